@@ -1,0 +1,44 @@
+//! What can go wrong outside the computation. A bad *row* is not an error but a [`Rejected`](crate::Rejected) value.
+
+use std::path::PathBuf;
+
+use arrow::error::ArrowError;
+
+/// The result of a connector's call.
+pub type Result<T, E = ConnectorError> = std::result::Result<T, E>;
+
+/// Why a source or a sink cannot go on. The variants differ in what the reader of the message has to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectorError {
+    /// The system refused: look at the path, its permissions, the disk.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: "open", "read", "write".
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The connector was set up in a way that cannot work: change the call.
+    #[error("{0}")]
+    Config(String),
+    /// The input as a whole cannot be read (not one row of it, which would be rejected): mend the data.
+    #[error("{at}: {reason}")]
+    Data {
+        /// Where: a file, and within it a line or a byte.
+        at: String,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// Arrow refused to build or write a batch.
+    #[error("arrow: {0}")]
+    Arrow(#[from] ArrowError),
+}
+
+impl ConnectorError {
+    /// Shorthand for [`ConnectorError::Io`].
+    pub fn io(action: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io { action, path: path.into(), source }
+    }
+}

@@ -1,0 +1,85 @@
+//! Files: JSON lines and CSV, plain or compressed, read by pattern and written whole.
+//!
+//! ```text
+//!   File::patterns(["logs/*.jsonl", "old.csv.gz"])
+//!        │ one split per file, its position a byte of the decompressed text
+//!        ▼
+//!   FileSource ──► reader ──┬─► SplitFile: open ► gunzip ► frame ► decode ──┐
+//!                           ├─► SplitFile                                   ├─► Rows, round robin
+//!                           └─► ... at most 64 open                       ──┘
+//!
+//!   FileSink ──► writer of a task ──► out/.part-….tmp ──► out/part-….jsonl     on finish: fsync, then the name
+//! ```
+//!
+//! | file | why it exists |
+//! |---|---|
+//! | `source` | what the user builds; which files a pattern means; the reader that goes round the open files |
+//! | `split` | one file being read: buffer, position, records |
+//! | `open` | bytes of a file, decompressed, and what can be wrong with them |
+//! | `sink` | files that appear complete or not at all |
+
+use std::path::PathBuf;
+
+mod open;
+pub mod sink;
+pub mod source;
+mod split;
+#[cfg(test)]
+mod tests;
+
+pub use sink::{FileOutput, FileSink};
+pub use source::{FileInput, FileSource};
+
+/// Where file sources and file sinks begin.
+///
+/// Reading:
+///
+/// ```
+/// use typed_arrow::Record;
+/// use windrow_connectors::{Fetch, File, Source};
+///
+/// #[derive(Record)]
+/// struct Bid { auction: i64, price: i64 }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> windrow_connectors::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let pattern = format!("{}/*.jsonl", directory.path().display());
+/// # std::fs::write(directory.path().join("a.jsonl"), "{\"auction\": 1, \"price\": 7}\n").unwrap();
+/// let bids = File::pattern(&pattern).json::<Bid>();        // "logs/*.jsonl"
+/// let splits = bids.splits().await?.into_iter().map(|split| (split, None)).collect();
+/// let mut reader = bids.reader(splits).await?;
+/// let Fetch::Rows(rows) = reader.fetch().await? else { unreachable!() };
+/// assert_eq!(rows.batch.num_rows(), 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Writing:
+///
+/// ```
+/// use windrow_connectors::{File, Sink};
+///
+/// let results = File::directory("out").json();
+/// assert_eq!(results.name(), "file out/*.jsonl");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub enum File {}
+
+impl File {
+    /// The files that a pattern means: `*`, `?`, `[a-z]` and `**` for any directories, or simply a path. Files whose
+    /// names begin with a dot are matched only by a pattern that says so. `.gz` and `.zst` are decompressed.
+    pub fn pattern(pattern: impl AsRef<str>) -> FileInput {
+        Self::patterns([pattern])
+    }
+
+    /// The files that any of the patterns means, each once.
+    pub fn patterns<P: AsRef<str>>(patterns: impl IntoIterator<Item = P>) -> FileInput {
+        FileInput::new(patterns.into_iter().map(|pattern| pattern.as_ref().to_string()).collect())
+    }
+
+    /// A directory for the files of a sink. It is created if it is not there.
+    pub fn directory(path: impl Into<PathBuf>) -> FileOutput {
+        FileOutput::new(path.into())
+    }
+}

@@ -1,0 +1,307 @@
+//! Files as a source: what the user builds, which files a pattern means, and the reader of a task.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fmt, fs,
+    marker::PhantomData,
+    path::{Component, Path, PathBuf},
+};
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use glob::MatchOptions;
+use typed_arrow::schema::SchemaMeta;
+
+use super::{
+    open::check_regular,
+    split::{Settings, SplitFile},
+};
+use crate::{
+    ConnectorError, Fetch, Position, Result, Source, SourceReader, SplitId, TypedSource, Untyped,
+    format::{Format, infer},
+};
+
+/// Files of one reader that are open at the same time. The next one is opened when one of them ends. It bounds the
+/// file descriptors and, with a chunk of 256 KiB each, the memory.
+const MAX_OPEN: usize = 64;
+
+/// Files to read, before it is said what is in them. See [`File`](super::File).
+#[derive(Clone, Debug)]
+pub struct FileInput {
+    patterns: Vec<String>,
+    settings: Settings,
+    delimiter: u8,
+}
+
+impl FileInput {
+    pub(super) fn new(patterns: Vec<String>) -> Self {
+        Self { patterns, settings: Settings::default(), delimiter: b',' }
+    }
+
+    /// The rows of a batch; 8192 if not said.
+    pub fn batch_rows(mut self, rows: usize) -> Self {
+        self.settings.batch_rows = rows.max(1);
+        self
+    }
+
+    /// The longest record; 10 MiB if not said. Longer ones are rejected with their first KiB, and reading goes on
+    /// behind the next line end.
+    pub fn max_record_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_record_bytes = bytes.max(1);
+        self
+    }
+
+    /// What stands between two fields of CSV; a comma if not said.
+    pub fn delimiter(mut self, delimiter: u8) -> Self {
+        self.delimiter = delimiter;
+        self
+    }
+
+    /// JSON lines with the columns of a `#[derive(Record)]` struct.
+    pub fn json<T: SchemaMeta>(self) -> FileSource<T> {
+        self.read(Format::Json, T::schema())
+    }
+
+    /// JSON lines with these columns.
+    pub fn json_with(self, schema: SchemaRef) -> FileSource<Untyped> {
+        self.read(Format::Json, schema)
+    }
+
+    /// CSV with the columns of a `#[derive(Record)]` struct, found by the names in each file's header.
+    ///
+    /// ```
+    /// # use typed_arrow::Record;
+    /// # use windrow_connectors::{File, Source};
+    /// #[derive(Record)]
+    /// struct Reading { sensor: i64, celsius: Option<f64> }
+    ///
+    /// let readings = File::patterns(["readings/*.csv", "older/*.csv.gz"]).delimiter(b';').csv::<Reading>();
+    /// assert_eq!(readings.schema()?.fields().len(), 2);
+    /// # Ok::<(), windrow_connectors::ConnectorError>(())
+    /// ```
+    pub fn csv<T: SchemaMeta>(self) -> FileSource<T> {
+        let delimiter = self.delimiter;
+        self.read(Format::Csv { delimiter }, T::schema())
+    }
+
+    /// CSV with these columns, found by the names in each file's header.
+    pub fn csv_with(self, schema: SchemaRef) -> FileSource<Untyped> {
+        let delimiter = self.delimiter;
+        self.read(Format::Csv { delimiter }, schema)
+    }
+
+    /// JSON lines with the columns that the first `records` records show, over all files in order. Every column is
+    /// nullable; one that was always null is text. Reads the files now.
+    pub fn infer_json(mut self, records: usize) -> Result<FileSource<Untyped>> {
+        self.settings.format = Format::Json;
+        let mut sample = Vec::new();
+        for split in find(&self.patterns)? {
+            let missing = records.max(1) - sample.len();
+            sample.extend(SplitFile::sample(split, missing, &self.settings)?.1);
+            if sample.len() >= records {
+                break;
+            }
+        }
+        if sample.is_empty() {
+            return Err(self.nothing_to_infer());
+        }
+        let schema = infer::json(&sample).map_err(|error| self.cannot_infer(&error))?;
+        Ok(self.json_with(schema))
+    }
+
+    /// CSV with the columns that the header and the first `records` records of the first file with records show. Every
+    /// column is nullable; one that was always empty is text. Reads the files now.
+    pub fn infer_csv(mut self, records: usize) -> Result<FileSource<Untyped>> {
+        let delimiter = self.delimiter;
+        self.settings.format = Format::Csv { delimiter };
+        for split in find(&self.patterns)? {
+            let (header, sample) = SplitFile::sample(split, records.max(1), &self.settings)?;
+            if !sample.is_empty() {
+                let schema = infer::csv(&header, &sample, delimiter).map_err(|error| self.cannot_infer(&error))?;
+                return Ok(self.csv_with(schema));
+            }
+        }
+        Err(self.nothing_to_infer())
+    }
+
+    fn read<T>(mut self, format: Format, schema: SchemaRef) -> FileSource<T> {
+        self.settings.format = format;
+        FileSource { patterns: self.patterns, settings: self.settings, schema, row: PhantomData }
+    }
+
+    fn cannot_infer(&self, error: &ConnectorError) -> ConnectorError {
+        let at = self.patterns.join(", ");
+        ConnectorError::Data { at, reason: format!("the columns cannot be inferred, give a schema instead: {error}") }
+    }
+
+    fn nothing_to_infer(&self) -> ConnectorError {
+        ConnectorError::Config(format!(
+            "the columns of {} cannot be inferred: no record in it could be read; give a schema instead",
+            self.patterns.join(", ")
+        ))
+    }
+}
+
+/// Files as a source. One split per file, in the order of their paths; a position is a byte of the decompressed file.
+///
+/// A reader takes its files in turns, a batch from each, so that none falls behind in event time.
+pub struct FileSource<T> {
+    patterns: Vec<String>,
+    settings: Settings,
+    schema: SchemaRef,
+    row: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for FileSource<T> {
+    fn clone(&self) -> Self {
+        let Self { patterns, settings, schema, row } = self;
+        Self { patterns: patterns.clone(), settings: settings.clone(), schema: schema.clone(), row: *row }
+    }
+}
+
+impl<T> fmt::Debug for FileSource<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileSource").field("patterns", &self.patterns).field("settings", &self.settings).finish()
+    }
+}
+
+#[cfg(test)]
+impl<T> FileSource<T> {
+    pub(super) fn chunk(mut self, bytes: usize) -> Self {
+        self.settings.chunk = bytes;
+        self
+    }
+}
+
+#[async_trait]
+impl<T: 'static> Source for FileSource<T> {
+    fn name(&self) -> String {
+        format!("file {}", self.patterns.join(", "))
+    }
+
+    fn schema(&self) -> Result<SchemaRef> {
+        // A decoder is made and dropped to say now which column cannot be read, rather than at the first file.
+        self.settings.format.decoder(self.schema.clone(), self.settings.max_record_bytes)?;
+        Ok(self.schema.clone())
+    }
+
+    async fn splits(&self) -> Result<Vec<SplitId>> {
+        find(&self.patterns)
+    }
+
+    async fn reader(&self, assigned: Vec<(SplitId, Option<Position>)>) -> Result<Box<dyn SourceReader>> {
+        let schema = self.schema()?;
+        Ok(Box::new(FileReader {
+            schema,
+            settings: self.settings.clone(),
+            waiting: assigned.into(),
+            open: VecDeque::new(),
+        }))
+    }
+}
+
+impl<T: 'static> TypedSource for FileSource<T> {
+    type Row = T;
+}
+
+/// Reads the files of one task in turns.
+struct FileReader {
+    schema: SchemaRef,
+    settings: Settings,
+    /// Files that were not opened yet.
+    waiting: VecDeque<(SplitId, Option<Position>)>,
+    /// The open files; the first is the next to read. At most [`MAX_OPEN`].
+    open: VecDeque<(SplitId, SplitFile)>,
+}
+
+impl FileReader {
+    fn next(&mut self) -> Result<Fetch> {
+        if self.open.len() < MAX_OPEN
+            && let Some((split, position)) = self.waiting.front()
+        {
+            let file = SplitFile::open(split.clone(), *position, self.schema.clone(), &self.settings)?;
+            if let Some((split, _)) = self.waiting.pop_front() {
+                self.open.push_front((split, file));
+            }
+        }
+        let Some((_, file)) = self.open.front_mut() else { return Ok(Fetch::End) };
+        match file.read()? {
+            Some(rows) => {
+                self.open.rotate_left(1);
+                Ok(Fetch::Rows(rows))
+            }
+            None => match self.open.pop_front() {
+                Some((split, _)) => Ok(Fetch::SplitEnd(split)),
+                None => Ok(Fetch::End),
+            },
+        }
+    }
+}
+
+#[async_trait]
+impl SourceReader for FileReader {
+    /// Reads in place, without a thread for blocking calls: these are regular files, whose reads end soon (mostly they
+    /// are copies from the page cache) and which the system offers no readiness for. A hand-over to another thread
+    /// costs more than such a read. For the same reason there is no await point, and with it nothing to cancel.
+    async fn fetch(&mut self) -> Result<Fetch> {
+        self.next()
+    }
+}
+
+/// The files that the patterns mean, sorted, each once.
+fn find(patterns: &[String]) -> Result<Vec<SplitId>> {
+    let mut found = BTreeSet::new();
+    for pattern in patterns {
+        let literal = Path::new(pattern);
+        let is_pattern = pattern.contains(['*', '?', '[']);
+        // A name that happens to hold a bracket is taken as it stands if there is such a file.
+        if !is_pattern || literal.exists() {
+            found.insert(file_name(literal)?);
+            continue;
+        }
+        let mut matched = 0;
+        for path in matches(pattern)? {
+            found.insert(file_name(&path?)?);
+            matched += 1;
+        }
+        if matched == 0 {
+            return Err(ConnectorError::Config(format!(
+                "no file matches the pattern {pattern:?} (in the directory {})",
+                std::env::current_dir().unwrap_or_default().display()
+            )));
+        }
+    }
+    if found.is_empty() {
+        return Err(ConnectorError::Config("a file source without a pattern has nothing to read".to_string()));
+    }
+    Ok(found.into_iter().map(SplitId::new).collect())
+}
+
+/// The paths that match; hidden files only if the pattern names the dot, so that a sink's unfinished files are not
+/// read.
+fn matches(pattern: &str) -> Result<impl Iterator<Item = Result<PathBuf>>> {
+    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+    let paths = glob::glob_with(pattern, options)
+        .map_err(|error| ConnectorError::Config(format!("{pattern:?} is not a file pattern: {error}")))?;
+    Ok(paths.map(|path| {
+        path.map_err(|error| {
+            let path = error.path().to_path_buf();
+            ConnectorError::io("list", path, error.into())
+        })
+    }))
+}
+
+/// The name of a split: the path, without the `.` parts that would make one file look like two.
+fn file_name(path: &Path) -> Result<String> {
+    let found = fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            ConnectorError::Config(format!("no such file: {} (a file source must find its files)", path.display()))
+        }
+        _ => ConnectorError::io("open", path, error),
+    })?;
+    check_regular(path, &found)?;
+    let plain: PathBuf = path.components().filter(|part| !matches!(part, Component::CurDir)).collect();
+    plain.into_os_string().into_string().map_err(|name| {
+        ConnectorError::Config(format!("the file name {} is not UTF-8, which a split's name must be", name.display()))
+    })
+}

@@ -1,0 +1,154 @@
+//! Formats: bytes into columns, and columns into bytes.
+//!
+//! ```text
+//!   bytes of a file ──► Decoder::frame ──► one record ──► Decoder::push ──► column builders ──► Decoder::flush
+//!   one Kafka message ───────────────────► one record ──────┘    │                               RecordBatch
+//!                                                                └─► a reason: the record is rejected
+//!   RecordBatch ──► Encoder::encode ──► bytes
+//! ```
+//!
+//! *Framing* (where does a record end?) and *decoding* (what does it say?) are two steps, because a record that does
+//! not decode must not harm its neighbours: the frame is found first, by line ends alone, and a broken record is
+//! dropped within its frame. A message broker frames for us, so it calls [`Decoder::push`] only.
+//!
+//! Rows go straight from text into column buffers (`columns`), which can be cut back to a row count: that is how a
+//! record that fails in its fifth column leaves nothing in the first four.
+//!
+//! | file | why it exists |
+//! |---|---|
+//! | `frame` | record ends, limits and open quotes |
+//! | `columns`, `text`, `keys` | buffers built from a schema; times, dates and numbers from text; names to columns |
+//! | [`json`], [`csv`] | the two decoders |
+//! | [`encode`] | the two encoders |
+//! | `infer` | a schema from a sample |
+
+use std::fmt;
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+
+use crate::{ConnectorError, Result};
+
+mod columns;
+pub mod csv;
+pub mod encode;
+mod frame;
+pub(crate) mod infer;
+pub mod json;
+mod keys;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use csv::CsvDecoder;
+pub use encode::Encoder;
+pub use frame::{Frame, Span};
+pub use json::JsonDecoder;
+
+/// The longest record that is decoded unless the user says otherwise: 10 MiB.
+pub const MAX_RECORD_BYTES: usize = 10 << 20;
+
+/// Turns records into columns, batch after batch.
+///
+/// ```
+/// use std::sync::Arc;
+/// use arrow::datatypes::{DataType, Field, Schema};
+/// use windrow_connectors::format::{Decoder, Format, MAX_RECORD_BYTES};
+///
+/// let schema = Arc::new(Schema::new(vec![Field::new("price", DataType::Int64, false)]));
+/// let mut decoder = Format::Json.decoder(schema, MAX_RECORD_BYTES)?;
+/// decoder.push(br#"{"price": 7, "who": "x"}"#).unwrap();
+/// let reason = decoder.push(br#"{"price": 1e400}"#).unwrap_err();
+/// assert_eq!(reason, r#"column "price": 1e400 does not fit Int64"#);
+/// assert_eq!(decoder.flush()?.num_rows(), 1);
+/// # Ok::<(), windrow_connectors::ConnectorError>(())
+/// ```
+pub trait Decoder: Send {
+    /// The columns of the batches.
+    fn schema(&self) -> &SchemaRef;
+
+    /// Finds the record that `bytes` begin with. `last` says that no bytes follow these.
+    ///
+    /// `bytes` begin at [`Span::next`] of the former frame; after [`Frame::More`], the same bytes and more behind
+    /// them. The decoder counts on it: it does not look twice at a byte that it has searched.
+    fn frame(&mut self, bytes: &[u8], last: bool) -> Frame;
+
+    /// Whether a file of this format begins with a record that names the columns, for [`Decoder::header`].
+    fn has_header(&self) -> bool {
+        false
+    }
+
+    /// Takes the record that names the columns. The error says which column is missing.
+    fn header(&mut self, record: &[u8]) -> Result<(), String> {
+        let _ = record;
+        Ok(())
+    }
+
+    /// Decodes one record into the batch. On an error, which says why in words, nothing of the record remains there.
+    fn push(&mut self, record: &[u8]) -> Result<(), String>;
+
+    /// The rows in the batch so far.
+    fn len(&self) -> usize;
+
+    /// Whether the batch has no rows yet.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Gives the batch away and begins a new one.
+    fn flush(&mut self) -> Result<RecordBatch>;
+}
+
+/// A format, before it meets a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// Fields between delimiters, as in RFC 4180, with a header that names the columns.
+    Csv {
+        /// What stands between two fields: an ASCII character, neither a quote nor a line end.
+        delimiter: u8,
+    },
+}
+
+impl Format {
+    /// CSV with commas.
+    pub const CSV: Self = Self::Csv { delimiter: b',' };
+
+    /// A decoder for rows of `schema`. Fails for a column type that the format cannot hold, naming the column.
+    pub fn decoder(self, schema: SchemaRef, max_record_bytes: usize) -> Result<Box<dyn Decoder>> {
+        Ok(match self {
+            Self::Json => Box::new(JsonDecoder::new(schema, max_record_bytes)?),
+            Self::Csv { delimiter } => Box::new(CsvDecoder::new(schema, delimiter, max_record_bytes)?),
+        })
+    }
+
+    /// The ending of file names: `jsonl` or `csv`.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Json => "jsonl",
+            Self::Csv { .. } => "csv",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Json => "JSON",
+            Self::Csv { .. } => "CSV",
+        })
+    }
+}
+
+/// A piece of the user's data, short enough for a message.
+pub(crate) fn excerpt(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_string(),
+    }
+}
+
+fn config(message: String) -> ConnectorError {
+    ConnectorError::Config(message)
+}

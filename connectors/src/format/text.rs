@@ -1,0 +1,158 @@
+//! Times, dates, numbers and truth values from text. Strict: no trimming, and a value that does not fit is refused
+//! rather than rounded to infinity or wrapped.
+
+use std::{num::IntErrorKind, str::FromStr};
+
+use arrow::{
+    array::timezone::Tz,
+    compute::kernels::cast_utils::{Parser, string_to_datetime},
+    datatypes::{Date32Type, TimeUnit},
+};
+
+use super::columns::Misfit;
+
+/// A point in time, from RFC 3339 text, in `unit` since 1970. Text without an offset counts as UTC; digits finer than
+/// the unit are cut off, towards the past.
+pub(super) fn timestamp(text: &str, unit: TimeUnit, utc: &Tz) -> Result<i64, Misfit> {
+    let time = string_to_datetime(utc, text).map_err(|_| Misfit::Kind)?;
+    let (seconds, nanos) = (time.timestamp(), i64::from(time.timestamp_subsec_nanos()));
+    let (per_second, nanos_per_unit) = match unit {
+        TimeUnit::Second => (1, 1_000_000_000),
+        TimeUnit::Millisecond => (1_000, 1_000_000),
+        TimeUnit::Microsecond => (1_000_000, 1_000),
+        TimeUnit::Nanosecond => (1_000_000_000, 1),
+    };
+    // Just before 1677-09-21T00:12:44 the product overflows although the sum does not, hence the wider type.
+    let total = i128::from(seconds) * per_second + i128::from(nanos / nanos_per_unit);
+    i64::try_from(total).map_err(|_| Misfit::Range)
+}
+
+/// A point in time from a field without types: an integer in the column's unit, or RFC 3339 text.
+pub(super) fn timestamp_field(text: &str, unit: TimeUnit, utc: &Tz) -> Result<i64, Misfit> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return whole(text);
+    }
+    timestamp(text, unit, utc)
+}
+
+/// Days since 1970 from `2024-02-29`. A date with a time is refused: the time would be lost.
+pub(super) fn date(text: &str) -> Result<i32, Misfit> {
+    let long_year = text.starts_with(['+', '-']);
+    if !long_year && text.len() != 10 {
+        return Err(Misfit::Kind);
+    }
+    Date32Type::parse(text).ok_or(Misfit::Kind)
+}
+
+/// A whole number.
+pub(super) fn whole<T: FromStr<Err = std::num::ParseIntError>>(text: &str) -> Result<T, Misfit> {
+    text.parse().map_err(|error: std::num::ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => Misfit::Range,
+        _ => Misfit::Kind,
+    })
+}
+
+/// A number with a fraction. `inf` and `NaN` are read as such, but 1e400 is too large, not infinite.
+pub(super) fn float<T: FromStr + Copy + Into<f64>>(text: &str) -> Result<T, Misfit> {
+    let value: T = text.parse().map_err(|_| Misfit::Kind)?;
+    if value.into().is_infinite() && text.bytes().any(|byte| byte.is_ascii_digit()) {
+        return Err(Misfit::Range);
+    }
+    Ok(value)
+}
+
+/// `true` or `false`, in any case.
+pub(super) fn boolean(text: &str) -> Result<bool, Misfit> {
+    if text.eq_ignore_ascii_case("true") {
+        Ok(true)
+    } else if text.eq_ignore_ascii_case("false") {
+        Ok(false)
+    } else {
+        Err(Misfit::Kind)
+    }
+}
+
+/// The name in `there` that is nearly `wanted`: one that a typing mistake, or another case, would explain.
+pub(super) fn nearest<'a>(wanted: &str, there: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let wanted = wanted.to_lowercase();
+    // A short name is near to everything: one mistake in three letters, and no more than three in all.
+    let most = (wanted.chars().count() / 3).clamp(1, 3);
+    there
+        .filter(|name| name.len() <= 256)
+        .map(|name| (distance(&wanted, &name.to_lowercase()), name))
+        .filter(|(distance, _)| *distance <= most)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// The Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extreme_times() {
+        let utc: Tz = "+00:00".parse().unwrap();
+        let at = |text, unit| timestamp(text, unit, &utc);
+        assert_eq!(at("9999-12-31T23:59:59.999Z", TimeUnit::Millisecond), Ok(253_402_300_799_999));
+        assert_eq!(at("9999-12-31T23:59:59Z", TimeUnit::Nanosecond), Err(Misfit::Range));
+        assert_eq!(at("1969-12-31T23:59:59.9999Z", TimeUnit::Millisecond), Ok(-1));
+        assert_eq!(at("0000-01-01T00:00:00Z", TimeUnit::Second), Ok(-62_167_219_200));
+        assert_eq!(at("1677-09-21T00:12:43.145224192Z", TimeUnit::Nanosecond), Ok(i64::MIN));
+        assert_eq!(at("1677-09-21T00:12:43.145224191Z", TimeUnit::Nanosecond), Err(Misfit::Range));
+        assert_eq!(at("2262-04-11T23:47:16.854775807Z", TimeUnit::Nanosecond), Ok(i64::MAX));
+        assert_eq!(at("2020-01-01T02:00:00+02:00", TimeUnit::Second), Ok(1_577_836_800));
+        for bad in ["", "yesterday", "2020-13-01T00:00:00Z", "2020-02-30T00:00:00Z", "2020-01-01T25:00:00Z"] {
+            assert_eq!(at(bad, TimeUnit::Second), Err(Misfit::Kind), "{bad}");
+        }
+        assert_eq!(timestamp_field("-9223372036854775808", TimeUnit::Second, &utc), Ok(i64::MIN));
+        assert_eq!(timestamp_field("9223372036854775808", TimeUnit::Second, &utc), Err(Misfit::Range));
+        assert_eq!(timestamp_field("-", TimeUnit::Second, &utc), Err(Misfit::Kind));
+    }
+
+    #[test]
+    fn dates() {
+        assert_eq!(date("1970-01-02"), Ok(1));
+        assert_eq!(date("1969-12-31"), Ok(-1));
+        assert_eq!(date("+10000-01-01"), Ok(2_932_897));
+        for bad in ["", "+", "-", "19700102", "1970-01-02T10:00:00Z", "1970-02-30", "+99999999999-01-01"] {
+            assert_eq!(date(bad), Err(Misfit::Kind), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit() {
+        assert_eq!(whole::<i8>("128"), Err(Misfit::Range));
+        assert_eq!(whole::<i8>(" 12"), Err(Misfit::Kind));
+        assert_eq!(whole::<i64>("1.0"), Err(Misfit::Kind));
+        assert_eq!(float::<f64>("1e400"), Err(Misfit::Range));
+        assert_eq!(float::<f32>("1e39"), Err(Misfit::Range));
+        assert_eq!(float::<f64>("-inf"), Ok(f64::NEG_INFINITY));
+        assert_eq!(boolean("TRUE"), Ok(true));
+        assert_eq!(boolean("1"), Err(Misfit::Kind));
+    }
+
+    #[test]
+    fn suggestions_are_near() {
+        let there = ["auction", "Price", "bidder"];
+        assert_eq!(nearest("price", there.into_iter()), Some("Price"));
+        assert_eq!(nearest("aucton", there.into_iter()), Some("auction"));
+        assert_eq!(nearest("at", there.into_iter()), None);
+    }
+}

@@ -1,0 +1,37 @@
+//! Where rows come from and where they go: sources, sinks and formats.
+//!
+//! ```text
+//!   file, topic, generator                                   file, topic, console
+//!          │                                                          ▲
+//!          ▼                                                          │
+//!      Source ── splits ──► SourceReader ── Fetch ──► engine ──► SinkWriter ◄── Sink
+//!                               │      (split, rows, rejected,        │
+//!                               │       next position)                │
+//!                            Decoder: bytes → columns              arrow writers
+//! ```
+//!
+//! This crate owns *what a source and a sink are* and every connector. It knows nothing of operators or of the
+//! engine: a reader returns rows together with the position after them, and the engine remembers that position. So a
+//! connector has no checkpoint code that could disagree with the rows it delivered.
+//!
+//! * [`source`] and [`sink`]: the contracts.
+//! * [`mod@format`]: bytes to columns and back, in batches. A record that does not decode becomes a [`Rejected`] row with
+//!   its bytes, its position and the reason; its neighbours are not harmed.
+//! * [`mod@file`], [`generator`], [`memory`], [`console`]: the connectors.
+
+pub mod console;
+pub mod error;
+pub mod file;
+pub mod format;
+pub mod generator;
+pub mod memory;
+pub mod sink;
+pub mod source;
+
+pub use console::Console;
+pub use error::{ConnectorError, Result};
+pub use file::File;
+pub use generator::{nexmark::Nexmark, sequence::Sequence};
+pub use memory::{MemorySink, MemorySource};
+pub use sink::{Sink, SinkWriter};
+pub use source::{Fetch, Position, Rejected, Rows, Source, SourceReader, SplitId, TypedSource, Untyped};

@@ -1,0 +1,119 @@
+//! What a source is: splits, readers, positions.
+//!
+//! A source names its *splits* (files, topic partitions, generator shards): the units that are read in order and carry
+//! a position each. A *reader* serves one task and reads any number of splits. Each [`Fetch::Rows`] holds rows of one
+//! split together with the position that follows them. The engine keeps the positions; per-split watermarks and exact
+//! restarts follow from that alone.
+
+use std::{fmt, sync::Arc};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use async_trait::async_trait;
+
+use crate::Result;
+
+/// The name of a split: stable across runs, unique within its source.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SplitId(Arc<str>);
+
+impl SplitId {
+    /// A split called `name`.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SplitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How far a split has been read: the position of the next record. Its unit is the connector's (a byte of the
+/// decompressed file, an offset, a count); it grows along the split and means nothing to the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position(pub u64);
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A record that did not decode. It travels as a row of its own, so that nothing is lost silently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Where the record begins in its split.
+    pub position: Position,
+    /// The line in the file, counted from 1, when the reader knows it.
+    pub line: Option<u64>,
+    /// What is wrong with it, in words, naming the column.
+    pub reason: String,
+    /// The record as it was read, without its line end.
+    pub bytes: Vec<u8>,
+}
+
+/// Rows of one split, in its order.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// The split that was read.
+    pub split: SplitId,
+    /// The rows that decoded; may be empty. Its schema is [`Source::schema`].
+    pub batch: RecordBatch,
+    /// The records between this and the former fetch of the split that did not decode.
+    pub rejected: Vec<Rejected>,
+    /// The position after the last of them: where a restart begins.
+    pub next: Position,
+}
+
+/// What a reader delivers.
+#[derive(Clone, Debug)]
+pub enum Fetch {
+    /// Rows of one split.
+    Rows(Rows),
+    /// This split has no more rows, now and for ever.
+    SplitEnd(SplitId),
+    /// All assigned splits have ended.
+    End,
+}
+
+/// A place that rows come from. Cheap to build; nothing is read before [`Source::reader`], except what
+/// [`Source::schema`] needs (the header of a CSV file).
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// What to call it in messages and in the printed graph: `nexmark.bids`, `file logs/*.jsonl`.
+    fn name(&self) -> String;
+
+    /// The columns of every batch that its readers deliver.
+    fn schema(&self) -> Result<SchemaRef>;
+
+    /// The splits there are now, in a stable order.
+    async fn splits(&self) -> Result<Vec<SplitId>>;
+
+    /// A reader of the given splits, each from its position, or from the source's configured start.
+    async fn reader(&self, assigned: Vec<(SplitId, Option<Position>)>) -> Result<Box<dyn SourceReader>>;
+}
+
+/// Reads the splits of one task.
+#[async_trait]
+pub trait SourceReader: Send {
+    /// The next rows of any split; waits until there are some. Cancel-safe: a future that is dropped before it is
+    /// ready has taken nothing.
+    async fn fetch(&mut self) -> Result<Fetch>;
+}
+
+/// A source that also knows the Rust type of its rows, so that closures on the stream need no annotation.
+/// [`Untyped`] sources know their columns at run time only.
+pub trait TypedSource: Source {
+    /// A `#[derive(Record)]` struct, or [`Untyped`].
+    type Row: 'static;
+}
+
+/// The row type of a stream whose columns are known at run time only.
+#[derive(Clone, Copy, Debug)]
+pub enum Untyped {}

@@ -1,0 +1,299 @@
+//! Streams, and what can be done with one row at a time.
+
+use std::{
+    marker::PhantomData,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use datafusion_expr::Expr;
+use windrow_connectors::{Sink, Untyped};
+use windrow_operators::{
+    Operator, OperatorError, Port, StreamSchema,
+    stateless::{Filter, Project},
+    typed::{FilterRows, FlatMapRows, MapRows, Record, Rows},
+};
+
+use super::{Key, KeyedStream, Windowed};
+use crate::{
+    EventTime, Watermarks,
+    plan::graph::{Factory, Graph, Kind, REJECTS, RejectPolicy, StreamId},
+    runtime::{EventTimeReader, source_task::rejects_schema},
+};
+
+/// A graph that several streams add to.
+pub(crate) type SharedGraph = Arc<Mutex<Graph>>;
+
+/// The graph is only ever locked for one addition; a panic elsewhere leaves it whole.
+pub(crate) fn lock(graph: &SharedGraph) -> MutexGuard<'_, Graph> {
+    graph.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A stream straight from its source: event time and the fate of bad records can still be declared.
+#[derive(Clone, Copy, Debug)]
+pub enum FromSource {}
+
+/// A stream further down.
+#[derive(Clone, Copy, Debug)]
+pub enum Derived {}
+
+/// Rows on their way. `T` is the Rust type that closures see them as, a `#[derive(Record)]` struct, or [`Untyped`]
+/// when the columns are known at run time only; expressions work on both.
+///
+/// A stream is used up by what is done with it. A fork is a visible `.clone()`.
+#[must_use = "a stream that goes nowhere is a mistake when the job runs: give it a sink or .discard() it"]
+pub struct Stream<T, S = Derived> {
+    pub(crate) graph: SharedGraph,
+    /// `None` after a mistake, which has been noted.
+    pub(crate) at: Option<StreamId>,
+    rows: PhantomData<fn() -> (T, S)>,
+}
+
+impl<T> Clone for Stream<T> {
+    fn clone(&self) -> Self {
+        Self { graph: self.graph.clone(), at: self.at, rows: PhantomData }
+    }
+}
+
+impl<T: 'static> Stream<T, FromSource> {
+    /// Says which column holds event time, and how far out of order its rows may come. Windows need it.
+    ///
+    /// A timestamp column of microseconds in UTC is used as it is. Of any other column the values are converted, and
+    /// the column itself stays as it was. Rows without a usable time are rejected.
+    pub fn event_time(self, column: impl Into<EventTime>, watermarks: Watermarks) -> Self {
+        let spec = column.into();
+        self.with_source(|time, schema, _| {
+            let reader = EventTimeReader::new(schema.columns(), &spec)?;
+            let schema = reader.output().clone();
+            *time = Some((reader, watermarks));
+            Ok(Some((Port::MAIN, schema)))
+        })
+    }
+
+    /// Records that do not decode become a stream of their own, with the columns `source`, `split`, `position`, `line`,
+    /// `reason` and `bytes`.
+    pub fn with_rejects(self) -> (Stream<T>, Stream<Untyped>) {
+        let stream = self.with_source(|_, _, rejects| {
+            *rejects = RejectPolicy::Stream;
+            Ok(Some((REJECTS, StreamSchema::without_time(rejects_schema()))))
+        });
+        let rejected = stream.at.map(|at| StreamId { port: REJECTS, ..at });
+        (stream.retyped(), Stream { graph: stream.graph.clone(), at: rejected, rows: PhantomData })
+    }
+
+    /// Records that do not decode are counted and dropped.
+    pub fn drop_rejects(self) -> Stream<T> {
+        let stream = self.with_source(|_, _, rejects| {
+            *rejects = RejectPolicy::Drop;
+            Ok(None)
+        });
+        stream.retyped()
+    }
+
+    /// The first record that does not decode fails the job. This is so too when nothing is said.
+    pub fn fail_on_rejects(self) -> Stream<T> {
+        self.retyped()
+    }
+
+    fn with_source(
+        mut self,
+        change: impl FnOnce(
+            &mut Option<(EventTimeReader, Watermarks)>,
+            &StreamSchema,
+            &mut RejectPolicy,
+        ) -> windrow_operators::Result<Option<(Port, StreamSchema)>>,
+    ) -> Self {
+        let Some(at) = self.at else { return self };
+        let mut graph = lock(&self.graph);
+        let node = &mut graph.nodes[at.node];
+        let schema = node.outputs[0].1.clone();
+        let Kind::Source { time, rejects, .. } = &mut node.kind else { return self.retyped() };
+        let mistake = match change(time, &schema, rejects) {
+            Ok(Some((Port::MAIN, schema))) => {
+                node.outputs[0].1 = schema;
+                None
+            }
+            Ok(Some(output)) => {
+                node.outputs.push(output);
+                None
+            }
+            Ok(None) => None,
+            Err(error) => Some(format!("{}: {error}", node.name)),
+        };
+        if let Some(mistake) = mistake {
+            graph.mistakes.push(mistake);
+            // The source itself is not to blame for going nowhere.
+            graph.nodes[at.node].dropped.push(Port::MAIN);
+            drop(graph);
+            self.at = None;
+            return self;
+        }
+        drop(graph);
+        self
+    }
+}
+
+impl<T: 'static, S> Stream<T, S> {
+    pub(crate) fn new(graph: SharedGraph, at: Option<StreamId>) -> Self {
+        Self { graph, at, rows: PhantomData }
+    }
+
+    fn retyped<U, R>(&self) -> Stream<U, R> {
+        Stream { graph: self.graph.clone(), at: self.at, rows: PhantomData }
+    }
+
+    /// Adds an operator behind this stream; on a mistake notes it, and what follows does nothing.
+    pub(crate) fn then(
+        &self,
+        name: &str,
+        build: impl FnOnce(&StreamSchema) -> windrow_operators::Result<(Kind, Vec<(Port, StreamSchema)>)>,
+    ) -> Option<StreamId> {
+        let at = self.at?;
+        let mut graph = lock(&self.graph);
+        let schema = graph.schema(at).cloned();
+        let built = schema.ok_or_else(|| OperatorError::Internal("a stream without a schema".into()));
+        match built.and_then(|schema| build(&schema)) {
+            Ok((kind, outputs)) => {
+                let node = graph.add(name, kind, vec![at], outputs);
+                Some(StreamId { node, port: Port::MAIN })
+            }
+            Err(error) => {
+                let mistake = format!("{}: {error}", graph.next_name(name));
+                graph.mistakes.push(mistake);
+                // What feeds the mistake is not a mistake of its own.
+                graph.nodes[at.node].dropped.push(at.port);
+                None
+            }
+        }
+    }
+
+    /// Adds an operator with one output and clones of `operator` as its tasks.
+    fn then_each<O: Operator + Clone + Sync + 'static, U>(
+        self,
+        name: &str,
+        build: impl FnOnce(&StreamSchema) -> windrow_operators::Result<(O, StreamSchema)>,
+    ) -> Stream<U> {
+        let at = self.then(name, |schema| {
+            let (operator, output) = build(schema)?;
+            let factory: Factory = Arc::new(move || Ok(Box::new(operator.clone())));
+            Ok((Kind::Operator(factory), vec![(Port::MAIN, output)]))
+        });
+        Stream { graph: self.graph, at, rows: PhantomData }
+    }
+
+    /// Keeps the rows for which a closure says yes: `.filter(|bid| bid.price > 100)`.
+    pub fn filter<F>(self, keep: F) -> Stream<T>
+    where
+        T: Record,
+        F: for<'a> Fn(T::View<'a>) -> bool + Send + Sync + 'static,
+    {
+        self.then_each("filter", |schema| Ok((FilterRows::<T, F>::new(schema, keep)?, schema.clone())))
+    }
+
+    /// Keeps the rows that meet a condition: `.filter_expr(col("price").gt(lit(100)))`.
+    pub fn filter_expr(self, condition: Expr) -> Stream<T> {
+        self.then_each(&format!("filter {condition}"), |schema| Ok((Filter::new(schema, &condition)?, schema.clone())))
+    }
+
+    /// Makes one record of each row: `.map(|bid| Euro { cents: bid.price * 9 / 10 })`. Event time stays with the row.
+    pub fn map<U, F>(self, map: F) -> Stream<U>
+    where
+        T: Record,
+        U: Record,
+        F: for<'a> Fn(T::View<'a>) -> U + Send + Sync + 'static,
+    {
+        self.then_each("map", |schema| {
+            let operator = MapRows::<T, U, F>::new(schema, map)?;
+            let output = operator.output().clone();
+            Ok((operator, output))
+        })
+    }
+
+    /// Makes any number of records of each row: `.flat_map(|line| words(line.text))`. Each keeps the row's event time.
+    pub fn flat_map<U, F, I>(self, map: F) -> Stream<U>
+    where
+        T: Record,
+        U: Record,
+        F: for<'a> Fn(T::View<'a>) -> I + Send + Sync + 'static,
+        I: IntoIterator<Item = U> + 'static,
+    {
+        self.then_each("flat map", |schema| {
+            let operator = FlatMapRows::<T, U, F>::new(schema, map)?;
+            let output = operator.output().clone();
+            Ok((operator, output))
+        })
+    }
+
+    /// Computes new columns: `.select([col("auction"), (col("price") * lit(2)).alias("double")])`. Event time stays with
+    /// the row, whether it is among the columns or not.
+    pub fn select(self, columns: impl IntoIterator<Item = Expr>) -> Stream<Untyped> {
+        let columns: Vec<Expr> = columns.into_iter().collect();
+        self.then_each("select", |schema| {
+            let operator = Project::new(schema, &columns)?;
+            let output = operator.output().clone();
+            Ok((operator, output))
+        })
+    }
+
+    /// The same rows, seen by closures as `U`, whose fields are found among the columns by name.
+    pub fn typed<U: Record>(self) -> Stream<U> {
+        if let Some(at) = self.at {
+            let mut graph = lock(&self.graph);
+            let checked = graph.schema(at).map(Rows::<U>::new);
+            if let Some(Err(error)) = checked {
+                let mistake = format!("{}: {error}", graph.nodes[at.node].name);
+                graph.mistakes.push(mistake);
+                graph.nodes[at.node].dropped.push(at.port);
+                return Stream { graph: self.graph.clone(), at: None, rows: PhantomData };
+            }
+        }
+        self.retyped()
+    }
+
+    /// The rows of both streams. They must have the same columns. The merged watermark is the lesser of the two.
+    pub fn union<R>(self, other: Stream<T, R>) -> Stream<T> {
+        let (Some(left), Some(right)) = (self.at, other.at) else { return Stream::new(self.graph, None) };
+        let mut graph = lock(&self.graph);
+        let schemas = (graph.schema(left).cloned(), graph.schema(right).cloned());
+        let at = match schemas {
+            _ if !Arc::ptr_eq(&self.graph, &other.graph) => Err("the other stream belongs to another job".to_string()),
+            (Some(a), Some(b)) if a == b => {
+                let node = graph.add("union", Kind::Union, vec![left, right], vec![(Port::MAIN, a)]);
+                Ok(StreamId { node, port: Port::MAIN })
+            }
+            (Some(a), Some(b)) => Err(format!("the columns differ: {a} and {b}; .select(…) the same from both")),
+            _ => Err("a stream without a schema".into()),
+        };
+        let at = at.map_err(|mistake| {
+            let mistake = format!("{}: {mistake}", graph.next_name("union"));
+            graph.mistakes.push(mistake);
+        });
+        drop(graph);
+        Stream::new(self.graph, at.ok())
+    }
+
+    /// Partitions by the values of one or more columns: `.key_by("auction")`, `.key_by(["auction", "bidder"])`.
+    pub fn key_by(self, key: impl Into<Key>) -> KeyedStream<T> {
+        KeyedStream { stream: self.retyped(), key: key.into() }
+    }
+
+    /// Windows over all rows, without a key. Their result is computed by one task.
+    pub fn window(self, window: windrow_operators::window::Tumbling) -> Windowed<T> {
+        Windowed { stream: self.retyped(), key: Key(Vec::new()), window }
+    }
+
+    /// Writes the rows to a sink.
+    pub fn sink(self, sink: impl Sink) {
+        let name = format!("sink {}", sink.name());
+        self.then(&name, |schema| match sink.accepts(&schema.visible()) {
+            Ok(()) => Ok((Kind::Sink(Arc::new(sink)), Vec::new())),
+            Err(error) => Err(OperatorError::Plan(error.to_string())),
+        });
+    }
+
+    /// Says that these rows are not wanted. They are counted all the same.
+    pub fn discard(self) {
+        if let Some(at) = self.at {
+            lock(&self.graph).nodes[at.node].dropped.push(at.port);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What a running job counts.
+//!
+//! Every operator of the printed job has one set of counters, shared by its tasks. They are exact and keep the law that
+//! no row vanishes: for an operator `rows_in = processed + late`, for a source `rows_in = rows_out + rejected`.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use windrow_operators::Timestamp;
+
+/// The counters of one operator.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    name: String,
+    pub(crate) rows_in: AtomicU64,
+    pub(crate) rows_out: AtomicU64,
+    pub(crate) processed: AtomicU64,
+    pub(crate) late: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    latest: AtomicI64,
+    /// The watermark of each task.
+    watermarks: Vec<AtomicI64>,
+}
+
+impl Counters {
+    pub(crate) fn new(name: String, tasks: usize) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            rows_in: AtomicU64::new(0),
+            rows_out: AtomicU64::new(0),
+            processed: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            latest: AtomicI64::new(i64::MIN),
+            watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn watermark(&self, task: usize, time: Timestamp) {
+        self.watermarks[task].store(time.micros(), Relaxed);
+    }
+
+    pub(crate) fn saw(&self, time: i64) {
+        self.latest.fetch_max(time, Relaxed);
+    }
+
+    fn read(&self) -> OperatorMetrics {
+        let time = |micros: i64| (micros != i64::MIN).then(|| Timestamp::from_micros(micros));
+        let watermark = self.watermarks.iter().map(|watermark| watermark.load(Relaxed)).min();
+        OperatorMetrics {
+            operator: self.name.clone(),
+            rows_in: self.rows_in.load(Relaxed),
+            rows_out: self.rows_out.load(Relaxed),
+            processed: self.processed.load(Relaxed),
+            late: self.late.load(Relaxed),
+            rejected: self.rejected.load(Relaxed),
+            watermark: watermark.and_then(time),
+            latest: time(self.latest.load(Relaxed)),
+        }
+    }
+}
+
+/// What one operator has counted, over all its tasks, since the job started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorMetrics {
+    /// Its number and name in the printed job.
+    pub operator: String,
+    /// Rows that came in. For a source: records read, whether they decoded or not.
+    pub rows_in: u64,
+    /// Rows that left by the main output. For a sink: rows written.
+    pub rows_out: u64,
+    /// Rows that the operator answered for as processed.
+    pub processed: u64,
+    /// Rows that came too late.
+    pub late: u64,
+    /// Records of a source that did not decode or had no usable event time.
+    pub rejected: u64,
+    /// The watermark of the task that is furthest behind; `None` before the first. [`Timestamp::MAX`] after the end.
+    pub watermark: Option<Timestamp>,
+    /// The latest event time a source has seen.
+    pub latest: Option<Timestamp>,
+}
+
+impl OperatorMetrics {
+    /// Whether every row is accounted for. True between two batches, and at the end of a job.
+    pub fn balances(&self) -> bool {
+        self.rows_in == self.processed + self.late + self.rejected
+    }
+}
+
+/// What a job has counted, operator by operator in the order of the printed job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobMetrics {
+    /// One entry per operator.
+    pub operators: Vec<OperatorMetrics>,
+}
+
+impl JobMetrics {
+    pub(crate) fn read(counters: &[Arc<Counters>]) -> Self {
+        Self { operators: counters.iter().map(|counters| counters.read()).collect() }
+    }
+
+    /// The operators whose name contains `part`.
+    pub fn named<'a>(&'a self, part: &'a str) -> impl Iterator<Item = &'a OperatorMetrics> + 'a {
+        self.operators.iter().filter(move |operator| operator.operator.contains(part))
+    }
+}
+
+impl fmt::Display for JobMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.operators.iter().map(|operator| operator.operator.chars().count()).max().unwrap_or(0);
+        writeln!(f, "{:width$} {:>12} {:>12} {:>9} {:>9}", "operator", "rows in", "rows out", "late", "rejected")?;
+        for o in &self.operators {
+            let counts = (o.rows_in, o.rows_out, o.late, o.rejected);
+            writeln!(f, "{:width$} {:>12} {:>12} {:>9} {:>9}", o.operator, counts.0, counts.1, counts.2, counts.3)?;
+        }
+        Ok(())
+    }
+}

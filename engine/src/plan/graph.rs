@@ -1,0 +1,165 @@
+//! The operators of a job and the streams between them, as the user wrote them.
+
+use std::{fmt, sync::Arc};
+
+use windrow_connectors::{Sink, Source};
+use windrow_operators::{
+    Operator, Port, StreamSchema,
+    window::{AggregatePlan, TopPlan},
+};
+
+use crate::{Watermarks, runtime::EventTimeReader};
+
+/// Makes the operator of one task.
+pub(crate) type Factory = Arc<dyn Fn() -> windrow_operators::Result<Box<dyn Operator>> + Send + Sync>;
+
+/// A stream: an output of an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct StreamId {
+    pub(crate) node: usize,
+    pub(crate) port: Port,
+}
+
+/// The rejected records of a source leave by this port.
+pub(crate) const REJECTS: Port = Port(2);
+
+/// What a job does with records that do not decode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RejectPolicy {
+    Fail,
+    Drop,
+    Stream,
+}
+
+#[derive(Clone)]
+pub(crate) enum Window {
+    Aggregate(AggregatePlan),
+    Top(TopPlan),
+}
+
+#[derive(Clone)]
+pub(crate) enum Kind {
+    Source {
+        source: Arc<dyn Source>,
+        time: Option<(EventTimeReader, Watermarks)>,
+        rejects: RejectPolicy,
+    },
+    Operator(Factory),
+    /// Keyed work, in one phase or two.
+    Window {
+        window: Window,
+        /// Without a key all rows meet in one task.
+        keyed: bool,
+        key: Vec<usize>,
+    },
+    Union,
+    Sink(Arc<dyn Sink>),
+}
+
+pub(crate) struct Node {
+    /// `#3 window tumbling 10s`: its number and name everywhere, in errors, metrics and the printed job.
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) inputs: Vec<StreamId>,
+    pub(crate) outputs: Vec<(Port, StreamSchema)>,
+    /// Outputs that the user said to drop.
+    pub(crate) dropped: Vec<Port>,
+}
+
+/// A job as it was written, with the mistakes that were found on the way.
+#[derive(Default)]
+pub(crate) struct Graph {
+    pub(crate) job: String,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) mistakes: Vec<String>,
+}
+
+impl Graph {
+    /// Adds an operator; returns its number.
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        inputs: Vec<StreamId>,
+        outputs: Vec<(Port, StreamSchema)>,
+    ) -> usize {
+        let node = self.nodes.len();
+        self.nodes.push(Node { name: self.next_name(name), kind, inputs, outputs, dropped: Vec::new() });
+        node
+    }
+
+    /// What the next operator will be called.
+    pub(crate) fn next_name(&self, name: &str) -> String {
+        format!("#{} {name}", self.nodes.len() + 1)
+    }
+
+    pub(crate) fn schema(&self, stream: StreamId) -> Option<&StreamSchema> {
+        self.nodes[stream.node].outputs.iter().find(|(port, _)| *port == stream.port).map(|(_, schema)| schema)
+    }
+
+    fn consumers(&self, stream: StreamId) -> impl Iterator<Item = usize> + '_ {
+        (0..self.nodes.len()).filter(move |&node| self.nodes[node].inputs.contains(&stream))
+    }
+
+    /// The streams that go nowhere: their rows would vanish without a word.
+    pub(crate) fn dead_ends(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        if self.nodes.is_empty() && self.mistakes.is_empty() {
+            mistakes.push("it has no source: begin with job.source(…)".into());
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            for (port, _) in &node.outputs {
+                let stream = StreamId { node: index, port: *port };
+                if node.dropped.contains(port) || self.consumers(stream).next().is_some() {
+                    continue;
+                }
+                let what = match *port {
+                    Port::LATE => "its late rows go",
+                    REJECTS => "its rejected records go",
+                    _ => "its rows go",
+                };
+                mistakes.push(format!("{}: {what} nowhere: give the stream a .sink(…), or .discard() it", node.name));
+            }
+        }
+        mistakes
+    }
+
+    fn print(&self, f: &mut fmt::Formatter<'_>, node: usize, bars: &str, last: bool, shown: &mut [bool]) -> fmt::Result {
+        let (branch, below) = if last { ("└─", "   ") } else { ("├─", "│  ") };
+        if shown[node] {
+            return writeln!(f, "{bars}{branch} {} (above)", self.nodes[node].name);
+        }
+        shown[node] = true;
+        writeln!(f, "{bars}{branch} {}", self.nodes[node].name)?;
+        let bars = format!("{bars}{below}");
+        let mut children = Vec::new();
+        for (port, schema) in &self.nodes[node].outputs {
+            let label = match *port {
+                Port::LATE => "late: ",
+                REJECTS => "rejected: ",
+                _ => "",
+            };
+            let stream = StreamId { node, port: *port };
+            let dropped = if self.nodes[node].dropped.contains(port) { " (counted and dropped)" } else { "" };
+            let bar = if self.consumers(stream).next().is_some() { "│" } else { " " };
+            writeln!(f, "{bars}{bar}    {label}{schema}{dropped}")?;
+            children.extend(self.consumers(stream));
+        }
+        for (i, child) in children.iter().enumerate() {
+            self.print(f, *child, &bars, i + 1 == children.len(), shown)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "job {}", self.job)?;
+        let mut shown = vec![false; self.nodes.len()];
+        let sources: Vec<usize> = (0..self.nodes.len()).filter(|&n| self.nodes[n].inputs.is_empty()).collect();
+        for (i, source) in sources.iter().enumerate() {
+            self.print(f, *source, "", i + 1 == sources.len(), &mut shown)?;
+        }
+        Ok(())
+    }
+}

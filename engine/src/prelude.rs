@@ -1,0 +1,13 @@
+//! Everything a job needs: `use windrow::prelude::*;`.
+
+pub use datafusion_expr::{Expr, lit};
+pub use datafusion_functions_aggregate::expr_fn::{avg, max, min, sum};
+// `#[derive(Record)]` writes code that names this crate.
+pub use typed_arrow::{self, Record};
+pub use windrow_connectors::{Console, File, MemorySink, MemorySource, Nexmark, Sequence, Untyped};
+pub use windrow_operators::{Timestamp, window::Tumbling};
+
+pub use crate::{
+    EventTime, Job, Stream, Watermarks,
+    functions::{col, count, hours, millis, mins, secs},
+};

@@ -1,0 +1,28 @@
+//! How a job runs: tasks, the channels between them, and who watches over them.
+//!
+//! ```text
+//!   source task                      operator task                     sink task
+//!   ┌─────────────────────┐          ┌─────────────────────┐           ┌──────────────────┐
+//!   │ SourceReader        │ channel  │ Gate                │  channel  │ Gate             │
+//!   │  └ event time       │ (bytes)  │  └ Chain: operators │           │  └ SinkWriter    │
+//!   │     └ Chain         ├─────────►│      in a tree      ├──────────►│                  │
+//!   │        └ Outputs    │ exchange │       └ Outputs     │           │                  │
+//!   └─────────────────────┘          └─────────────────────┘           └──────────────────┘
+//!            ▲ stop                            supervisor: first failure ends all
+//! ```
+//!
+//! A batch goes through a chain as plain function calls; only between tasks does it wait in a channel. `await` happens
+//! in four places: a reader's fetch, a gate's input, an output's send, a sink's write.
+
+pub(crate) mod chain;
+pub(crate) mod channel;
+mod event_time;
+pub(crate) mod exchange;
+pub(crate) mod gate;
+pub(crate) mod operator_task;
+pub(crate) mod sink_task;
+pub(crate) mod source_task;
+pub(crate) mod splits;
+pub(crate) mod supervisor;
+
+pub(crate) use event_time::EventTimeReader;

@@ -1,0 +1,85 @@
+//! A task that reads from other tasks: gate, chain, outputs.
+
+use std::time::Duration;
+
+use super::{
+    chain::Chain,
+    channel::{Disconnected, Message},
+    exchange::{Output, SendError, send_all},
+    gate::Gate,
+};
+use crate::{Error, Result, clock::Moment};
+
+pub(crate) struct OperatorTask {
+    pub(crate) name: String,
+    pub(crate) gate: Gate,
+    pub(crate) body: Body,
+}
+
+impl OperatorTask {
+    pub(crate) async fn run(mut self) -> Result<()> {
+        loop {
+            let message = self.gate.next().await.map_err(|Disconnected| disconnected(&self.name))?;
+            let last = matches!(message, Message::End(_));
+            self.body.take(&self.name, message).await?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+pub(crate) fn disconnected(name: &str) -> Error {
+    Error::Disconnected { operator: name.into() }
+}
+
+/// A chain and where it sends to: what source tasks and operator tasks have in common.
+pub(crate) struct Body {
+    chain: Chain,
+    outputs: Vec<Output>,
+    messages: Vec<(usize, Message)>,
+    /// How long it has waited for room in the channels.
+    waited: Duration,
+}
+
+impl Body {
+    pub(crate) fn new(chain: Chain, outputs: Vec<Output>) -> Self {
+        Self { chain, outputs, messages: Vec::new(), waited: Duration::ZERO }
+    }
+
+    /// How long it has waited for room since the last call.
+    pub(crate) fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+
+    /// Takes one message all the way through: when it returns, all it caused has been sent.
+    pub(crate) async fn take(&mut self, name: &str, message: Message) -> Result<()> {
+        self.chain.feed(message, &mut self.messages);
+        loop {
+            let done = self.chain.run(&mut self.messages)?;
+            self.send(name).await?;
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends a message that does not go through the chain: the rejected rows of a source.
+    pub(crate) async fn send_to(&mut self, name: &str, edge: usize, message: Message) -> Result<()> {
+        self.messages.push((edge, message));
+        self.send(name).await
+    }
+
+    async fn send(&mut self, name: &str) -> Result<()> {
+        if self.messages.is_empty() {
+            return Ok(());
+        }
+        let started = Moment::now();
+        let sent = send_all(&mut self.outputs, &mut self.messages).await;
+        self.waited += started.elapsed();
+        sent.map_err(|error| match error {
+            SendError::Disconnected => disconnected(name),
+            SendError::Partition(error) => Error::Operator { operator: name.into(), error },
+        })
+    }
+}

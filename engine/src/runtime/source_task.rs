@@ -1,0 +1,245 @@
+//! A task that reads: the only place that knows positions.
+//!
+//! ```text
+//!   fetch ──► rejected rows ──policy──► fail | count | edge
+//!     └─────► event time ──► chain ──► outputs
+//!                 └─► watermark of the split ──► merged watermark, after the rows it speaks of
+//! ```
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use arrow::{
+    array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt64Array},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use tokio::sync::watch;
+use windrow_connectors::{ConnectorError, Fetch, Position, Rejected, Rows, SourceReader, SplitId};
+use windrow_operators::{OperatorError, Watermark, time::event_times};
+
+use super::{
+    EventTimeReader,
+    chain::last_messages,
+    channel::{End, Message},
+    operator_task::Body,
+    splits::SplitWatermarks,
+};
+use crate::{
+    Error, Result,
+    clock::{Moment, sleep_until},
+    metrics::Counters,
+};
+
+/// How many bytes of a rejected record an error shows.
+const EXCERPT_BYTES: usize = 200;
+
+/// What becomes of records that do not decode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RejectTo {
+    Fail,
+    Count,
+    Edges(Vec<usize>),
+}
+
+/// The columns of a stream of rejected records.
+pub(crate) fn rejects_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("source", DataType::Utf8, false),
+        Field::new("split", DataType::Utf8, false),
+        Field::new("position", DataType::UInt64, true),
+        Field::new("line", DataType::UInt64, true),
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("bytes", DataType::Binary, false),
+    ]))
+}
+
+pub(crate) struct SourceTask {
+    pub(crate) task: usize,
+    pub(crate) reader: Box<dyn SourceReader>,
+    /// Where each split continues: the position after the last row that went through the chain.
+    pub(crate) positions: HashMap<SplitId, Option<Position>>,
+    /// Absent when the stream has no event time.
+    pub(crate) time: Option<(EventTimeReader, SplitWatermarks)>,
+    pub(crate) rejects: RejectTo,
+    pub(crate) body: Body,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+enum Event {
+    Fetched(windrow_connectors::Result<Fetch>),
+    Idle,
+    Stop,
+}
+
+impl SourceTask {
+    pub(crate) async fn run(mut self) -> Result<()> {
+        let end = loop {
+            // A source that is always ready must still let others run.
+            tokio::task::coop::consume_budget().await;
+            match self.next_event().await {
+                Event::Stop => break End::Stopped,
+                Event::Idle => self.mark_idle().await?,
+                Event::Fetched(fetched) => {
+                    match fetched.map_err(|error| Error::Source { operator: self.counters.name().into(), error })? {
+                        Fetch::Rows(rows) => self.take_rows(rows).await?,
+                        Fetch::SplitEnd(split) => {
+                            self.positions.remove(&split);
+                            let said = self.time.as_mut().and_then(|(_, splits)| splits.ended(&split));
+                            self.say(said).await?;
+                        }
+                        Fetch::End => break End::Exhausted,
+                    }
+                }
+            }
+        };
+        for message in last_messages(end) {
+            if let Message::Watermark(Watermark::At(time)) = message {
+                self.counters.watermark(self.task, time);
+            }
+            self.body.take(self.counters.name(), message).await?;
+        }
+        if let RejectTo::Edges(edges) = self.rejects.clone() {
+            for edge in edges {
+                self.body.send_to(self.counters.name(), edge, Message::End(end)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let idle = self.time.as_ref().and_then(|(_, splits)| splits.next_idle());
+        tokio::select! {
+            biased;
+            // The sender lives as long as the job; a closed channel means nobody can ask for a stop any more.
+            Ok(_) = self.stop.wait_for(|stop| *stop) => Event::Stop,
+            fetched = self.reader.fetch() => Event::Fetched(fetched),
+            () = sleep_until(idle) => Event::Idle,
+        }
+    }
+
+    async fn mark_idle(&mut self) -> Result<()> {
+        let said = self.time.as_mut().map(|(_, splits)| splits.mark_idle(Moment::now()));
+        for watermark in said.into_iter().flatten() {
+            self.say(Some(watermark)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the rows of one fetch all the way through, then what they say about time, then notes the position.
+    async fn take_rows(&mut self, rows: Rows) -> Result<()> {
+        let Rows { split, batch, mut rejected, next } = rows;
+        let read = (batch.num_rows() + rejected.len()) as u64;
+        let undecoded = rejected.len();
+        let mut batch = batch;
+        if let Some((reader, _)) = &self.time {
+            batch = reader.read(batch, &mut rejected).map_err(|error| self.failed(error))?;
+        }
+        let (before, latest) = self.observe(&split, &batch);
+        self.say(before).await?;
+        self.counters.rows_in.fetch_add(read, Relaxed);
+        self.take_rejected(&split, rejected, undecoded).await?;
+        let kept = batch.num_rows() as u64;
+        self.counters.rows_out.fetch_add(kept, Relaxed);
+        self.counters.processed.fetch_add(kept, Relaxed);
+        if kept > 0 {
+            self.body.take(self.counters.name(), Message::Batch(batch)).await?;
+        }
+        if let (Some(latest), Some((_, splits))) = (latest, &mut self.time) {
+            let said = splits.after_rows(&split, latest);
+            self.say(said).await?;
+        }
+        let waited = self.body.take_waited();
+        if let Some((_, splits)) = &mut self.time {
+            splits.excuse(waited);
+        }
+        self.note_position(split, next)
+    }
+
+    /// A position only ever grows; a reader that goes back would deliver rows twice.
+    fn note_position(&mut self, split: SplitId, next: Position) -> Result<()> {
+        let former = self.positions.insert(split.clone(), Some(next)).flatten();
+        if former.is_some_and(|former| former > next) {
+            let reason = format!("the reader went back to position {next}: a bug in the connector");
+            let error = ConnectorError::Data { at: split.to_string(), reason };
+            return Err(Error::Source { operator: self.counters.name().into(), error });
+        }
+        Ok(())
+    }
+
+    /// What must be said before the rows, and the latest event time among them.
+    fn observe(&mut self, split: &SplitId, batch: &RecordBatch) -> (Option<Watermark>, Option<i64>) {
+        let Some((reader, splits)) = &mut self.time else { return (None, None) };
+        let times = reader.output().time().and_then(|time| event_times(batch, time));
+        let latest = times.and_then(|times| times.iter().copied().max());
+        if let Some(latest) = latest {
+            self.counters.saw(latest);
+        }
+        (splits.before_rows(split, Moment::now()), latest)
+    }
+
+    async fn say(&mut self, watermark: Option<Watermark>) -> Result<()> {
+        let Some(watermark) = watermark else { return Ok(()) };
+        if let Watermark::At(time) = watermark {
+            self.counters.watermark(self.task, time);
+        }
+        self.body.take(self.counters.name(), Message::Watermark(watermark)).await
+    }
+
+    /// `undecoded` of them come from the reader and have a position; the others decoded but have no event time.
+    async fn take_rejected(&mut self, split: &SplitId, rejected: Vec<Rejected>, undecoded: usize) -> Result<()> {
+        let Some(first) = rejected.first() else { return Ok(()) };
+        self.counters.rejected.fetch_add(rejected.len() as u64, Relaxed);
+        match &self.rejects {
+            RejectTo::Count => Ok(()),
+            RejectTo::Fail => Err(Error::Rejected {
+                operator: self.counters.name().into(),
+                split: split.clone(),
+                position: (undecoded > 0).then_some(first.position),
+                line: first.line,
+                reason: first.reason.clone(),
+                excerpt: excerpt(&first.bytes),
+            }),
+            RejectTo::Edges(edges) => {
+                let edges = edges.clone();
+                let batch = rejects(self.counters.name(), split, &rejected, undecoded);
+                let batch = batch.map_err(|error| self.failed(error))?;
+                for edge in edges {
+                    self.body.send_to(self.counters.name(), edge, Message::Batch(batch.clone())).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn failed(&self, error: OperatorError) -> Error {
+        Error::Operator { operator: self.counters.name().into(), error }
+    }
+}
+
+fn excerpt(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(EXCERPT_BYTES)]).into_owned();
+    if bytes.len() > EXCERPT_BYTES { format!("{text}…") } else { text }
+}
+
+/// Rejected records as rows.
+fn rejects(
+    source: &str,
+    split: &SplitId,
+    rejected: &[Rejected],
+    undecoded: usize,
+) -> windrow_operators::Result<RecordBatch> {
+    let rows = rejected.len();
+    let positions = rejected.iter().enumerate().map(|(i, r)| (i < undecoded).then_some(r.position.0));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(source, rows))),
+        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(split.as_str(), rows))),
+        Arc::new(positions.collect::<UInt64Array>()),
+        Arc::new(rejected.iter().map(|r| r.line).collect::<UInt64Array>()),
+        Arc::new(StringArray::from_iter_values(rejected.iter().map(|r| &r.reason))),
+        Arc::new(BinaryArray::from_iter_values(rejected.iter().map(|r| &r.bytes))),
+    ];
+    Ok(RecordBatch::try_new(rejects_schema(), columns)?)
+}

@@ -1,0 +1,31 @@
+//! Why an operator cannot go on. A row that comes too late or does not decode is never an error: it is a row elsewhere.
+
+use arrow::error::ArrowError;
+use datafusion_common::DataFusionError;
+
+/// The result of an operator's call.
+pub type Result<T, E = OperatorError> = std::result::Result<T, E>;
+
+/// Why an operator cannot be built or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The operator was described in a way that cannot work: change the pipeline.
+    #[error("{0}")]
+    Plan(String),
+    /// An expression or an aggregate failed: on its types when the job starts, or on a value while it runs.
+    // Boxed because DataFusion's error is large and results travel through every call.
+    #[error("{0}")]
+    Expression(Box<DataFusionError>),
+    /// Arrow refused to build a batch.
+    #[error("arrow: {0}")]
+    Arrow(#[from] ArrowError),
+    /// The operator broke its own contract: a bug in it, not in the data.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+impl From<DataFusionError> for OperatorError {
+    fn from(error: DataFusionError) -> Self {
+        Self::Expression(Box::new(error))
+    }
+}

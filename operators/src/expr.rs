@@ -1,0 +1,99 @@
+//! From a DataFusion expression, as a user writes it, to one that runs on batches.
+//!
+//! Types are coerced as SQL would (`col("price").gt(lit(100))` compares an `Int64` with an `Int32`), and an unknown
+//! column is answered with the columns there are.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, BooleanArray, RecordBatch, cast::AsArray},
+    datatypes::{DataType, SchemaRef},
+};
+use datafusion_common::{DFSchema, tree_node::TreeNode};
+use datafusion_expr::{Expr, execution_props::ExecutionProps, physical_planning_context::PhysicalPlanningContext};
+use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
+use datafusion_physical_expr::{
+    PhysicalExpr,
+    aggregate::{LoweredAggregate, LoweredAggregateBuilder},
+    create_physical_expr,
+};
+
+use crate::{OperatorError, Result, StreamSchema, schema::index_of};
+
+/// Lowers expressions over the visible columns of one stream.
+pub struct Lowering {
+    columns: SchemaRef,
+    schema: DFSchema,
+    props: ExecutionProps,
+}
+
+impl Lowering {
+    /// For expressions over `stream`.
+    pub fn new(stream: &StreamSchema) -> Result<Self> {
+        let columns = stream.visible();
+        let schema = DFSchema::try_from(columns.as_ref().clone())?;
+        let props = ExecutionProps::new();
+        Ok(Self { columns, schema, props })
+    }
+
+    /// An expression that gives one value per row, and the type of that value.
+    pub fn scalar(&self, expr: &Expr) -> Result<(Arc<dyn PhysicalExpr>, DataType)> {
+        let expr = self.coerce(expr)?;
+        let physical = create_physical_expr(&expr, &self.schema, &self.props, &PhysicalPlanningContext::default())?;
+        let data_type = physical.data_type(&self.columns)?;
+        Ok((physical, data_type))
+    }
+
+    /// A condition; the error says so when the expression is something else.
+    pub fn condition(&self, expr: &Expr) -> Result<Arc<dyn PhysicalExpr>> {
+        let (physical, data_type) = self.scalar(expr)?;
+        match data_type {
+            DataType::Boolean => Ok(physical),
+            other => Err(OperatorError::Plan(format!("{expr} is {other}, not a condition (true or false)"))),
+        }
+    }
+
+    /// Whether the value of `expr` can be null.
+    pub fn nullable(&self, expr: &dyn PhysicalExpr) -> Result<bool> {
+        Ok(expr.nullable(&self.columns)?)
+    }
+
+    /// An aggregate such as `max(col("price")).alias("top")`, its arguments and its filter.
+    pub fn aggregate(&self, expr: &Expr) -> Result<LoweredAggregate> {
+        let coerced = self.coerce(expr)?;
+        let mut inner = &coerced;
+        while let Expr::Alias(alias) = inner {
+            inner = &alias.expr;
+        }
+        let Expr::AggregateFunction(function) = inner else {
+            return Err(OperatorError::Plan(format!("{expr} is not an aggregate such as count() or max(col(\"x\"))")));
+        };
+        if !function.params.order_by.is_empty() {
+            return Err(OperatorError::Plan(format!("{expr}: ORDER BY inside an aggregate is not supported")));
+        }
+        let context = PhysicalPlanningContext::default();
+        Ok(LoweredAggregateBuilder::new(&coerced, &self.schema, &self.columns, &self.props, &context).build()?)
+    }
+
+    fn coerce(&self, expr: &Expr) -> Result<Expr> {
+        for column in expr.column_refs() {
+            index_of(&self.columns, &column.name)?;
+        }
+        Ok(expr.clone().rewrite(&mut TypeCoercionRewriter::new(&self.schema))?.data)
+    }
+}
+
+/// The value of `expr` for each row.
+pub fn evaluate(expr: &dyn PhysicalExpr, batch: &RecordBatch) -> Result<ArrayRef> {
+    Ok(expr.evaluate(batch)?.into_array(batch.num_rows())?)
+}
+
+/// Which rows meet `condition`; null counts as no, as in SQL.
+pub fn evaluate_condition(condition: &dyn PhysicalExpr, batch: &RecordBatch) -> Result<BooleanArray> {
+    let value = evaluate(condition, batch)?;
+    let mask = value.as_boolean();
+    Ok(match mask.null_count() {
+        0 => mask.clone(),
+        _ => arrow::compute::prep_null_mask_filter(mask),
+    })
+}

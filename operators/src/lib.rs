@@ -1,0 +1,44 @@
+//! What an operator is, and every operator.
+//!
+//! ```text
+//!                     ┌───────────────────── Operator ─────────────────────┐
+//!   batch ──process──►│  a state machine: no clock, no thread, no I/O      │──► Outbox: MAIN rows, LATE rows
+//!   time  ──advance──►│  (what it holds is its fields between two calls)   │──► the promise made downstream
+//!                     └────────────────────────────────────────────────────┘
+//! ```
+//!
+//! An operator is synchronous and has one caller at a time. So "its state" is simply its fields between two calls, it
+//! is tested without a runtime, and back-pressure happens where the caller empties the [`Outbox`].
+//!
+//! * [`operator`], [`outbox`], [`watermark`], [`time`], [`schema`], [`key`]: the vocabulary.
+//! * [`stateless`]: filter and project by DataFusion expressions.
+//! * [`typed`]: filter, map and flat-map by Rust closures over zero-copy views of the same batches.
+//! * [`window`]: keyed tumbling windows on slices, their pre-aggregation, and the top rows of a window.
+//! * `testing` (feature `testing`): the harness that holds an operator against a naive batch computation.
+//!
+//! Laws that every operator keeps, and that the harness checks:
+//! 1. On a bounded input its output is what a batch computation gives, for every arrival order within the bound.
+//! 2. Rows in = rows processed + rows late. [`Outbox::processed`] is how an operator answers for its rows.
+//! 3. After it has promised `t` it emits no row on [`Port::MAIN`] whose event time is before `t`.
+
+pub mod error;
+pub mod expr;
+pub mod key;
+pub mod operator;
+pub mod outbox;
+pub mod schema;
+pub mod stateless;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod time;
+pub mod typed;
+pub mod watermark;
+pub mod window;
+
+pub use error::{OperatorError, Result};
+pub use key::KeyGroup;
+pub use operator::{Advance, Operator, Port};
+pub use outbox::Outbox;
+pub use schema::StreamSchema;
+pub use time::Timestamp;
+pub use watermark::{Watermark, WatermarkMerge};

@@ -1,0 +1,60 @@
+//! Where an operator puts what it has to say.
+
+use arrow::array::RecordBatch;
+
+use crate::Port;
+
+/// What one call of an operator produced, in order, and how many rows it answers for.
+///
+/// The caller empties it between two calls. An operator may rely on that and needs no limit of its own, except when one
+/// watermark completes very much: see [`Advance::Again`](crate::Advance::Again).
+#[derive(Debug, Default)]
+pub struct Outbox {
+    batches: Vec<(Port, RecordBatch)>,
+    processed: u64,
+    late: u64,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Emits result rows. A batch without rows is not passed on.
+    pub fn emit(&mut self, batch: RecordBatch) {
+        self.push(Port::MAIN, batch);
+    }
+
+    /// Emits rows that came too late, as they came, and answers for them.
+    pub fn late(&mut self, batch: RecordBatch) {
+        self.late += batch.num_rows() as u64;
+        self.push(Port::LATE, batch);
+    }
+
+    /// Answers for `rows` rows of the input: they are in the result, or in the state, or filtered out on purpose.
+    pub fn processed(&mut self, rows: usize) {
+        self.processed += rows as u64;
+    }
+
+    fn push(&mut self, port: Port, batch: RecordBatch) {
+        if batch.num_rows() > 0 {
+            self.batches.push((port, batch));
+        }
+    }
+
+    /// Whether nothing waits to be taken.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Takes the batches, oldest first.
+    pub fn drain(&mut self) -> impl DoubleEndedIterator<Item = (Port, RecordBatch)> + '_ {
+        self.batches.drain(..)
+    }
+
+    /// Takes the counts of rows answered for since the last call: (processed, late).
+    pub fn take_counts(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.processed), std::mem::take(&mut self.late))
+    }
+}

@@ -1,0 +1,218 @@
+//! Aggregates per key and window, in one phase or as the second of two.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::{Field, FieldRef, Schema, SchemaRef},
+};
+use datafusion_expr::Expr;
+use datafusion_physical_expr::aggregate::LoweredAggregate;
+
+use super::{
+    PreAggregate, Slice, Tumbling, WINDOW_END, WINDOW_START, no_duplicates,
+    slices::Slices,
+    table::{Arguments, GroupTable},
+};
+use crate::{Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp, expr::Lowering, key::check_key};
+
+/// What a window aggregation computes. Built once, when the job is planned; makes the operators of every task.
+///
+/// The result has the columns `window_start`, `window_end`, the key, the aggregates; its event time is the last instant
+/// of the window.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+/// use datafusion_expr::col;
+/// use datafusion_functions_aggregate::expr_fn::{max, sum};
+/// use windrow_operators::{Operator, Outbox, Port, StreamSchema, Timestamp};
+/// use windrow_operators::window::{AggregatePlan, Tumbling};
+///
+/// let price: ArrayRef = Arc::new(Int64Array::from(vec![5, 7, 9]));
+/// let at = Timestamp::column(vec![0, 1_000_000, 10_000_000]);
+/// let bids = RecordBatch::try_from_iter([("price", price), ("at", at)]).unwrap();
+/// let stream = StreamSchema::with_time(bids.schema(), "at").unwrap();
+///
+/// let window = Tumbling::of(Duration::from_secs(10));
+/// let plan = AggregatePlan::new(&stream, &[], window, &[sum(col("price")), max(col("price"))]).unwrap();
+/// let mut operator = plan.whole().unwrap();
+/// let mut out = Outbox::new();
+/// operator.process(Port::MAIN, bids, &mut out).unwrap();
+/// operator.advance(Timestamp::MAX, &mut out).unwrap();
+/// assert_eq!(out.drain().map(|(_, rows)| rows.num_rows()).sum::<usize>(), 2, "two windows, one group each");
+/// ```
+#[derive(Clone, Debug)]
+pub struct AggregatePlan(Arc<Shared>);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) window: Tumbling,
+    /// The key columns of the input.
+    pub(super) key: Vec<usize>,
+    pub(super) key_schema: SchemaRef,
+    pub(super) aggregates: Vec<LoweredAggregate>,
+    /// How many state columns each aggregate has.
+    pub(super) widths: Vec<usize>,
+    pub(super) input_time: usize,
+    output: StreamSchema,
+    /// What the first phase emits: the key, the states, and the last instant of the slice as hidden event time.
+    pub(super) partial: StreamSchema,
+}
+
+impl AggregatePlan {
+    /// Aggregates rows of `input` per value of the columns `key` and per window. Fails when the stream has no event
+    /// time, a column does not exist or cannot be a key, or an expression is not an aggregate.
+    pub fn new(input: &StreamSchema, key: &[&str], window: Tumbling, aggregates: &[Expr]) -> Result<Self> {
+        let input_time = super::top::event_time_of(input)?;
+        window.slicing()?;
+        let key = key.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>>>()?;
+        check_key(input.columns(), &key)?;
+        let key_fields: Vec<FieldRef> = key.iter().map(|&i| input.columns().fields()[i].clone()).collect();
+
+        let lowering = Lowering::new(input)?;
+        let aggregates = aggregates.iter().map(|expr| lowering.aggregate(expr)).collect::<Result<Vec<_>>>()?;
+
+        let mut output = bounds();
+        output.extend(key_fields.iter().map(|field| field.as_ref().clone()));
+        output.extend(aggregates.iter().map(|lowered| lowered.aggregate.field().as_ref().clone()));
+        no_duplicates(&output)?;
+
+        let mut widths = Vec::with_capacity(aggregates.len());
+        let mut partial: Vec<Field> = key_fields.iter().map(|field| field.as_ref().clone()).collect();
+        for lowered in &aggregates {
+            let states = lowered.aggregate.state_fields()?;
+            widths.push(states.len());
+            // Numbered, because DataFusion's names for states repeat between aggregates.
+            let name = |i: usize| format!("__state{i}");
+            let first = partial.len() - key_fields.len();
+            let state = |(i, field): (usize, &FieldRef)| field.as_ref().clone().with_name(name(first + i));
+            partial.extend(states.iter().enumerate().map(state).map(|field| field.with_nullable(true)));
+        }
+        Ok(Self(Arc::new(Shared {
+            window,
+            key,
+            key_schema: Arc::new(Schema::new(key_fields)),
+            aggregates,
+            widths,
+            input_time,
+            output: StreamSchema::with_hidden_time(&Schema::new(output))?,
+            partial: StreamSchema::with_hidden_time(&Schema::new(partial))?,
+        })))
+    }
+
+    /// The schema of the results.
+    pub fn output(&self) -> &StreamSchema {
+        &self.0.output
+    }
+
+    /// The whole aggregation in one operator: rows to results.
+    pub fn whole(&self) -> Result<WindowAggregate> {
+        WindowAggregate::new(self.0.clone(), &self.0.window, Input::Rows)
+    }
+
+    /// The first of two phases: rows to states of groups.
+    pub fn partial(&self) -> Result<PreAggregate> {
+        PreAggregate::new(self.0.clone())
+    }
+
+    /// The second of two phases: states of groups to results. The first phase has already waited for late rows.
+    pub fn merging(&self) -> Result<WindowAggregate> {
+        WindowAggregate::new(self.0.clone(), &self.0.window.without_lateness(), Input::States)
+    }
+
+    /// The schema between the two phases.
+    pub fn between(&self) -> &StreamSchema {
+        &self.0.partial
+    }
+
+    /// The key columns between the two phases, by which the exchange routes.
+    pub fn key_between(&self) -> Vec<usize> {
+        (0..self.0.key.len()).collect()
+    }
+}
+
+/// The two columns that every window's result begins with.
+pub(super) fn bounds() -> Vec<Field> {
+    vec![
+        Field::new(WINDOW_START, Timestamp::data_type(), false),
+        Field::new(WINDOW_END, Timestamp::data_type(), false),
+    ]
+}
+
+/// `rows` times the same instant.
+pub(super) fn constant(time: Timestamp, rows: usize) -> ArrayRef {
+    Timestamp::column(vec![time.micros(); rows])
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Input {
+    Rows,
+    States,
+}
+
+/// Keyed tumbling-window aggregation: a [`GroupTable`] per open slice, emitted and dropped when the slice closes.
+pub struct WindowAggregate {
+    plan: Arc<Shared>,
+    input: Input,
+    slices: Slices<GroupTable>,
+    scratch: Vec<usize>,
+}
+
+impl WindowAggregate {
+    fn new(plan: Arc<Shared>, window: &Tumbling, input: Input) -> Result<Self> {
+        Ok(Self { slices: Slices::new(window)?, plan, input, scratch: Vec::new() })
+    }
+
+    fn add_rows(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
+        let Self { plan, slices, scratch, .. } = self;
+        let parts = slices.assign(batch, plan.input_time, out)?;
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let arguments = Arguments::evaluate(&plan.aggregates, batch)?;
+        let key: Vec<ArrayRef> = plan.key.iter().map(|&column| batch.column(column).clone()).collect();
+        for (slice, selection) in parts {
+            let table = slices.content(slice, || GroupTable::new(&plan.key_schema, &plan.aggregates))?;
+            let key = key.iter().map(|column| selection.array(column)).collect::<Result<Vec<_>>>()?;
+            table.update(&key, &arguments.select(&selection)?, selection.rows(batch), scratch)?;
+        }
+        Ok(())
+    }
+
+    fn add_states(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
+        let Self { plan, slices, scratch, .. } = self;
+        let keys = plan.key.len();
+        for (slice, selection) in slices.assign(batch, batch.num_columns() - 1, out)? {
+            let table = slices.content(slice, || GroupTable::new(&plan.key_schema, &plan.aggregates))?;
+            let part = selection.batch(batch)?;
+            let (key, states) = part.columns().split_at(keys);
+            table.merge(key, &states[..states.len() - 1], &plan.widths, part.num_rows(), scratch)?;
+        }
+        Ok(())
+    }
+}
+
+fn result(plan: &Shared, slice: Slice, table: GroupTable) -> Result<RecordBatch> {
+    let rows = table.groups();
+    let (key, values) = table.results()?;
+    let mut columns = vec![constant(slice.start, rows), constant(slice.end, rows)];
+    columns.extend(key);
+    columns.extend(values);
+    columns.push(constant(slice.result_time(), rows));
+    Ok(RecordBatch::try_new(plan.output.columns().clone(), columns)?)
+}
+
+impl Operator for WindowAggregate {
+    fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
+        match self.input {
+            Input::Rows => self.add_rows(&batch, out),
+            Input::States => self.add_states(&batch, out),
+        }
+    }
+
+    fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
+        let Self { plan, slices, .. } = self;
+        slices.advance(time, out, |slice, table| result(plan, slice, table))
+    }
+}

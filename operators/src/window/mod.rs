@@ -1,0 +1,57 @@
+//! Windows over event time, on slices.
+//!
+//! ```text
+//!   rows ──► Slicing: which slice? ──► Slices<S>: BTreeMap slice → S ──watermark passes──► result of the slice
+//!                 │                           │
+//!                 └─ closed already ──► LATE  └─ S = GroupTable (aggregates) or TopRows (rows)
+//! ```
+//!
+//! A tumbling window is one *slice* of event time. A row goes into its slice once; when the watermark passes the end of
+//! the slice (and the allowed lateness), the slice is closed, gives its result, and is dropped. So a watermark costs
+//! what it closes, not what is alive.
+//!
+//! With several tasks the work has two phases around the exchange, so that groups and not rows cross it:
+//!
+//! ```text
+//!   rows ──► PreAggregate ──(key, state)──► exchange by key ──► WindowAggregate (merging) ──► results
+//!   rows ──► Top (first phase) ──rows──► exchange by key ──► Top (second phase) ──► results
+//! ```
+//!
+//! * [`spec`]: what a window is, and the arithmetic that is right at both ends of time.
+//! * `slices`: assignment of rows to slices, lateness, closing in bounded steps.
+//! * `table`: the groups of one slice: DataFusion's `GroupValues` and `GroupsAccumulator`s.
+//! * [`aggregate`], `preaggregate`: the aggregation in one phase or two. [`top`]: the greatest rows of a window.
+
+pub mod aggregate;
+mod preaggregate;
+mod slices;
+pub mod spec;
+mod table;
+pub mod top;
+
+use arrow::datatypes::Field;
+
+pub use aggregate::{AggregatePlan, WindowAggregate};
+pub use preaggregate::PreAggregate;
+pub use spec::{Slice, Slicing, Tumbling};
+pub use top::{Top, TopPlan};
+
+use crate::{OperatorError, Result};
+
+/// The column of a window's result that says where the window begins (inclusive).
+pub const WINDOW_START: &str = "window_start";
+/// The column of a window's result that says where the window ends (exclusive).
+pub const WINDOW_END: &str = "window_end";
+
+/// Refuses a schema with two columns of one name, which no later operator could tell apart.
+pub(crate) fn no_duplicates(fields: &[Field]) -> Result<()> {
+    for (i, field) in fields.iter().enumerate() {
+        if fields[..i].iter().any(|former| former.name() == field.name()) {
+            return Err(OperatorError::Plan(format!(
+                "two columns of the result are called {:?}: give one another name with .alias(…)",
+                field.name()
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Aggregation before the exchange, so that groups and not rows cross it.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+
+use super::{
+    Slice,
+    aggregate::{Shared, constant},
+    slices::Slices,
+    table::{Arguments, GroupTable, states_of_rows},
+};
+use crate::{Advance, Operator, Outbox, Port, Result, Timestamp};
+
+/// How many rows go by between two looks at whether aggregating pays and how much memory it takes.
+const LOOK_EVERY_ROWS: usize = 65_536;
+/// Above this many groups per row it does not pay: the exchange is cheaper than the table.
+const WORTHLESS_ABOVE: f64 = 0.8;
+/// How many rows pass through before the next try, once it did not pay.
+const PASS_ROWS: usize = 16 * LOOK_EVERY_ROWS;
+/// What it may hold. More does not help: the table must stay in the cache to be faster than the exchange.
+const BUDGET_BYTES: usize = 16 << 20;
+
+/// The first phase of a window aggregation: groups rows per slice and emits (key, states).
+///
+/// It emits a slice when the watermark closes it, and everything when its budget is used up or it is told to flush; it
+/// answers for late rows, so that they leave as they came. When it finds that almost every row is a group of its own, it passes each row on as
+/// a state for a while, then tries again.
+pub struct PreAggregate {
+    plan: Arc<Shared>,
+    slices: Slices<GroupTable>,
+    rows_since_look: usize,
+    /// Rows still to be passed through without grouping.
+    pass: usize,
+    scratch: Vec<usize>,
+}
+
+impl PreAggregate {
+    pub(super) fn new(plan: Arc<Shared>) -> Result<Self> {
+        Ok(Self { slices: Slices::new(&plan.window)?, plan, rows_since_look: 0, pass: 0, scratch: Vec::new() })
+    }
+
+    /// Emits every open slice when the budget is used up or grouping does not pay.
+    fn look(&mut self, out: &mut Outbox) -> Result<()> {
+        if self.rows_since_look < LOOK_EVERY_ROWS {
+            return Ok(());
+        }
+        let open: Vec<_> = self.slices.take_open().collect();
+        let groups: usize = open.iter().map(|(_, table)| table.groups()).sum();
+        let rows: usize = open.iter().map(|(_, table)| table.rows()).sum();
+        let bytes: usize = open.iter().map(|(_, table)| table.size()).sum();
+        let worthless = groups as f64 > WORTHLESS_ABOVE * rows as f64;
+        if worthless {
+            self.pass = PASS_ROWS;
+        }
+        for (slice, table) in open {
+            if worthless || bytes > BUDGET_BYTES {
+                out.emit(states(&self.plan, slice, table)?);
+            } else {
+                self.slices.content(slice, || Ok(table))?;
+            }
+        }
+        self.rows_since_look = 0;
+        Ok(())
+    }
+}
+
+/// (key, states, last instant of the slice): that instant cannot be late before the slice is closed.
+fn states(plan: &Shared, slice: Slice, table: GroupTable) -> Result<RecordBatch> {
+    let rows = table.groups();
+    let (key, states) = table.states()?;
+    batch_of(plan, slice, rows, key, states)
+}
+
+fn batch_of(
+    plan: &Shared,
+    slice: Slice,
+    rows: usize,
+    mut columns: Vec<ArrayRef>,
+    states: Vec<ArrayRef>,
+) -> Result<RecordBatch> {
+    columns.extend(states);
+    columns.push(constant(slice.result_time(), rows));
+    Ok(RecordBatch::try_new(plan.partial.columns().clone(), columns)?)
+}
+
+impl Operator for PreAggregate {
+    fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
+        let Self { plan, slices, scratch, .. } = self;
+        let parts = slices.assign(&batch, plan.input_time, out)?;
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let arguments = Arguments::evaluate(&plan.aggregates, &batch)?;
+        for (slice, selection) in parts {
+            let arguments = arguments.select(&selection)?;
+            let key = plan.key.iter().map(|&column| selection.array(batch.column(column)));
+            let key = key.collect::<Result<Vec<_>>>()?;
+            let rows = selection.rows(&batch);
+            if self.pass > 0 {
+                let states = states_of_rows(&plan.aggregates, &arguments)?;
+                out.emit(batch_of(plan, slice, rows, key, states)?);
+                self.pass = self.pass.saturating_sub(rows);
+                continue;
+            }
+            let table = slices.content(slice, || GroupTable::new(&plan.key_schema, &plan.aggregates))?;
+            table.update(&key, &arguments, rows, scratch)?;
+            self.rows_since_look += rows;
+        }
+        self.look(out)
+    }
+
+    fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
+        let Self { plan, slices, .. } = self;
+        slices.advance(time, out, |slice, table| states(plan, slice, table))
+    }
+
+    fn flush(&mut self, out: &mut Outbox) -> Result<()> {
+        for (slice, table) in self.slices.take_open() {
+            out.emit(states(&self.plan, slice, table)?);
+        }
+        self.rows_since_look = 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! The greatest rows of each window, per key or over all.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, UInt64Array},
+    compute::{
+        SortColumn, SortOptions, concat_batches, lexsort_to_indices, partition, take_record_batch,
+    },
+    datatypes::{DataType, Field, Schema},
+};
+
+use super::{
+    Slice, Tumbling, WINDOW_END, WINDOW_START,
+    aggregate::{bounds, constant},
+    no_duplicates,
+    slices::Slices,
+};
+use crate::{
+    Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp, key::check_key,
+};
+
+/// The column of the result that counts the rows of a window and key from 1, the greatest first.
+pub const RANK: &str = "rank";
+
+/// A slice sorts and drops its losers when it holds this many rows, and at least four times what it wants to keep.
+const COMPACT_ROWS: usize = 16_384;
+
+/// Keeps the `n` rows of each window (and key) with the greatest value in one column.
+///
+/// Equal values are ordered by the other columns, ascending, so that the answer does not depend on the order of
+/// arrival. Nulls are least. The result has the columns `window_start`, `window_end`, `rank`, and those of the input.
+#[derive(Clone, Debug)]
+pub struct TopPlan(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    window: Tumbling,
+    n: usize,
+    key: Vec<usize>,
+    by: usize,
+    input_time: usize,
+    input: StreamSchema,
+    between: StreamSchema,
+    output: StreamSchema,
+    /// The input columns that the result repeats: all but the bounds of a former window.
+    kept: Vec<usize>,
+}
+
+/// Where event time is; windows need it.
+pub(super) fn event_time_of(input: &StreamSchema) -> Result<usize> {
+    input.time().ok_or_else(|| {
+        OperatorError::Plan("a window needs event time: declare it at the source with .event_time(column, …)".into())
+    })
+}
+
+impl TopPlan {
+    /// Over rows of `input`: the `n` with the greatest `by`, per value of the columns `key`.
+    pub fn new(input: &StreamSchema, key: &[&str], window: Tumbling, n: usize, by: &str) -> Result<Self> {
+        let input_time = event_time_of(input)?;
+        window.slicing()?;
+        let key = key.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>>>()?;
+        check_key(input.columns(), &key)?;
+        let by = input.index_of(by)?;
+        let visible = input.visible();
+        if let Some(field) = visible.fields().iter().find(|field| field.data_type().is_nested()) {
+            let message = "cannot be sorted: top needs an order over all columns";
+            return Err(OperatorError::Plan(format!("column {:?} is {} and {message}", field.name(), field.data_type())));
+        }
+        let is_bound = |name: &str| name == WINDOW_START || name == WINDOW_END;
+        let kept: Vec<usize> = (0..visible.fields().len()).filter(|&i| !is_bound(visible.field(i).name())).collect();
+        let mut output = bounds();
+        output.push(Field::new(RANK, DataType::UInt64, false));
+        output.extend(kept.iter().map(|&i| visible.field(i).clone()));
+        no_duplicates(&output)?;
+        Ok(Self(Arc::new(Shared {
+            window,
+            n,
+            key,
+            by,
+            input_time,
+            input: input.clone(),
+            between: StreamSchema::with_hidden_time(&visible)?,
+            output: StreamSchema::with_hidden_time(&Schema::new(output))?,
+            kept,
+        })))
+    }
+
+    /// The schema of the results.
+    pub fn output(&self) -> &StreamSchema {
+        &self.0.output
+    }
+
+    /// The whole computation in one operator.
+    pub fn whole(&self) -> Result<Top> {
+        Top::new(self.0.clone(), &self.0.window, Phase::Whole)
+    }
+
+    /// The first of two phases: the candidates of one task.
+    pub fn partial(&self) -> Result<Top> {
+        Top::new(self.0.clone(), &self.0.window, Phase::Candidates)
+    }
+
+    /// The second of two phases: the winners among the candidates. The first has already waited for late rows.
+    pub fn merging(&self) -> Result<Top> {
+        Top::new(self.0.clone(), &self.0.window.without_lateness(), Phase::Winners)
+    }
+
+    /// The schema between the two phases.
+    pub fn between(&self) -> &StreamSchema {
+        &self.0.between
+    }
+
+    /// The key columns between the two phases, by which the exchange routes.
+    pub fn key_between(&self) -> Vec<usize> {
+        self.0.key.clone()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Whole,
+    Candidates,
+    Winners,
+}
+
+/// Buffers the rows of each open slice, sorting out losers as it goes.
+pub struct Top {
+    plan: Arc<Shared>,
+    phase: Phase,
+    slices: Slices<Buffer>,
+}
+
+#[derive(Default)]
+struct Buffer {
+    batches: Vec<RecordBatch>,
+    rows: usize,
+    /// Rows that were left after the last sort.
+    kept: usize,
+}
+
+impl Top {
+    fn new(plan: Arc<Shared>, window: &Tumbling, phase: Phase) -> Result<Self> {
+        Ok(Self { slices: Slices::new(window)?, plan, phase })
+    }
+}
+
+impl Buffer {
+    fn push(&mut self, plan: &Shared, batch: RecordBatch) -> Result<()> {
+        self.rows += batch.num_rows();
+        self.batches.push(batch);
+        if self.rows >= COMPACT_ROWS.max(4 * self.kept) {
+            let (kept, _) = self.sort(plan)?;
+            (self.rows, self.kept) = (kept.num_rows(), kept.num_rows());
+            self.batches = vec![kept];
+        }
+        Ok(())
+    }
+
+    /// The rows that may still win, key by key, greatest first, and their ranks.
+    fn sort(&self, plan: &Shared) -> Result<(RecordBatch, Vec<u64>)> {
+        let Some(first) = self.batches.first() else {
+            return Err(OperatorError::Internal("an empty slice was closed".into()));
+        };
+        let rows = concat_batches(&first.schema(), &self.batches)?;
+        let visible = plan.input.visible().fields().len();
+        let ascending = SortOptions { descending: false, nulls_first: false };
+        let descending = SortOptions { descending: true, nulls_first: false };
+        let column = |i: usize, options| SortColumn { values: rows.column(i).clone(), options: Some(options) };
+        let mut order: Vec<SortColumn> = plan.key.iter().map(|&i| column(i, ascending)).collect();
+        order.push(column(plan.by, descending));
+        order.extend((0..visible).filter(|i| *i != plan.by && !plan.key.contains(i)).map(|i| column(i, ascending)));
+        let limit = plan.key.is_empty().then_some(plan.n);
+        let sorted = take_record_batch(&rows, &lexsort_to_indices(&order, limit)?)?;
+        if plan.key.is_empty() {
+            let ranks = (1..=sorted.num_rows() as u64).collect();
+            return Ok((sorted, ranks));
+        }
+        let key: Vec<ArrayRef> = plan.key.iter().map(|&i| sorted.column(i).clone()).collect();
+        let mut winners = Vec::new();
+        let mut ranks = Vec::new();
+        for range in partition(&key)?.ranges() {
+            let n = range.len().min(plan.n);
+            winners.extend(range.start as u64..(range.start + n) as u64);
+            ranks.extend(1..=n as u64);
+        }
+        Ok((take_record_batch(&sorted, &UInt64Array::from(winners))?, ranks))
+    }
+}
+
+fn result(plan: &Shared, phase: Phase, slice: Slice, buffer: &Buffer) -> Result<RecordBatch> {
+    let (sorted, ranks) = buffer.sort(plan)?;
+    let rows = sorted.num_rows();
+    let time = constant(slice.result_time(), rows);
+    if phase == Phase::Candidates {
+        let mut columns = plan.input.show(&sorted)?.columns().to_vec();
+        columns.push(time);
+        return Ok(RecordBatch::try_new(plan.between.columns().clone(), columns)?);
+    }
+    let mut columns = vec![constant(slice.start, rows), constant(slice.end, rows)];
+    columns.push(Arc::new(UInt64Array::from(ranks)));
+    columns.extend(plan.kept.iter().map(|&i| sorted.column(i).clone()));
+    columns.push(time);
+    Ok(RecordBatch::try_new(plan.output.columns().clone(), columns)?)
+}
+
+impl Operator for Top {
+    fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
+        let Self { plan, slices, phase } = self;
+        let time = if *phase == Phase::Winners { batch.num_columns() - 1 } else { plan.input_time };
+        for (slice, selection) in slices.assign(&batch, time, out)? {
+            let part = selection.batch(&batch)?;
+            slices.content(slice, || Ok(Buffer::default()))?.push(plan, part)?;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
+        let Self { plan, slices, phase } = self;
+        slices.advance(time, out, |slice, buffer| result(plan, *phase, slice, &buffer))
+    }
+
+    fn flush(&mut self, out: &mut Outbox) -> Result<()> {
+        if self.phase == Phase::Candidates {
+            for (slice, buffer) in self.slices.take_open() {
+                out.emit(result(&self.plan, self.phase, slice, &buffer)?);
+            }
+        }
+        Ok(())
+    }
+}
