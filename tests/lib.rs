@@ -1,1 +1,50 @@
-//! x
+//! What the tests of whole jobs share: rows as text, and a bounded wait.
+
+use std::time::Duration;
+
+use windrow::{
+    Report,
+    arrow::{
+        array::RecordBatch,
+        util::display::{ArrayFormatter, FormatOptions},
+    },
+    prelude::*,
+};
+
+/// No job of the tests takes nearly so long: what runs into it hangs.
+pub const TOO_LONG: Duration = Duration::from_secs(120);
+
+/// The rows of batches as comparable text, values separated by `|`, sorted: a multiset.
+pub fn rows(batches: &[RecordBatch]) -> Vec<String> {
+    let mut rows: Vec<String> = batches.iter().flat_map(rows_of).collect();
+    rows.sort_unstable();
+    rows
+}
+
+fn rows_of(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::default().with_null("null");
+    let columns: Vec<ArrayFormatter<'_>> =
+        batch.columns().iter().filter_map(|column| ArrayFormatter::try_new(column.as_ref(), &options).ok()).collect();
+    let value = |row: usize| columns.iter().map(move |column| column.value(row).to_string());
+    (0..batch.num_rows()).map(|row| value(row).collect::<Vec<_>>().join("|")).collect()
+}
+
+/// Runs a job on two worker threads, or gives up when it hangs.
+pub fn run(job: Job) -> windrow::Result<Report> {
+    on_two_threads(job.run())
+}
+
+/// Runs a future on two worker threads, or gives up when it hangs.
+///
+/// # Panics
+///
+/// When the future takes longer than [`TOO_LONG`], or there are no threads to be had.
+#[allow(clippy::panic, clippy::expect_used, reason = "it is for tests")]
+pub fn on_two_threads<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    match runtime.block_on(async { tokio::time::timeout(TOO_LONG, future).await }) {
+        Ok(result) => result,
+        Err(_) => panic!("the job hangs"),
+    }
+}

@@ -91,6 +91,7 @@ pub use event_time::{EventTime, Watermarks};
 pub use functions::{col, count, hours, millis, mins, secs};
 
 pub use arrow;
+pub use datafusion_expr::cast;
 /// DataFusion's aggregate functions, beyond the few in the prelude.
 pub use datafusion_functions_aggregate::expr_fn as aggregates;
 pub use windrow_connectors as connectors;

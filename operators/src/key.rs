@@ -9,7 +9,7 @@
 //! go through the finaliser of MurmurHash3, bytes through XXH3-64, both specified algorithms; columns are combined in
 //! order. A test below holds the values fast.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, ArrowPrimitiveType, RecordBatch, cast::AsArray, downcast_integer_array},
@@ -81,16 +81,32 @@ fn fold<V>(hashes: &mut [u64], array: &dyn Array, value: impl Fn(usize) -> V, bi
     }
 }
 
+/// All zeros are one key, and so are all NaNs.
+fn canonical(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value + 0.0 }
+}
+
+/// A key column as it is compared: of floats that are one key, one stands for all. Other columns stay as they are.
+pub(crate) fn comparable(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Float32 => {
+            let values = column.as_primitive::<Float32Type>();
+            Arc::new(values.unary::<_, Float32Type>(|value| canonical(value.into()) as f32))
+        }
+        DataType::Float64 => Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(canonical)),
+        _ => column.clone(),
+    }
+}
+
 /// Numbers hash by value over all integer widths, so that widening a key column keeps its groups.
+#[allow(clippy::unnecessary_cast, reason = "one of the integer widths that the macro goes through is the target")]
 fn hash_column(array: &dyn Array, hashes: &mut [u64]) -> Result<()> {
     fn floats<T: ArrowPrimitiveType>(array: &dyn Array, hashes: &mut [u64])
     where
         T::Native: Into<f64>,
     {
         let values = array.as_primitive::<T>();
-        // All zeros are one key, and all NaNs.
-        let bits = |v: f64| if v == 0.0 { 0 } else { if v.is_nan() { f64::NAN } else { v }.to_bits() };
-        fold(hashes, array, |row| values.value(row).into(), bits);
+        fold(hashes, array, |row| values.value(row).into(), |v| canonical(v).to_bits());
     }
     let text = |bytes: &[u8]| twox_hash::XxHash3_64::oneshot(bytes);
     downcast_integer_array!(
@@ -200,8 +216,6 @@ pub fn key_groups(key: &[ArrayRef], rows: usize) -> Result<Vec<KeyGroup>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{Float64Array, Int32Array, Int64Array, StringArray, StringViewArray, UInt8Array};
     use proptest::prelude::*;
 
@@ -218,7 +232,17 @@ mod tests {
         assert_eq!(groups(Int64Array::from(vec![Some(0), Some(1), Some(-1), Some(1000), None])), GOLDEN_NUMBERS);
         assert_eq!(groups(StringArray::from(vec!["", "a", "auction", "日本"])), GOLDEN_TEXT);
     }
+
+    #[test]
+    fn the_groups_of_two_columns_are_a_disk_format() {
+        let numbers = Arc::new(Int64Array::from(vec![1, -1, 1000]));
+        let text = Arc::new(StringArray::from(vec![Some("a"), Some("auction"), None]));
+        let groups = key_groups(&[numbers, text], 3).unwrap();
+        assert_eq!(groups, GOLDEN_PAIRS.map(KeyGroup));
+    }
+
     const GOLDEN_NUMBERS: [u8; 5] = [0, 180, 100, 175, 95];
+    const GOLDEN_PAIRS: [u8; 3] = [112, 155, 131];
     const GOLDEN_TEXT: [u8; 4] = [14, 6, 3, 68];
 
     #[test]

@@ -14,7 +14,11 @@ use super::{
     slices::Slices,
     table::{Arguments, GroupTable},
 };
-use crate::{Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp, expr::Lowering, key::check_key};
+use crate::{
+    Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
+    expr::Lowering,
+    key::{check_key, comparable},
+};
 
 /// What a window aggregation computes. Built once, when the job is planned; makes the operators of every task.
 ///
@@ -134,10 +138,7 @@ impl AggregatePlan {
 
 /// The two columns that every window's result begins with.
 pub(super) fn bounds() -> Vec<Field> {
-    vec![
-        Field::new(WINDOW_START, Timestamp::data_type(), false),
-        Field::new(WINDOW_END, Timestamp::data_type(), false),
-    ]
+    vec![Field::new(WINDOW_START, Timestamp::data_type(), false), Field::new(WINDOW_END, Timestamp::data_type(), false)]
 }
 
 /// `rows` times the same instant.
@@ -151,7 +152,7 @@ enum Input {
     States,
 }
 
-/// Keyed tumbling-window aggregation: a [`GroupTable`] per open slice, emitted and dropped when the slice closes.
+/// Keyed tumbling-window aggregation: a table of groups per open slice, emitted and dropped when the slice closes.
 pub struct WindowAggregate {
     plan: Arc<Shared>,
     input: Input,
@@ -171,7 +172,7 @@ impl WindowAggregate {
             return Ok(());
         }
         let arguments = Arguments::evaluate(&plan.aggregates, batch)?;
-        let key: Vec<ArrayRef> = plan.key.iter().map(|&column| batch.column(column).clone()).collect();
+        let key: Vec<ArrayRef> = plan.key.iter().map(|&column| comparable(batch.column(column))).collect();
         for (slice, selection) in parts {
             let table = slices.content(slice, || GroupTable::new(&plan.key_schema, &plan.aggregates))?;
             let key = key.iter().map(|column| selection.array(column)).collect::<Result<Vec<_>>>()?;

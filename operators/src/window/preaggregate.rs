@@ -10,7 +10,7 @@ use super::{
     slices::Slices,
     table::{Arguments, GroupTable, states_of_rows},
 };
-use crate::{Advance, Operator, Outbox, Port, Result, Timestamp};
+use crate::{Advance, Operator, Outbox, Port, Result, Timestamp, key::comparable};
 
 /// How many rows go by between two looks at whether aggregating pays and how much memory it takes.
 const LOOK_EVERY_ROWS: usize = 65_536;
@@ -92,10 +92,10 @@ impl Operator for PreAggregate {
             return Ok(());
         }
         let arguments = Arguments::evaluate(&plan.aggregates, &batch)?;
+        let key: Vec<ArrayRef> = plan.key.iter().map(|&column| comparable(batch.column(column))).collect();
         for (slice, selection) in parts {
             let arguments = arguments.select(&selection)?;
-            let key = plan.key.iter().map(|&column| selection.array(batch.column(column)));
-            let key = key.collect::<Result<Vec<_>>>()?;
+            let key = key.iter().map(|column| selection.array(column)).collect::<Result<Vec<_>>>()?;
             let rows = selection.rows(&batch);
             if self.pass > 0 {
                 let states = states_of_rows(&plan.aggregates, &arguments)?;

@@ -50,7 +50,8 @@ impl Tumbling {
 
     /// The slices of these windows.
     pub fn slicing(&self) -> Result<Slicing> {
-        if self.size.subsec_nanos() % 1_000 != 0 || self.offset.subsec_nanos() % 1_000 != 0 || self.size.is_zero() {
+        let whole = |span: Duration| span.subsec_nanos().is_multiple_of(1_000);
+        if !whole(self.size) || !whole(self.offset) || self.size.is_zero() {
             return Err(OperatorError::Plan(format!(
                 "a window of {:?} with offset {:?}: size and offset are whole microseconds, the size at least one",
                 self.size, self.offset

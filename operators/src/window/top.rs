@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, RecordBatch, UInt64Array},
-    compute::{
-        SortColumn, SortOptions, concat_batches, lexsort_to_indices, partition, take_record_batch,
-    },
+    compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, partition, take_record_batch},
     datatypes::{DataType, Field, Schema},
 };
 
@@ -17,7 +15,8 @@ use super::{
     slices::Slices,
 };
 use crate::{
-    Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp, key::check_key,
+    Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
+    key::{check_key, comparable},
 };
 
 /// The column of the result that counts the rows of a window and key from 1, the greatest first.
@@ -29,7 +28,7 @@ const COMPACT_ROWS: usize = 16_384;
 /// Keeps the `n` rows of each window (and key) with the greatest value in one column.
 ///
 /// Equal values are ordered by the other columns, ascending, so that the answer does not depend on the order of
-/// arrival. Nulls are least. The result has the columns `window_start`, `window_end`, `rank`, and those of the input.
+/// arrival. Nulls are least, NaN is greatest. The result has the columns `window_start`, `window_end`, `rank`, and those of the input.
 #[derive(Clone, Debug)]
 pub struct TopPlan(Arc<Shared>);
 
@@ -65,7 +64,11 @@ impl TopPlan {
         let visible = input.visible();
         if let Some(field) = visible.fields().iter().find(|field| field.data_type().is_nested()) {
             let message = "cannot be sorted: top needs an order over all columns";
-            return Err(OperatorError::Plan(format!("column {:?} is {} and {message}", field.name(), field.data_type())));
+            return Err(OperatorError::Plan(format!(
+                "column {:?} is {} and {message}",
+                field.name(),
+                field.data_type()
+            )));
         }
         let is_bound = |name: &str| name == WINDOW_START || name == WINDOW_END;
         let kept: Vec<usize> = (0..visible.fields().len()).filter(|&i| !is_bound(visible.field(i).name())).collect();
@@ -166,17 +169,21 @@ impl Buffer {
         let visible = plan.input.visible().fields().len();
         let ascending = SortOptions { descending: false, nulls_first: false };
         let descending = SortOptions { descending: true, nulls_first: false };
-        let column = |i: usize, options| SortColumn { values: rows.column(i).clone(), options: Some(options) };
-        let mut order: Vec<SortColumn> = plan.key.iter().map(|&i| column(i, ascending)).collect();
-        order.push(column(plan.by, descending));
-        order.extend((0..visible).filter(|i| *i != plan.by && !plan.key.contains(i)).map(|i| column(i, ascending)));
+        let sort = |values: ArrayRef, options| SortColumn { values, options: Some(options) };
+        let mut order: Vec<SortColumn> =
+            plan.key.iter().map(|&i| sort(comparable(rows.column(i)), ascending)).collect();
+        order.push(sort(comparable(rows.column(plan.by)), descending));
+        // What breaks ties: the other columns, and floats as they are, because of equal ones only one may win.
+        let is_sorted = |i: usize| i == plan.by || plan.key.contains(&i);
+        let breaks_ties = |i: &usize| !is_sorted(*i) || rows.column(*i).data_type().is_floating();
+        order.extend((0..visible).filter(breaks_ties).map(|i| sort(rows.column(i).clone(), ascending)));
         let limit = plan.key.is_empty().then_some(plan.n);
         let sorted = take_record_batch(&rows, &lexsort_to_indices(&order, limit)?)?;
         if plan.key.is_empty() {
             let ranks = (1..=sorted.num_rows() as u64).collect();
             return Ok((sorted, ranks));
         }
-        let key: Vec<ArrayRef> = plan.key.iter().map(|&i| sorted.column(i).clone()).collect();
+        let key: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(sorted.column(i))).collect();
         let mut winners = Vec::new();
         let mut ranks = Vec::new();
         for range in partition(&key)?.ranges() {

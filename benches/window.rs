@@ -1,0 +1,181 @@
+//! How fast is the keyed tumbling window? Count, sum and max of price per auction per 10 s.
+//!
+//! The same 10 million Nexmark bids, ready in memory as batches of 8,192 rows, go through
+//! * `hand_written/1`, `/2`: a hash map per window over the same columns, on one thread and on two;
+//! * `operator`: the operator alone, called from a loop;
+//! * `pipeline/1`, `/2`: a whole job from a memory source to a sink that counts, at parallelism 1 and 2.
+//!
+//! All of them advance the watermark after each batch and give their results as columns; the sums of the results are
+//! compared before anything is measured.
+
+use std::{hint::black_box, sync::Arc, time::Duration};
+
+use benches::{HandWritten, bids, columns};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use windrow::{
+    arrow::{
+        array::{AsArray, RecordBatch},
+        datatypes::{Int64Type, SchemaRef},
+    },
+    connectors::{ConnectorError, Sink, SinkWriter},
+    operators::{Advance, Operator, Outbox, Port, StreamSchema, window::AggregatePlan},
+    prelude::*,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const BIDS: u64 = 10_000_000;
+
+/// Adds up the results: rows, counts, sums, maxima.
+#[derive(Clone, Default)]
+struct Checksum(Arc<std::sync::Mutex<[i64; 4]>>);
+
+fn add(total: &mut [i64; 4], batch: &RecordBatch) {
+    total[0] += batch.num_rows() as i64;
+    for i in 0..3 {
+        total[i + 1] += batch.column(3 + i).as_primitive::<Int64Type>().values().iter().sum::<i64>();
+    }
+}
+
+#[async_trait::async_trait]
+impl Sink for Checksum {
+    fn name(&self) -> String {
+        "checksum".into()
+    }
+
+    fn accepts(&self, _schema: &SchemaRef) -> Result<(), ConnectorError> {
+        Ok(())
+    }
+
+    async fn writer(&self, _task: usize, _schema: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+        Ok(Box::new(ChecksumWriter { total: [0; 4], shared: self.clone() }))
+    }
+}
+
+struct ChecksumWriter {
+    total: [i64; 4],
+    shared: Checksum,
+}
+
+#[async_trait::async_trait]
+impl SinkWriter for ChecksumWriter {
+    async fn write(&mut self, batch: RecordBatch) -> Result<(), ConnectorError> {
+        add(&mut self.total, &batch);
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<(), ConnectorError> {
+        let mut shared = self.shared.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (shared, own) in shared.iter_mut().zip(self.total) {
+            *shared += own;
+        }
+        Ok(())
+    }
+}
+
+fn hand_written(batches: &[RecordBatch]) -> [i64; 4] {
+    let mut windows = HandWritten::default();
+    for batch in batches {
+        let (auctions, prices, times) = columns(batch);
+        windows.add(auctions, prices, times);
+        windows.advance(times.last().copied().unwrap_or(i64::MIN));
+    }
+    windows.finish();
+    windows.checksum
+}
+
+/// Each thread takes the auctions of its parity from all batches, as two partitions of a keyed job would.
+fn hand_written_on_two_threads(halves: &[Vec<RecordBatch>; 2]) -> [i64; 4] {
+    let mut total = [0; 4];
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = halves.iter().map(|half| scope.spawn(|| hand_written(half))).collect();
+        for thread in threads {
+            let part = thread.join().unwrap_or_default();
+            for (total, part) in total.iter_mut().zip(part) {
+                *total += part;
+            }
+        }
+    });
+    total
+}
+
+fn plan(schema: &SchemaRef) -> AggregatePlan {
+    let build = || {
+        let stream = StreamSchema::with_time(schema.clone(), "at")?;
+        AggregatePlan::new(&stream, &["auction"], Tumbling::of(secs(10)), &aggregates())
+    };
+    build().unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+fn aggregates() -> [Expr; 3] {
+    [count(), sum(col("price")), max(col("price"))]
+}
+
+fn operator(plan: &AggregatePlan, batches: &[RecordBatch]) -> [i64; 4] {
+    let mut total = [0; 4];
+    let mut run = || -> windrow::operators::Result<()> {
+        let mut operator = plan.whole()?;
+        let mut out = Outbox::new();
+        let mut advance = |operator: &mut dyn Operator, out: &mut Outbox, time| {
+            while operator.advance(time, out)? == Advance::Again {
+                out.drain().for_each(|(_, batch)| add(&mut total, &batch));
+            }
+            out.drain().for_each(|(_, batch)| add(&mut total, &batch));
+            Ok::<_, windrow::operators::OperatorError>(())
+        };
+        for batch in batches {
+            operator.process(Port::MAIN, batch.clone(), &mut out)?;
+            let time = columns(batch).2.iter().copied().max().unwrap_or(i64::MIN);
+            advance(&mut operator, &mut out, Timestamp::from_micros(time))?;
+        }
+        advance(&mut operator, &mut out, Timestamp::MAX)
+    };
+    run().unwrap_or_else(|error| unreachable!("{error}"));
+    total
+}
+
+fn pipeline(runtime: &tokio::runtime::Runtime, schema: &SchemaRef, batches: &[RecordBatch], tasks: usize) -> [i64; 4] {
+    let job = Job::new("window").parallelism(tasks);
+    let out = Checksum::default();
+    job.source(MemorySource::new(schema.clone(), vec![batches.to_vec()]).splits(tasks))
+        .event_time("at", Watermarks::in_order())
+        .key_by("auction")
+        .window(Tumbling::of(secs(10)))
+        .aggregate(aggregates())
+        .drop_late()
+        .sink(out.clone());
+    runtime.block_on(job.run()).unwrap_or_else(|error| unreachable!("{error}"));
+    let total = *out.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    total
+}
+
+fn window(criterion: &mut Criterion) {
+    let (schema, batches) = bids(BIDS);
+    let halves = [0, 1].map(|parity| batches.iter().skip(parity).step_by(2).cloned().collect::<Vec<_>>());
+    let plan = plan(&schema);
+    let runtime = tokio::runtime::Runtime::new().unwrap_or_else(|error| unreachable!("{error}"));
+
+    let expected = hand_written(&batches);
+    assert_eq!(operator(&plan, &batches), expected);
+    assert_eq!(pipeline(&runtime, &schema, &batches, 1), expected);
+    assert_eq!(pipeline(&runtime, &schema, &batches, 2), expected);
+
+    let mut group = criterion.benchmark_group("window");
+    group.throughput(Throughput::Elements(batches.iter().map(|batch| batch.num_rows() as u64).sum()));
+    group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(8));
+    group.bench_function(BenchmarkId::new("hand_written", 1), |b| b.iter(|| black_box(hand_written(&batches))));
+    group.bench_function(BenchmarkId::new("hand_written", 2), |b| {
+        b.iter(|| black_box(hand_written_on_two_threads(&halves)));
+    });
+    group.bench_function("operator", |b| b.iter(|| black_box(operator(&plan, &batches))));
+    for tasks in [1, 2] {
+        group.bench_function(BenchmarkId::new("pipeline", tasks), |b| {
+            b.iter(|| black_box(pipeline(&runtime, &schema, &batches, tasks)));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, window);
+criterion_main!(benches);

@@ -1,0 +1,220 @@
+//! The check of law 1: what users of the harness call.
+
+use std::{collections::HashMap, ops::RangeInclusive, time::Duration};
+
+use arrow::array::RecordBatch;
+
+use super::{
+    Pipeline, Record, Row,
+    arrivals::{Limits, Scenario},
+    guard::Late,
+    rows::{batch_of, difference, rows_of},
+    run::{Outcome, run},
+};
+use crate::Timestamp;
+
+/// Holds a [`Pipeline`] against an oracle, in many scenarios.
+///
+/// A scenario draws from its seed how many tasks there are, which task reads which rows in which order, where batches
+/// begin and end, when watermarks are sent, and who is served next. Twelve rounds, the default, meet parallelism 1 to 4
+/// with single rows, one batch for everything, and something between.
+pub struct Check<'a> {
+    pipeline: Pipeline<'a>,
+    limits: Limits,
+    seed: u64,
+    rounds: u8,
+    replay: Option<u64>,
+}
+
+impl<'a> Check<'a> {
+    /// Checks `pipeline` on rows in order of event time within each source task, until [`Check::out_of_order`] says more.
+    pub fn new(pipeline: Pipeline<'a>) -> Self {
+        let (bound, batch_rows) = (Duration::ZERO, 1..=usize::MAX);
+        let limits = Limits { bound, parallelism: 1..=4, batch_rows, beyond_bound: false, idle: false };
+        Self { pipeline, limits, seed: 0, rounds: 12, replay: None }
+    }
+
+    /// Rows arrive out of order by up to `bound`, and watermarks stay as far behind.
+    #[must_use]
+    pub fn out_of_order(mut self, bound: Duration) -> Self {
+        self.limits.bound = bound;
+        self
+    }
+
+    /// Draws other scenarios: let proptest choose the number.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// How many scenarios to try; 12 unless told.
+    #[must_use]
+    pub fn rounds(self, rounds: u8) -> Self {
+        Self { rounds, ..self }
+    }
+
+    /// The number of tasks of each stage; 1 to 4 unless told.
+    #[must_use]
+    pub fn parallelism(mut self, tasks: RangeInclusive<usize>) -> Self {
+        self.limits.parallelism = tasks;
+        self
+    }
+
+    /// The number of rows in a batch of a source; 1 to all unless told. Many rows in batches of one are slow.
+    #[must_use]
+    pub fn batch_rows(mut self, rows: RangeInclusive<usize>) -> Self {
+        self.limits.batch_rows = rows;
+        self
+    }
+
+    /// Source tasks fall idle for a while, although they still have rows. The others do not wait for them, so rows come
+    /// late: for [`Check::run_beyond_bound`]. (Tasks without any more rows fall idle in every check.)
+    #[must_use]
+    pub fn fall_idle(mut self) -> Self {
+        self.limits.idle = true;
+        self
+    }
+
+    /// Runs the one scenario that a failure named.
+    #[must_use]
+    pub fn replay(self, seed: u64) -> Self {
+        Self { replay: Some(seed), ..self }
+    }
+
+    /// Checks with rows within the bound: none may be late, and the pipeline's results are what `oracle` makes of the
+    /// rows, in any order. Fails with the difference and the scenario.
+    pub fn run<T, I>(&self, rows: &[T], oracle: impl Fn(&[T]) -> I) -> Result<(), String>
+    where
+        T: Record + Clone,
+        I: IntoIterator<Item: Into<Row>>,
+    {
+        let batch = self.batch(rows)?;
+        let expected: Vec<Row> = oracle(rows).into_iter().map(Into::into).collect();
+        self.scenarios(&self.limits, &batch, |outcome| {
+            if let Some(late) = outcome.late.first() {
+                let row = rows_of(&late.rows)?.into_iter().next();
+                let row = row.map(|row| row.to_string()).unwrap_or_default();
+                return Err(format!(
+                    "{} called {row} late at {}, but all rows are within the bound",
+                    late.stage, late.time
+                ));
+            }
+            self.compare(expected.clone(), &outcome.results)
+        })
+    }
+
+    /// Checks with some rows beyond the bound. A row may only be called late when
+    /// `is_late` says so for the row and the time that the operator had been given; results are what `oracle` makes of
+    /// the rows that were *not* called late. So no row is lost. Returns how many rows were late over all scenarios.
+    ///
+    /// Late rows are recognised by their values: whatever stands before the operator that calls them late may drop rows,
+    /// but not change them.
+    pub fn run_beyond_bound<T, I>(
+        &self,
+        rows: &[T],
+        is_late: impl Fn(&T, Timestamp) -> bool,
+        oracle: impl Fn(&[T]) -> I,
+    ) -> Result<usize, String>
+    where
+        T: Record + Clone,
+        I: IntoIterator<Item: Into<Row>>,
+    {
+        let batch = self.batch(rows)?;
+        let mut places: HashMap<Row, Vec<usize>> = HashMap::new();
+        for (place, row) in rows_of(&batch)?.into_iter().enumerate() {
+            places.entry(row).or_default().push(place);
+        }
+        let limits = Limits { beyond_bound: true, ..self.limits.clone() };
+        let mut total = 0;
+        self.scenarios(&limits, &batch, |outcome| {
+            let late = find_late(rows, &places, &outcome.late, &is_late)?;
+            total += late.iter().filter(|late| **late).count();
+            let kept: Vec<T> = rows.iter().zip(&late).filter(|(_, late)| !**late).map(|(row, _)| row.clone()).collect();
+            self.compare(oracle(&kept).into_iter().map(Into::into).collect(), &outcome.results)
+        })?;
+        Ok(total)
+    }
+
+    /// Like [`Check::run`], but panics when the check fails.
+    #[track_caller]
+    #[allow(clippy::panic, reason = "a failed assertion of a test is a panic")]
+    pub fn assert<T, I>(&self, rows: &[T], oracle: impl Fn(&[T]) -> I)
+    where
+        T: Record + Clone,
+        I: IntoIterator<Item: Into<Row>>,
+    {
+        if let Err(failure) = self.run(rows, oracle) {
+            panic!("{failure}");
+        }
+    }
+
+    fn batch<T: Record + Clone>(&self, rows: &[T]) -> Result<RecordBatch, String> {
+        self.pipeline.validate()?;
+        let batch = batch_of(rows);
+        let stream = self.pipeline.input().columns();
+        if batch.schema_ref() != stream {
+            let (given, taken) = (batch.schema_ref().fields(), stream.fields());
+            return Err(format!("the rows have the columns {given:?}, but the pipeline takes {taken:?}"));
+        }
+        Ok(batch)
+    }
+
+    /// Runs every scenario and judges what came out.
+    fn scenarios(
+        &self,
+        limits: &Limits,
+        batch: &RecordBatch,
+        mut judge: impl FnMut(Outcome) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let drawn = (0..self.rounds).map(|round| (self.seed << 8) | u64::from(round));
+        let seeds: Vec<u64> = self.replay.map_or_else(|| drawn.collect(), |seed| vec![seed]);
+        for seed in seeds {
+            let scenario = Scenario::new(seed, limits, batch.num_rows());
+            let outcome = scenario
+                .arrivals(self.pipeline.input(), batch)
+                .and_then(|arrivals| run(&self.pipeline, &scenario, arrivals));
+            outcome.and_then(&mut judge).map_err(|failure| {
+                let rows = batch.num_rows();
+                format!("{failure}\n  in this scenario: {rows} rows, {scenario}\n  again with: .replay({seed:#x})")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn compare(&self, expected: Vec<Row>, results: &[RecordBatch]) -> Result<(), String> {
+        let mut actual = Vec::new();
+        for batch in results {
+            let visible = self.pipeline.output().show(batch).map_err(|error| error.to_string())?;
+            actual.extend(rows_of(&visible)?);
+        }
+        match difference(expected, actual) {
+            None => Ok(()),
+            Some(difference) => Err(format!("not the answer of the oracle (law 1): {difference}")),
+        }
+    }
+}
+
+/// Which rows were called late. Fails on a row that is not one of the input's, came out twice, or was not late.
+fn find_late<T>(
+    rows: &[T],
+    places: &HashMap<Row, Vec<usize>>,
+    late: &[Late],
+    is_late: impl Fn(&T, Timestamp) -> bool,
+) -> Result<Vec<bool>, String> {
+    let mut found = vec![false; rows.len()];
+    for Late { stage, time, rows: batch } in late {
+        for row in rows_of(batch)? {
+            let place = places.get(&row).and_then(|places| places.iter().find(|&&place| !found[place]));
+            let Some(&place) = place else {
+                return Err(format!(
+                    "{stage} called {row} late, which is not a row of the input, or more often than it came"
+                ));
+            };
+            if !is_late(&rows[place], *time) {
+                return Err(format!("{stage} called {row} late at {time}, but it was not"));
+            }
+            found[place] = true;
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,103 @@
+//! The pipeline under test: operators, and the exchanges between them.
+
+use crate::{Operator, Result, StreamSchema, key::check_key};
+
+type Factory<'a> = Box<dyn Fn() -> Result<Box<dyn Operator>> + 'a>;
+
+/// Operators one after the other, with exchanges by key between them.
+///
+/// ```text
+///   Pipeline::new(&bids)                              source task i ──┐
+///       .stage(plan.between(), || plan.partial())     PreAggregate i ◄┘ chained: in the task of its input
+///       .exchange(plan.key_between())                      ╳  rows by key, watermarks to all
+///       .stage(plan.output(), || plan.merging())      WindowAggregate j
+/// ```
+///
+/// A stage without an exchange before it runs in the task of what is before it. With parallelism `p` each source task
+/// has a share of the rows, so an operator that needs all rows of a key must stand behind an exchange.
+pub struct Pipeline<'a> {
+    input: StreamSchema,
+    output: StreamSchema,
+    segments: Vec<Segment<'a>>,
+    stages: usize,
+}
+
+/// What runs in one task: behind an exchange, or in the source task for the first segment.
+#[derive(Default)]
+pub(super) struct Segment<'a> {
+    /// The key columns of the exchange in front.
+    pub(super) key: Vec<usize>,
+    pub(super) stages: Vec<Stage<'a>>,
+}
+
+/// One operator: how to make it, and what it takes and gives.
+pub(super) struct Stage<'a> {
+    /// For messages: the position in the pipeline and the type of the operator.
+    pub(super) name: String,
+    pub(super) input: StreamSchema,
+    pub(super) output: StreamSchema,
+    pub(super) make: Factory<'a>,
+}
+
+impl<'a> Pipeline<'a> {
+    /// Begins with the rows of `input`.
+    pub fn new(input: &StreamSchema) -> Self {
+        Self { input: input.clone(), output: input.clone(), segments: vec![Segment::default()], stages: 0 }
+    }
+
+    /// Appends an operator that emits rows of `output`; `make` is called once for each task of each run.
+    #[must_use]
+    pub fn stage<O, F>(mut self, output: &StreamSchema, make: F) -> Self
+    where
+        O: Operator + 'static,
+        F: Fn() -> Result<O> + 'a,
+    {
+        self.stages += 1;
+        let type_name = std::any::type_name::<O>();
+        let outer = type_name.split('<').next().unwrap_or(type_name);
+        let name = format!("stage {} ({})", self.stages, outer.rsplit("::").next().unwrap_or(outer));
+        let input = std::mem::replace(&mut self.output, output.clone());
+        let make: Factory<'a> = Box::new(move || Ok(Box::new(make()?)));
+        if let Some(segment) = self.segments.last_mut() {
+            segment.stages.push(Stage { name, input, output: output.clone(), make });
+        }
+        self
+    }
+
+    /// Appends an exchange: each row goes to the task that owns the key group of these columns, and every task sees the
+    /// watermarks of all. Without columns all rows go to one task.
+    #[must_use]
+    pub fn exchange(mut self, key: impl Into<Vec<usize>>) -> Self {
+        self.segments.push(Segment { key: key.into(), stages: Vec::new() });
+        self
+    }
+
+    pub(super) fn input(&self) -> &StreamSchema {
+        &self.input
+    }
+
+    pub(super) fn output(&self) -> &StreamSchema {
+        &self.output
+    }
+
+    pub(super) fn segments(&self) -> &[Segment<'a>] {
+        &self.segments
+    }
+
+    /// Refuses key columns that the stream at an exchange does not have or that cannot be keys.
+    pub(super) fn validate(&self) -> Result<(), String> {
+        let mut schema = &self.input;
+        for segment in &self.segments {
+            let columns = schema.columns();
+            if let Some(column) = segment.key.iter().find(|&&column| column >= columns.fields().len()) {
+                return Err(format!(
+                    "the exchange by column {column}: the stream there has {}",
+                    columns.fields().len()
+                ));
+            }
+            check_key(columns, &segment.key).map_err(|error| error.to_string())?;
+            schema = segment.stages.last().map_or(schema, |stage| &stage.output);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,16 @@
+//! Law 1, operator by operator: what comes out is what a batch computation gives. All in one binary, because linking
+//! takes longer than running.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod aggregate;
+mod bids;
+mod broken;
+mod extremes;
+mod late;
+mod plan_errors;
+mod preaggregate;
+mod stateless;
+mod top;
+mod typed;
+mod windows_in_line;

@@ -1,0 +1,84 @@
+//! The greatest rows of a window, whole and in two phases, keyed and over all, with ties and nulls.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use proptest::prelude::*;
+use windrow_operators::{
+    Timestamp,
+    testing::{Check, Pipeline, Row},
+    window::{TopPlan, Tumbling},
+};
+
+use crate::{
+    aggregate::{KEYS, key_of},
+    bids::{Bid, bids, cases, fail, some_bids, us, window_of},
+};
+
+pub(crate) fn pipeline<'a>(plan: &'a TopPlan, key: &[&str], two_phases: bool) -> Pipeline<'a> {
+    if two_phases {
+        return Pipeline::new(&bids())
+            .stage(plan.between(), || plan.partial())
+            .exchange(plan.key_between())
+            .stage(plan.output(), || plan.merging());
+    }
+    let columns: Vec<usize> = key.iter().map(|name| bids().index_of(name).unwrap()).collect();
+    Pipeline::new(&bids()).exchange(columns).stage(plan.output(), || plan.whole())
+}
+
+/// Sorts every window and key as the documentation says: greatest price first, nulls least, ties by the other columns.
+pub(crate) fn oracle(rows: &[Bid], key: &[&str], size: u64, n: usize) -> Vec<Row> {
+    let mut groups: BTreeMap<_, Vec<&Bid>> = BTreeMap::new();
+    for bid in rows {
+        groups.entry((window_of(bid.at, size.into(), 0), key_of(bid, key))).or_default().push(bid);
+    }
+    let mut results = Vec::new();
+    for (((start, end), _), mut bids) in groups {
+        bids.sort_by_key(|bid| (Reverse(bid.price), bid.auction, bid.who.is_none(), bid.who.clone(), bid.at));
+        for (rank, bid) in bids.into_iter().take(n).enumerate() {
+            results.push(Row::from((start, end, rank + 1, bid.auction, bid.who.clone(), bid.price, bid.at)));
+        }
+    }
+    results
+}
+
+proptest! {
+    #![proptest_config(cases(48))]
+
+    #[test]
+    fn the_greatest_of_each_window_and_key(
+        rows in some_bids(-60i64..60),
+        key in prop::sample::select(KEYS.to_vec()),
+        two_phases: bool,
+        n in 0usize..6,
+        size in prop_oneof![Just(1u64), 2u64..40, Just(1_000_000)],
+        lateness in prop_oneof![Just(0u64), 0u64..30],
+        bound in 0u64..20,
+        seed: u64,
+    ) {
+        let window = Tumbling::of(us(size)).allowed_lateness(us(lateness));
+        let plan = TopPlan::new(&bids(), key, window, n, "price").unwrap();
+        let check = Check::new(pipeline(&plan, key, two_phases)).out_of_order(us(bound)).seed(seed);
+        check.run(&rows, |rows| oracle(rows, key, size, n)).map_err(fail)?;
+    }
+}
+
+/// Enough rows that losers are sorted out long before the window closes, and enough keys that few are.
+#[test]
+fn losers_are_dropped_on_the_way() {
+    for auctions in [3, 9_000] {
+        let bid = |i: i64| Bid {
+            auction: i % auctions,
+            who: None,
+            price: (i % 7 != 0).then_some(i * 7_919 % 1_000),
+            at: Timestamp::from_micros(i % 50),
+        };
+        let rows: Vec<Bid> = (0..40_000).map(bid).collect();
+        for key in [KEYS[0], KEYS[1]] {
+            for two_phases in [false, true] {
+                let plan = TopPlan::new(&bids(), key, Tumbling::of(us(25)), 3, "price").unwrap();
+                let check = Check::new(pipeline(&plan, key, two_phases)).out_of_order(us(50)).rounds(2);
+                check.batch_rows(2_000..=6_000).assert(&rows, |rows| oracle(rows, key, 25, 3));
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! FilterRows, MapRows and FlatMapRows: closures over views, with optional fields, text and times.
+
+use std::collections::BTreeMap;
+
+use datafusion_expr::{col, lit};
+use datafusion_functions_aggregate::expr_fn::{count, sum};
+use proptest::prelude::*;
+use typed_arrow::prelude::*;
+use windrow_operators::{
+    StreamSchema, Timestamp,
+    testing::{Check, Pipeline},
+    typed::{FilterRows, FlatMapRows, MapRows},
+    window::{AggregatePlan, Tumbling},
+};
+
+use crate::bids::{Bid, bids, cases, fail, some_bids, us};
+
+/// Fewer columns than the stream has, in another order.
+#[derive(Clone, Record)]
+struct Offer {
+    at: Timestamp,
+    price: Option<i64>,
+    who: Option<String>,
+}
+
+#[derive(Clone, Record)]
+struct Dear {
+    who: String,
+    dollars: Option<i64>,
+    seen: Timestamp,
+}
+
+#[derive(Clone, Record)]
+struct Copy {
+    number: i64,
+    of: Option<String>,
+}
+
+proptest! {
+    #![proptest_config(cases(32))]
+
+    #[test]
+    fn filter_rows(rows in some_bids(any::<i64>()), seed: u64) {
+        let filter = FilterRows::<Offer, _>::new(&bids(), |offer| {
+            offer.at.micros() % 2 == 0 && (offer.price.is_none() || offer.who == Some("bob"))
+        }).unwrap();
+        let pipeline = Pipeline::new(&bids()).stage(&bids(), || Ok(filter.clone()));
+        let oracle = |rows: &[Bid]| {
+            let even = rows.iter().filter(|bid| bid.at.micros() % 2 == 0);
+            let kept = even.filter(|bid| bid.price.is_none() || bid.who.as_deref() == Some("bob"));
+            kept.map(|bid| (bid.auction, bid.who.clone(), bid.price, bid.at)).collect::<Vec<_>>()
+        };
+        Check::new(pipeline).out_of_order(us(30)).seed(seed).run(&rows, oracle).map_err(fail)?;
+    }
+
+    #[test]
+    fn map_rows(rows in some_bids(any::<i64>()), seed: u64) {
+        let map = MapRows::<Offer, Dear, _>::new(&bids(), |offer| Dear {
+            who: offer.who.unwrap_or("nobody").to_uppercase(),
+            dollars: offer.price.map(|price| price / 2),
+            seen: offer.at,
+        }).unwrap();
+        let pipeline = Pipeline::new(&bids()).stage(map.output(), || Ok(map.clone()));
+        let oracle = |rows: &[Bid]| {
+            let who = |bid: &Bid| bid.who.clone().unwrap_or("nobody".into()).to_uppercase();
+            rows.iter().map(|bid| (who(bid), bid.price.map(|price| price / 2), bid.at)).collect::<Vec<_>>()
+        };
+        Check::new(pipeline).out_of_order(us(30)).seed(seed).run(&rows, oracle).map_err(fail)?;
+    }
+
+    /// Records of a closure keep the event time of their row, which a window behind sees.
+    #[test]
+    fn flat_map_rows_into_a_window(rows in some_bids(-50i64..50), seed: u64) {
+        let copies = FlatMapRows::<Bid, Copy, _>::new(&bids(), |bid| {
+            let of = bid.who.map(str::to_string);
+            (0..bid.auction).map(move |number| Copy { number, of: of.clone() })
+        }).unwrap();
+        let aggregates = [count(lit(1)).alias("copies"), sum(col("number")).alias("sum")];
+        let plan = AggregatePlan::new(copies.output(), &["of"], Tumbling::of(us(10)), &aggregates).unwrap();
+        let pipeline = Pipeline::new(&bids())
+            .stage(copies.output(), || Ok(copies.clone()))
+            .exchange([1])
+            .stage(plan.output(), || plan.whole());
+        let oracle = |rows: &[Bid]| {
+            let mut groups: BTreeMap<_, (u64, i64)> = BTreeMap::new();
+            for bid in rows {
+                for number in 0..bid.auction {
+                    let group = groups.entry((bid.at.micros().div_euclid(10) * 10, bid.who.clone())).or_default();
+                    *group = (group.0 + 1, group.1 + number);
+                }
+            }
+            groups.into_iter().map(|((start, of), (copies, sum))| (start, start + 10, of, copies, sum))
+        };
+        Check::new(pipeline).out_of_order(us(30)).seed(seed).run(&rows, oracle).map_err(fail)?;
+    }
+}
+
+/// A row that explodes does not make a batch of its own size.
+#[test]
+fn a_row_that_explodes() {
+    let bid = |auction| Bid { auction, who: None, price: None, at: Timestamp::from_micros(auction) };
+    let rows = [bid(20_000), bid(3), bid(8_192), bid(0)];
+    let copies =
+        FlatMapRows::<Bid, Copy, _>::new(&bids(), |bid| (0..bid.auction).map(|number| Copy { number, of: None }));
+    let copies = copies.unwrap();
+    let pipeline = Pipeline::new(&bids()).stage(copies.output(), || Ok(copies.clone()));
+    Check::new(pipeline).rounds(6).parallelism(1..=2).assert(&rows, |rows| {
+        let numbers = rows.iter().flat_map(|bid| 0..bid.auction);
+        numbers.map(|number| (number, None::<i64>)).collect::<Vec<_>>()
+    });
+}
+
+/// A stream without event time, as rejected rows are.
+#[test]
+fn without_event_time() {
+    use typed_arrow::schema::SchemaMeta;
+    let stream = StreamSchema::without_time(Bid::schema());
+    let rows: Vec<Bid> = (0..30).map(|i| Bid { auction: i, who: None, price: Some(i), at: Timestamp::MAX }).collect();
+    let copies = MapRows::<Bid, Copy, _>::new(&stream, |bid| Copy { number: bid.auction + 1, of: None }).unwrap();
+    let pipeline = Pipeline::new(&stream).stage(copies.output(), || Ok(copies.clone()));
+    Check::new(pipeline)
+        .assert(&rows, |rows| rows.iter().map(|bid| (bid.auction + 1, None::<i64>)).collect::<Vec<_>>());
+}

@@ -1,0 +1,18 @@
+//! Whole jobs, from source to sink, on a real runtime.
+
+mod answers;
+mod bad_input;
+mod failures;
+mod files;
+mod flow;
+mod mistakes;
+mod real_data;
+mod time;
+
+/// The examples are tested as they are, not a copy of them.
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../examples/hot_items.rs"]
+mod hot_items;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../examples/windows_over_files.rs"]
+mod windows_over_files;

@@ -1,0 +1,108 @@
+//! Watermarks in a running job, on a clock that stands still unless everything waits.
+
+use std::sync::Arc;
+
+use tests::rows;
+use windrow::{
+    JobHandle,
+    arrow::array::{ArrayRef, Int64Array, RecordBatch},
+    prelude::*,
+};
+
+fn batch(times: &[i64]) -> RecordBatch {
+    let n = Int64Array::from_iter_values(times.iter().copied());
+    let at = Timestamp::column(times.iter().map(|t| t * 1_000_000).collect());
+    RecordBatch::try_from_iter([("n", Arc::new(n) as ArrayRef), ("at", at)]).unwrap()
+}
+
+/// Counts per ten seconds, as rows `count`.
+fn counting(job: &Job, source: MemorySource, watermarks: Watermarks) -> MemorySink {
+    let out = MemorySink::new();
+    job.source(source)
+        .event_time("at", watermarks)
+        .window(Tumbling::of(secs(10)))
+        .aggregate([count()])
+        .drop_late()
+        .select([col("count")])
+        .sink(out.clone());
+    out
+}
+
+/// Lets the job go on until the window operator has seen a watermark of `seconds`. With a paused clock a wait moves
+/// time forward only when nothing else can run.
+async fn until_watermark(job: &JobHandle, seconds: i64) {
+    let reached = |micros: i64| {
+        let metrics = job.metrics();
+        metrics.named("sink").all(|sink| sink.watermark.is_some_and(|w| w.micros() >= micros))
+    };
+    while !reached(seconds * 1_000_000) {
+        tokio::time::sleep(millis(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_split_keeps_windows_open_until_it_counts_as_idle() {
+    for parallelism in [1, 2] {
+        let (input, source) = MemorySource::by_hand(batch(&[]).schema(), 2);
+        let job = Job::new("idle").parallelism(parallelism);
+        let out = counting(&job, source, Watermarks::in_order().idle_after(secs(30)));
+        let running = job.start().await.unwrap();
+        let handle = running.handle();
+        let started = handle.elapsed();
+        input.push(0, batch(&[1, 2, 25]));
+        until_watermark(&handle, 25).await;
+        assert!(handle.elapsed() - started >= secs(30), "not before the silence is long enough");
+        assert_eq!(rows(&out.written()), ["2"], "the window [0, 10) is complete, [20, 30) is not");
+        // It speaks again, behind the others: late, and no reason to go back.
+        input.push(1, batch(&[3, 40]));
+        input.end_all();
+        let report = running.wait().await.unwrap();
+        assert_eq!(rows(&out.batches()), ["1", "1", "2"]);
+        let late: u64 = report.metrics.operators.iter().map(|operator| operator.late).sum();
+        assert_eq!(late, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_idleness_a_silent_split_holds_everything_to_the_end() {
+    let (input, source) = MemorySource::by_hand(batch(&[]).schema(), 2);
+    let job = Job::new("hold").parallelism(2);
+    let out = counting(&job, source, Watermarks::in_order());
+    let running = job.start().await.unwrap();
+    input.push(0, batch(&[1, 2, 25]));
+    tokio::time::sleep(hours(24)).await;
+    assert_eq!(out.written().len(), 0);
+    // The split ends: it holds nobody any more.
+    input.push(1, batch(&[4]));
+    input.end(1);
+    until_watermark(&running.handle(), 25).await;
+    assert_eq!(rows(&out.written()), ["3"]);
+    input.end(0);
+    running.wait().await.unwrap();
+    assert_eq!(rows(&out.batches()), ["1", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_splits_idle_release_what_was_seen() {
+    let (input, source) = MemorySource::by_hand(batch(&[]).schema(), 2);
+    let job = Job::new("all-idle");
+    let out = counting(&job, source, Watermarks::out_of_order(secs(5)).idle_after(secs(1)));
+    let running = job.start().await.unwrap();
+    input.push(0, batch(&[3]));
+    input.push(1, batch(&[17]));
+    until_watermark(&running.handle(), 12).await;
+    assert_eq!(rows(&out.written()), ["1"], "[0, 10) is complete at 17 s less 5 s");
+    input.end_all();
+    running.wait().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn watermarks_are_per_split_not_per_task() {
+    // One task reads both splits; the second is far behind, and in order by itself.
+    let splits = vec![vec![batch(&[100, 110, 120])], vec![batch(&[1, 11]), batch(&[21, 31])]];
+    let job = Job::new("per-split");
+    let out = counting(&job, MemorySource::new(batch(&[]).schema(), splits), Watermarks::in_order());
+    let report = job.run().await.unwrap();
+    assert_eq!(rows(&out.batches()), ["1"; 7]);
+    assert!(report.metrics.operators.iter().all(|operator| operator.late == 0));
+}
