@@ -126,7 +126,7 @@ fn operator(plan: &AggregatePlan, batches: &[RecordBatch]) -> [i64; 4] {
         };
         for batch in batches {
             operator.process(Port::MAIN, batch.clone(), &mut out)?;
-            let time = columns(batch).2.iter().copied().max().unwrap_or(i64::MIN);
+            let time = columns(batch).2.last().copied().unwrap_or(i64::MIN);
             advance(&mut operator, &mut out, Timestamp::from_micros(time))?;
         }
         advance(&mut operator, &mut out, Timestamp::MAX)

@@ -13,11 +13,9 @@ use windrow::{
     Report,
     arrow::datatypes::{DataType, Field, Schema},
     connectors::{ConnectorError, Source, file::FileSource},
+    operators::schema::index_of,
     prelude::*,
 };
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How many records are looked at to learn the types of the columns.
 const SAMPLE_RECORDS: usize = 1_000;
@@ -100,16 +98,16 @@ fn source(args: &Args) -> Result<FileSource<Untyped>, ConnectorError> {
         Format::Json => files.clone().infer_json(SAMPLE_RECORDS)?,
     };
     let sample = sample.schema()?;
-    let field = |name: &str| {
-        let data_type = sample.field_with_name(name).map(|field| field.data_type().clone());
-        // The source itself says best that a column is missing.
-        Field::new(name, data_type.unwrap_or(DataType::Utf8), true)
+    let sampled = |name: &str| {
+        let found = index_of(&sample, name).map(|column| sample.field(column).data_type().clone());
+        let missing = |error| format!("{error}, as the first {SAMPLE_RECORDS} records show");
+        found.map_err(|error| ConnectorError::Data { at: args.files.join(", "), reason: missing(error) })
     };
-    let mut fields = vec![field(&args.time)];
+    let mut fields = vec![Field::new(&args.time, time_type(sampled(&args.time)?, args.unit), true)];
     if args.key != args.time {
         // Any text of a CSV file is a key, whatever the sample looked like.
-        let key = if format == Format::Csv { Field::new(&args.key, DataType::Utf8, true) } else { field(&args.key) };
-        fields.push(key);
+        let key = sampled(&args.key)?;
+        fields.push(Field::new(&args.key, if format == Format::Csv { DataType::Utf8 } else { key }, true));
     }
     let schema = Arc::new(Schema::new(fields));
     Ok(match format {
@@ -118,8 +116,19 @@ fn source(args: &Args) -> Result<FileSource<Untyped>, ConnectorError> {
     })
 }
 
+/// What to read from the time column. A unit says that it holds numbers, even if one odd value made a text of it in the
+/// sample. Times are read as text, with all their digits: a timestamp has no more of them than the sample had.
+fn time_type(sampled: DataType, unit: Option<Unit>) -> DataType {
+    match (sampled, unit) {
+        (DataType::Utf8, Some(_)) => DataType::Int64,
+        (DataType::Timestamp(..) | DataType::Date32, None) => DataType::Utf8,
+        (sampled, _) => sampled,
+    }
+}
+
 fn format_of(file: &str) -> Format {
-    let name = file.trim_end_matches(".gz").trim_end_matches(".zst");
+    let name = file.to_ascii_lowercase();
+    let name = name.trim_end_matches(".gz").trim_end_matches(".zst");
     match Path::new(name).extension().and_then(|extension| extension.to_str()) {
         Some("json" | "jsonl" | "ndjson") => Format::Json,
         _ => Format::Csv,

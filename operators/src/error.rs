@@ -24,6 +24,18 @@ pub enum OperatorError {
     Internal(String),
 }
 
+impl OperatorError {
+    /// What DataFusion says of an expression, with the expression it says it of.
+    pub(crate) fn about(expr: impl std::fmt::Display) -> impl FnOnce(DataFusionError) -> Self {
+        // Its messages may run over many lines and repeat themselves; the first sentence says what is wrong.
+        move |error| {
+            let text = error.strip_backtrace();
+            let first = text.split(", errors:").next().unwrap_or_default();
+            Self::Plan(format!("{expr}: {}", first.replace('\n', " ")))
+        }
+    }
+}
+
 impl From<DataFusionError> for OperatorError {
     fn from(error: DataFusionError) -> Self {
         Self::Expression(Box::new(error))

@@ -79,7 +79,8 @@ impl Lowering {
         for column in expr.column_refs() {
             index_of(&self.columns, &column.name)?;
         }
-        Ok(expr.clone().rewrite(&mut TypeCoercionRewriter::new(&self.schema))?.data)
+        let coerced = expr.clone().rewrite(&mut TypeCoercionRewriter::new(&self.schema));
+        Ok(coerced.map_err(OperatorError::about(expr))?.data)
     }
 }
 

@@ -18,10 +18,15 @@ use crate::hot_items::{hot_items, nexmark};
 const EVENTS: u64 = 300_000;
 const SEED: u64 = 7;
 
+/// Bids of half a minute of event time.
+fn generator(splits: usize) -> Nexmark {
+    nexmark(EVENTS, 0, splits, SEED).event_rate(10_000)
+}
+
 /// All bids (auction, price, at) of the generator, read without the engine.
 fn bids() -> Vec<(i64, i64, i64)> {
     on_two_threads(async {
-        let source = nexmark(EVENTS, 0, 3, SEED).bids().columns(["auction", "price", "at"]);
+        let source = generator(3).bids().columns(["auction", "price", "at"]);
         let splits: Vec<SplitId> = Source::splits(&source).await.unwrap();
         let mut reader = source.reader(splits.into_iter().map(|split| (split, None)).collect()).await.unwrap();
         let mut bids = Vec::new();
@@ -65,7 +70,7 @@ fn hot_items_gives_the_oracles_answer_at_every_parallelism() {
     for parallelism in [1, 2, 4] {
         let job = Job::new("hot-items").parallelism(parallelism);
         let out = MemorySink::new();
-        hot_items(&job, nexmark(EVENTS, 0, parallelism, SEED)).sink(out.clone());
+        hot_items(&job, generator(parallelism)).sink(out.clone());
         let report = run(job).unwrap();
         let mut found = Vec::new();
         for batch in out.batches() {

@@ -1,7 +1,7 @@
 //! Mistakes that can be known before the first row are all listed before the first row.
 
 use tests::run;
-use windrow::{aggregates, prelude::*};
+use windrow::prelude::*;
 
 #[derive(Record)]
 struct Misspelt {
@@ -48,10 +48,7 @@ fn each_mistake_names_its_operator_and_what_there_is() {
         (mistakes(|s| sink(s.window(tumbling).top(3, "price").drop_late())), r#"there is no column "price""#),
         (mistakes(|s| sink(s.window(Tumbling::of(millis(0))).top(3, "value").drop_late())), "at least one"),
         (mistakes(|s| sink(s.select([col("value"), col("value")]))), r#"called "value""#),
-        (
-            mistakes(|s| sink(s.window(tumbling).aggregate([aggregates::sum(col("at"))]).drop_late())),
-            "#2 window tumbling 1s",
-        ),
+        (mistakes(|s| sink(s.window(tumbling).aggregate([sum(col("at"))]).drop_late())), "sum(at)"),
     ];
     for (found, expected) in cases {
         assert!(found.contains(expected), "expected {expected}\nin {found}");

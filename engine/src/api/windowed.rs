@@ -45,8 +45,7 @@ impl<T: 'static> Windowed<T> {
         let at = self.stream.then(&self.name("window"), |schema| {
             let plan = AggregatePlan::new(schema, &self.key.names(), self.window, &aggregates)?;
             let outputs = vec![(Port::MAIN, plan.output().clone()), (Port::LATE, schema.clone())];
-            let (key, keyed) = (plan.key_between(), !self.key.0.is_empty());
-            Ok((Kind::Window { window: Window::Aggregate(plan), keyed, key }, outputs))
+            Ok((Kind::Window(Window::Aggregate(plan)), outputs))
         });
         WindowResult { graph: self.stream.graph, at, rows: PhantomData }
     }
@@ -57,8 +56,7 @@ impl<T: 'static> Windowed<T> {
         let at = self.stream.then(&self.name(&format!("top {n} by {by} of")), |schema| {
             let plan = TopPlan::new(schema, &self.key.names(), self.window, n, by)?;
             let outputs = vec![(Port::MAIN, plan.output().clone()), (Port::LATE, schema.clone())];
-            let (key, keyed) = (plan.key_between(), !self.key.0.is_empty());
-            Ok((Kind::Window { window: Window::Top(plan), keyed, key }, outputs))
+            Ok((Kind::Window(Window::Top(plan)), outputs))
         });
         WindowResult { graph: self.stream.graph, at, rows: PhantomData }
     }

@@ -37,6 +37,24 @@ pub(crate) enum Window {
     Top(TopPlan),
 }
 
+impl Window {
+    /// The key columns of the rows; without any, all rows meet in one task.
+    pub(crate) fn key(&self) -> Vec<usize> {
+        match self {
+            Self::Aggregate(plan) => plan.key(),
+            Self::Top(plan) => plan.key(),
+        }
+    }
+
+    /// The key columns between the two phases.
+    pub(crate) fn key_between(&self) -> Vec<usize> {
+        match self {
+            Self::Aggregate(plan) => plan.key_between(),
+            Self::Top(plan) => plan.key_between(),
+        }
+    }
+}
+
 #[derive(Clone)]
 pub(crate) enum Kind {
     Source {
@@ -45,13 +63,8 @@ pub(crate) enum Kind {
         rejects: RejectPolicy,
     },
     Operator(Factory),
-    /// Keyed work, in one phase or two.
-    Window {
-        window: Window,
-        /// Without a key all rows meet in one task.
-        keyed: bool,
-        key: Vec<usize>,
-    },
+    /// Work per window and key, in one phase or two.
+    Window(Window),
     Union,
     Sink(Arc<dyn Sink>),
 }
@@ -95,6 +108,15 @@ impl Graph {
 
     pub(crate) fn schema(&self, stream: StreamId) -> Option<&StreamSchema> {
         self.nodes[stream.node].outputs.iter().find(|(port, _)| *port == stream.port).map(|(_, schema)| schema)
+    }
+
+    /// Whether a source of `stream` may fall idle: then a watermark can run ahead of rows that are still to come.
+    pub(crate) fn may_idle(&self, stream: StreamId) -> bool {
+        let node = &self.nodes[stream.node];
+        match &node.kind {
+            Kind::Source { time, .. } => time.as_ref().is_some_and(|(_, watermarks)| watermarks.idle_after.is_some()),
+            _ => node.inputs.iter().any(|input| self.may_idle(*input)),
+        }
     }
 
     fn consumers(&self, stream: StreamId) -> impl Iterator<Item = usize> + '_ {

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! An operator joins the chain of its input unless rows must change partition. A window with more than one task on
-//! either side runs in two phases: the first in its input's chain, the second behind an exchange by key group.
+//! either side runs in two phases: the first in its input's chain, the second behind an exchange by key group. When a
+//! source may fall idle it runs in one phase behind the exchange: then only there is it known which rows are late.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -111,7 +112,7 @@ impl Planner<'_> {
                 let link = self.link(input, node, factory.clone(), false);
                 self.places.insert(main, link);
             }
-            (Kind::Window { window, keyed, key }, Some(input)) => self.window(node, window, *keyed, key, input),
+            (Kind::Window(window), Some(input)) => self.window(node, window, input),
             (Kind::Union, _) => {
                 let inputs: Vec<Place> = self.graph.nodes[node].inputs.iter().map(|s| self.places[s]).collect();
                 let tasks = inputs.iter().map(|place| self.plan.chains[place.chain].tasks).max().unwrap_or(1);
@@ -131,21 +132,28 @@ impl Planner<'_> {
         }
     }
 
-    fn window(&mut self, node: usize, window: &Window, keyed: bool, key: &[usize], input: Place) {
-        let tasks = if keyed { self.parallelism } else { 1 };
-        let [main, late] = [Port::MAIN, Port::LATE].map(|port| StreamId { node, port });
-        if tasks == 1 && self.plan.chains[input.chain].tasks == 1 {
+    fn window(&mut self, node: usize, window: &Window, input: Place) {
+        let tasks = if window.key().is_empty() { 1 } else { self.parallelism };
+        let alone = tasks == 1 && self.plan.chains[input.chain].tasks == 1;
+        let (result, late) = if alone {
             let whole = self.link(input, node, factory(window, Phase::Whole), false);
-            self.places.insert(main, whole);
-            self.places.insert(late, on_port(whole, Port::LATE));
-            return;
-        }
-        let partial = self.link(input, node, factory(window, Phase::Partial), true);
-        let chain = self.chain(tasks, Head::Gate, links());
-        self.edge(partial, chain, Routing::Hash(key.to_vec()));
-        let merging = self.link(Place { chain, at: At::Root }, node, factory(window, Phase::Merging), false);
-        self.places.insert(main, merging);
-        self.places.insert(late, on_port(partial, Port::LATE));
+            (whole, whole)
+        } else if self.graph.nodes[node].inputs.iter().any(|stream| self.graph.may_idle(*stream)) {
+            // A task that was idle wakes behind the others. Whether its rows are late is known behind the exchange
+            // only, and there they must still be rows.
+            let chain = self.chain(tasks, Head::Gate, links());
+            self.edge(input, chain, Routing::Hash(window.key()));
+            let whole = self.link(Place { chain, at: At::Root }, node, factory(window, Phase::Whole), false);
+            (whole, whole)
+        } else {
+            let partial = self.link(input, node, factory(window, Phase::Partial), true);
+            let chain = self.chain(tasks, Head::Gate, links());
+            self.edge(partial, chain, Routing::Hash(window.key_between()));
+            let merging = self.link(Place { chain, at: At::Root }, node, factory(window, Phase::Merging), false);
+            (merging, partial)
+        };
+        self.places.insert(StreamId { node, port: Port::MAIN }, result);
+        self.places.insert(StreamId { node, port: Port::LATE }, on_port(late, Port::LATE));
     }
 
     fn chain(&mut self, tasks: usize, head: Head, body: Body) -> usize {

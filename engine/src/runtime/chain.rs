@@ -41,6 +41,9 @@ pub(crate) struct Link {
 enum Work {
     Process(usize, RecordBatch),
     Advance(usize, Timestamp),
+    /// The task is about to fall idle: nobody will wait for what is held back only to save work.
+    Flush(usize),
+    Idle,
     /// The operator has promised this time, and all it emitted before is through.
     Promise(usize, Timestamp),
 }
@@ -67,9 +70,8 @@ impl Chain {
             Message::Batch(batch) => self.push_batch(None, Port::MAIN, batch, out),
             Message::Watermark(Watermark::At(time)) => self.push_time(None, time, out),
             Message::Watermark(Watermark::Idle) => {
-                for edge in self.timed_edges() {
-                    out.push((edge, Message::Watermark(Watermark::Idle)));
-                }
+                self.stack.push(Work::Idle);
+                self.stack.extend((0..self.links.len()).rev().map(Work::Flush));
             }
             Message::End(end) => {
                 for edge in self.edges() {
@@ -85,6 +87,11 @@ impl Chain {
             match work {
                 Work::Process(link, batch) => self.process(link, batch, out)?,
                 Work::Advance(link, time) => self.advance(link, time, out)?,
+                Work::Flush(link) => self.flush(link, out)?,
+                Work::Idle => {
+                    let idle = |edge| (edge, Message::Watermark(Watermark::Idle));
+                    out.extend(self.timed_edges().into_iter().map(idle));
+                }
                 Work::Promise(link, time) => self.push_time(Some(link), time, out),
             }
             if out.len() >= ENOUGH_MESSAGES {
@@ -123,6 +130,14 @@ impl Chain {
                 self.stack.push(Work::Promise(index, promise));
             }
         }
+        self.push_outbox(index, out);
+        Ok(())
+    }
+
+    fn flush(&mut self, index: usize, out: &mut Vec<(usize, Message)>) -> Result<()> {
+        let link = &mut self.links[index];
+        let outbox = &mut self.outbox;
+        guard(&link.counters, || link.operator.flush(outbox))?;
         self.push_outbox(index, out);
         Ok(())
     }

@@ -10,9 +10,11 @@ use datafusion_expr::Expr;
 use datafusion_physical_expr::aggregate::LoweredAggregate;
 
 use super::{
-    PreAggregate, Slice, Tumbling, WINDOW_END, WINDOW_START, no_duplicates,
+    PreAggregate, Slice, Tumbling, WINDOW_END, WINDOW_START,
+    arguments::ArgumentReader,
+    no_duplicates,
     slices::Slices,
-    table::{Arguments, GroupTable},
+    table::{GroupTable, Tables},
 };
 use crate::{
     Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
@@ -125,6 +127,11 @@ impl AggregatePlan {
         WindowAggregate::new(self.0.clone(), &self.0.window.without_lateness(), Input::States)
     }
 
+    /// The key columns of the input; none when all rows are one group.
+    pub fn key(&self) -> Vec<usize> {
+        self.0.key.clone()
+    }
+
     /// The schema between the two phases.
     pub fn between(&self) -> &StreamSchema {
         &self.0.partial
@@ -157,24 +164,33 @@ pub struct WindowAggregate {
     plan: Arc<Shared>,
     input: Input,
     slices: Slices<GroupTable>,
+    tables: Tables,
+    arguments: ArgumentReader,
     scratch: Vec<usize>,
 }
 
 impl WindowAggregate {
     fn new(plan: Arc<Shared>, window: &Tumbling, input: Input) -> Result<Self> {
-        Ok(Self { slices: Slices::new(window)?, plan, input, scratch: Vec::new() })
+        Ok(Self {
+            input,
+            slices: Slices::new(window)?,
+            tables: Tables::new(plan.key_schema.clone()),
+            arguments: ArgumentReader::default(),
+            scratch: Vec::new(),
+            plan,
+        })
     }
 
     fn add_rows(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
-        let Self { plan, slices, scratch, .. } = self;
+        let Self { plan, slices, tables, arguments, scratch, .. } = self;
         let parts = slices.assign(batch, plan.input_time, out)?;
         if parts.is_empty() {
             return Ok(());
         }
-        let arguments = Arguments::evaluate(&plan.aggregates, batch)?;
+        let arguments = arguments.read(&plan.aggregates, batch)?;
         let key: Vec<ArrayRef> = plan.key.iter().map(|&column| comparable(batch.column(column))).collect();
         for (slice, selection) in parts {
-            let table = slices.content(slice, || GroupTable::new(&plan.key_schema, &plan.aggregates))?;
+            let table = slices.content(slice, || tables.table(&plan.aggregates))?;
             let key = key.iter().map(|column| selection.array(column)).collect::<Result<Vec<_>>>()?;
             table.update(&key, &arguments.select(&selection)?, selection.rows(batch), scratch)?;
         }
@@ -182,10 +198,10 @@ impl WindowAggregate {
     }
 
     fn add_states(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
-        let Self { plan, slices, scratch, .. } = self;
+        let Self { plan, slices, tables, scratch, .. } = self;
         let keys = plan.key.len();
         for (slice, selection) in slices.assign(batch, batch.num_columns() - 1, out)? {
-            let table = slices.content(slice, || GroupTable::new(&plan.key_schema, &plan.aggregates))?;
+            let table = slices.content(slice, || tables.table(&plan.aggregates))?;
             let part = selection.batch(batch)?;
             let (key, states) = part.columns().split_at(keys);
             table.merge(key, &states[..states.len() - 1], &plan.widths, part.num_rows(), scratch)?;
@@ -194,9 +210,9 @@ impl WindowAggregate {
     }
 }
 
-fn result(plan: &Shared, slice: Slice, table: GroupTable) -> Result<RecordBatch> {
+fn result(plan: &Shared, tables: &mut Tables, slice: Slice, table: GroupTable) -> Result<RecordBatch> {
     let rows = table.groups();
-    let (key, values) = table.results()?;
+    let (key, values) = tables.results(table)?;
     let mut columns = vec![constant(slice.start, rows), constant(slice.end, rows)];
     columns.extend(key);
     columns.extend(values);
@@ -213,7 +229,7 @@ impl Operator for WindowAggregate {
     }
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
-        let Self { plan, slices, .. } = self;
-        slices.advance(time, out, |slice, table| result(plan, slice, table))
+        let Self { plan, slices, tables, .. } = self;
+        slices.advance(time, out, |slice, table| result(plan, tables, slice, table))
     }
 }

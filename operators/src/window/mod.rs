@@ -23,6 +23,7 @@
 //! * [`aggregate`], `preaggregate`: the aggregation in one phase or two. [`top`]: the greatest rows of a window.
 
 pub mod aggregate;
+mod arguments;
 mod preaggregate;
 mod slices;
 pub mod spec;

@@ -6,9 +6,10 @@ use arrow::array::{ArrayRef, RecordBatch};
 
 use super::{
     Slice,
+    arguments::ArgumentReader,
     aggregate::{Shared, constant},
     slices::Slices,
-    table::{Arguments, GroupTable, states_of_rows},
+    table::{GroupTable, Tables, states_of_rows},
 };
 use crate::{Advance, Operator, Outbox, Port, Result, Timestamp, key::comparable};
 
@@ -29,6 +30,8 @@ const BUDGET_BYTES: usize = 16 << 20;
 pub struct PreAggregate {
     plan: Arc<Shared>,
     slices: Slices<GroupTable>,
+    tables: Tables,
+    arguments: ArgumentReader,
     rows_since_look: usize,
     /// Rows still to be passed through without grouping.
     pass: usize,
@@ -37,7 +40,15 @@ pub struct PreAggregate {
 
 impl PreAggregate {
     pub(super) fn new(plan: Arc<Shared>) -> Result<Self> {
-        Ok(Self { slices: Slices::new(&plan.window)?, plan, rows_since_look: 0, pass: 0, scratch: Vec::new() })
+        Ok(Self {
+            slices: Slices::new(&plan.window)?,
+            tables: Tables::new(plan.key_schema.clone()),
+            arguments: ArgumentReader::default(),
+            plan,
+            rows_since_look: 0,
+            pass: 0,
+            scratch: Vec::new(),
+        })
     }
 
     /// Emits every open slice when the budget is used up or grouping does not pay.
@@ -55,7 +66,7 @@ impl PreAggregate {
         }
         for (slice, table) in open {
             if worthless || bytes > BUDGET_BYTES {
-                out.emit(states(&self.plan, slice, table)?);
+                out.emit(states(&self.plan, &mut self.tables, slice, table)?);
             } else {
                 self.slices.content(slice, || Ok(table))?;
             }
@@ -66,9 +77,9 @@ impl PreAggregate {
 }
 
 /// (key, states, last instant of the slice): that instant cannot be late before the slice is closed.
-fn states(plan: &Shared, slice: Slice, table: GroupTable) -> Result<RecordBatch> {
+fn states(plan: &Shared, tables: &mut Tables, slice: Slice, table: GroupTable) -> Result<RecordBatch> {
     let rows = table.groups();
-    let (key, states) = table.states()?;
+    let (key, states) = tables.states(table)?;
     batch_of(plan, slice, rows, key, states)
 }
 
@@ -86,12 +97,12 @@ fn batch_of(
 
 impl Operator for PreAggregate {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
-        let Self { plan, slices, scratch, .. } = self;
+        let Self { plan, slices, tables, arguments, scratch, .. } = self;
         let parts = slices.assign(&batch, plan.input_time, out)?;
         if parts.is_empty() {
             return Ok(());
         }
-        let arguments = Arguments::evaluate(&plan.aggregates, &batch)?;
+        let arguments = arguments.read(&plan.aggregates, &batch)?;
         let key: Vec<ArrayRef> = plan.key.iter().map(|&column| comparable(batch.column(column))).collect();
         for (slice, selection) in parts {
             let arguments = arguments.select(&selection)?;
@@ -103,7 +114,7 @@ impl Operator for PreAggregate {
                 self.pass = self.pass.saturating_sub(rows);
                 continue;
             }
-            let table = slices.content(slice, || GroupTable::new(&plan.key_schema, &plan.aggregates))?;
+            let table = slices.content(slice, || tables.table(&plan.aggregates))?;
             table.update(&key, &arguments, rows, scratch)?;
             self.rows_since_look += rows;
         }
@@ -111,13 +122,13 @@ impl Operator for PreAggregate {
     }
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
-        let Self { plan, slices, .. } = self;
-        slices.advance(time, out, |slice, table| states(plan, slice, table))
+        let Self { plan, slices, tables, .. } = self;
+        slices.advance(time, out, |slice, table| states(plan, tables, slice, table))
     }
 
     fn flush(&mut self, out: &mut Outbox) -> Result<()> {
         for (slice, table) in self.slices.take_open() {
-            out.emit(states(&self.plan, slice, table)?);
+            out.emit(states(&self.plan, &mut self.tables, slice, table)?);
         }
         self.rows_since_look = 0;
         Ok(())

@@ -1,11 +1,6 @@
 //! The groups of one slice: keys interned by DataFusion's `GroupValues`, one `GroupsAccumulator` per aggregate.
 
-use std::sync::Arc;
-
-use arrow::{
-    array::{ArrayRef, BooleanArray, RecordBatch},
-    datatypes::SchemaRef,
-};
+use arrow::{array::ArrayRef, datatypes::SchemaRef};
 use datafusion_expr::{EmitTo, GroupsAccumulator};
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
 use datafusion_physical_expr::aggregate::LoweredAggregate;
@@ -14,43 +9,11 @@ use datafusion_physical_plan::aggregates::{
     order::GroupOrdering,
 };
 
-use super::slices::Selection;
-use crate::{
-    Result,
-    expr::{evaluate, evaluate_condition},
-};
+use super::arguments::Arguments;
+use crate::Result;
 
-/// The arguments of each aggregate over a batch, and which rows it takes (`FILTER`).
-pub(super) struct Arguments {
-    values: Vec<Vec<ArrayRef>>,
-    filters: Vec<Option<BooleanArray>>,
-}
-
-impl Arguments {
-    /// Evaluates them once for the whole batch, before it is cut into slices.
-    pub(super) fn evaluate(aggregates: &[LoweredAggregate], batch: &RecordBatch) -> Result<Self> {
-        let mut arguments = Self { values: Vec::new(), filters: Vec::new() };
-        for lowered in aggregates {
-            let expressions = lowered.aggregate.expressions();
-            let values = expressions.iter().map(|expr| evaluate(expr.as_ref(), batch));
-            arguments.values.push(values.collect::<Result<_>>()?);
-            let filter = lowered.filter.as_ref().map(|filter| evaluate_condition(filter.as_ref(), batch));
-            arguments.filters.push(filter.transpose()?);
-        }
-        Ok(arguments)
-    }
-
-    /// Those of the selected rows.
-    pub(super) fn select(&self, selection: &Selection) -> Result<Self> {
-        let values = self.values.iter().map(|columns| columns.iter().map(|c| selection.array(c)).collect());
-        let filters = self.filters.iter().map(|filter| {
-            let Some(filter) = filter else { return Ok(None) };
-            let selected = selection.array(&(Arc::new(filter.clone()) as ArrayRef))?;
-            Ok(Some(BooleanArray::from(selected.to_data())))
-        });
-        Ok(Self { values: values.collect::<Result<_>>()?, filters: filters.collect::<Result<_>>()? })
-    }
-}
+/// An emptied table that holds more than this is not kept for the next slice.
+const SPARE_BYTES: usize = 16 << 20;
 
 /// One accumulator for all groups of a slice. An aggregate without a vectorised form runs through an adapter.
 fn accumulator(lowered: &LoweredAggregate) -> Result<Box<dyn GroupsAccumulator>> {
@@ -70,6 +33,56 @@ pub(super) fn states_of_rows(aggregates: &[LoweredAggregate], arguments: &Argume
     Ok(states)
 }
 
+/// Makes the tables of an operator's slices. Emptied hash maps are used again: growing one for every slice costs more
+/// than clearing it.
+pub(super) struct Tables {
+    key: SchemaRef,
+    spare: Option<Box<dyn GroupValues>>,
+}
+
+impl Tables {
+    pub(super) fn new(key: SchemaRef) -> Self {
+        Self { key, spare: None }
+    }
+
+    pub(super) fn table(&mut self, aggregates: &[LoweredAggregate]) -> Result<GroupTable> {
+        let keys = match (self.key.fields().is_empty(), self.spare.take()) {
+            (true, _) => None,
+            (false, Some(spare)) => Some(spare),
+            (false, None) => Some(new_group_values(self.key.clone(), &GroupOrdering::None)?),
+        };
+        Ok(GroupTable { keys, accumulators: aggregates.iter().map(accumulator).collect::<Result<_>>()?, rows: 0 })
+    }
+
+    /// The keys and the final values of all groups of a table.
+    pub(super) fn results(&mut self, mut table: GroupTable) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+        let values = table.accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All));
+        let values = values.collect::<Result<_, _>>()?;
+        Ok((self.take_keys(table)?, values))
+    }
+
+    /// The keys and the states of all groups of a table.
+    pub(super) fn states(&mut self, mut table: GroupTable) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+        let mut states = Vec::new();
+        for accumulator in &mut table.accumulators {
+            states.extend(accumulator.state(EmitTo::All)?);
+        }
+        Ok((self.take_keys(table)?, states))
+    }
+
+    fn take_keys(&mut self, table: GroupTable) -> Result<Vec<ArrayRef>> {
+        let Some(mut keys) = table.keys else { return Ok(Vec::new()) };
+        let groups = keys.len();
+        let columns = keys.emit(EmitTo::All)?;
+        // Not all kinds forget their keys when they emit them.
+        keys.clear_shrink(groups);
+        if keys.size() <= SPARE_BYTES {
+            self.spare = Some(keys);
+        }
+        Ok(columns)
+    }
+}
+
 /// Groups and their aggregates.
 pub(super) struct GroupTable {
     /// `None` when there are no key columns: all rows are one group.
@@ -79,14 +92,6 @@ pub(super) struct GroupTable {
 }
 
 impl GroupTable {
-    pub(super) fn new(key: &SchemaRef, aggregates: &[LoweredAggregate]) -> Result<Self> {
-        let keys = match key.fields().is_empty() {
-            true => None,
-            false => Some(new_group_values(key.clone(), &GroupOrdering::None)?),
-        };
-        Ok(Self { keys, accumulators: aggregates.iter().map(accumulator).collect::<Result<_>>()?, rows: 0 })
-    }
-
     pub(super) fn groups(&self) -> usize {
         self.keys.as_ref().map_or(1, |keys| keys.len())
     }
@@ -146,25 +151,5 @@ impl GroupTable {
         }
         self.rows += rows;
         Ok(self.groups())
-    }
-
-    /// The keys and the final values of all groups.
-    pub(super) fn results(mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
-        let values = self.accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All));
-        let values = values.collect::<Result<_, _>>()?;
-        Ok((self.take_keys()?, values))
-    }
-
-    /// The keys and the states of all groups.
-    pub(super) fn states(mut self) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
-        let mut states = Vec::new();
-        for accumulator in &mut self.accumulators {
-            states.extend(accumulator.state(EmitTo::All)?);
-        }
-        Ok((self.take_keys()?, states))
-    }
-
-    fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
-        self.keys.as_mut().map_or(Ok(Vec::new()), |keys| Ok(keys.emit(EmitTo::All)?))
     }
 }

@@ -109,6 +109,11 @@ impl TopPlan {
         Top::new(self.0.clone(), &self.0.window.without_lateness(), Phase::Winners)
     }
 
+    /// The key columns of the input; none when all rows compete.
+    pub fn key(&self) -> Vec<usize> {
+        self.0.key.clone()
+    }
+
     /// The schema between the two phases.
     pub fn between(&self) -> &StreamSchema {
         &self.0.between
