@@ -10,7 +10,7 @@
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
-use benches::{HandWritten, bids, columns};
+use benches::{Checksum, HandWritten, bids, columns};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use windrow::{
     arrow::{
@@ -29,9 +29,9 @@ const BIDS: u64 = 10_000_000;
 
 /// Adds up the results: rows, counts, sums, maxima.
 #[derive(Clone, Default)]
-struct Checksum(Arc<std::sync::Mutex<[i64; 4]>>);
+struct AddUp(Arc<std::sync::Mutex<Checksum>>);
 
-fn add(total: &mut [i64; 4], batch: &RecordBatch) {
+fn add(total: &mut Checksum, batch: &RecordBatch) {
     total[0] += batch.num_rows() as i64;
     for i in 0..3 {
         total[i + 1] += batch.column(3 + i).as_primitive::<Int64Type>().values().iter().sum::<i64>();
@@ -39,7 +39,7 @@ fn add(total: &mut [i64; 4], batch: &RecordBatch) {
 }
 
 #[async_trait::async_trait]
-impl Sink for Checksum {
+impl Sink for AddUp {
     fn name(&self) -> String {
         "checksum".into()
     }
@@ -49,17 +49,17 @@ impl Sink for Checksum {
     }
 
     async fn writer(&self, _task: usize, _schema: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
-        Ok(Box::new(ChecksumWriter { total: [0; 4], shared: self.clone() }))
+        Ok(Box::new(AddUpWriter { total: [0; 4], shared: self.clone() }))
     }
 }
 
-struct ChecksumWriter {
-    total: [i64; 4],
-    shared: Checksum,
+struct AddUpWriter {
+    total: Checksum,
+    shared: AddUp,
 }
 
 #[async_trait::async_trait]
-impl SinkWriter for ChecksumWriter {
+impl SinkWriter for AddUpWriter {
     async fn write(&mut self, batch: RecordBatch) -> Result<(), ConnectorError> {
         add(&mut self.total, &batch);
         Ok(())
@@ -74,32 +74,6 @@ impl SinkWriter for ChecksumWriter {
     }
 }
 
-fn hand_written(batches: &[RecordBatch]) -> [i64; 4] {
-    let mut windows = HandWritten::default();
-    for batch in batches {
-        let (auctions, prices, times) = columns(batch);
-        windows.add(auctions, prices, times);
-        windows.advance(times.last().copied().unwrap_or(i64::MIN));
-    }
-    windows.finish();
-    windows.checksum
-}
-
-/// Each thread takes the auctions of its parity from all batches, as two partitions of a keyed job would.
-fn hand_written_on_two_threads(halves: &[Vec<RecordBatch>; 2]) -> [i64; 4] {
-    let mut total = [0; 4];
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = halves.iter().map(|half| scope.spawn(|| hand_written(half))).collect();
-        for thread in threads {
-            let part = thread.join().unwrap_or_default();
-            for (total, part) in total.iter_mut().zip(part) {
-                *total += part;
-            }
-        }
-    });
-    total
-}
-
 fn plan(schema: &SchemaRef) -> AggregatePlan {
     let build = || {
         let stream = StreamSchema::with_time(schema.clone(), "at")?;
@@ -112,7 +86,7 @@ fn aggregates() -> [Expr; 3] {
     [count(), sum(col("price")), max(col("price"))]
 }
 
-fn operator(plan: &AggregatePlan, batches: &[RecordBatch]) -> [i64; 4] {
+fn operator(plan: &AggregatePlan, batches: &[RecordBatch]) -> Checksum {
     let mut total = [0; 4];
     let mut run = || -> windrow::operators::Result<()> {
         let mut operator = plan.whole()?;
@@ -135,9 +109,9 @@ fn operator(plan: &AggregatePlan, batches: &[RecordBatch]) -> [i64; 4] {
     total
 }
 
-fn pipeline(runtime: &tokio::runtime::Runtime, schema: &SchemaRef, batches: &[RecordBatch], tasks: usize) -> [i64; 4] {
+fn pipeline(runtime: &tokio::runtime::Runtime, schema: &SchemaRef, batches: &[RecordBatch], tasks: usize) -> Checksum {
     let job = Job::new("window").parallelism(tasks);
-    let out = Checksum::default();
+    let out = AddUp::default();
     job.source(MemorySource::new(schema.clone(), vec![batches.to_vec()]).splits(tasks))
         .event_time("at", Watermarks::in_order())
         .key_by("auction")
@@ -146,17 +120,16 @@ fn pipeline(runtime: &tokio::runtime::Runtime, schema: &SchemaRef, batches: &[Re
         .drop_late()
         .sink(out.clone());
     runtime.block_on(job.run()).unwrap_or_else(|error| unreachable!("{error}"));
-    let total = *out.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    total
+    *out.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn window(criterion: &mut Criterion) {
     let (schema, batches) = bids(BIDS);
-    let halves = [0, 1].map(|parity| batches.iter().skip(parity).step_by(2).cloned().collect::<Vec<_>>());
     let plan = plan(&schema);
     let runtime = tokio::runtime::Runtime::new().unwrap_or_else(|error| unreachable!("{error}"));
 
-    let expected = hand_written(&batches);
+    let expected = HandWritten::run(&batches);
+    assert_eq!(HandWritten::run_on_two_threads(&batches), expected);
     assert_eq!(operator(&plan, &batches), expected);
     assert_eq!(pipeline(&runtime, &schema, &batches, 1), expected);
     assert_eq!(pipeline(&runtime, &schema, &batches, 2), expected);
@@ -164,9 +137,9 @@ fn window(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("window");
     group.throughput(Throughput::Elements(batches.iter().map(|batch| batch.num_rows() as u64).sum()));
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(8));
-    group.bench_function(BenchmarkId::new("hand_written", 1), |b| b.iter(|| black_box(hand_written(&batches))));
+    group.bench_function(BenchmarkId::new("hand_written", 1), |b| b.iter(|| black_box(HandWritten::run(&batches))));
     group.bench_function(BenchmarkId::new("hand_written", 2), |b| {
-        b.iter(|| black_box(hand_written_on_two_threads(&halves)));
+        b.iter(|| black_box(HandWritten::run_on_two_threads(&batches)));
     });
     group.bench_function("operator", |b| b.iter(|| black_box(operator(&plan, &batches))));
     for tasks in [1, 2] {

@@ -13,7 +13,6 @@ use windrow::{
     Report,
     arrow::datatypes::{DataType, Field, Schema},
     connectors::{ConnectorError, Source, file::FileSource},
-    operators::schema::index_of,
     prelude::*,
 };
 
@@ -93,21 +92,17 @@ pub fn counts(job: &Job, args: &Args) -> Result<Stream<Untyped>, ConnectorError>
 fn source(args: &Args) -> Result<FileSource<Untyped>, ConnectorError> {
     let files = File::patterns(args.files.iter().map(String::as_str));
     let format = args.format.unwrap_or_else(|| format_of(&args.files[0]));
-    let sample = match format {
-        Format::Csv => files.clone().infer_csv(SAMPLE_RECORDS)?,
-        Format::Json => files.clone().infer_json(SAMPLE_RECORDS)?,
+    let sampled = files.clone().columns([&args.time, &args.key]);
+    let sampled = match format {
+        Format::Csv => sampled.infer_csv(SAMPLE_RECORDS)?,
+        Format::Json => sampled.infer_json(SAMPLE_RECORDS)?,
     };
-    let sample = sample.schema()?;
-    let sampled = |name: &str| {
-        let found = index_of(&sample, name).map(|column| sample.field(column).data_type().clone());
-        let missing = |error| format!("{error}, as the first {SAMPLE_RECORDS} records show");
-        found.map_err(|error| ConnectorError::Data { at: args.files.join(", "), reason: missing(error) })
-    };
-    let mut fields = vec![Field::new(&args.time, time_type(sampled(&args.time)?, args.unit), true)];
+    let sampled = sampled.schema()?;
+    let mut fields = vec![Field::new(&args.time, time_type(sampled.field(0).data_type(), args.unit), true)];
     if args.key != args.time {
         // Any text of a CSV file is a key, whatever the sample looked like.
-        let key = sampled(&args.key)?;
-        fields.push(Field::new(&args.key, if format == Format::Csv { DataType::Utf8 } else { key }, true));
+        let key = if format == Format::Csv { &DataType::Utf8 } else { sampled.field(1).data_type() };
+        fields.push(Field::new(&args.key, key.clone(), true));
     }
     let schema = Arc::new(Schema::new(fields));
     Ok(match format {
@@ -117,12 +112,12 @@ fn source(args: &Args) -> Result<FileSource<Untyped>, ConnectorError> {
 }
 
 /// What to read from the time column. A unit says that it holds numbers, even if one odd value made a text of it in the
-/// sample. Times are read as text, with all their digits: a timestamp has no more of them than the sample had.
-fn time_type(sampled: DataType, unit: Option<Unit>) -> DataType {
+/// sample. Without a unit nothing is a number: times are read as text, so that a number among them is rejected.
+fn time_type(sampled: &DataType, unit: Option<Unit>) -> DataType {
     match (sampled, unit) {
         (DataType::Utf8, Some(_)) => DataType::Int64,
         (DataType::Timestamp(..) | DataType::Date32, None) => DataType::Utf8,
-        (sampled, _) => sampled,
+        (sampled, _) => sampled.clone(),
     }
 }
 

@@ -10,9 +10,7 @@ use tests::{on_two_threads, run};
 use windrow::{
     Error,
     arrow::{array::RecordBatch, datatypes::SchemaRef},
-    connectors::{
-        ConnectorError, Fetch, Position, Sink, SinkWriter, Source, SourceReader, SplitId, TypedSource,
-    },
+    connectors::{ConnectorError, Fetch, Position, Sink, SinkWriter, Source, SourceReader, SplitId, TypedSource},
     prelude::*,
 };
 
@@ -91,7 +89,8 @@ impl SinkWriter for Faulty {
 
 #[test]
 fn a_sink_that_fails_or_panics_ends_an_endless_job() {
-    for (panics, expected) in [(false, "#3 sink faulty: the disk is full"), (true, "#3 sink faulty panicked: the sink is broken")]
+    for (panics, expected) in
+        [(false, "#3 sink faulty: the disk is full"), (true, "#3 sink faulty panicked: the sink is broken")]
     {
         let job = Job::new("faulty").parallelism(2);
         let sink = Faulty { after_rows: 100_000, panics, rows: Arc::default() };

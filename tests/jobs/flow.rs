@@ -259,7 +259,8 @@ fn a_diamond_over_tiny_channels_does_not_deadlock() {
             .select([col("n")])
             .sink(out.clone());
         run(job).unwrap();
-        let total: i64 = out.batches().iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).sum();
+        let total: i64 =
+            out.batches().iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).sum();
         assert_eq!((out.rows(), total), (20, 20_000));
     }
 }

@@ -1,5 +1,7 @@
 //! Whole jobs, from source to sink, on a real runtime.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod answers;
 mod bad_input;
 mod failures;

@@ -121,10 +121,18 @@ fn unions_are_of_the_same_columns_of_the_same_job() {
 fn a_job_prints_itself_and_its_physical_plan() {
     let job = Job::new("print").parallelism(2);
     let stream = job.source(Sequence::new(10).splits(2)).event_time("at", Watermarks::in_order()).drop_rejects();
-    stream.clone().key_by("value").window(Tumbling::of(secs(1))).aggregate([count()]).drop_late().sink(MemorySink::new());
+    stream
+        .clone()
+        .key_by("value")
+        .window(Tumbling::of(secs(1)))
+        .aggregate([count()])
+        .drop_late()
+        .sink(MemorySink::new());
     stream.filter_expr(col("value").gt(lit(5))).sink(MemorySink::new());
     let printed = job.to_string();
-    for part in ["job print", "#1 source sequence", "├─ #2 window tumbling 1s per value", "late: value Int64, at time (counted"] {
+    for part in
+        ["job print", "#1 source sequence", "├─ #2 window tumbling 1s per value", "late: value Int64, at time (counted"]
+    {
         assert!(printed.contains(part), "{part} in\n{printed}");
     }
     let plan = tests::on_two_threads(job.explain()).unwrap();

@@ -31,11 +31,13 @@ pub struct FileInput {
     patterns: Vec<String>,
     settings: Settings,
     delimiter: u8,
+    /// What to infer; everything if absent.
+    columns: Option<Vec<String>>,
 }
 
 impl FileInput {
     pub(super) fn new(patterns: Vec<String>) -> Self {
-        Self { patterns, settings: Settings::default(), delimiter: b',' }
+        Self { patterns, settings: Settings::default(), delimiter: b',', columns: None }
     }
 
     /// The rows of a batch; 8192 if not said.
@@ -54,6 +56,20 @@ impl FileInput {
     /// What stands between two fields of CSV; a comma if not said.
     pub fn delimiter(mut self, delimiter: u8) -> Self {
         self.delimiter = delimiter;
+        self
+    }
+
+    /// The columns that [`infer_json`](Self::infer_json) and [`infer_csv`](Self::infer_csv) look for, each once; all if
+    /// not said. What the others hold does not matter then. One that the sample does not show is an error, which names
+    /// those that it does.
+    pub fn columns<C: Into<String>>(mut self, columns: impl IntoIterator<Item = C>) -> Self {
+        let mut names: Vec<String> = Vec::new();
+        for name in columns.into_iter().map(Into::into) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        self.columns = Some(names);
         self
     }
 
@@ -105,7 +121,7 @@ impl FileInput {
         if sample.is_empty() {
             return Err(self.nothing_to_infer());
         }
-        let schema = infer::json(&sample).map_err(|error| self.cannot_infer(&error))?;
+        let schema = infer::json(&sample, self.columns.as_deref()).map_err(|error| self.cannot_infer(&error))?;
         Ok(self.json_with(schema))
     }
 
@@ -117,7 +133,8 @@ impl FileInput {
         for split in find(&self.patterns)? {
             let (header, sample) = SplitFile::sample(split, records.max(1), &self.settings)?;
             if !sample.is_empty() {
-                let schema = infer::csv(&header, &sample, delimiter).map_err(|error| self.cannot_infer(&error))?;
+                let schema = infer::csv(&header, &sample, delimiter, self.columns.as_deref());
+                let schema = schema.map_err(|error| self.cannot_infer(&error))?;
                 return Ok(self.csv_with(schema));
             }
         }
@@ -131,7 +148,11 @@ impl FileInput {
 
     fn cannot_infer(&self, error: &ConnectorError) -> ConnectorError {
         let at = self.patterns.join(", ");
-        ConnectorError::Data { at, reason: format!("the columns cannot be inferred, give a schema instead: {error}") }
+        let reason = match &self.columns {
+            Some(_) => format!("the columns cannot be inferred: {error}"),
+            None => format!("the columns cannot be inferred, name those that you need or give a schema: {error}"),
+        };
+        ConnectorError::Data { at, reason }
     }
 
     fn nothing_to_infer(&self) -> ConnectorError {

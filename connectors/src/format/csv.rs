@@ -15,7 +15,7 @@ use super::{
     columns::{Columns, Misfit},
     config, excerpt,
     frame::QuotedLines,
-    text::nearest,
+    text::alternatives,
 };
 use crate::Result;
 
@@ -90,7 +90,10 @@ impl Decoder for CsvDecoder {
                 (Some(_), Some(_)) => {
                     return Err(format!("the header names the column {:?} twice", excerpt(field.name())));
                 }
-                (None, _) => return Err(missing(field.name(), &names)),
+                (None, _) => {
+                    let there = alternatives(field.name(), names.iter().map(String::as_str));
+                    return Err(format!("the header has no column {:?}; it has {there}", field.name()));
+                }
             }
         }
         self.targets = targets;
@@ -116,17 +119,6 @@ impl Decoder for CsvDecoder {
         let arrays = self.columns.take()?;
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?)
     }
-}
-
-fn missing(column: &str, there: &[String]) -> String {
-    const SHOWN: usize = 50;
-    let mut names: Vec<String> = there.iter().take(SHOWN).map(|name| format!("{:?}", excerpt(name))).collect();
-    if there.len() > SHOWN {
-        names.push(format!("and {} more", there.len() - SHOWN));
-    }
-    let hint = nearest(column, there.iter().map(String::as_str));
-    let hint = hint.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
-    format!("the header has no column {column:?}; it has {}{hint}", names.join(", "))
 }
 
 /// Fields into their columns. A wrong number of fields is the reason to give even if a value does not fit either: it

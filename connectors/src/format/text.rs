@@ -9,7 +9,7 @@ use arrow::{
     datatypes::{Date32Type, TimeUnit},
 };
 
-use super::columns::Misfit;
+use super::{columns::Misfit, excerpt};
 
 /// A point in time, from RFC 3339 text, in `unit` since 1970. Text without an offset counts as UTC; digits finer than
 /// the unit are cut off, towards the past.
@@ -73,8 +73,20 @@ pub(super) fn boolean(text: &str) -> Result<bool, Misfit> {
     }
 }
 
+/// The names that there are instead of `wanted`, and which of them was probably meant.
+pub(super) fn alternatives<'a>(wanted: &str, there: impl Iterator<Item = &'a str> + Clone) -> String {
+    const SHOWN: usize = 50;
+    let mut names: Vec<String> = there.clone().take(SHOWN).map(|name| format!("{:?}", excerpt(name))).collect();
+    let more = there.clone().skip(SHOWN).count();
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    let hint = nearest(wanted, there).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
+    format!("{}{hint}", names.join(", "))
+}
+
 /// The name in `there` that is nearly `wanted`: one that a typing mistake, or another case, would explain.
-pub(super) fn nearest<'a>(wanted: &str, there: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+fn nearest<'a>(wanted: &str, there: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = wanted.to_lowercase();
     // A short name is near to everything: one mistake in three letters, and no more than three in all.
     let most = (wanted.chars().count() / 3).clamp(1, 3);

@@ -1,11 +1,6 @@
 //! A job: from its name to its report.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use windrow_connectors::{ConnectorError, SplitId, TypedSource};
@@ -80,8 +75,7 @@ impl Job {
         let at = match source.schema() {
             Ok(schema) => {
                 let kind = Kind::Source { source: Arc::new(source), time: None, rejects: RejectPolicy::Fail };
-                let node =
-                    graph.add(&name, kind, vec![], vec![(Port::MAIN, StreamSchema::without_time(schema))]);
+                let node = graph.add(&name, kind, vec![], vec![(Port::MAIN, StreamSchema::without_time(schema))]);
                 Some(StreamId { node, port: Port::MAIN })
             }
             Err(error) => {
@@ -183,7 +177,8 @@ fn counters(graph: &Graph, plan: &PhysicalPlan) -> Vec<Arc<Counters>> {
         }
     }
     let own = graph.nodes.iter().zip(tasks).map(|(node, tasks)| Counters::new(node.name.clone(), tasks));
-    let first = first_phases.iter().map(|(node, tasks)| Counters::new(first_phase_name(&graph.nodes[*node].name), *tasks));
+    let first =
+        first_phases.iter().map(|(node, tasks)| Counters::new(first_phase_name(&graph.nodes[*node].name), *tasks));
     own.chain(first).collect()
 }
 

@@ -9,10 +9,7 @@ use windrow_operators::{
     window::{AggregatePlan, TopPlan, Tumbling},
 };
 
-use super::{
-    Key, Stream,
-    stream::lock,
-};
+use super::{Key, Stream, stream::lock};
 use crate::plan::graph::{Kind, StreamId, Window};
 
 /// A stream partitioned by a key.

@@ -146,7 +146,14 @@ impl Graph {
         mistakes
     }
 
-    fn print(&self, f: &mut fmt::Formatter<'_>, node: usize, bars: &str, last: bool, shown: &mut [bool]) -> fmt::Result {
+    fn print(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        node: usize,
+        bars: &str,
+        last: bool,
+        shown: &mut [bool],
+    ) -> fmt::Result {
         let (branch, below) = if last { ("└─", "   ") } else { ("├─", "│  ") };
         if shown[node] {
             return writeln!(f, "{bars}{branch} {} (above)", self.nodes[node].name);

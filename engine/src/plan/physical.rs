@@ -35,7 +35,10 @@ pub(crate) struct Edge {
 
 pub(crate) enum Head {
     /// The splits of each task.
-    Source { node: usize, splits: Vec<Vec<SplitId>> },
+    Source {
+        node: usize,
+        splits: Vec<Vec<SplitId>>,
+    },
     Gate,
 }
 

@@ -1,8 +1,8 @@
 //! Brings a source's event time into the engine's one unit, row by row, before anything else sees the row.
 //!
 //! A timestamp column that already has the engine's type is event time as it is. Any other column stays as the user
-//! knows it, and event time goes beside it, hidden. A row whose time is null, is no time at all, or lies beyond what the
-//! engine's unit can say is rejected.
+//! knows it, and event time goes beside it, hidden. A row whose time is null, is no time at all, or lies too far from
+//! 1970 is rejected.
 
 use std::sync::Arc;
 
@@ -77,20 +77,24 @@ impl EventTimeReader {
         &self.output
     }
 
-    /// The rows that have event time, and the others with the reason.
-    pub(crate) fn read(&self, batch: RecordBatch, rejected: &mut Vec<Rejected>) -> Result<RecordBatch> {
+    /// The rows that have event time and the latest of their times. The others are rejected with the reason.
+    pub(crate) fn read(&self, batch: RecordBatch, rejected: &mut Vec<Rejected>) -> Result<(RecordBatch, Option<i64>)> {
         let times = self.convert(batch.column(self.column))?;
         let hidden = self.conversion != Conversion::AsIs;
-        if times.null_count() == 0 {
-            return self.attach(&batch, hidden.then_some(times));
+        let column = times.as_primitive::<TimestampMicrosecondType>();
+        let (least, latest) = bounds(column.values());
+        if column.null_count() == 0 && is_usable(least) && is_usable(latest) {
+            let latest = (batch.num_rows() > 0).then_some(latest);
+            return Ok((self.attach(&batch, hidden.then_some(times))?, latest));
         }
-        let usable = BooleanArray::new(arrow::compute::is_not_null(&times)?.values().clone(), None);
+        let usable: BooleanArray = column.iter().map(|time| Some(time.is_some_and(is_usable))).collect();
         for row in (0..batch.num_rows()).filter(|&row| !usable.value(row)) {
             rejected.push(self.reject(&batch, row)?);
         }
         let kept = filter_record_batch(&batch, &usable)?;
         let times = arrow::compute::filter(&times, &usable)?;
-        self.attach(&kept, hidden.then_some(times))
+        let latest = times.as_primitive::<TimestampMicrosecondType>().values().iter().copied().max();
+        Ok((self.attach(&kept, hidden.then_some(times))?, latest))
     }
 
     fn attach(&self, batch: &RecordBatch, times: Option<ArrayRef>) -> Result<RecordBatch> {
@@ -140,6 +144,16 @@ impl EventTimeReader {
     }
 }
 
+/// Event time reaches 146,000 years before and after 1970. What lies beyond is garbage, and neither the end of its
+/// window nor its text could be written down: it must not stop a job that can go on without it.
+fn is_usable(time: i64) -> bool {
+    time.unsigned_abs() < 1 << 62
+}
+
+fn bounds(times: &[i64]) -> (i64, i64) {
+    times.iter().fold((0, i64::MIN), |(least, latest), &time| (least.min(time), latest.max(time)))
+}
+
 fn plan(message: String) -> OperatorError {
     OperatorError::Plan(message)
 }
@@ -168,8 +182,9 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("t", column.data_type().clone(), true)]));
         let reader = EventTimeReader::new(&schema, &spec)?;
         let mut rejected = Vec::new();
-        let batch = reader.read(RecordBatch::try_new(schema, vec![column]).unwrap(), &mut rejected)?;
+        let (batch, latest) = reader.read(RecordBatch::try_new(schema, vec![column]).unwrap(), &mut rejected)?;
         let times = event_times(&batch, reader.output().time().unwrap()).unwrap().to_vec();
+        assert_eq!(latest, times.iter().copied().max());
         Ok((times, rejected.into_iter().map(|r| r.reason).collect()))
     }
 
@@ -184,7 +199,10 @@ mod tests {
         assert_eq!(times, [-1_000_000, 2_000_000]);
         assert_eq!(reasons[0], r#"column "t": event time is null"#);
         assert_eq!(reasons[1], r#"column "t": 9223372036854775807 is not an event time the engine can keep"#);
-        assert_eq!(read(numbers(), t().micros()).unwrap().0, [-1, 2, i64::MAX]);
+        assert_eq!(read(numbers(), t().micros()).unwrap().0, [-1, 2]);
+        let ends = [i64::MIN, -(1 << 62) + 1, (1 << 62) - 1, 1 << 62].map(Some);
+        let (times, reasons) = read(Arc::new(Int64Array::from(ends.to_vec())), t().micros()).unwrap();
+        assert_eq!((times.as_slice(), reasons.len()), (&[-(1 << 62) + 1, (1 << 62) - 1][..], 2));
         assert_eq!(read(numbers(), t().nanos()).unwrap().0, [-1, 0, 9_223_372_036_854_775], "rounded down");
         let unsigned = Arc::new(UInt64Array::from(vec![7, u64::MAX]));
         assert_eq!(read(unsigned, t().millis()).unwrap().0, [7_000]);
@@ -192,7 +210,8 @@ mod tests {
 
     #[test]
     fn text_and_dates_and_other_timestamps() {
-        let text = StringArray::from(vec!["2005-06-03T15:42:50.675Z", "2005-06-03T17:42:50+02:00", "soon", "9999-12-31"]);
+        let text =
+            StringArray::from(vec!["2005-06-03T15:42:50.675Z", "2005-06-03T17:42:50+02:00", "soon", "9999-12-31"]);
         let (times, reasons) = read(Arc::new(text), t()).unwrap();
         assert_eq!(times, [1_117_813_370_675_000, 1_117_813_370_000_000, 253_402_214_400_000_000]);
         assert_eq!(reasons, [r#"column "t": soon is not an event time the engine can keep"#]);

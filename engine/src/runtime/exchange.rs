@@ -45,10 +45,7 @@ impl Output {
 }
 
 /// Sends what a chain has gathered, in order.
-pub(crate) async fn send_all(
-    outputs: &mut [Output],
-    messages: &mut Vec<(usize, Message)>,
-) -> Result<(), SendError> {
+pub(crate) async fn send_all(outputs: &mut [Output], messages: &mut Vec<(usize, Message)>) -> Result<(), SendError> {
     for (edge, message) in messages.drain(..) {
         outputs[edge].send(message).await?;
     }

@@ -29,8 +29,8 @@ impl SinkTask {
                 Message::Batch(batch) => {
                     let rows = batch.num_rows() as u64;
                     let visible = self.schema.show(&batch);
-                    let visible = visible
-                        .map_err(|error| Error::Operator { operator: self.counters.name().into(), error })?;
+                    let visible =
+                        visible.map_err(|error| Error::Operator { operator: self.counters.name().into(), error })?;
                     self.counters.rows_in.fetch_add(rows, Relaxed);
                     writer.write(visible).await.map_err(|error| self.failed(error))?;
                     self.counters.processed.fetch_add(rows, Relaxed);

@@ -17,7 +17,7 @@ use arrow::{
 };
 use tokio::sync::watch;
 use windrow_connectors::{ConnectorError, Fetch, Position, Rejected, Rows, SourceReader, SplitId};
-use windrow_operators::{OperatorError, Watermark, time::event_times};
+use windrow_operators::{OperatorError, Watermark};
 
 use super::{
     EventTimeReader,
@@ -133,11 +133,11 @@ impl SourceTask {
         let Rows { split, batch, mut rejected, next } = rows;
         let read = (batch.num_rows() + rejected.len()) as u64;
         let undecoded = rejected.len();
-        let mut batch = batch;
-        if let Some((reader, _)) = &self.time {
-            batch = reader.read(batch, &mut rejected).map_err(|error| self.failed(error))?;
-        }
-        let (before, latest) = self.observe(&split, &batch);
+        let (batch, latest) = match &self.time {
+            Some((reader, _)) => reader.read(batch, &mut rejected).map_err(|error| self.failed(error))?,
+            None => (batch, None),
+        };
+        let before = self.time.as_mut().and_then(|(_, splits)| splits.before_rows(&split, Moment::now()));
         self.say(before).await?;
         self.counters.rows_in.fetch_add(read, Relaxed);
         self.take_rejected(&split, rejected, undecoded).await?;
@@ -148,6 +148,7 @@ impl SourceTask {
             self.body.take(self.counters.name(), Message::Batch(batch)).await?;
         }
         if let (Some(latest), Some((_, splits))) = (latest, &mut self.time) {
+            self.counters.saw(latest);
             let said = splits.after_rows(&split, latest);
             self.say(said).await?;
         }
@@ -167,17 +168,6 @@ impl SourceTask {
             return Err(Error::Source { operator: self.counters.name().into(), error });
         }
         Ok(())
-    }
-
-    /// What must be said before the rows, and the latest event time among them.
-    fn observe(&mut self, split: &SplitId, batch: &RecordBatch) -> (Option<Watermark>, Option<i64>) {
-        let Some((reader, splits)) = &mut self.time else { return (None, None) };
-        let times = reader.output().time().and_then(|time| event_times(batch, time));
-        let latest = times.and_then(|times| times.iter().copied().max());
-        if let Some(latest) = latest {
-            self.counters.saw(latest);
-        }
-        (splits.before_rows(split, Moment::now()), latest)
     }
 
     async fn say(&mut self, watermark: Option<Watermark>) -> Result<()> {

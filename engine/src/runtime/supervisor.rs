@@ -204,8 +204,7 @@ impl Builder<'_> {
         let mut built = Vec::with_capacity(links.len());
         for plan in links {
             let name = &self.graph.nodes[plan.node].name;
-            let operator =
-                (plan.factory)().map_err(|error| Error::Operator { operator: name.clone(), error })?;
+            let operator = (plan.factory)().map_err(|error| Error::Operator { operator: name.clone(), error })?;
             let counters = match plan.first_phase {
                 true => self.first_phase(plan.node),
                 false => self.counters[plan.node].clone(),
@@ -239,9 +238,9 @@ impl Builder<'_> {
         let assigned = splits.iter().map(|split| (split.clone(), None)).collect();
         let reader = source.reader(assigned).await;
         let reader = reader.map_err(|error| Error::Source { operator: counters.name().into(), error })?;
-        let time = time.as_ref().map(|(reader, watermarks)| {
-            (reader.clone(), SplitWatermarks::new(*watermarks, splits, Moment::now()))
-        });
+        let time = time
+            .as_ref()
+            .map(|(reader, watermarks)| (reader.clone(), SplitWatermarks::new(*watermarks, splits, Moment::now())));
         let rejects = match rejects {
             RejectPolicy::Fail => RejectTo::Fail,
             RejectPolicy::Drop => RejectTo::Count,

@@ -6,8 +6,8 @@ use arrow::array::{ArrayRef, RecordBatch};
 
 use super::{
     Slice,
-    arguments::ArgumentReader,
     aggregate::{Shared, constant},
+    arguments::ArgumentReader,
     slices::Slices,
     table::{GroupTable, Tables, states_of_rows},
 };

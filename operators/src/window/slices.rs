@@ -72,12 +72,7 @@ impl<S> Slices<S> {
     }
 
     /// The rows of `batch` by slice. Rows of closed slices go out as late; what is returned is answered for.
-    pub(super) fn assign(
-        &self,
-        batch: &RecordBatch,
-        time: usize,
-        out: &mut Outbox,
-    ) -> Result<Vec<(Slice, Selection)>> {
+    pub(super) fn assign(&self, batch: &RecordBatch, time: usize, out: &mut Outbox) -> Result<Vec<(Slice, Selection)>> {
         let times = event_times(batch, time)
             .ok_or_else(|| OperatorError::Internal("a row without event time reached a window".into()))?;
         let mut parts = split(&self.slicing, times);

@@ -237,13 +237,26 @@ async fn infers_schemas_from_a_sample() {
     let schema = source.schema().unwrap();
     let type_of = |name: &str| schema.field_with_name(name).unwrap().data_type().clone();
     assert_eq!((type_of("n"), type_of("t"), type_of("no")), (DataType::Int64, DataType::Utf8, DataType::Utf8));
-    assert_eq!(type_of("at"), DataType::Timestamp(TimeUnit::Second, None));
+    assert_eq!(type_of("at"), DataType::Timestamp(TimeUnit::Microsecond, None), "fractions may come later");
     let delivered = read_well(&source).await;
     assert_eq!((delivered.rows(), delivered.rejected.len()), (2, 1));
 
     let torn = place.write("torn.jsonl", b"{\"a\":1}\n{\"a\":{\"b\":1}}\n");
     let error = File::pattern(&torn).infer_json(10).unwrap_err().to_string();
     assert!(error.contains(&torn) && error.contains("schema"), "{error}");
+    let source = File::pattern(place.write("part.jsonl", b"{\"a\":1,\"n\":7}\n{\"a\":{}}\n")).columns(["n"]);
+    let schema = source.clone().infer_json(10).unwrap().schema().unwrap();
+    assert_eq!((schema.fields().len(), schema.field(0).data_type()), (1, &DataType::Int64));
+    let error = source.columns(["N"]).infer_json(10).unwrap_err().to_string();
+    assert!(error.ends_with("the sample has no column \"N\"; it has \"a\", \"n\"; did you mean \"n\"?"), "{error}");
+    let source = File::pattern(place.write("part.csv", b"x,n,x\n1,7,2\n")).columns(["n"]);
+    assert_eq!(read_well(&source.clone().infer_csv(10).unwrap()).await.rows(), 1);
+    let error = source.columns(["m"]).infer_csv(10).unwrap_err().to_string();
+    assert!(
+        error.ends_with("the sample has no column \"m\"; it has \"x\", \"n\", \"x\"; did you mean \"x\"?"),
+        "{error}"
+    );
+
     let empty = place.write("empty.csv", b"a,b\n");
     assert!(File::pattern(&empty).infer_csv(10).unwrap_err().to_string().contains("inferred"));
     assert!(File::pattern(place.path("no.csv")).infer_json(10).unwrap_err().to_string().contains("no such file"));
