@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{BooleanArray, BooleanBufferBuilder, RecordBatch},
+    array::{BooleanArray, RecordBatch},
+    buffer::BooleanBuffer,
     compute::filter_record_batch,
 };
 
@@ -56,11 +57,21 @@ where
 {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let columns = self.rows.columns(&batch)?;
-        let mut keep = BooleanBufferBuilder::new(batch.num_rows());
-        for view in self.rows.views(&columns)? {
-            keep.append((self.keep)(view?));
+        let mut views = self.rows.views(&columns)?;
+        let mut failed = None;
+        // Packs 64 answers at a time, which a builder that takes one at a time does not.
+        let keep = BooleanBuffer::collect_bool(batch.num_rows(), |_| match views.next() {
+            Some(Ok(view)) => (self.keep)(view),
+            Some(Err(error)) => {
+                failed = Some(error);
+                false
+            }
+            None => false,
+        });
+        if let Some(error) = failed {
+            return Err(error);
         }
-        let keep = BooleanArray::new(keep.finish(), None);
+        let keep = BooleanArray::new(keep, None);
         out.processed(batch.num_rows());
         match keep.true_count() {
             kept if kept == batch.num_rows() => out.emit(batch),
