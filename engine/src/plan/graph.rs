@@ -161,18 +161,18 @@ impl Graph {
         shown[node] = true;
         writeln!(f, "{bars}{branch} {}", self.nodes[node].name)?;
         let bars = format!("{bars}{below}");
-        let mut children = Vec::new();
-        for (port, schema) in &self.nodes[node].outputs {
+        let stream = |port: &Port| StreamId { node, port: *port };
+        let outputs = &self.nodes[node].outputs;
+        let children: Vec<usize> = outputs.iter().flat_map(|(port, _)| self.consumers(stream(port))).collect();
+        let bar = if children.is_empty() { " " } else { "│" };
+        for (port, schema) in outputs {
             let label = match *port {
                 Port::LATE => "late: ",
                 REJECTS => "rejected: ",
                 _ => "",
             };
-            let stream = StreamId { node, port: *port };
             let dropped = if self.nodes[node].dropped.contains(port) { " (counted and dropped)" } else { "" };
-            let bar = if self.consumers(stream).next().is_some() { "│" } else { " " };
             writeln!(f, "{bars}{bar}    {label}{schema}{dropped}")?;
-            children.extend(self.consumers(stream));
         }
         for (i, child) in children.iter().enumerate() {
             self.print(f, *child, &bars, i + 1 == children.len(), shown)?;

@@ -33,12 +33,13 @@ use crate::{
 pub(crate) struct Tasks {
     set: JoinSet<Result<()>>,
     names: HashMap<Id, String>,
+    /// What a task said whose neighbour went away, until the neighbour says why.
+    echo: Option<Error>,
 }
 
 impl Tasks {
-    /// Waits for all tasks; on a failure ends the others and returns its cause.
+    /// Waits for all tasks; on a failure ends the others and returns its cause. Cancel-safe.
     pub(crate) async fn join(&mut self) -> Result<()> {
-        let mut echo = None;
         while let Some(joined) = self.set.join_next_with_id().await {
             let error = match joined {
                 Ok((_, Ok(()))) => continue,
@@ -47,13 +48,13 @@ impl Tasks {
             };
             // The failing task itself is about to end too, and tells why.
             if error.is_echo() {
-                echo.get_or_insert(error);
+                self.echo.get_or_insert(error);
                 continue;
             }
             self.set.shutdown().await;
             return Err(error);
         }
-        echo.map_or(Ok(()), Err)
+        self.echo.take().map_or(Ok(()), Err)
     }
 
     fn panicked(&self, error: JoinError) -> Error {
@@ -103,7 +104,7 @@ pub(crate) async fn start(
 ) -> Result<Tasks> {
     let mut channels = connect(plan, capacity);
     let mut builder = Builder { graph, plan, counters, stop, channels: &mut channels };
-    let mut tasks = Tasks { set: JoinSet::new(), names: HashMap::new() };
+    let mut tasks = Tasks { set: JoinSet::new(), names: HashMap::new(), echo: None };
     // Everything that can fail while it is built is built before the first task runs.
     let mut built = Vec::new();
     for (index, chain) in plan.chains.iter().enumerate() {
