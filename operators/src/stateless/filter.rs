@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::{array::RecordBatch, compute::filter_record_batch};
+use arrow::{
+    array::{BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+};
 use datafusion_expr::Expr;
 use datafusion_physical_expr::PhysicalExpr;
 
@@ -41,12 +44,17 @@ impl Filter {
 impl Operator for Filter {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let keep = evaluate_condition(self.condition.as_ref(), &batch)?;
-        out.processed(batch.num_rows());
-        match keep.true_count() {
-            kept if kept == batch.num_rows() => out.emit(batch),
-            0 => {}
-            _ => out.emit(filter_record_batch(&batch, &keep)?),
-        }
-        Ok(())
+        emit_kept(batch, &keep, out)
     }
+}
+
+/// Emits the rows to keep; a batch that is kept whole is not copied.
+pub(crate) fn emit_kept(batch: RecordBatch, keep: &BooleanArray, out: &mut Outbox) -> Result<()> {
+    out.processed(batch.num_rows());
+    match keep.true_count() {
+        kept if kept == batch.num_rows() => out.emit(batch),
+        0 => {}
+        _ => out.emit(filter_record_batch(&batch, keep)?),
+    }
+    Ok(())
 }

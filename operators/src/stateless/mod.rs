@@ -4,4 +4,5 @@ mod filter;
 mod project;
 
 pub use filter::Filter;
+pub(crate) use filter::emit_kept;
 pub use project::Project;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use arrow::{
     array::{BooleanArray, RecordBatch},
     buffer::BooleanBuffer,
-    compute::filter_record_batch,
 };
 
 use super::{Record, Rows};
-use crate::{Operator, Outbox, Port, Result, StreamSchema};
+use crate::{Operator, Outbox, Port, Result, StreamSchema, stateless::emit_kept};
 
 /// Keeps the rows for which `F` is true. The schema stays as it is.
 ///
@@ -71,13 +70,6 @@ where
         if let Some(error) = failed {
             return Err(error);
         }
-        let keep = BooleanArray::new(keep, None);
-        out.processed(batch.num_rows());
-        match keep.true_count() {
-            kept if kept == batch.num_rows() => out.emit(batch),
-            0 => {}
-            _ => out.emit(filter_record_batch(&batch, &keep)?),
-        }
-        Ok(())
+        emit_kept(batch, &BooleanArray::new(keep, None), out)
     }
 }
