@@ -99,7 +99,7 @@ async fn run(args: Args) -> windrow::Result<Report> {
     report
 }
 
-/// A line on stderr: rewritten in place on a terminal, one per second elsewhere.
+/// A line on stderr: rewritten in place on a terminal, where the next table covers it; one per second elsewhere.
 async fn progress(job: JobHandle) {
     let terminal = std::io::stderr().is_terminal();
     let mut tick = tokio::time::interval(if terminal { millis(200) } else { secs(1) });
@@ -112,7 +112,7 @@ async fn progress(job: JobHandle) {
         let line = format!("{events:>12} events  {rate:>12.0} events/s  watermark lag {}", lag(&job));
         let mut stderr = std::io::stderr().lock();
         // A progress line that cannot be written is not worth failing for.
-        let _ = if terminal { write!(stderr, "\r{line}\x1b[K") } else { writeln!(stderr, "{line}") };
+        let _ = if terminal { write!(stderr, "{line}\x1b[K\r") } else { writeln!(stderr, "{line}") };
     }
 }
 
