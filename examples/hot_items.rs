@@ -20,6 +20,9 @@ use windrow::{JobHandle, Report, prelude::*};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What a shell expects of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
 /// How far out of order bids arrive, and how far the job expects them to.
 const DISORDER: Duration = secs(2);
 
@@ -55,7 +58,7 @@ struct Bid {
     price: i64,
 }
 
-/// The job, up to its sink: `rank`, `auction`, `bids` and `top_price` for each window.
+/// The job, up to its sink: `window_start`, `rank`, `auction`, `bids` and `top_price`.
 pub fn hot_items(job: &Job, nexmark: Nexmark) -> Stream<Untyped> {
     job.source(nexmark.bids().columns(["auction", "price", "at"]))
         .event_time("at", Watermarks::out_of_order(DISORDER))
@@ -68,6 +71,7 @@ pub fn hot_items(job: &Job, nexmark: Nexmark) -> Stream<Untyped> {
         .window(Tumbling::of(secs(10)))
         .top(3, "bids")
         .drop_late()
+        .select(["window_start", "rank", "auction", "bids", "top_price"].map(col))
 }
 
 #[tokio::main]
@@ -75,7 +79,12 @@ async fn main() -> ExitCode {
     match run(Args::parse()).await {
         Ok(report) => {
             summary(&report);
-            ExitCode::SUCCESS
+            if report.stopped { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS }
+        }
+        Err(error @ windrow::Error::Aborted { .. }) => {
+            eprintln!("{error}");
+            // Not by way of main: the runtime would wait for a write that may never return.
+            std::process::exit(INTERRUPTED.into())
         }
         Err(error) => {
             eprintln!("{error}");
@@ -104,6 +113,8 @@ async fn progress(job: JobHandle) {
     let terminal = std::io::stderr().is_terminal();
     let mut tick = tokio::time::interval(if terminal { millis(200) } else { secs(1) });
     let (mut former, mut at) = (0, Duration::ZERO);
+    // The first tick comes at once, when there is no rate to speak of.
+    tick.tick().await;
     loop {
         tick.tick().await;
         let (events, now) = (events(&job), job.elapsed());
@@ -138,5 +149,5 @@ fn summary(report: &Report) {
     let seconds = report.elapsed.as_secs_f64();
     let how = if report.stopped { "stopped, open windows gave no result" } else { "done" };
     eprintln!("{}", report.metrics);
-    eprintln!("{how}: {events} events in {seconds:.1} s, {:.0} events/s", events as f64 / seconds);
+    eprintln!("{how}: {events} events (bids) in {seconds:.1} s, {:.0} events/s", events as f64 / seconds);
 }

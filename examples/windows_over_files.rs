@@ -133,16 +133,20 @@ fn format_of(file: &str) -> Format {
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Args::parse()).await {
-        Ok(report) => {
-            summary(&report);
-            ExitCode::SUCCESS
-        }
+        Ok(report) => summary(&report),
         Err(error) => {
             eprintln!("{error}");
+            if matches!(error.downcast_ref(), Some(windrow::Error::Aborted { .. })) {
+                // Not by way of main: the runtime would wait for a write that may never return.
+                std::process::exit(INTERRUPTED.into());
+            }
             ExitCode::FAILURE
         }
     }
 }
+
+/// What a shell expects of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
 
 async fn run(args: Args) -> Result<Report, Box<dyn std::error::Error>> {
     let job = Job::new("windows-over-files").parallelism(args.parallelism);
@@ -150,7 +154,8 @@ async fn run(args: Args) -> Result<Report, Box<dyn std::error::Error>> {
     Ok(job.run().await?)
 }
 
-fn summary(report: &Report) {
+/// Accounts for every row; the exit code says whether the counts can be relied on.
+fn summary(report: &Report) -> ExitCode {
     let source: Vec<_> = report.metrics.named("source").collect();
     let read: u64 = source.iter().map(|source| source.rows_in).sum();
     let rejected: u64 = source.iter().map(|source| source.rejected).sum();
@@ -160,7 +165,16 @@ fn summary(report: &Report) {
     if rejected > 0 {
         eprintln!("--strict stops at the first rejected row and says what is wrong with it");
     }
+    if late > 0 {
+        eprintln!("late rows came after their window was closed: --out-of-order keeps windows open for longer");
+    }
     if report.stopped {
         eprintln!("stopped: windows that were open gave no result");
+        return ExitCode::from(INTERRUPTED);
     }
+    if read > 0 && rejected == read {
+        eprintln!("every row was rejected: is --time the right column, and --unit its unit?");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }

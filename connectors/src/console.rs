@@ -156,6 +156,8 @@ impl ConsoleStyle {
     }
 
     fn format(self, batch: &RecordBatch) -> Result<Vec<u8>> {
+        // Arrow would print its own error message in the place of a time that no calendar holds.
+        crate::format::encode::check_times(batch)?;
         match self {
             Self::Table => Ok(format!("{}\n", pretty_format_batches(std::slice::from_ref(batch))?).into_bytes()),
             Self::JsonLines => {

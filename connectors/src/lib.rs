@@ -19,6 +19,9 @@
 //!   its bytes, its position and the reason; its neighbours are not harmed.
 //! * [`mod@file`], [`generator`], [`memory`], [`console`]: the connectors.
 
+/// What implementations of the contracts are written with.
+pub use async_trait::async_trait;
+
 pub mod console;
 pub mod error;
 pub mod file;

@@ -13,6 +13,9 @@ use std::{
 
 use windrow_operators::Timestamp;
 
+/// What the name of an operator's first phase ends with.
+pub(crate) const FIRST_PHASE: &str = " (first phase)";
+
 /// The counters of one operator.
 #[derive(Debug)]
 pub(crate) struct Counters {
@@ -106,7 +109,14 @@ pub struct JobMetrics {
 
 impl JobMetrics {
     pub(crate) fn read(counters: &[Arc<Counters>]) -> Self {
-        Self { operators: counters.iter().map(|counters| counters.read()).collect() }
+        let mut operators: Vec<OperatorMetrics> = counters.iter().map(|counters| counters.read()).collect();
+        // In the order in which rows pass: the first phase of an operator before the operator.
+        operators.sort_by_key(|operator| {
+            let name = operator.operator.strip_suffix(FIRST_PHASE);
+            let place = counters.iter().position(|other| other.name() == name.unwrap_or(&operator.operator));
+            (place, name.is_none())
+        });
+        Self { operators }
     }
 
     /// The operators whose name contains `part`.

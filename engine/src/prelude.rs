@@ -2,7 +2,7 @@
 
 pub use datafusion_expr::{Expr, lit};
 pub use datafusion_functions_aggregate::expr_fn::{avg, max, min, sum};
-// `#[derive(Record)]` writes code that names this crate.
+// `#[derive(Record)]` writes code that names `typed_arrow`: import it along with `Record`, as the glob does.
 pub use typed_arrow::{self, Record};
 pub use windrow_connectors::{Console, File, MemorySink, MemorySource, Nexmark, Sequence, Untyped};
 pub use windrow_operators::{Timestamp, window::Tumbling};

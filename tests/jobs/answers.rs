@@ -76,7 +76,7 @@ fn hot_items_gives_the_oracles_answer_at_every_parallelism() {
         for batch in out.batches() {
             let number = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<Int64Type>().clone();
             let start = batch.column(0).as_primitive::<TimestampMicrosecondType>();
-            let rank = batch.column(2).as_primitive::<windrow::arrow::datatypes::UInt64Type>();
+            let rank = batch.column(1).as_primitive::<windrow::arrow::datatypes::UInt64Type>();
             let [auction, bids, top] = ["auction", "bids", "top_price"].map(number);
             for i in 0..batch.num_rows() {
                 found.push((start.value(i), rank.value(i), auction.value(i), bids.value(i), top.value(i)));

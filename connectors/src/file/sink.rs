@@ -46,7 +46,8 @@ impl FileOutput {
 }
 
 /// Files in a directory: one per task that wrote rows, called `part-{run}-{task}.jsonl` or `.csv`, where the run is a
-/// number drawn once per sink.
+/// number drawn once per sink. A file appears when its task ends, whole; a job that is killed before leaves hidden
+/// temporary files and nothing else.
 #[derive(Clone, Debug)]
 pub struct FileSink {
     directory: PathBuf,

@@ -73,7 +73,9 @@ impl FileInput {
         self
     }
 
-    /// JSON lines with the columns of a `#[derive(Record)]` struct.
+    /// JSON lines with the columns of a `#[derive(Record)]` struct. A time is RFC 3339 text; a plain number in a time
+    /// column counts in the column's own unit, which for the engine's event time is microseconds. For numbers in another
+    /// unit declare an integer column and name the unit where event time is declared.
     pub fn json<T: SchemaMeta>(self) -> FileSource<T> {
         self.read(Format::Json, T::schema())
     }

@@ -55,9 +55,7 @@ impl Encoder {
 
     /// Writes the rows of `batch` to `out`. After an error `out` may hold a part of them.
     pub fn encode(&mut self, batch: &RecordBatch, out: impl Write) -> Result<()> {
-        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-            check_times(field.name(), column)?;
-        }
+        check_times(batch)?;
         match self.format {
             Format::Json => LineDelimitedWriter::new(out).write(batch)?,
             Format::Csv { delimiter } => {
@@ -91,8 +89,15 @@ fn accepts_field(format: Format, field: &FieldRef) -> Result<()> {
     }
 }
 
+/// Refuses a batch with a time outside the calendar, which Arrow's printers would turn into an error message in the
+/// place of the value.
+pub(crate) fn check_times(batch: &RecordBatch) -> Result<()> {
+    let mut columns = batch.schema_ref().fields().iter().zip(batch.columns());
+    columns.try_for_each(|(field, column)| check_column(field.name(), column))
+}
+
 /// Refuses times outside the calendar, also within structs and lists.
-fn check_times(name: &str, column: &ArrayRef) -> Result<()> {
+fn check_column(name: &str, column: &ArrayRef) -> Result<()> {
     match column.data_type() {
         DataType::Timestamp(TimeUnit::Second, _) => check_range::<TimestampSecondType>(name, column),
         DataType::Timestamp(TimeUnit::Millisecond, _) => check_range::<TimestampMillisecondType>(name, column),
@@ -100,10 +105,10 @@ fn check_times(name: &str, column: &ArrayRef) -> Result<()> {
         DataType::Timestamp(TimeUnit::Nanosecond, _) => check_range::<TimestampNanosecondType>(name, column),
         DataType::Date32 => check_range::<Date32Type>(name, column),
         DataType::Date64 => check_range::<Date64Type>(name, column),
-        DataType::List(_) => check_times(name, column.as_list::<i32>().values()),
+        DataType::List(_) => check_column(name, column.as_list::<i32>().values()),
         DataType::Struct(fields) => {
             let inner = fields.iter().zip(column.as_struct().columns());
-            inner.into_iter().try_for_each(|(field, column)| check_times(&format!("{name}.{}", field.name()), column))
+            inner.into_iter().try_for_each(|(field, column)| check_column(&format!("{name}.{}", field.name()), column))
         }
         _ => Ok(()),
     }

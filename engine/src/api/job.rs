@@ -197,7 +197,8 @@ impl RunningJob {
     }
 
     /// Waits for the end. The first Ctrl-C stops the job cleanly: sources stop reading, what has been read is processed
-    /// and written; windows that are still open give no result, because they are not complete. A second Ctrl-C aborts.
+    /// and written; windows that are still open give no result, because they are not complete. A second Ctrl-C aborts: this returns at once,
+    /// though a runtime that is dropped then still waits for a task that blocks, such as a write to a stalled pipe.
     pub async fn wait(mut self) -> Result<Report> {
         let mut interrupted = false;
         loop {

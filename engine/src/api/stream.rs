@@ -266,6 +266,11 @@ impl<T: 'static, S> Stream<T, S> {
         let at = at.map_err(|mistake| {
             let mistake = format!("{}: {mistake}", graph.next_name("union"));
             graph.mistakes.push(mistake);
+            // What feeds the mistake is not a mistake of its own.
+            graph.nodes[left.node].dropped.push(left.port);
+            if Arc::ptr_eq(&self.graph, &other.graph) {
+                graph.nodes[right.node].dropped.push(right.port);
+            }
         });
         drop(graph);
         Stream::new(self.graph, at.ok())

@@ -13,7 +13,7 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use windrow_connectors::SplitId;
-use windrow_operators::Port;
+use windrow_operators::{Port, stateless::Union};
 
 use super::graph::{Factory, Graph, Kind, REJECTS, RejectPolicy, StreamId, Window};
 use crate::runtime::chain::Target;
@@ -123,7 +123,9 @@ impl Planner<'_> {
                 for input in inputs {
                     self.edge(input, chain, Routing::Forward);
                 }
-                self.places.insert(main, Place { chain, at: At::Root });
+                let union: Factory = Arc::new(|| Ok(Box::new(Union)));
+                let link = self.link(Place { chain, at: At::Root }, node, union, false);
+                self.places.insert(main, link);
             }
             (Kind::Sink(sink), Some(input)) => {
                 let tasks = self.plan.chains[input.chain].tasks.min(sink.max_writers().max(1));
@@ -256,9 +258,6 @@ impl fmt::Display for Explained<'_> {
                     let phase = if link.first_phase { " (first phase)" } else { "" };
                     format!("{}{phase}", graph.nodes[link.node].name)
                 })),
-            }
-            if names.is_empty() {
-                names.push("merge".into());
             }
             let plural = if chain.tasks == 1 { "" } else { "s" };
             writeln!(f, "chain {index}, {} task{plural}: {}", chain.tasks, names.join(" → "))?;

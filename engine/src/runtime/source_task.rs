@@ -58,6 +58,8 @@ pub(crate) fn rejects_schema() -> SchemaRef {
 pub(crate) struct SourceTask {
     pub(crate) task: usize,
     pub(crate) reader: Box<dyn SourceReader>,
+    /// What the source says its rows look like.
+    pub(crate) schema: SchemaRef,
     /// Where each split continues: the position after the last row that went through the chain.
     pub(crate) positions: HashMap<SplitId, Option<Position>>,
     /// Absent when the stream has no event time.
@@ -131,6 +133,7 @@ impl SourceTask {
     /// Takes the rows of one fetch all the way through, then what they say about time, then notes the position.
     async fn take_rows(&mut self, rows: Rows) -> Result<()> {
         let Rows { split, batch, mut rejected, next } = rows;
+        self.check(&split, &batch)?;
         let read = (batch.num_rows() + rejected.len()) as u64;
         let undecoded = rejected.len();
         let (batch, latest) = match &self.time {
@@ -157,6 +160,19 @@ impl SourceTask {
             splits.excuse(waited);
         }
         self.note_position(split, next)
+    }
+
+    /// The reader keeps its side of the contract: rows of the source's schema, of a split it was given.
+    fn check(&self, split: &SplitId, batch: &RecordBatch) -> Result<()> {
+        let reason = if !self.positions.contains_key(split) {
+            "the reader delivered rows of a split it was not given, or that had ended"
+        } else if batch.schema_ref() != &self.schema {
+            "the reader delivered columns that are not those of the source's schema"
+        } else {
+            return Ok(());
+        };
+        let error = ConnectorError::Data { at: split.to_string(), reason: format!("{reason}: a bug in the connector") };
+        Err(Error::Source { operator: self.counters.name().into(), error })
     }
 
     /// A position only ever grows; a reader that goes back would deliver rows twice.

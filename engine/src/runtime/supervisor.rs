@@ -22,7 +22,7 @@ use super::{
 use crate::{
     Error, Result,
     clock::Moment,
-    metrics::Counters,
+    metrics::{Counters, FIRST_PHASE},
     plan::{
         graph::{Graph, Kind, RejectPolicy},
         physical::{Body, ChainPlan, Head, PhysicalPlan, Routing},
@@ -150,7 +150,7 @@ impl Builder<'_> {
             (Head::Gate, Body::Links { root, links, .. }) => {
                 let (outputs, place) = self.outputs(index, task);
                 let body = self.body(chain, task, root, &place, outputs)?;
-                let name = links.first().map_or("union".into(), |link| self.graph.nodes[link.node].name.clone());
+                let name = links.first().map_or_else(String::new, |link| self.graph.nodes[link.node].name.clone());
                 Ok(Task::Operator(OperatorTask { name, gate: self.gate(index, task), body }))
             }
             (_, Body::Sink { node }) => {
@@ -239,6 +239,8 @@ impl Builder<'_> {
         let assigned = splits.iter().map(|split| (split.clone(), None)).collect();
         let reader = source.reader(assigned).await;
         let reader = reader.map_err(|error| Error::Source { operator: counters.name().into(), error })?;
+        let schema = source.schema();
+        let schema = schema.map_err(|error| Error::Source { operator: counters.name().into(), error })?;
         let time = time
             .as_ref()
             .map(|(reader, watermarks)| (reader.clone(), SplitWatermarks::new(*watermarks, splits, Moment::now())));
@@ -249,7 +251,7 @@ impl Builder<'_> {
         };
         let positions = splits.iter().map(|split| (split.clone(), None)).collect();
         let stop = self.stop.clone();
-        Ok(Task::Source(Box::new(SourceTask { task, reader, positions, time, rejects, body, counters, stop })))
+        Ok(Task::Source(Box::new(SourceTask { task, reader, schema, positions, time, rejects, body, counters, stop })))
     }
 
     fn broken(&self, what: &str) -> Error {
@@ -266,5 +268,5 @@ fn edge_of(target: Target, place: &HashMap<usize, usize>) -> Option<usize> {
 
 /// What the first phase of a window is called.
 pub(crate) fn first_phase_name(name: &str) -> String {
-    format!("{name} (first phase)")
+    format!("{name}{FIRST_PHASE}")
 }

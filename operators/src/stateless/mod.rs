@@ -2,7 +2,9 @@
 
 mod filter;
 mod project;
+mod union;
 
 pub use filter::Filter;
 pub(crate) use filter::emit_kept;
 pub use project::Project;
+pub use union::Union;

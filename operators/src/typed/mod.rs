@@ -24,7 +24,13 @@ pub use map::MapRows;
 use crate::{OperatorError, Result, StreamSchema};
 
 /// A struct whose fields are the columns of a stream. Derive it: `#[derive(Record)]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a record",
+    note = "a struct becomes one by `#[derive(Record)]`",
+    note = "an untyped stream is given a record by `.typed::<MyRecord>()`"
+)]
 pub trait Record: FromRecordBatch + BuildRows + SchemaMeta + 'static {}
+#[diagnostic::do_not_recommend]
 impl<T: FromRecordBatch + BuildRows + SchemaMeta + 'static> Record for T {}
 
 /// Gives the rows of a stream as views of `T`.

@@ -58,6 +58,9 @@ impl TopPlan {
     pub fn new(input: &StreamSchema, key: &[&str], window: Tumbling, n: usize, by: &str) -> Result<Self> {
         let input_time = event_time_of(input)?;
         window.slicing()?;
+        if n == 0 {
+            return Err(OperatorError::Plan("the top 0 rows are no rows: ask for at least one".into()));
+        }
         let key = key.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>>>()?;
         check_key(input.columns(), &key)?;
         let by = input.index_of(by)?;
