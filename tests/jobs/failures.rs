@@ -9,8 +9,11 @@ use async_trait::async_trait;
 use tests::{on_two_threads, run};
 use windrow::{
     Error,
-    arrow::{array::RecordBatch, datatypes::SchemaRef},
-    connectors::{ConnectorError, Fetch, Position, Sink, SinkWriter, Source, SourceReader, SplitId, TypedSource},
+    arrow::{
+        array::RecordBatch,
+        datatypes::{Schema, SchemaRef},
+    },
+    connectors::{ConnectorError, Fetch, Position, Rows, Sink, SinkWriter, Source, SourceReader, SplitId, TypedSource},
     prelude::*,
 };
 
@@ -105,6 +108,8 @@ enum Broken {
     Fails,
     Panics,
     GoesBack,
+    ForeignSplit,
+    OtherColumns,
 }
 
 #[async_trait]
@@ -140,21 +145,21 @@ impl SourceReader for BrokenReader {
             Broken::Panics => panic!("out of tape"),
             Broken::GoesBack => {
                 self.1 -= 1;
-                let batch = RecordBatch::new_empty(Broken::GoesBack.schema()?);
-                let rejected = Vec::new();
-                Ok(Fetch::Rows(windrow::connectors::Rows {
-                    split: SplitId::new("only"),
-                    batch,
-                    rejected,
-                    next: Position(self.1),
-                }))
+                Ok(Fetch::Rows(empty_rows("only", self.0.schema()?, self.1)))
             }
+            Broken::ForeignSplit => Ok(Fetch::Rows(empty_rows("other", self.0.schema()?, 1))),
+            Broken::OtherColumns => Ok(Fetch::Rows(empty_rows("only", Arc::new(Schema::empty()), 1))),
         }
     }
 }
 
+fn empty_rows(split: &str, schema: SchemaRef, next: u64) -> Rows {
+    let (split, next) = (SplitId::new(split), Position(next));
+    Rows { split, batch: RecordBatch::new_empty(schema), rejected: Vec::new(), next }
+}
+
 #[test]
-fn a_source_that_fails_panics_or_goes_back_is_named() {
+fn a_source_that_fails_panics_or_breaks_its_contract_is_named() {
     let said = |broken: Broken| {
         let job = Job::new("broken");
         job.source(broken).sink(MemorySink::new());
@@ -165,6 +170,10 @@ fn a_source_that_fails_panics_or_goes_back_is_named() {
     assert_eq!(
         said(Broken::GoesBack),
         "#1 source broken: only: the reader went back to position 8: a bug in the connector"
+    );
+    assert!(said(Broken::ForeignSplit).starts_with("#1 source broken: other: the reader delivered rows of a split it"));
+    assert!(
+        said(Broken::OtherColumns).starts_with("#1 source broken: only: the reader delivered columns that are not")
     );
 }
 

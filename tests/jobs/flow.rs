@@ -94,6 +94,8 @@ fn a_union_has_the_rows_and_the_lesser_watermark_of_both() {
     let report = run(job).unwrap();
     // 1,000 a second for two seconds, and 5,000 in a quarter of the first.
     assert_eq!(rows(&out.batches()), ["1000", "6000"]);
+    let union: Vec<_> = report.metrics.named("union").map(|union| (union.rows_in, union.rows_out)).collect();
+    assert_eq!(union, [(7_000, 7_000)]);
     assert!(report.metrics.operators.iter().all(|operator| operator.balances() && operator.late == 0));
 }
 
