@@ -49,7 +49,7 @@ proptest! {
         rows in some_bids(-60i64..60),
         key in prop::sample::select(KEYS.to_vec()),
         two_phases: bool,
-        n in 0usize..6,
+        n in 1usize..6,
         size in prop_oneof![Just(1u64), 2u64..40, Just(1_000_000)],
         lateness in prop_oneof![Just(0u64), 0u64..30],
         bound in 0u64..20,
