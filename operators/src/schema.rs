@@ -13,7 +13,7 @@ use arrow::{
 
 use crate::{OperatorError, Result, Timestamp};
 
-/// The name of the hidden event-time column. Users' columns cannot be called so.
+/// The name of the hidden event-time column. Where it is used users' columns cannot be called so.
 pub const HIDDEN_TIME: &str = "__time";
 
 /// The columns that travel on an edge, and what they mean.
@@ -35,12 +35,13 @@ pub const HIDDEN_TIME: &str = "__time";
 pub struct StreamSchema {
     columns: SchemaRef,
     time: Option<usize>,
+    hidden: bool,
 }
 
 impl StreamSchema {
     /// A stream without event time, such as the rejected rows of a source.
     pub fn without_time(columns: SchemaRef) -> Self {
-        Self { columns, time: None }
+        Self { columns, time: None, hidden: false }
     }
 
     /// A stream whose event time is the column called `time`, which must have the type [`Timestamp::data_type`].
@@ -50,7 +51,7 @@ impl StreamSchema {
         if *data_type != Timestamp::data_type() {
             return Err(OperatorError::Plan(format!("column {time:?} is {data_type}, not event time")));
         }
-        Ok(Self { columns, time: Some(index) })
+        Ok(Self { columns, time: Some(index), hidden: false })
     }
 
     /// `visible` columns, and event time in a hidden last column.
@@ -61,7 +62,7 @@ impl StreamSchema {
         let mut fields = visible.fields().to_vec();
         fields.push(Arc::new(Field::new(HIDDEN_TIME, Timestamp::data_type(), false)));
         let time = Some(fields.len() - 1);
-        Ok(Self { columns: Arc::new(Schema::new(fields)), time })
+        Ok(Self { columns: Arc::new(Schema::new(fields)), time, hidden: true })
     }
 
     /// All columns, the hidden one included: the schema of the batches on the edge.
@@ -76,7 +77,7 @@ impl StreamSchema {
 
     /// Whether event time is a hidden column.
     pub fn time_is_hidden(&self) -> bool {
-        self.time.is_some_and(|i| self.columns.field(i).name() == HIDDEN_TIME)
+        self.hidden
     }
 
     /// The columns a user sees.

@@ -130,6 +130,34 @@ fn late_rows_leave_as_they_came() {
 }
 
 #[test]
+fn a_window_over_late_rows_gives_its_result_at_the_end() {
+    for parallelism in [1, 2] {
+        let batches = vec![batch(&[5, 15, 100]), batch(&[7, 101, 19])];
+        let job = Job::new("late-window").parallelism(parallelism);
+        let [out, late_out] = [(); 2].map(|()| MemorySink::new());
+        let window = || Tumbling::of(std::time::Duration::from_micros(10));
+        let source = job.source(MemorySource::batches(batches)).event_time("at", Watermarks::in_order());
+        let (counts, late) = source.key_by("n").window(window()).aggregate([count()]).with_late();
+        counts.sink(out.clone());
+        late.key_by("n").window(window()).aggregate([count()]).drop_late().select([col("n")]).sink(late_out.clone());
+        run(job).unwrap();
+        assert_eq!(rows(&late_out.batches()), ["19", "7"], "parallelism {parallelism}");
+    }
+}
+
+#[test]
+fn a_stream_of_a_longer_job_or_of_one_that_has_run_is_a_mistake_and_no_panic() {
+    let (short, long) = (Job::new("short"), Job::new("long"));
+    let other = numbers(&long, 1).filter(|_| true).filter(|_| true);
+    let stream = numbers(&short, 1);
+    let kept = stream.clone();
+    stream.union(other).sink(MemorySink::new());
+    assert!(run(short).unwrap_err().to_string().contains("belongs to another job"));
+    drop(long);
+    kept.filter(|_| true).discard();
+}
+
+#[test]
 fn a_window_with_allowed_lateness_waits_and_gives_one_result() {
     let batches = vec![batch(&[5, 15, 100]), batch(&[71, 61, 50])];
     let job = Job::new("patient");

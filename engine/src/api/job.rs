@@ -1,6 +1,14 @@
 //! A job: from its name to its report.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokio::sync::watch;
 use windrow_connectors::{ConnectorError, SplitId, TypedSource};
@@ -101,10 +109,11 @@ impl Job {
         let graph = std::mem::take(&mut *lock(&graph));
         let plan = plan(&graph, parallelism, &splits);
         let counters = counters(&graph, &plan);
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stop_asked) = watch::channel(false);
+        let stopped = Arc::new(AtomicBool::new(false));
         let started = Moment::now();
-        let tasks = start(&graph, &plan, &counters, channel_bytes, &stopped).await?;
-        let handle = JobHandle { counters: counters.into(), stop: Arc::new(stop), started };
+        let tasks = start(&graph, &plan, &counters, channel_bytes, &stop_asked, &stopped).await?;
+        let handle = JobHandle { counters: counters.into(), stop: Arc::new(stop), stopped, started };
         Ok(RunningJob { job: graph.job, tasks, handle })
     }
 
@@ -216,7 +225,7 @@ impl RunningJob {
                 }
             }
         }
-        let stopped = *self.handle.stop.borrow();
+        let stopped = self.handle.stopped.load(Relaxed);
         Ok(Report { stopped, elapsed: self.handle.started.elapsed(), metrics: self.handle.metrics() })
     }
 }
@@ -226,6 +235,8 @@ impl RunningJob {
 pub struct JobHandle {
     counters: Arc<[Arc<Counters>]>,
     stop: Arc<watch::Sender<bool>>,
+    /// Whether a source has stopped before its end.
+    stopped: Arc<AtomicBool>,
     started: Moment,
 }
 

@@ -104,7 +104,7 @@ impl<T: 'static> Stream<T, FromSource> {
     ) -> Self {
         let Some(at) = self.at else { return self };
         let mut graph = lock(&self.graph);
-        let node = &mut graph.nodes[at.node];
+        let Some(node) = graph.nodes.get_mut(at.node) else { return self.retyped() };
         let schema = node.outputs[0].1.clone();
         let Kind::Source { time, rejects, .. } = &mut node.kind else { return self.retyped() };
         let mistake = match change(time, &schema, rejects) {
@@ -122,7 +122,7 @@ impl<T: 'static> Stream<T, FromSource> {
         if let Some(mistake) = mistake {
             graph.mistakes.push(mistake);
             // The source itself is not to blame for going nowhere.
-            graph.nodes[at.node].dropped.push(Port::MAIN);
+            graph.drop_stream(at);
             drop(graph);
             self.at = None;
             return self;
@@ -160,7 +160,7 @@ impl<T: 'static, S> Stream<T, S> {
                 let mistake = format!("{}: {error}", graph.next_name(name));
                 graph.mistakes.push(mistake);
                 // What feeds the mistake is not a mistake of its own.
-                graph.nodes[at.node].dropped.push(at.port);
+                graph.drop_stream(at);
                 None
             }
         }
@@ -242,7 +242,7 @@ impl<T: 'static, S> Stream<T, S> {
             if let Some(Err(error)) = checked {
                 let mistake = format!("{}: {error}", graph.nodes[at.node].name);
                 graph.mistakes.push(mistake);
-                graph.nodes[at.node].dropped.push(at.port);
+                graph.drop_stream(at);
                 return Stream { graph: self.graph.clone(), at: None, rows: PhantomData };
             }
         }
@@ -251,11 +251,17 @@ impl<T: 'static, S> Stream<T, S> {
 
     /// The rows of both streams. They must have the same columns. The merged watermark is the lesser of the two.
     pub fn union<R>(self, other: Stream<T, R>) -> Stream<T> {
-        let (Some(left), Some(right)) = (self.at, other.at) else { return Stream::new(self.graph, None) };
+        let (Some(left), Some(right)) = (self.at, other.at) else {
+            // One side is a mistake already; the other is not to blame for going nowhere.
+            self.at.into_iter().for_each(|left| lock(&self.graph).drop_stream(left));
+            other.at.into_iter().for_each(|right| lock(&other.graph).drop_stream(right));
+            return Stream::new(self.graph, None);
+        };
+        let same_job = Arc::ptr_eq(&self.graph, &other.graph);
         let mut graph = lock(&self.graph);
         let schemas = (graph.schema(left).cloned(), graph.schema(right).cloned());
         let at = match schemas {
-            _ if !Arc::ptr_eq(&self.graph, &other.graph) => Err("the other stream belongs to another job".to_string()),
+            _ if !same_job => Err("the other stream belongs to another job".to_string()),
             (Some(a), Some(b)) if a == b => {
                 let node = graph.add("union", Kind::Union, vec![left, right], vec![(Port::MAIN, a)]);
                 Ok(StreamId { node, port: Port::MAIN })
@@ -267,9 +273,9 @@ impl<T: 'static, S> Stream<T, S> {
             let mistake = format!("{}: {mistake}", graph.next_name("union"));
             graph.mistakes.push(mistake);
             // What feeds the mistake is not a mistake of its own.
-            graph.nodes[left.node].dropped.push(left.port);
-            if Arc::ptr_eq(&self.graph, &other.graph) {
-                graph.nodes[right.node].dropped.push(right.port);
+            graph.drop_stream(left);
+            if same_job {
+                graph.drop_stream(right);
             }
         });
         drop(graph);
@@ -298,7 +304,7 @@ impl<T: 'static, S> Stream<T, S> {
     /// Says that these rows are not wanted. They are counted all the same.
     pub fn discard(self) {
         if let Some(at) = self.at {
-            lock(&self.graph).nodes[at.node].dropped.push(at.port);
+            lock(&self.graph).drop_stream(at);
         }
     }
 }

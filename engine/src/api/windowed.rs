@@ -36,7 +36,8 @@ pub struct Windowed<T> {
 
 impl<T: 'static> Windowed<T> {
     /// Any DataFusion aggregates, one row per key and window: `window_start`, `window_end`, the key, the aggregates.
-    /// A window gives its result when the watermark passes its end (and the allowed lateness).
+    /// A window gives its result when the watermark passes its end (and the allowed lateness). Aggregates that depend on
+    /// the order of rows (`first_value`, `array_agg`, …) follow the order of arrival; an integer `sum` wraps on overflow.
     pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> WindowResult<T> {
         let aggregates: Vec<Expr> = aggregates.into_iter().collect();
         let at = self.stream.then(&self.name("window"), |schema| {
@@ -84,7 +85,7 @@ impl<T: 'static> WindowResult<T> {
     /// The results; late rows are counted and dropped.
     pub fn drop_late(self) -> Stream<Untyped> {
         if let Some(at) = self.at {
-            lock(&self.graph).nodes[at.node].dropped.push(Port::LATE);
+            lock(&self.graph).drop_stream(StreamId { port: Port::LATE, ..at });
         }
         Stream::new(self.graph, self.at)
     }

@@ -107,7 +107,14 @@ impl Graph {
     }
 
     pub(crate) fn schema(&self, stream: StreamId) -> Option<&StreamSchema> {
-        self.nodes[stream.node].outputs.iter().find(|(port, _)| *port == stream.port).map(|(_, schema)| schema)
+        self.nodes.get(stream.node)?.outputs.iter().find(|(port, _)| *port == stream.port).map(|(_, schema)| schema)
+    }
+
+    /// Says that nobody reads a stream, on purpose or because what reads it is a mistake already.
+    pub(crate) fn drop_stream(&mut self, stream: StreamId) {
+        if let Some(node) = self.nodes.get_mut(stream.node) {
+            node.dropped.push(stream.port);
+        }
     }
 
     /// Whether a source of `stream` may fall idle: then a watermark can run ahead of rows that are still to come.

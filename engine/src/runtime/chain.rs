@@ -165,7 +165,12 @@ impl Chain {
     }
 
     fn push_time(&mut self, from: Option<usize>, time: Timestamp, out: &mut Vec<(usize, Message)>) {
-        for target in self.targets(from, Port::MAIN) {
+        let targets = match from {
+            // The end is true of late rows as well: nothing more comes, what is open is complete.
+            Some(link) if time == Timestamp::MAX => self.links[link].targets.iter().map(|(_, t)| *t).collect(),
+            _ => self.targets(from, Port::MAIN),
+        };
+        for target in targets {
             match target {
                 Target::Link(link) => self.stack.push(Work::Advance(link, time)),
                 Target::Edge(edge) => out.push((edge, Message::Watermark(Watermark::At(time)))),

@@ -8,7 +8,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use arrow::{
@@ -68,6 +71,8 @@ pub(crate) struct SourceTask {
     pub(crate) body: Body,
     pub(crate) counters: Arc<Counters>,
     pub(crate) stop: watch::Receiver<bool>,
+    /// Set when the stop came before the end of the input.
+    pub(crate) stopped: Arc<AtomicBool>,
 }
 
 enum Event {
@@ -82,11 +87,21 @@ impl SourceTask {
             // A source that is always ready must still let others run.
             tokio::task::coop::consume_budget().await;
             match self.next_event().await {
-                Event::Stop => break End::Stopped,
+                Event::Stop => {
+                    self.stopped.store(true, Relaxed);
+                    break End::Stopped;
+                }
                 Event::Idle => self.mark_idle().await?,
                 Event::Fetched(fetched) => {
                     match fetched.map_err(|error| Error::Source { operator: self.counters.name().into(), error })? {
-                        Fetch::Rows(rows) => self.take_rows(rows).await?,
+                        Fetch::Rows(rows) => {
+                            self.take_rows(rows).await?;
+                            // A reader that is always ready for one split must not hide the silence of another.
+                            let idle = self.time.as_ref().and_then(|(_, splits)| splits.next_idle());
+                            if idle.is_some_and(|at| at <= Moment::now()) {
+                                self.mark_idle().await?;
+                            }
+                        }
                         Fetch::SplitEnd(split) => {
                             self.positions.remove(&split);
                             let said = self.time.as_mut().and_then(|(_, splits)| splits.ended(&split));

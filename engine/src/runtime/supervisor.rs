@@ -1,6 +1,9 @@
 //! Makes the tasks of a plan, starts them, and watches over them: the first failure ends all.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use tokio::{
     sync::watch,
@@ -35,11 +38,16 @@ pub(crate) struct Tasks {
     names: HashMap<Id, String>,
     /// What a task said whose neighbour went away, until the neighbour says why.
     echo: Option<Error>,
+    /// The cause of the failure, kept while the other tasks are being ended.
+    failure: Option<Error>,
 }
 
 impl Tasks {
     /// Waits for all tasks; on a failure ends the others and returns its cause. Cancel-safe.
     pub(crate) async fn join(&mut self) -> Result<()> {
+        if let Some(error) = self.end().await {
+            return Err(error);
+        }
         while let Some(joined) = self.set.join_next_with_id().await {
             let error = match joined {
                 Ok((_, Ok(()))) => continue,
@@ -51,10 +59,21 @@ impl Tasks {
                 self.echo.get_or_insert(error);
                 continue;
             }
-            self.set.shutdown().await;
+            self.failure = Some(error);
+            break;
+        }
+        if let Some(error) = self.end().await {
             return Err(error);
         }
         self.echo.take().map_or(Ok(()), Err)
+    }
+
+    /// After a failure, waits until the other tasks have ended; gives its cause.
+    async fn end(&mut self) -> Option<Error> {
+        if self.failure.is_some() {
+            self.set.shutdown().await;
+        }
+        self.failure.take()
     }
 
     fn panicked(&self, error: JoinError) -> Error {
@@ -101,10 +120,11 @@ pub(crate) async fn start(
     counters: &[Arc<Counters>],
     capacity: usize,
     stop: &watch::Receiver<bool>,
+    stopped: &Arc<AtomicBool>,
 ) -> Result<Tasks> {
     let mut channels = connect(plan, capacity);
-    let mut builder = Builder { graph, plan, counters, stop, channels: &mut channels };
-    let mut tasks = Tasks { set: JoinSet::new(), names: HashMap::new(), echo: None };
+    let mut builder = Builder { graph, plan, counters, stop, stopped, channels: &mut channels };
+    let mut tasks = Tasks { set: JoinSet::new(), names: HashMap::new(), echo: None, failure: None };
     // Everything that can fail while it is built is built before the first task runs.
     let mut built = Vec::new();
     for (index, chain) in plan.chains.iter().enumerate() {
@@ -134,6 +154,7 @@ struct Builder<'a> {
     plan: &'a PhysicalPlan,
     counters: &'a [Arc<Counters>],
     stop: &'a watch::Receiver<bool>,
+    stopped: &'a Arc<AtomicBool>,
     channels: &'a mut Channels,
 }
 
@@ -250,8 +271,19 @@ impl Builder<'_> {
             RejectPolicy::Stream => RejectTo::Edges(reject_edges),
         };
         let positions = splits.iter().map(|split| (split.clone(), None)).collect();
-        let stop = self.stop.clone();
-        Ok(Task::Source(Box::new(SourceTask { task, reader, schema, positions, time, rejects, body, counters, stop })))
+        let (stop, stopped) = (self.stop.clone(), self.stopped.clone());
+        Ok(Task::Source(Box::new(SourceTask {
+            task,
+            reader,
+            schema,
+            positions,
+            time,
+            rejects,
+            body,
+            counters,
+            stop,
+            stopped,
+        })))
     }
 
     fn broken(&self, what: &str) -> Error {

@@ -35,6 +35,11 @@ impl Selection {
     pub(super) fn batch(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         Ok(match self {
             Self::All => batch.clone(),
+            // A small part is copied: as a slice it would keep the whole batch alive for as long as it waits.
+            Self::Range { offset, rows } if 2 * rows < batch.num_rows() => {
+                let rows = UInt32Array::from_iter_values(*offset as u32..(offset + rows) as u32);
+                take_record_batch(batch, &rows)?
+            }
             Self::Range { offset, rows } => batch.slice(*offset, *rows),
             Self::Rows(rows) => take_record_batch(batch, rows)?,
         })
