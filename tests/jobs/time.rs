@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tests::rows;
 use windrow::{
     JobHandle,
-    arrow::array::{ArrayRef, Int64Array, RecordBatch},
+    arrow::{
+        array::{ArrayRef, Int64Array, RecordBatch},
+        datatypes::SchemaRef,
+    },
+    connectors::{ConnectorError, Fetch, Position, Rows, Source, SourceReader, SplitId, TypedSource},
     prelude::*,
 };
 
@@ -131,4 +136,62 @@ async fn watermarks_are_per_split_not_per_task() {
     let report = job.run().await.unwrap();
     assert_eq!(rows(&out.batches()), ["1"; 7]);
     assert!(report.metrics.operators.iter().all(|operator| operator.late == 0));
+}
+
+/// A source that is always ready with rows of one split and never has any of the other.
+struct OneBusySplit;
+
+#[async_trait]
+impl Source for OneBusySplit {
+    fn name(&self) -> String {
+        "one busy split".into()
+    }
+
+    fn schema(&self) -> Result<SchemaRef, ConnectorError> {
+        Ok(batch(&[]).schema())
+    }
+
+    async fn splits(&self) -> Result<Vec<SplitId>, ConnectorError> {
+        Ok(["busy", "silent"].map(SplitId::new).to_vec())
+    }
+
+    async fn reader(&self, _: Vec<(SplitId, Option<Position>)>) -> Result<Box<dyn SourceReader>, ConnectorError> {
+        Ok(Box::new(BusyReader(0)))
+    }
+}
+
+impl TypedSource for OneBusySplit {
+    type Row = Untyped;
+}
+
+struct BusyReader(i64);
+
+#[async_trait]
+impl SourceReader for BusyReader {
+    async fn fetch(&mut self) -> Result<Fetch, ConnectorError> {
+        self.0 += 1;
+        let (split, next) = (SplitId::new("busy"), Position(self.0 as u64));
+        Ok(Fetch::Rows(Rows { split, batch: batch(&[self.0]), rejected: Vec::new(), next }))
+    }
+}
+
+#[test]
+fn a_split_that_is_always_ready_does_not_hide_the_silence_of_another() {
+    tests::on_two_threads(async {
+        let job = Job::new("busy");
+        let out = MemorySink::new();
+        job.source(OneBusySplit)
+            .event_time("at", Watermarks::in_order().idle_after(millis(5)))
+            .window(Tumbling::of(secs(10)))
+            .aggregate([count()])
+            .drop_late()
+            .sink(out.clone());
+        let running = job.start().await.unwrap();
+        let handle = running.handle();
+        while handle.metrics().named("sink").all(|sink| sink.rows_in == 0) {
+            tokio::task::yield_now().await;
+        }
+        handle.stop();
+        assert!(running.wait().await.unwrap().stopped);
+    });
 }
