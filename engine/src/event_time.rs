@@ -58,8 +58,8 @@ impl From<&str> for EventTime {
 /// How watermarks follow from the rows of each split.
 ///
 /// The watermark of a split is the latest event time it has delivered, less the out-of-orderness: no earlier row is
-/// expected. What comes earlier all the same is late, if its window has been closed: windows close between two batches, so
-/// beyond the bound it depends on the batches which rows are late. Within the bound none is.
+/// expected. What comes earlier all the same is late, if its window has been closed: windows close between two batches,
+/// so beyond the bound it depends on the batches which rows are late. Within the bound none is.
 ///
 /// ```
 /// use std::time::Duration;

@@ -72,6 +72,17 @@ impl Counters {
     }
 }
 
+/// In the order in which rows pass: the first phase of an operator before the operator.
+pub(crate) fn in_order_of_rows(counters: &[Arc<Counters>]) -> Arc<[Arc<Counters>]> {
+    let mut ordered = counters.to_vec();
+    ordered.sort_by_key(|own| {
+        let name = own.name().strip_suffix(FIRST_PHASE);
+        let place = counters.iter().position(|other| other.name() == name.unwrap_or(own.name()));
+        (place, name.is_none())
+    });
+    ordered.into()
+}
+
 /// What one operator has counted, over all its tasks, since the job started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorMetrics {
@@ -109,14 +120,7 @@ pub struct JobMetrics {
 
 impl JobMetrics {
     pub(crate) fn read(counters: &[Arc<Counters>]) -> Self {
-        let mut operators: Vec<OperatorMetrics> = counters.iter().map(|counters| counters.read()).collect();
-        // In the order in which rows pass: the first phase of an operator before the operator.
-        operators.sort_by_key(|operator| {
-            let name = operator.operator.strip_suffix(FIRST_PHASE);
-            let place = counters.iter().position(|other| other.name() == name.unwrap_or(&operator.operator));
-            (place, name.is_none())
-        });
-        Self { operators }
+        Self { operators: counters.iter().map(|counters| counters.read()).collect() }
     }
 
     /// The operators whose name contains `part`.

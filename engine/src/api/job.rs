@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Error, Result,
     clock::Moment,
-    metrics::{Counters, JobMetrics},
+    metrics::{Counters, JobMetrics, in_order_of_rows},
     plan::{
         graph::{Graph, Kind, RejectPolicy, StreamId},
         physical::{Body, Explained, Head, PhysicalPlan, plan},
@@ -113,7 +113,7 @@ impl Job {
         let stopped = Arc::new(AtomicBool::new(false));
         let started = Moment::now();
         let tasks = start(&graph, &plan, &counters, channel_bytes, &stop_asked, &stopped).await?;
-        let handle = JobHandle { counters: counters.into(), stop: Arc::new(stop), stopped, started };
+        let handle = JobHandle { counters: in_order_of_rows(&counters), stop: Arc::new(stop), stopped, started };
         Ok(RunningJob { job: graph.job, tasks, handle })
     }
 
@@ -206,8 +206,9 @@ impl RunningJob {
     }
 
     /// Waits for the end. The first Ctrl-C stops the job cleanly: sources stop reading, what has been read is processed
-    /// and written; windows that are still open give no result, because they are not complete. A second Ctrl-C aborts: this returns at once,
-    /// though a runtime that is dropped then still waits for a task that blocks, such as a write to a stalled pipe.
+    /// and written; windows that are still open give no result, because they are not complete. A second Ctrl-C aborts:
+    /// this returns at once, though a runtime that is dropped then still waits for a task that blocks, such as a write to
+    /// a stalled pipe.
     pub async fn wait(mut self) -> Result<Report> {
         let mut interrupted = false;
         loop {

@@ -94,14 +94,7 @@ impl SourceTask {
                 Event::Idle => self.mark_idle().await?,
                 Event::Fetched(fetched) => {
                     match fetched.map_err(|error| Error::Source { operator: self.counters.name().into(), error })? {
-                        Fetch::Rows(rows) => {
-                            self.take_rows(rows).await?;
-                            // A reader that is always ready for one split must not hide the silence of another.
-                            let idle = self.time.as_ref().and_then(|(_, splits)| splits.next_idle());
-                            if idle.is_some_and(|at| at <= Moment::now()) {
-                                self.mark_idle().await?;
-                            }
-                        }
+                        Fetch::Rows(rows) => self.take_rows(rows).await?,
                         Fetch::SplitEnd(split) => {
                             self.positions.remove(&split);
                             let said = self.time.as_mut().and_then(|(_, splits)| splits.ended(&split));
@@ -128,6 +121,10 @@ impl SourceTask {
 
     async fn next_event(&mut self) -> Event {
         let idle = self.time.as_ref().and_then(|(_, splits)| splits.next_idle());
+        // A reader that is always ready for one split must not hide the silence of another.
+        if idle.is_some_and(|at| at <= Moment::now()) {
+            return Event::Idle;
+        }
         tokio::select! {
             biased;
             // The sender lives as long as the job; a closed channel means nobody can ask for a stop any more.

@@ -10,7 +10,7 @@ use tokio::{
     task::{Id, JoinError, JoinSet},
 };
 use windrow_connectors::SplitId;
-use windrow_operators::key::Partitioner;
+use windrow_operators::{Port, StreamSchema, key::Partitioner};
 
 use super::{
     chain::{Chain, Link, Target, panic_message},
@@ -27,7 +27,7 @@ use crate::{
     clock::Moment,
     metrics::{Counters, FIRST_PHASE},
     plan::{
-        graph::{Graph, Kind, RejectPolicy},
+        graph::{Graph, Kind, RejectPolicy, StreamId},
         physical::{Body, ChainPlan, Head, PhysicalPlan, Routing},
     },
 };
@@ -45,35 +45,21 @@ pub(crate) struct Tasks {
 impl Tasks {
     /// Waits for all tasks; on a failure ends the others and returns its cause. Cancel-safe.
     pub(crate) async fn join(&mut self) -> Result<()> {
-        if let Some(error) = self.end().await {
-            return Err(error);
-        }
-        while let Some(joined) = self.set.join_next_with_id().await {
+        while self.failure.is_none() {
+            let Some(joined) = self.set.join_next_with_id().await else { break };
             let error = match joined {
                 Ok((_, Ok(()))) => continue,
                 Ok((_, Err(error))) => error,
                 Err(error) => self.panicked(error),
             };
-            // The failing task itself is about to end too, and tells why.
-            if error.is_echo() {
-                self.echo.get_or_insert(error);
-                continue;
-            }
-            self.failure = Some(error);
-            break;
+            // The task whose failure this echoes is about to end too, and tells why.
+            let place = if error.is_echo() { &mut self.echo } else { &mut self.failure };
+            place.get_or_insert(error);
         }
-        if let Some(error) = self.end().await {
-            return Err(error);
-        }
-        self.echo.take().map_or(Ok(()), Err)
-    }
-
-    /// After a failure, waits until the other tasks have ended; gives its cause.
-    async fn end(&mut self) -> Option<Error> {
         if self.failure.is_some() {
             self.set.shutdown().await;
         }
-        self.failure.take()
+        self.failure.take().or_else(|| self.echo.take()).map_or(Ok(()), Err)
     }
 
     fn panicked(&self, error: JoinError) -> Error {
@@ -260,8 +246,10 @@ impl Builder<'_> {
         let assigned = splits.iter().map(|split| (split.clone(), None)).collect();
         let reader = source.reader(assigned).await;
         let reader = reader.map_err(|error| Error::Source { operator: counters.name().into(), error })?;
-        let schema = source.schema();
-        let schema = schema.map_err(|error| Error::Source { operator: counters.name().into(), error })?;
+        let stream = StreamId { node, port: Port::MAIN };
+        let Some(schema) = self.graph.schema(stream).map(StreamSchema::visible) else {
+            return Err(self.broken("a source without a schema"));
+        };
         let time = time
             .as_ref()
             .map(|(reader, watermarks)| (reader.clone(), SplitWatermarks::new(*watermarks, splits, Moment::now())));
