@@ -17,7 +17,7 @@ use windrow::{
         array::{AsArray, RecordBatch},
         datatypes::{Int64Type, SchemaRef},
     },
-    connectors::{ConnectorError, Sink, SinkWriter},
+    connectors::{ConnectorError, Epoch, Incarnation, Receipt, Sink, SinkWriter},
     operators::{Advance, Operator, Outbox, Port, StreamSchema, window::AggregatePlan},
     prelude::*,
 };
@@ -48,7 +48,12 @@ impl Sink for AddUp {
         Ok(())
     }
 
-    async fn writer(&self, _task: usize, _schema: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+    async fn writer(
+        &self,
+        _: &Incarnation,
+        _task: usize,
+        _schema: SchemaRef,
+    ) -> Result<Box<dyn SinkWriter>, ConnectorError> {
         Ok(Box::new(AddUpWriter { total: [0; 4], shared: self.clone() }))
     }
 }
@@ -65,12 +70,12 @@ impl SinkWriter for AddUpWriter {
         Ok(())
     }
 
-    async fn finish(&mut self) -> Result<(), ConnectorError> {
+    async fn stage(&mut self, _: Epoch) -> Result<Vec<Receipt>, ConnectorError> {
         let mut shared = self.shared.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (shared, own) in shared.iter_mut().zip(self.total) {
+        for (shared, own) in shared.iter_mut().zip(std::mem::take(&mut self.total)) {
             *shared += own;
         }
-        Ok(())
+        Ok(Vec::new())
     }
 }
 

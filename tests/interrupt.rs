@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use windrow::{
     Error, JobHandle,
     arrow::{array::RecordBatch, datatypes::SchemaRef},
-    connectors::{ConnectorError, Sink, SinkWriter},
+    connectors::{ConnectorError, Epoch, Incarnation, Receipt, Sink, SinkWriter},
     prelude::*,
 };
 
@@ -34,7 +34,7 @@ impl Sink for Stuck {
         Ok(())
     }
 
-    async fn writer(&self, _: usize, _: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+    async fn writer(&self, _: &Incarnation, _: usize, _: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
         Ok(Box::new(self.clone()))
     }
 }
@@ -46,8 +46,8 @@ impl SinkWriter for Stuck {
         std::future::pending().await
     }
 
-    async fn finish(&mut self) -> Result<(), ConnectorError> {
-        Ok(())
+    async fn stage(&mut self, _: Epoch) -> Result<Vec<Receipt>, ConnectorError> {
+        Ok(Vec::new())
     }
 }
 

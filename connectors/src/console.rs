@@ -21,7 +21,7 @@ use arrow::{
 };
 use async_trait::async_trait;
 
-use crate::{ConnectorError, Result, Sink, SinkWriter};
+use crate::{ConnectorError, Epoch, Incarnation, Receipt, Result, Sink, SinkWriter};
 
 /// How [`Console`] writes rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +38,13 @@ pub enum ConsoleStyle {
 /// A table needs the whole batch to know the widths of its columns, so batches decide how rows are grouped. When the
 /// other end of a pipe is closed, as by `head`, writing is an error that says so.
 ///
+/// What was printed cannot be taken back, so rows are visible as they are written and there is nothing to commit: after
+/// a crash the rows since the last checkpoint are printed again (at least once).
+///
 /// ```
 /// use std::sync::Arc;
 /// use arrow::{array::{Int64Array, RecordBatch}, datatypes::{DataType, Field, Schema}};
-/// use windrow_connectors::{Console, Sink};
+/// use windrow_connectors::{Console, Epoch, Incarnation, Sink};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> windrow_connectors::Result<()> {
@@ -50,9 +53,10 @@ pub enum ConsoleStyle {
 ///
 /// let console = Console::new();
 /// console.accepts(&schema)?;
-/// let mut writer = console.writer(0, schema).await?;
+/// let incarnation = Incarnation { job: "00c0ffee".into(), generation: 1, nonce: 7 };
+/// let mut writer = console.writer(&incarnation, 0, schema).await?;
 /// writer.write(batch).await?; // {"n":1} and {"n":2}, or a table
-/// writer.finish().await?;
+/// assert!(writer.stage(Epoch(1)).await?.is_empty());
 /// # Ok(())
 /// # }
 /// ```
@@ -126,7 +130,7 @@ impl Sink for Console {
         1
     }
 
-    async fn writer(&self, _task: usize, _schema: SchemaRef) -> Result<Box<dyn SinkWriter>> {
+    async fn writer(&self, _: &Incarnation, _task: usize, _schema: SchemaRef) -> Result<Box<dyn SinkWriter>> {
         Ok(Box::new(self.clone()))
     }
 }
@@ -141,8 +145,10 @@ impl SinkWriter for Console {
         self.print(&self.style.format(&batch)?)
     }
 
-    async fn finish(&mut self) -> Result<()> {
-        self.print(&[])
+    /// Flushes. There are no receipts, because nothing is hidden.
+    async fn stage(&mut self, _: Epoch) -> Result<Vec<Receipt>> {
+        self.print(&[])?;
+        Ok(Vec::new())
     }
 }
 
@@ -218,6 +224,10 @@ mod tests {
         }
     }
 
+    fn incarnation() -> Incarnation {
+        Incarnation { job: "00c0ffee".to_owned(), generation: 1, nonce: 7 }
+    }
+
     fn batch() -> RecordBatch {
         let who: ArrayRef = Arc::new(StringArray::from(vec![Some("Kate \"K\""), None]));
         let price: ArrayRef = Arc::new(Int64Array::from(vec![100, 2_000]));
@@ -233,12 +243,12 @@ mod tests {
     async fn printed(style: ConsoleStyle, batches: &[RecordBatch]) -> Page {
         let page = Page::default();
         let console = Console::to(page.clone(), style);
-        let mut writer = console.writer(0, batches[0].schema()).await.unwrap();
+        let mut writer = console.writer(&incarnation(), 0, batches[0].schema()).await.unwrap();
         for batch in batches {
             writer.write(batch.clone()).await.unwrap();
         }
         assert_eq!(page.flushes(), batches.iter().filter(|batch| batch.num_rows() > 0).count());
-        writer.finish().await.unwrap();
+        assert_eq!(writer.stage(Epoch(1)).await.unwrap(), []);
         page
     }
 
@@ -266,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_pipe_is_an_error_that_says_so() {
         let console = Console::to(Closed, ConsoleStyle::JsonLines);
-        let mut writer = console.writer(0, batch().schema()).await.unwrap();
+        let mut writer = console.writer(&incarnation(), 0, batch().schema()).await.unwrap();
         let error = writer.write(batch()).await.unwrap_err().to_string();
         assert_eq!(
             error,

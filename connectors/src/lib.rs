@@ -4,7 +4,7 @@
 //!   file, topic, generator                                   file, topic, console
 //!          │                                                          ▲
 //!          ▼                                                          │
-//!      Source ── splits ──► SourceReader ── Fetch ──► engine ──► SinkWriter ◄── Sink
+//!      Source ── splits ──► SourceReader ── Fetch ──► engine ──► SinkWriter ◄── Sink (writer, commit, clean)
 //!                               │      (split, rows, rejected,        │
 //!                               │       next position)                │
 //!                            Decoder: bytes → columns              arrow writers
@@ -33,8 +33,8 @@ pub mod source;
 
 pub use console::Console;
 pub use error::{ConnectorError, Result};
-pub use file::File;
+pub use file::{File, TimePartition};
 pub use generator::{nexmark::Nexmark, sequence::Sequence};
 pub use memory::{MemorySink, MemorySource};
-pub use sink::{Sink, SinkWriter};
+pub use sink::{Epoch, Incarnation, Receipt, Sink, SinkWriter};
 pub use source::{Fetch, Position, Rejected, Rows, Source, SourceReader, SplitId, TypedSource, Untyped};

@@ -1,9 +1,52 @@
-//! What a sink is: a place that makes a writer for each task.
+//! What a sink is: a place that makes a writer for each task, and makes visible what the writers staged.
+//!
+//! ```text
+//!   rows of epoch 7 ──write──► SinkWriter ──stage(7)──► receipts ──► the checkpoint of epoch 7
+//!                              (hidden, durable)                          │ decided
+//!                                                     Sink::commit ◄──────┘
+//!                                                     (visible; again after a crash)
+//! ```
+//!
+//! Rows travel in *epochs*: what flows between two barriers. At a barrier a writer *stages* its rows: durable, but seen
+//! by no reader, described by receipts. The receipts are part of the checkpoint. Only when the checkpoint is decided does
+//! the engine commit them, and after a crash it commits them again, so committing is idempotent. So a row is visible
+//! exactly if the state that made it is what the job goes on from.
+
+use std::fmt;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::Result;
+
+/// The number of a checkpoint, and of the rows that flow between the barrier before it and its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One incarnation of a job: what tells its hidden things from those of others.
+///
+/// Generations of one job only grow. Two incarnations never have the same nonce, so names that contain it never collide;
+/// and an incarnation can tell which of its job's leftovers are of an earlier one, and remove them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incarnation {
+    /// Eight hexadecimal digits that stand for the job and its checkpoint store.
+    pub job: String,
+    /// How many times the job had been started when this incarnation was.
+    pub generation: u64,
+    /// A random number.
+    pub nonce: u32,
+}
+
+/// What a writer staged. Means something to its sink only; the engine keeps it in the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Receipt(pub String);
 
 /// A place that rows go to.
 #[async_trait]
@@ -21,16 +64,32 @@ pub trait Sink: Send + Sync + 'static {
     }
 
     /// The writer of task number `task`, for batches of `schema`.
-    async fn writer(&self, task: usize, schema: SchemaRef) -> Result<Box<dyn SinkWriter>>;
+    async fn writer(&self, incarnation: &Incarnation, task: usize, schema: SchemaRef) -> Result<Box<dyn SinkWriter>>;
+
+    /// Makes visible what was staged. Idempotent: receipts that were committed before, wholly or in part, are not
+    /// an error. Tries every receipt, also when one fails, and then returns the first error.
+    ///
+    /// A sink without receipts, whose rows are visible as they are written, keeps this default; after a crash it repeats
+    /// rows.
+    async fn commit(&self, _receipts: &[Receipt]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Removes what earlier generations of the same job left staged. Called when everything that is decided has been
+    /// committed, before the first row.
+    async fn clean(&self, _incarnation: &Incarnation) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes the rows of one task.
 #[async_trait]
 pub trait SinkWriter: Send {
-    /// Takes a batch. It may be buffered until [`SinkWriter::finish`].
+    /// Takes a batch. It may be buffered until [`SinkWriter::stage`].
     async fn write(&mut self, batch: RecordBatch) -> Result<()>;
 
-    /// Makes visible and durable all that was written; the last call. A writer that is dropped without it publishes
-    /// nothing that a reader could take for complete.
-    async fn finish(&mut self) -> Result<()>;
+    /// Ends an epoch. What was written since the last call is durable when this returns, and visible only after
+    /// [`Sink::commit`] of the receipts. Without rows there are no receipts. A writer that is dropped has published
+    /// nothing that was not committed.
+    async fn stage(&mut self, epoch: Epoch) -> Result<Vec<Receipt>>;
 }

@@ -1,6 +1,6 @@
 //! The one place where the engine reads a clock. Tests pause it with tokio's `start_paused`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A moment of processing time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,8 +20,17 @@ impl Moment {
     }
 
     pub(crate) fn after(self, span: Duration) -> Self {
-        Self(self.0 + span)
+        /// What does not fit into the clock is never.
+        const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+        Self(self.0.checked_add(span).unwrap_or_else(|| self.0 + NEVER))
     }
+}
+
+/// The time on the wall in milliseconds since 1970, for people and for the age of files. It may go backwards: nothing that
+/// must be right depends on it.
+pub(crate) fn wall_millis() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Waits until `moment`; for ever when there is none.

@@ -1,7 +1,11 @@
 //! What can go wrong with a job, in words that say what happened, where, and what to do.
 
-use windrow_connectors::{ConnectorError, Position, SplitId};
+use std::time::Duration;
+
+use windrow_connectors::{ConnectorError, Epoch, Position, SplitId};
 use windrow_operators::OperatorError;
+
+use crate::checkpoint::CheckpointError;
 
 /// The result of running a job.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -75,6 +79,52 @@ pub enum Error {
         /// Who noticed it.
         operator: String,
     },
+    /// The checkpoint store cannot be used.
+    #[error("job {job:?}: {error}")]
+    Checkpoint {
+        /// The job.
+        job: String,
+        /// What is wrong with the store, or in it.
+        error: CheckpointError,
+    },
+    /// The job has changed in a way that its checkpoint does not fit.
+    #[error("job {job:?} cannot go on from checkpoint {epoch}:{}", reasons.iter().map(|r| format!("\n  {r}")).collect::<String>())]
+    Misfit {
+        /// The job.
+        job: String,
+        /// The checkpoint.
+        epoch: Epoch,
+        /// Every reason.
+        reasons: Vec<String>,
+    },
+    /// A checkpoint took too long.
+    #[error("checkpoint {epoch} was not complete after {after:?}: no answer from {}", silent.join(", "))]
+    CheckpointTimeout {
+        /// The checkpoint.
+        epoch: Epoch,
+        /// How long it may take.
+        after: Duration,
+        /// The tasks that its barrier has not passed.
+        silent: Vec<String>,
+    },
+    /// A savepoint could not be taken. The job itself goes on.
+    #[error("job {job:?}: no savepoint: {reason}")]
+    Savepoint {
+        /// The job.
+        job: String,
+        /// Why.
+        reason: String,
+    },
+    /// The job failed again and again without completing a checkpoint in between.
+    #[error("job {job:?} gave up after {restarts} restarts without progress: {cause}")]
+    GaveUp {
+        /// The job.
+        job: String,
+        /// How many times it was started again.
+        restarts: u32,
+        /// The last failure.
+        cause: Box<Error>,
+    },
     /// A second Ctrl-C asked not to wait for the clean stop.
     #[error("job {job:?} was aborted: what its sinks had not finished is not published")]
     Aborted {
@@ -96,5 +146,23 @@ impl Error {
     /// Whether another task's failure explains this one.
     pub(crate) fn is_echo(&self) -> bool {
         matches!(self, Self::Disconnected { .. })
+    }
+
+    /// Whether the job might get further when it is started again. What the user has to mend first does not mend itself.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Source { error, .. } | Self::Sink { error, .. } => {
+                !matches!(error, ConnectorError::Config(_) | ConnectorError::Data { .. })
+            }
+            Self::Operator { error, .. } => !matches!(error, OperatorError::Plan(_)),
+            Self::Checkpoint { error, .. } => error.may_pass(),
+            Self::Panic { .. } | Self::Disconnected { .. } | Self::CheckpointTimeout { .. } => true,
+            Self::Plan { .. }
+            | Self::Rejected { .. }
+            | Self::Misfit { .. }
+            | Self::Savepoint { .. }
+            | Self::GaveUp { .. }
+            | Self::Aborted { .. } => false,
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! ```text
 //!  examples/   benches/   tests/          rooms of their own: they use everything and define nothing
 //!       \         |         /
-//!            engine/   (this crate)                        jobs, streams, plan, runtime, metrics
+//!            engine/   (this crate)                        jobs, streams, plan, runtime, checkpoints, metrics
 //!            /        \
 //!  operators/          connectors/                         two towers that do not know each other
 //!  pure computation    sources, sinks, formats
@@ -24,9 +24,24 @@
 //!                                                         └─ late rows ─► drop | stream
 //! ```
 //!
-//! One enum travels on every edge, in order: batches, watermarks, and the end. Operators are synchronous state machines
+//! One enum travels on every edge, in order: batches, watermarks, barriers, and the end. Operators are synchronous state machines
 //! over batches and watermarks; they never await, read a clock, or touch a disk. Tokio lives in `runtime`, I/O in the
 //! connectors.
+//!
+//! ## The life of a checkpoint
+//!
+//! ```text
+//!                 ┌───────────────────────── coordinator ─────────────────────────┐
+//!                 │ asks                                      hears from each task│
+//!   barrier 7 ─► source ══► operators ══► Gate (waits for 7 on every input) ══► sink
+//!                 │ positions   │ segments of state                             │ staged files
+//!                 └─────────────┴──────────────────┬────────────────────────────┘
+//!                     store: segments, MANIFEST, epoch/7 = commit ──► Sink::commit ──► done/7
+//! ```
+//!
+//! A checkpoint is a cut through all streams, made by barriers that travel in band. What a restart goes on from, and what
+//! of the output is visible, is decided by one file. [`Job::checkpoint`] switches it on; the module `checkpoint` has the
+//! protocol, [`state`] shows what is in one.
 //!
 //! ## A first job
 //!
@@ -65,7 +80,7 @@
 //!
 //! * [`api`]: [`Job`], [`Stream`] and what can be said with them.
 //! * [`operators`]: the contract of an operator and all operators. [`connectors`]: sources, sinks, formats.
-//! * [`metrics`]: what a job counts. [`Error`]: what can go wrong.
+//! * [`metrics`]: what a job counts. [`Error`]: what can go wrong. [`state`]: a look into the state of a stopped job.
 //!
 //! ## Choices that differ from what one might expect
 //!
@@ -73,9 +88,13 @@
 //!   it in a hidden column.
 //! * The end of a stream says why: exhausted (all windows complete) or stopped (they are not).
 //! * An operator answers for its rows ([`operators::Outbox::processed`]); the engine checks the sum after each batch.
+//! * A sink commits by itself ([`connectors::Sink::commit`], no separate committer), because what was staged is described
+//!   wholly by receipts; and a job without checkpoints takes the same way, with one commit at its end.
+//! * Stopping a job cleanly is a checkpoint: what windows hold is kept, and the next start goes on.
 //! * An operator that has more to emit than is good at once says [`operators::Advance::Again`].
 
 pub mod api;
+mod checkpoint;
 mod clock;
 mod error;
 mod event_time;
@@ -84,8 +103,17 @@ pub mod metrics;
 mod plan;
 pub mod prelude;
 mod runtime;
+pub mod state;
 
 pub use api::{Job, JobHandle, Report, RunningJob, Stream};
+/// For sinks of tests: a point where a process can be made to end.
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+pub use checkpoint::crash_point;
+pub use checkpoint::{CheckpointError, Restarts, Restore};
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+pub use checkpoint::{Faults, MUTANTS};
 pub use error::{Error, Result};
 pub use event_time::{EventTime, Watermarks};
 pub use functions::{col, count, hours, millis, mins, secs};

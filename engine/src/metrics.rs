@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use windrow_connectors::Epoch;
 use windrow_operators::Timestamp;
 
 /// What the name of an operator's first phase ends with.
@@ -54,6 +55,11 @@ impl Counters {
 
     pub(crate) fn saw(&self, time: i64) {
         self.latest.fetch_max(time, Relaxed);
+    }
+
+    /// A number that changes whenever rows come in or leave.
+    pub(crate) fn activity(&self) -> u64 {
+        [&self.rows_in, &self.rows_out, &self.late].iter().map(|count| count.load(Relaxed)).fold(0, u64::wrapping_add)
     }
 
     fn read(&self) -> OperatorMetrics {
@@ -111,16 +117,75 @@ impl OperatorMetrics {
     }
 }
 
+/// The counters of checkpoints.
+#[derive(Debug, Default)]
+pub(crate) struct CheckpointCounters {
+    completed: AtomicU64,
+    bytes: AtomicU64,
+    segments: AtomicU64,
+    newest: AtomicU64,
+    not_collected: AtomicU64,
+}
+
+impl CheckpointCounters {
+    /// A segment was written.
+    pub(crate) fn wrote(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Relaxed);
+        self.segments.fetch_add(1, Relaxed);
+    }
+
+    /// Old checkpoints could not be removed.
+    pub(crate) fn not_collected(&self) {
+        self.not_collected.fetch_add(1, Relaxed);
+    }
+
+    /// A checkpoint is decided and published.
+    pub(crate) fn complete(&self, epoch: Epoch) {
+        self.completed.fetch_add(1, Relaxed);
+        self.newest.store(epoch.0, Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> CheckpointMetrics {
+        let completed = self.completed.load(Relaxed);
+        CheckpointMetrics {
+            completed,
+            newest: (completed > 0).then(|| Epoch(self.newest.load(Relaxed))),
+            segments: self.segments.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            not_collected: self.not_collected.load(Relaxed),
+        }
+    }
+}
+
+/// What checkpoints have counted since the job was started, or started again after a failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointMetrics {
+    /// How many are complete: durable, decided, and what the sinks staged for them visible.
+    pub completed: u64,
+    /// The newest of them.
+    pub newest: Option<Epoch>,
+    /// How many segments of state were written.
+    pub segments: u64,
+    /// The bytes of these segments.
+    pub bytes: u64,
+    /// How many times old checkpoints could not be removed. They are tried again after the next checkpoint; when this
+    /// keeps growing the store fills up: look at its rights, and for files in it that are not its own.
+    pub not_collected: u64,
+}
+
 /// What a job has counted, operator by operator in the order of the printed job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobMetrics {
     /// One entry per operator.
     pub operators: Vec<OperatorMetrics>,
+    /// What its checkpoints have counted.
+    pub checkpoints: CheckpointMetrics,
 }
 
 impl JobMetrics {
-    pub(crate) fn read(counters: &[Arc<Counters>]) -> Self {
-        Self { operators: counters.iter().map(|counters| counters.read()).collect() }
+    pub(crate) fn read(counters: &[Arc<Counters>], checkpoints: &CheckpointCounters) -> Self {
+        let operators = counters.iter().map(|counters| counters.read()).collect();
+        Self { operators, checkpoints: checkpoints.read() }
     }
 
     /// The operators whose name contains `part`.

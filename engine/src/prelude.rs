@@ -4,10 +4,10 @@ pub use datafusion_expr::{Expr, lit};
 pub use datafusion_functions_aggregate::expr_fn::{avg, max, min, sum};
 // `#[derive(Record)]` writes code that names `typed_arrow`: import it along with `Record`, as the glob does.
 pub use typed_arrow::{self, Record};
-pub use windrow_connectors::{Console, File, MemorySink, MemorySource, Nexmark, Sequence, Untyped};
+pub use windrow_connectors::{Console, File, MemorySink, MemorySource, Nexmark, Sequence, TimePartition, Untyped};
 pub use windrow_operators::{Timestamp, window::Tumbling};
 
 pub use crate::{
-    EventTime, Job, Stream, Watermarks,
+    EventTime, Job, Restarts, Restore, Stream, Watermarks,
     functions::{col, count, hours, millis, mins, secs},
 };

@@ -27,6 +27,7 @@ pub mod key;
 pub mod operator;
 pub mod outbox;
 pub mod schema;
+pub mod state;
 pub mod stateless;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -2,7 +2,10 @@
 
 use arrow::array::RecordBatch;
 
-use crate::{Outbox, Result, Timestamp};
+use crate::{
+    Outbox, Result, Timestamp,
+    state::{StateReader, StateWriter},
+};
 
 /// An input or an output of an operator, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +47,17 @@ pub trait Operator: Send {
     /// Emits what is held back only to save work, such as groups that are aggregated before an exchange. Called before
     /// the task says downstream that it is idle, and before it forwards a barrier: from then on nobody waits for it.
     fn flush(&mut self, _out: &mut Outbox) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes down what it holds, at a barrier. Right after [`Operator::flush`], between two calls of the others, so there
+    /// is nothing half done. The operator goes on as if nothing had happened.
+    fn save(&mut self, _state: &mut StateWriter<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Becomes what former tasks were, before any other call. There may be several of them, or none.
+    fn load(&mut self, _state: &StateReader) -> Result<()> {
         Ok(())
     }
 }

@@ -13,7 +13,10 @@ use windrow::{
         array::RecordBatch,
         datatypes::{Schema, SchemaRef},
     },
-    connectors::{ConnectorError, Fetch, Position, Rows, Sink, SinkWriter, Source, SourceReader, SplitId, TypedSource},
+    connectors::{
+        ConnectorError, Epoch, Fetch, Incarnation, Position, Receipt, Rows, Sink, SinkWriter, Source, SourceReader,
+        SplitId, TypedSource,
+    },
     prelude::*,
 };
 
@@ -69,7 +72,7 @@ impl Sink for Faulty {
         Ok(())
     }
 
-    async fn writer(&self, _: usize, _: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+    async fn writer(&self, _: &Incarnation, _: usize, _: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
         Ok(Box::new(Faulty { after_rows: self.after_rows, panics: self.panics, rows: self.rows.clone() }))
     }
 }
@@ -85,8 +88,8 @@ impl SinkWriter for Faulty {
         }
     }
 
-    async fn finish(&mut self) -> Result<(), ConnectorError> {
-        Ok(())
+    async fn stage(&mut self, _: Epoch) -> Result<Vec<Receipt>, ConnectorError> {
+        Ok(Vec::new())
     }
 }
 
@@ -214,7 +217,7 @@ fn a_running_job_that_is_dropped_ends() {
             tokio::task::yield_now().await;
         }
         drop(running);
-        assert!(out.finished().is_empty(), "nothing was published");
+        assert!(out.batches().is_empty(), "nothing was published");
     });
 }
 

@@ -13,7 +13,7 @@ use windrow::{
         array::{ArrayRef, AsArray, Int64Array, RecordBatch},
         datatypes::{Int64Type, SchemaRef},
     },
-    connectors::{ConnectorError, Rejected, Sink, SinkWriter},
+    connectors::{ConnectorError, Epoch, Incarnation, Receipt, Rejected, Sink, SinkWriter},
     prelude::*,
 };
 
@@ -222,7 +222,7 @@ impl Sink for Gated {
         Ok(())
     }
 
-    async fn writer(&self, _: usize, _: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+    async fn writer(&self, _: &Incarnation, _: usize, _: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
         Ok(Box::new(self.clone()))
     }
 }
@@ -237,8 +237,8 @@ impl SinkWriter for Gated {
         Ok(())
     }
 
-    async fn finish(&mut self) -> Result<(), ConnectorError> {
-        Ok(())
+    async fn stage(&mut self, _: Epoch) -> Result<Vec<Receipt>, ConnectorError> {
+        Ok(Vec::new())
     }
 }
 

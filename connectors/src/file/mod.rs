@@ -1,4 +1,4 @@
-//! Files: JSON lines and CSV, plain or compressed, read by pattern and written whole.
+//! Files: JSON lines and CSV, plain or compressed, read by pattern; the same and Parquet, written whole and once.
 //!
 //! ```text
 //!   File::patterns(["logs/*.jsonl", "old.csv.gz"])
@@ -8,7 +8,7 @@
 //!                           ├─► SplitFile                                   ├─► Rows, round robin
 //!                           └─► ... at most 64 open                       ──┘
 //!
-//!   FileSink ──► writer of a task ──► out/.part-….tmp ──► out/part-….jsonl     on finish: fsync, then the name
+//!   FileSink ──► writer of a task ──► out/.part-….tmp ── stage: fsync ──► receipt ── commit ──► out/part-….jsonl
 //! ```
 //!
 //! | file | why it exists |
@@ -16,7 +16,7 @@
 //! | `source` | what the user builds; which files a pattern means; the reader that goes round the open files |
 //! | `split` | one file being read: buffer, position, records |
 //! | `open` | bytes of a file, decompressed, and what can be wrong with them |
-//! | `sink` | files that appear complete or not at all |
+//! | `sink` | files that appear when they are complete, durable and decided, once |
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-pub use sink::{FileOutput, FileSink};
+pub use sink::{FileOutput, FileSink, TimePartition};
 pub use source::{FileInput, FileSource};
 
 /// Where file sources and file sinks begin.

@@ -43,6 +43,7 @@ pub use csv::CsvDecoder;
 pub use encode::Encoder;
 pub use frame::{Frame, Span};
 pub use json::JsonDecoder;
+pub(crate) use text::alternatives;
 
 /// The longest record that is decoded unless the user says otherwise: 10 MiB.
 pub const MAX_RECORD_BYTES: usize = 10 << 20;

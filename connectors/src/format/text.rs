@@ -74,7 +74,7 @@ pub(super) fn boolean(text: &str) -> Result<bool, Misfit> {
 }
 
 /// The names that there are instead of `wanted`, and which of them was probably meant.
-pub(super) fn alternatives<'a>(wanted: &str, there: impl Iterator<Item = &'a str> + Clone) -> String {
+pub(crate) fn alternatives<'a>(wanted: &str, there: impl Iterator<Item = &'a str> + Clone) -> String {
     const SHOWN: usize = 50;
     let mut names: Vec<String> = there.clone().take(SHOWN).map(|name| format!("{:?}", excerpt(name))).collect();
     let more = there.clone().skip(SHOWN).count();

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Both sides keep the promises of the contracts to the letter, so that a test that passes with them says something
-//! about real connectors: a source can be read again from any position, a sink shows nothing before it is finished.
+//! about real connectors: a source can be read again from any position, a sink shows nothing before it is committed.
 
 mod sink;
 mod source;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use typed_arrow::Record;
 
 use super::*;
-use crate::{Fetch, Position, Rejected, Sink, Source, SourceReader, TypedSource};
+use crate::{Epoch, Fetch, Incarnation, Position, Rejected, Sink, SinkWriter, Source, SourceReader, TypedSource};
 
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]))
@@ -153,30 +153,72 @@ async fn a_batch_with_other_columns_fails_the_reader() {
     assert!(error.contains("split 0, batch 0"), "{error}");
 }
 
+fn incarnation(generation: u64) -> Incarnation {
+    Incarnation { job: "00c0ffee".to_owned(), generation, nonce: generation as u32 * 77 }
+}
+
+async fn writer(sink: &MemorySink, generation: u64, task: usize) -> Box<dyn SinkWriter> {
+    sink.writer(&incarnation(generation), task, schema()).await.unwrap()
+}
+
+fn all_values(batches: &[RecordBatch]) -> Vec<i64> {
+    batches.iter().flat_map(values).collect()
+}
+
 #[tokio::test]
-async fn rows_are_visible_when_their_writer_has_finished() {
+async fn rows_are_visible_when_they_are_committed() {
     let sink = MemorySink::new();
-    let mut zero = sink.writer(0, schema()).await.unwrap();
-    let mut one = sink.writer(1, schema()).await.unwrap();
+    let mut zero = writer(&sink, 1, 0).await;
+    let mut one = writer(&sink, 1, 1).await;
     zero.write(batch(0..1)).await.unwrap();
     one.write(batch(1..3)).await.unwrap();
     zero.write(batch(3..4)).await.unwrap();
-    assert!(sink.batches().is_empty());
-    assert_eq!(sink.written().len(), 3);
+    zero.write(batch(0..0)).await.unwrap();
+    assert_eq!(sink.written().len(), 3, "a batch without rows is nothing");
 
-    one.finish().await.unwrap();
-    assert_eq!(sink.rows(), 2);
-    assert_eq!(sink.finished(), [1]);
-    assert_eq!(sink.take().iter().flat_map(values).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!((sink.rows(), sink.written().len()), (0, 2));
+    let of_one = one.stage(Epoch(1)).await.unwrap();
+    assert_eq!((of_one.len(), sink.rows()), (1, 0), "staged is not visible");
+    one.write(batch(7..8)).await.unwrap();
+    sink.commit(&of_one).await.unwrap();
+    assert_eq!(all_values(&sink.batches()), [1, 2], "what was written after the stage is of the next epoch");
+    assert_eq!(all_values(&sink.take()), [1, 2]);
+    sink.commit(&of_one).await.unwrap();
+    assert_eq!((sink.rows(), sink.written().len()), (0, 3), "a commit that is repeated brings nothing back");
 
-    // The job fails here and is started again; what the first writer of task 0 left behind stays invisible.
-    drop(zero);
-    let mut again = sink.writer(0, schema()).await.unwrap();
-    again.write(batch(7..8)).await.unwrap();
-    again.finish().await.unwrap();
-    assert_eq!(sink.batches().iter().flat_map(values).collect::<Vec<_>>(), [7]);
-    assert_eq!(sink.finished(), [0, 1]);
+    let mut both = zero.stage(Epoch(1)).await.unwrap();
+    both.extend(one.stage(Epoch(2)).await.unwrap());
+    assert_eq!(both.iter().chain(&of_one).collect::<std::collections::BTreeSet<_>>().len(), 3, "receipts differ");
+    sink.commit(&both).await.unwrap();
+    assert_eq!(all_values(&sink.batches()), [0, 3, 7]);
+    assert_eq!(zero.stage(Epoch(2)).await.unwrap(), [], "no rows, no receipts");
+}
+
+#[tokio::test]
+async fn a_crash_before_the_decision_leaves_nothing_and_one_behind_it_leaves_everything() {
+    let sink = MemorySink::new();
+    let mut first = writer(&sink, 1, 0).await;
+    first.write(batch(0..1)).await.unwrap();
+    let decided = first.stage(Epoch(1)).await.unwrap();
+    first.write(batch(1..2)).await.unwrap();
+    let undecided = first.stage(Epoch(2)).await.unwrap();
+    first.write(batch(2..3)).await.unwrap();
+    drop(first);
+
+    // The second generation commits what was decided, cleans up, and writes rows 1 and 2 again.
+    sink.commit(&decided).await.unwrap();
+    sink.clean(&Incarnation { job: "another0".to_owned(), ..incarnation(9) }).await.unwrap();
+    sink.clean(&incarnation(1)).await.unwrap();
+    assert_eq!(sink.written().len(), 3, "neither another job's nor my own generation's");
+    sink.clean(&incarnation(2)).await.unwrap();
+    assert_eq!(all_values(&sink.written()), [0]);
+    let mut second = writer(&sink, 2, 0).await;
+    second.write(batch(1..3)).await.unwrap();
+    let again = second.stage(Epoch(3)).await.unwrap();
+
+    let mixed = [undecided[0].clone(), again[0].clone()];
+    let error = sink.commit(&mixed).await.unwrap_err().to_string();
+    assert!(error.contains("generation 1") && error.contains("epoch 2"), "{error}");
+    assert_eq!(all_values(&sink.batches()), [0, 1, 2], "the receipts behind a bad one are committed all the same");
 }
 
 proptest! {

@@ -1,32 +1,22 @@
 //! A job: from its name to its report.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
-use windrow_connectors::{ConnectorError, SplitId, TypedSource};
+use windrow_connectors::TypedSource;
 use windrow_operators::{Port, StreamSchema};
 
 use super::{
-    Stream,
+    Report, RunningJob, Stream,
+    attempt::{Blueprint, sources, splits},
     stream::{FromSource, SharedGraph, lock},
 };
 use crate::{
-    Error, Result,
-    clock::Moment,
-    metrics::{Counters, JobMetrics, in_order_of_rows},
+    Error, Restarts, Restore, Result,
+    checkpoint::Settings,
     plan::{
         graph::{Graph, Kind, RejectPolicy, StreamId},
-        physical::{Body, Explained, Head, PhysicalPlan, plan},
+        physical::{Explained, plan},
     },
-    runtime::supervisor::{Tasks, first_phase_name, start},
 };
 
 /// How many bytes wait between two tasks at the most, unless [`Job::channel_bytes`] says otherwise.
@@ -56,13 +46,27 @@ pub struct Job {
     graph: SharedGraph,
     parallelism: usize,
     channel_bytes: usize,
+    settings: Option<Settings>,
+    restore: Restore,
+    drop_state: bool,
+    restarts: Restarts,
+    checkpoint_timeout: Option<Duration>,
 }
 
 impl Job {
     /// A job called `name`, with one task per operator.
     pub fn new(name: impl Into<String>) -> Self {
         let graph = Graph { job: name.into(), ..Graph::default() };
-        Self { graph: Arc::new(std::sync::Mutex::new(graph)), parallelism: 1, channel_bytes: CHANNEL_BYTES }
+        Self {
+            graph: Arc::new(std::sync::Mutex::new(graph)),
+            parallelism: 1,
+            channel_bytes: CHANNEL_BYTES,
+            settings: None,
+            restore: Restore::newest(),
+            drop_state: false,
+            restarts: Restarts::default(),
+            checkpoint_timeout: None,
+        }
     }
 
     /// How many tasks a keyed operator has, and a source at the most (one per split). At least 1, at most 256, the
@@ -74,6 +78,39 @@ impl Job {
     /// How many bytes may wait in the channel between two tasks. A full channel slows down who writes to it.
     pub fn channel_bytes(self, bytes: usize) -> Self {
         Self { channel_bytes: bytes, ..self }
+    }
+
+    /// Takes a checkpoint every so often, in the store at `url`: a directory (`/var/lib/jobs` or `file:///var/lib/jobs`),
+    /// or with the feature `s3` a bucket (`s3://bucket/path`). Several jobs may share a store; they are told apart by name.
+    ///
+    /// With checkpoints a job that was killed goes on where it was when it is started again, and its output is exactly
+    /// what it would have been: what the sinks wrote becomes visible checkpoint by checkpoint. A job that fails is started
+    /// again by itself, see [`Job::restarts`].
+    pub fn checkpoint(self, url: impl Into<String>, every: Duration) -> Self {
+        Self { settings: Some(Settings::new(url.into(), every)), ..self }
+    }
+
+    /// How long a checkpoint may take, from asking for it until every task has answered. After that the job fails, with an
+    /// error that names the tasks that did not answer, and is started again like after any failure. Ten minutes unless
+    /// told.
+    pub fn checkpoint_timeout(self, timeout: Duration) -> Self {
+        Self { checkpoint_timeout: Some(timeout), ..self }
+    }
+
+    /// Which checkpoint the job begins from; the newest unless told.
+    pub fn restore(self, from: Restore) -> Self {
+        Self { restore: from, ..self }
+    }
+
+    /// Gives up the state of operators that a checkpoint has and the job does not have any more. Without this such a
+    /// job is refused, because an operator that has only changed its name would begin empty.
+    pub fn drop_state(self) -> Self {
+        Self { drop_state: true, ..self }
+    }
+
+    /// How often the job is started again after a failure; needs checkpoints.
+    pub fn restarts(self, restarts: Restarts) -> Self {
+        Self { restarts, ..self }
     }
 
     /// Reads from a source.
@@ -103,53 +140,56 @@ impl Job {
 
     /// Starts the job and returns while it runs. Must be called on a tokio runtime.
     pub async fn start(self) -> Result<RunningJob> {
-        let splits = self.check().await?;
-        let (graph, channel_bytes, parallelism) = (self.graph, self.channel_bytes, self.parallelism);
+        self.check()?;
         // The job is complete: from here on nobody adds to the graph.
-        let graph = std::mem::take(&mut *lock(&graph));
-        let plan = plan(&graph, parallelism, &splits);
-        let counters = counters(&graph, &plan);
-        let (stop, stop_asked) = watch::channel(false);
-        let stopped = Arc::new(AtomicBool::new(false));
-        let started = Moment::now();
-        let tasks = start(&graph, &plan, &counters, channel_bytes, &stop_asked, &stopped).await?;
-        let handle = JobHandle { counters: in_order_of_rows(&counters), stop: Arc::new(stop), stopped, started };
-        Ok(RunningJob { job: graph.job, tasks, handle })
+        let graph = std::mem::take(&mut *lock(&self.graph));
+        let (restore, drop_state, timeout) = (self.restore, self.drop_state, self.checkpoint_timeout);
+        let settings = |settings: Settings| {
+            let timeout = timeout.unwrap_or(settings.timeout);
+            Settings { restore, drop_state, timeout, ..settings }
+        };
+        RunningJob::start(Blueprint {
+            graph: Arc::new(graph),
+            parallelism: self.parallelism,
+            channel_bytes: self.channel_bytes,
+            settings: self.settings.map(settings),
+            restarts: self.restarts,
+        })
+        .await
     }
 
     /// The physical plan in words: which operators share a task, how many tasks there are, where rows are exchanged.
     pub async fn explain(&self) -> Result<String> {
-        let splits = self.check().await?;
+        self.check()?;
+        let sources = sources(&lock(&self.graph));
+        let splits = splits(&sources).await?;
         let graph = lock(&self.graph);
         let plan = plan(&graph, self.parallelism, &splits);
         Ok(Explained(&plan, &graph).to_string())
     }
 
-    /// All mistakes that can be known before the first row; otherwise the splits of each source.
-    async fn check(&self) -> Result<HashMap<usize, Vec<SplitId>>> {
-        let sources: Vec<_> = {
-            let graph = lock(&self.graph);
-            let mut mistakes = graph.mistakes.clone();
-            mistakes.extend(graph.dead_ends());
-            if self.parallelism == 0 || self.parallelism > windrow_operators::key::KEY_GROUPS {
-                mistakes.push(format!("parallelism {} is not between 1 and 256", self.parallelism));
-            }
-            if !mistakes.is_empty() {
-                return Err(Error::Plan { job: graph.job.clone(), mistakes });
-            }
-            let source = |(index, node): (usize, &crate::plan::graph::Node)| match &node.kind {
-                Kind::Source { source, .. } => Some((index, node.name.clone(), source.clone())),
-                _ => None,
-            };
-            graph.nodes.iter().enumerate().filter_map(source).collect()
-        };
-        let mut splits = HashMap::new();
-        for (node, operator, source) in sources {
-            let found = source.splits().await;
-            let found = found.map_err(|error: ConnectorError| Error::Source { operator, error })?;
-            splits.insert(node, found);
+    /// All mistakes that can be known before the first row.
+    fn check(&self) -> Result<()> {
+        let graph = lock(&self.graph);
+        let mut mistakes = graph.mistakes.clone();
+        mistakes.extend(graph.dead_ends());
+        mistakes.extend(graph.repeated_ids());
+        if self.parallelism == 0 || self.parallelism > windrow_operators::key::KEY_GROUPS {
+            mistakes.push(format!("parallelism {} is not between 1 and 256", self.parallelism));
         }
-        Ok(splits)
+        if self.restore != Restore::newest() && self.settings.is_none() {
+            mistakes.push("it is to be restored, but has no checkpoints: say .checkpoint(url, every)".into());
+        }
+        if self.drop_state && self.settings.is_none() {
+            mistakes.push("its state is to be dropped, but it has no checkpoints: say .checkpoint(url, every)".into());
+        }
+        if self.settings.as_ref().is_some_and(|settings| settings.every.is_zero()) {
+            mistakes.push("a checkpoint every 0 s would be one after the other: say how often".into());
+        }
+        match mistakes.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Plan { job: graph.job.clone(), mistakes }),
+        }
     }
 }
 
@@ -163,108 +203,4 @@ impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-/// The counters of each operator, in the order of the graph, then those of first phases.
-fn counters(graph: &Graph, plan: &PhysicalPlan) -> Vec<Arc<Counters>> {
-    let mut tasks = vec![1; graph.nodes.len()];
-    let mut first_phases = Vec::new();
-    for chain in &plan.chains {
-        if let Head::Source { node, .. } = &chain.head {
-            tasks[*node] = chain.tasks;
-        }
-        match &chain.body {
-            Body::Sink { node } => tasks[*node] = chain.tasks,
-            Body::Links { links, .. } => {
-                for link in links {
-                    match link.first_phase {
-                        true => first_phases.push((link.node, chain.tasks)),
-                        false => tasks[link.node] = chain.tasks,
-                    }
-                }
-            }
-        }
-    }
-    let own = graph.nodes.iter().zip(tasks).map(|(node, tasks)| Counters::new(node.name.clone(), tasks));
-    let first =
-        first_phases.iter().map(|(node, tasks)| Counters::new(first_phase_name(&graph.nodes[*node].name), *tasks));
-    own.chain(first).collect()
-}
-
-/// A job at work. Dropping it ends it at once, without publishing what its sinks have not finished.
-#[must_use = "dropping a running job ends it: .wait() for it"]
-pub struct RunningJob {
-    job: String,
-    tasks: Tasks,
-    handle: JobHandle,
-}
-
-impl RunningJob {
-    /// A handle to ask and to stop the job with, from anywhere.
-    pub fn handle(&self) -> JobHandle {
-        self.handle.clone()
-    }
-
-    /// Waits for the end. The first Ctrl-C stops the job cleanly: sources stop reading, what has been read is processed
-    /// and written; windows that are still open give no result, because they are not complete. A second Ctrl-C aborts:
-    /// this returns at once, though a runtime that is dropped then still waits for a task that blocks, such as a write to
-    /// a stalled pipe.
-    pub async fn wait(mut self) -> Result<Report> {
-        let mut interrupted = false;
-        loop {
-            tokio::select! {
-                joined = self.tasks.join() => {
-                    joined?;
-                    break;
-                }
-                // Without a handler for Ctrl-C (an error here) the process simply ends on it.
-                Ok(()) = tokio::signal::ctrl_c() => {
-                    if std::mem::replace(&mut interrupted, true) {
-                        return Err(Error::Aborted { job: self.job });
-                    }
-                    self.handle.stop();
-                }
-            }
-        }
-        let stopped = self.handle.stopped.load(Relaxed);
-        Ok(Report { stopped, elapsed: self.handle.started.elapsed(), metrics: self.handle.metrics() })
-    }
-}
-
-/// Asks and stops a running job.
-#[derive(Clone)]
-pub struct JobHandle {
-    counters: Arc<[Arc<Counters>]>,
-    stop: Arc<watch::Sender<bool>>,
-    /// Whether a source has stopped before its end.
-    stopped: Arc<AtomicBool>,
-    started: Moment,
-}
-
-impl JobHandle {
-    /// Asks the job to stop cleanly; see [`RunningJob::wait`]. Returns at once.
-    pub fn stop(&self) {
-        self.stop.send_replace(true);
-    }
-
-    /// What has been counted so far.
-    pub fn metrics(&self) -> JobMetrics {
-        JobMetrics::read(&self.counters)
-    }
-
-    /// How long the job has been running.
-    pub fn elapsed(&self) -> Duration {
-        self.started.elapsed()
-    }
-}
-
-/// What a job did.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Whether it was stopped before its sources were exhausted. Windows that were open then gave no result.
-    pub stopped: bool,
-    /// How long it ran.
-    pub elapsed: Duration,
-    /// What it counted.
-    pub metrics: JobMetrics,
 }

@@ -11,12 +11,15 @@
 //! Every call checks what it can at once: names, types, keys. A mistake does not panic and does not interrupt the chain
 //! of calls; it is kept, and [`Job::run`] lists all of them before the first row is read.
 
+mod attempt;
 mod job;
 mod key;
+mod running;
 mod stream;
 mod windowed;
 
-pub use job::{Job, JobHandle, Report, RunningJob};
+pub use job::Job;
 pub use key::Key;
+pub use running::{JobHandle, Report, RunningJob};
 pub use stream::{FromSource, Stream};
 pub use windowed::{KeyedStream, WindowResult, Windowed};

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use windrow_connectors::{Sink, Source};
 use windrow_operators::{
     Operator, Port, StreamSchema,
+    state::StateForm,
     window::{AggregatePlan, TopPlan},
 };
 
@@ -46,6 +47,14 @@ impl Window {
         }
     }
 
+    /// The form of its state in checkpoints.
+    pub(crate) fn state_form(&self) -> StateForm {
+        match self {
+            Self::Aggregate(plan) => plan.state_form(),
+            Self::Top(plan) => plan.state_form(),
+        }
+    }
+
     /// The key columns between the two phases.
     pub(crate) fn key_between(&self) -> Vec<usize> {
         match self {
@@ -69,9 +78,25 @@ pub(crate) enum Kind {
     Sink(Arc<dyn Sink>),
 }
 
+impl Kind {
+    /// What operators of this kind are called in checkpoints, if they have anything to remember.
+    fn noun(&self) -> Option<&'static str> {
+        match self {
+            Self::Source { .. } => Some("source"),
+            Self::Window(Window::Aggregate(_)) => Some("window"),
+            Self::Window(Window::Top(_)) => Some("top"),
+            Self::Sink(_) => Some("sink"),
+            Self::Operator(_) | Self::Union => None,
+        }
+    }
+}
+
 pub(crate) struct Node {
     /// `#3 window tumbling 10s`: its number and name everywhere, in errors, metrics and the printed job.
     pub(crate) name: String,
+    /// What it is called in checkpoints, `window_1` unless the user said otherwise. Only what has something to remember
+    /// has one: sources, windows, sinks. Counted by kind, so that it stays when stateless operators come and go.
+    pub(crate) id: Option<String>,
     pub(crate) kind: Kind,
     pub(crate) inputs: Vec<StreamId>,
     pub(crate) outputs: Vec<(Port, StreamSchema)>,
@@ -97,8 +122,24 @@ impl Graph {
         outputs: Vec<(Port, StreamSchema)>,
     ) -> usize {
         let node = self.nodes.len();
-        self.nodes.push(Node { name: self.next_name(name), kind, inputs, outputs, dropped: Vec::new() });
+        let id = kind.noun().map(|noun| {
+            let same = self.nodes.iter().filter(|node| node.kind.noun() == Some(noun)).count();
+            format!("{noun}_{}", same + 1)
+        });
+        self.nodes.push(Node { name: self.next_name(name), id, kind, inputs, outputs, dropped: Vec::new() });
         node
+    }
+
+    /// Operators that are called the same in checkpoints.
+    pub(crate) fn repeated_ids(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let Some(id) = &node.id else { continue };
+            if let Some(other) = self.nodes[..index].iter().find(|other| other.id.as_ref() == Some(id)) {
+                mistakes.push(format!("{}: its id {id:?} is also that of {}", node.name, other.name));
+            }
+        }
+        mistakes
     }
 
     /// What the next operator will be called.

@@ -9,6 +9,9 @@
 //! through before it is called again: order is kept and little is held. [`Chain::run`] stops when enough messages for
 //! other tasks have gathered; the task sends them, waiting if it must, and calls again. That is back-pressure, and it is
 //! why an operator never awaits.
+//!
+//! At a barrier, and at the end, every operator emits what it holds back only to save work; when all of that is through,
+//! every operator is saved, and then the barrier goes on. So the states of a chain belong together.
 
 use std::{
     any::Any,
@@ -17,10 +20,14 @@ use std::{
 };
 
 use arrow::array::RecordBatch;
-use windrow_operators::{Advance, Operator, OperatorError, Outbox, Port, Timestamp, Watermark};
+use windrow_connectors::Epoch;
+use windrow_operators::{
+    Advance, Operator, OperatorError, Outbox, Port, Timestamp, Watermark,
+    state::{SegmentId, StateWriter, TaskState},
+};
 
 use super::channel::{End, Message};
-use crate::{Error, Result, metrics::Counters};
+use crate::{Error, Result, checkpoint::mutated, metrics::Counters};
 
 /// Where rows go next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +43,18 @@ pub(crate) struct Link {
     pub(crate) operator: Box<dyn Operator>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) targets: Vec<(Port, Target)>,
+    /// The number of its next segment.
+    pub(crate) next_segment: SegmentId,
 }
 
 enum Work {
     Process(usize, RecordBatch),
     Advance(usize, Timestamp),
-    /// The task is about to fall idle: nobody will wait for what is held back only to save work.
+    /// Nobody will wait for what is held back only to save work.
     Flush(usize),
     Idle,
+    Barrier(Epoch),
+    End(End),
     /// The operator has promised this time, and all it emitted before is through.
     Promise(usize, Timestamp),
 }
@@ -57,11 +68,15 @@ pub(crate) struct Chain {
     links: Vec<Link>,
     stack: Vec<Work>,
     outbox: Outbox,
+    /// Whether there are checkpoints that ask for the states of the operators.
+    saves: bool,
+    /// The states of the operators at the last barrier or at the end.
+    saved: Vec<TaskState>,
 }
 
 impl Chain {
-    pub(crate) fn new(task: usize, root: Vec<Target>, links: Vec<Link>) -> Self {
-        Self { task, root, links, stack: Vec::new(), outbox: Outbox::new() }
+    pub(crate) fn new(task: usize, root: Vec<Target>, links: Vec<Link>, saves: bool) -> Self {
+        Self { task, root, links, stack: Vec::new(), outbox: Outbox::new(), saves, saved: Vec::new() }
     }
 
     /// Puts a message of the chain's input on the stack, or straight out. Call [`Chain::run`] until it is done.
@@ -69,16 +84,24 @@ impl Chain {
         match message {
             Message::Batch(batch) => self.push_batch(None, Port::MAIN, batch, out),
             Message::Watermark(Watermark::At(time)) => self.push_time(None, time, out),
-            Message::Watermark(Watermark::Idle) => {
-                self.stack.push(Work::Idle);
-                self.stack.extend((0..self.links.len()).rev().map(Work::Flush));
+            Message::Watermark(Watermark::Idle) => self.flush_before(Work::Idle),
+            Message::Barrier(epoch) if mutated("operators are not flushed before a barrier") => {
+                self.stack.push(Work::Barrier(epoch));
             }
-            Message::End(end) => {
-                for edge in self.edges() {
-                    out.push((edge, Message::End(end)));
-                }
-            }
+            Message::Barrier(epoch) => self.flush_before(Work::Barrier(epoch)),
+            Message::End(end) => self.flush_before(Work::End(end)),
         }
+    }
+
+    /// Has every operator, from the root on, emit what it holds back, and then does `work`.
+    fn flush_before(&mut self, work: Work) {
+        self.stack.push(work);
+        self.stack.extend((0..self.links.len()).rev().map(Work::Flush));
+    }
+
+    /// The states of the operators, in order, since the last barrier or the end.
+    pub(crate) fn take_saved(&mut self) -> Vec<TaskState> {
+        std::mem::take(&mut self.saved)
     }
 
     /// Works until nothing is left (`true`) or enough messages for other tasks have gathered (`false`).
@@ -92,6 +115,8 @@ impl Chain {
                     let idle = |edge| (edge, Message::Watermark(Watermark::Idle));
                     out.extend(self.timed_edges().into_iter().map(idle));
                 }
+                Work::Barrier(epoch) => self.close(Message::Barrier(epoch), out)?,
+                Work::End(end) => self.close(Message::End(end), out)?,
                 Work::Promise(link, time) => self.push_time(Some(link), time, out),
             }
             if out.len() >= ENOUGH_MESSAGES {
@@ -139,6 +164,18 @@ impl Chain {
         let outbox = &mut self.outbox;
         guard(&link.counters, || link.operator.flush(outbox))?;
         self.push_outbox(index, out);
+        Ok(())
+    }
+
+    /// Saves every operator and lets the message go on, which no later one can overtake.
+    fn close(&mut self, message: Message, out: &mut Vec<(usize, Message)>) -> Result<()> {
+        self.saved.clear();
+        for link in self.links.iter_mut().filter(|_| self.saves) {
+            let mut state = StateWriter::new(&mut link.next_segment);
+            guard(&link.counters, || link.operator.save(&mut state))?;
+            self.saved.push(state.finish());
+        }
+        out.extend(self.edges().into_iter().map(|edge| (edge, message.clone())));
         Ok(())
     }
 
@@ -206,7 +243,7 @@ fn failed(counters: &Counters, error: OperatorError) -> Error {
 }
 
 /// Calls an operator; a panic in the user's code becomes an error that names it.
-fn guard<T>(counters: &Counters, call: impl FnOnce() -> windrow_operators::Result<T>) -> Result<T> {
+pub(crate) fn guard<T>(counters: &Counters, call: impl FnOnce() -> windrow_operators::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|error| failed(counters, error)),
         Err(panic) => Err(Error::Panic { operator: counters.name().into(), message: panic_message(&*panic) }),
@@ -217,12 +254,4 @@ fn guard<T>(counters: &Counters, call: impl FnOnce() -> windrow_operators::Resul
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".into())
-}
-
-/// The end of a stream as the chain's last messages: the end of time, if it is one.
-pub(crate) fn last_messages(end: End) -> Vec<Message> {
-    match end {
-        End::Exhausted => vec![Message::Watermark(Watermark::At(Timestamp::MAX)), Message::End(end)],
-        End::Stopped => vec![Message::End(end)],
-    }
 }

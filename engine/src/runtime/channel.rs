@@ -7,6 +7,7 @@ use tokio::sync::{
     Semaphore,
     mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
+use windrow_connectors::Epoch;
 use windrow_operators::Watermark;
 
 /// Everything on an edge, in band and in order.
@@ -14,6 +15,8 @@ use windrow_operators::Watermark;
 pub(crate) enum Message {
     Batch(RecordBatch),
     Watermark(Watermark),
+    /// What came before belongs to this epoch, what comes after to the next: the cut of a checkpoint.
+    Barrier(Epoch),
     End(End),
 }
 
@@ -43,7 +46,7 @@ impl Message {
                 };
                 batch.columns().iter().map(column).sum()
             }
-            Self::Watermark(_) | Self::End(_) => 0,
+            Self::Watermark(_) | Self::Barrier(_) | Self::End(_) => 0,
         }
     }
 }

@@ -3,6 +3,7 @@
 use windrow_operators::{Result, key::Partitioner};
 
 use super::channel::{Disconnected, Message, Sender};
+use crate::checkpoint::mutated;
 
 /// One edge, from one task.
 pub(crate) enum Output {
@@ -46,6 +47,9 @@ impl Output {
 
 /// Sends what a chain has gathered, in order.
 pub(crate) async fn send_all(outputs: &mut [Output], messages: &mut Vec<(usize, Message)>) -> Result<(), SendError> {
+    if mutated("a barrier overtakes the rows before it") {
+        messages.sort_by_key(|(_, message)| !matches!(message, Message::Barrier(_)));
+    }
     for (edge, message) in messages.drain(..) {
         outputs[edge].send(message).await?;
     }

@@ -2,12 +2,16 @@
 //!
 //! ```text
 //!   input 0 ──┐
-//!   input 1 ──┼──► Gate ──► batches in order of each input, one merged watermark, one end
+//!   input 1 ──┼──► Gate ──► batches in order of each input, one merged watermark, one barrier per epoch, one end
 //!   input 2 ──┘
 //! ```
 //!
 //! An input that ended stands at the end of time and holds nobody back. When all have ended, so has the task: as
 //! exhausted if all were, as stopped if any was stopped.
+//!
+//! A barrier cuts every input at the same epoch. An input whose barrier has come is not read until those of all others
+//! have come, so nothing behind the cut mixes with what is before it; the others are read on, so nobody waits for a
+//! reader that waits for them. An ended input is cut for ever.
 
 use std::{
     collections::VecDeque,
@@ -16,20 +20,29 @@ use std::{
 };
 
 use arrow::array::RecordBatch;
+use windrow_connectors::Epoch;
 use windrow_operators::{Timestamp, Watermark, WatermarkMerge};
 
 use super::channel::{Disconnected, End, Message, Receiver};
+use crate::checkpoint::mutated;
 
 pub(crate) struct Gate {
-    /// `None` once the input has ended.
-    inputs: Vec<Option<Receiver>>,
+    inputs: Vec<Input>,
     merge: WatermarkMerge,
     /// What is to be said before the next message is read.
     pending: VecDeque<Message>,
     /// Where the next look begins, so that no input starves the others.
     next: usize,
-    open: usize,
+    /// The epoch whose barrier has come on some inputs and not yet on all.
+    aligning: Option<Epoch>,
     stopped: bool,
+}
+
+enum Input {
+    Open(Receiver),
+    /// Its barrier has come: it waits for those of the others.
+    Aligned(Receiver),
+    Ended,
 }
 
 impl Gate {
@@ -38,9 +51,9 @@ impl Gate {
             merge: WatermarkMerge::new(inputs.len()),
             pending: VecDeque::new(),
             next: 0,
-            open: inputs.len(),
+            aligning: None,
             stopped: false,
-            inputs: inputs.into_iter().map(Some).collect(),
+            inputs: inputs.into_iter().map(Input::Open).collect(),
         }
     }
 
@@ -50,13 +63,14 @@ impl Gate {
             if let Some(message) = self.pending.pop_front() {
                 return Ok(message);
             }
-            if self.open == 0 {
+            if self.inputs.iter().all(|input| matches!(input, Input::Ended)) {
                 return Ok(Message::End(if self.stopped { End::Stopped } else { End::Exhausted }));
             }
             let (input, message) = poll_fn(|cx| self.poll_inputs(cx)).await;
             if let Some(batch) = self.take(input, message.ok_or(Disconnected)?) {
                 self.pending.push_back(Message::Batch(batch));
             }
+            self.pass_barrier();
         }
     }
 
@@ -64,7 +78,7 @@ impl Gate {
         let inputs = self.inputs.len();
         for step in 0..inputs {
             let index = (self.next + step) % inputs;
-            if let Some(input) = &mut self.inputs[index]
+            if let Input::Open(input) = &mut self.inputs[index]
                 && let Poll::Ready(message) = input.poll(cx)
             {
                 self.next = (index + 1) % inputs;
@@ -79,9 +93,21 @@ impl Gate {
         let (said, batch) = match message {
             Message::Batch(batch) => (self.merge.wake(input), Some(batch)),
             Message::Watermark(watermark) => (self.merge.observe(input, watermark), None),
+            Message::Barrier(epoch) => {
+                if mutated("a gate passes a barrier at its first input") {
+                    let first = self.aligning.replace(epoch) != Some(epoch);
+                    self.pending.extend(first.then_some(Message::Barrier(epoch)));
+                    return None;
+                }
+                debug_assert!(self.aligning.is_none_or(|other| other == epoch), "one epoch at a time");
+                self.aligning = Some(epoch);
+                if let Input::Open(receiver) = std::mem::replace(&mut self.inputs[input], Input::Ended) {
+                    self.inputs[input] = Input::Aligned(receiver);
+                }
+                (None, None)
+            }
             Message::End(end) => {
-                self.inputs[input] = None;
-                self.open -= 1;
+                self.inputs[input] = Input::Ended;
                 self.stopped |= end == End::Stopped;
                 // A stopped input promises nothing more than it has.
                 let exhausted = end == End::Exhausted;
@@ -94,6 +120,23 @@ impl Gate {
             said = self.merge.poll();
         }
         batch
+    }
+
+    /// Says the barrier when it has come on every input that has not ended, and reads all of them again.
+    fn pass_barrier(&mut self) {
+        if self.inputs.iter().any(|input| matches!(input, Input::Open(_))) {
+            return;
+        }
+        if mutated("a gate passes a barrier at its first input") {
+            return;
+        }
+        let Some(epoch) = self.aligning.take() else { return };
+        self.pending.push_back(Message::Barrier(epoch));
+        for input in &mut self.inputs {
+            if let Input::Aligned(receiver) = std::mem::replace(input, Input::Ended) {
+                *input = Input::Open(receiver);
+            }
+        }
     }
 }
 
@@ -150,8 +193,217 @@ mod tests {
         assert_eq!(said.last().unwrap(), "disconnected");
     }
 
+    fn barrier(epoch: u64) -> Message {
+        Message::Barrier(Epoch(epoch))
+    }
+
+    fn row(value: i64) -> Message {
+        let column: arrow::array::ArrayRef = std::sync::Arc::new(arrow::array::Int64Array::from(vec![value]));
+        Message::Batch(RecordBatch::try_from_iter([("n", column)]).unwrap())
+    }
+
+    #[tokio::test]
+    async fn nothing_behind_the_barrier_of_one_input_passes_before_that_of_the_others() {
+        let end = || Message::End(End::Exhausted);
+        let left = vec![row(1), barrier(7), row(2), barrier(8), end()];
+        let right = vec![row(3), row(4), row(5), barrier(7), barrier(8), row(6), end()];
+        let mut scripts = Vec::new();
+        for script in [left, right] {
+            let (sender, receiver) = channel(1 << 20);
+            for message in script {
+                sender.send(message).await.unwrap();
+            }
+            scripts.push(receiver);
+        }
+        let mut gate = Gate::new(scripts);
+        let mut epochs: Vec<Vec<i64>> = vec![Vec::new()];
+        loop {
+            match gate.next().await.unwrap() {
+                Message::Batch(batch) => {
+                    let column = batch.column(0).to_data();
+                    epochs.last_mut().unwrap().push(column.buffer::<i64>(0)[0]);
+                }
+                Message::Barrier(_) => epochs.push(Vec::new()),
+                Message::End(_) => break,
+                Message::Watermark(_) => {}
+            }
+        }
+        epochs.iter_mut().for_each(|rows| rows.sort_unstable());
+        assert_eq!(epochs, [vec![1, 3, 4, 5], vec![2], vec![6]]);
+    }
+
+    #[tokio::test]
+    async fn an_ended_input_counts_as_cut() {
+        let end = || Message::End(End::Exhausted);
+        let said = merged(vec![vec![end()], vec![barrier(7), end()], vec![end()]]).await;
+        assert_eq!(said, ["Barrier(Epoch(7))", MAX, "End(Exhausted)"]);
+    }
+
     #[tokio::test]
     async fn a_gate_without_inputs_has_ended() {
         assert_eq!(merged(vec![]).await, ["End(Exhausted)"]);
+    }
+
+    /// What one input of a drawn schedule sends: rows numbered by input, epoch and place, watermarks that grow, idleness, a
+    /// barrier of each epoch until it ends.
+    fn draw(random: &mut fastrand::Rng, input: i64, epochs: u64) -> VecDeque<Message> {
+        let mut script = VecDeque::new();
+        let mut time = random.i64(0..50);
+        // It may end before the last barrier.
+        let until = if random.u8(0..3) == 0 { random.u64(0..=epochs) } else { epochs };
+        for epoch in 0..=until {
+            for place in 0..random.i64(0..5) {
+                script.push_back(match random.u8(0..5) {
+                    0 => Message::Watermark(Watermark::Idle),
+                    1 | 2 => {
+                        time += random.i64(0..20);
+                        at(time)
+                    }
+                    _ => row(input * 1_000_000 + epoch as i64 * 1_000 + place),
+                });
+            }
+            script.extend((epoch < until).then(|| barrier(epoch + 1)));
+        }
+        script.push_back(Message::End(if random.u8(0..5) == 0 { End::Stopped } else { End::Exhausted }));
+        script
+    }
+
+    /// The rule of watermarks, over everything that has been taken so far.
+    #[derive(Default)]
+    struct Rule {
+        inputs: Vec<(i64, bool, bool)>,
+        highest: i64,
+    }
+
+    impl Rule {
+        fn take(&mut self, input: usize, message: &Message) {
+            let (time, idle, ended) = &mut self.inputs[input];
+            match message {
+                Message::Watermark(Watermark::At(at)) => (*time, *idle) = (at.micros().max(*time), false),
+                Message::Watermark(Watermark::Idle) => *idle = true,
+                Message::Batch(_) => *idle = false,
+                Message::End(End::Exhausted) => *ended = true,
+                Message::Barrier(_) | Message::End(End::Stopped) => {}
+            }
+            let active = self.inputs.iter().filter(|(_, idle, ended)| !idle && !ended).map(|(time, ..)| *time).min();
+            let all_ended = self.inputs.iter().all(|(.., ended)| *ended);
+            let most = self.inputs.iter().map(|(time, ..)| *time).max();
+            let now = if all_ended { Some(i64::MAX) } else { active.or(most) };
+            self.highest = self.highest.max(now.unwrap_or(i64::MIN));
+        }
+    }
+
+    /// Notes that the gate should be asked again.
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    /// What has come out of the gate, checked as it comes.
+    #[derive(Default)]
+    struct Said {
+        epoch: i64,
+        time: Option<i64>,
+        rows: Vec<i64>,
+        ended: Option<End>,
+    }
+
+    impl Said {
+        fn take(&mut self, message: Message) {
+            assert_eq!(self.ended, None, "nothing comes behind the end");
+            match message {
+                Message::Batch(batch) => {
+                    let row = batch.column(0).to_data().buffer::<i64>(0)[0];
+                    assert_eq!(row / 1_000 % 1_000, self.epoch, "a row on the wrong side of its barrier");
+                    let former = self.rows.iter().rev().find(|former| *former / 1_000_000 == row / 1_000_000);
+                    assert!(former.is_none_or(|former| *former < row), "the order of an input is kept");
+                    self.rows.push(row);
+                }
+                Message::Barrier(epoch) => {
+                    self.epoch += 1;
+                    assert_eq!(epoch.0 as i64, self.epoch, "each barrier once, in order");
+                }
+                Message::Watermark(Watermark::At(time)) => {
+                    assert!(self.time.is_none_or(|before| before <= time.micros()), "time goes back");
+                    self.time = Some(time.micros());
+                }
+                Message::Watermark(Watermark::Idle) => {}
+                Message::End(end) => self.ended = Some(end),
+            }
+        }
+    }
+
+    /// One schedule: who sends and when the gate is asked is drawn. The gate is asked only when it has been woken.
+    fn schedule(seed: u64) {
+        use futures::FutureExt;
+        use std::sync::{Arc, atomic::Ordering::SeqCst};
+
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (count, epochs) = (random.usize(1..5), random.u64(0..4));
+        let mut scripts: Vec<_> = (0..count).map(|input| draw(&mut random, input as i64, epochs)).collect();
+        let (sent, stopped) =
+            (scripts.clone(), scripts.iter().any(|s| matches!(s.back(), Some(Message::End(End::Stopped)))));
+        // Each holds one message.
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| channel(1)).unzip();
+        let mut gate = Gate::new(receivers);
+        let woken = Arc::new(Woken(true.into()));
+        let waker = std::task::Waker::from(woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut rule = Rule { inputs: vec![(i64::MIN, false, false); count], highest: i64::MIN };
+        let (mut said, mut stuck) = (Said::default(), 0);
+        let by_steps = random.bool();
+        while said.ended.is_none() {
+            stuck += 1;
+            assert!(stuck < 10_000, "nobody moves");
+            if random.u8(0..3) > 0 {
+                let input = random.usize(0..count);
+                if let Some(message) = scripts[input].front()
+                    && let Some(Ok(())) = senders[input].send(message.clone()).now_or_never()
+                {
+                    scripts[input].pop_front();
+                    stuck = 0;
+                }
+                continue;
+            }
+            if !woken.0.swap(false, SeqCst) {
+                continue;
+            }
+            if !by_steps || gate.inputs.iter().all(|input| matches!(input, Input::Ended)) {
+                // The future is dropped each time: nothing is lost with it.
+                if let Poll::Ready(message) = std::pin::pin!(gate.next()).poll(&mut cx) {
+                    said.take(message.unwrap());
+                    (stuck, _) = (0, woken.0.swap(true, SeqCst));
+                }
+                continue;
+            }
+            if let Poll::Ready((input, message)) = gate.poll_inputs(&mut cx) {
+                let message = message.unwrap();
+                rule.take(input, &message);
+                let batch = gate.take(input, message);
+                gate.pending.extend(batch.map(Message::Batch));
+                gate.pass_barrier();
+                gate.pending.drain(..).for_each(|message| said.take(message));
+                assert_eq!(said.time.unwrap_or(i64::MIN), rule.highest, "the rule of watermarks");
+                (stuck, _) = (0, woken.0.swap(true, SeqCst));
+            }
+        }
+        let rows = sent.iter().flatten().filter(|message| matches!(message, Message::Batch(_))).count();
+        assert_eq!(said.rows.len(), rows, "every row comes out");
+        let barriers = sent.iter().map(|s| s.iter().filter(|m| matches!(m, Message::Barrier(_))).count()).max();
+        assert_eq!(said.epoch as usize, barriers.unwrap_or_default(), "every barrier comes out");
+        assert_eq!(said.ended, Some(if stopped { End::Stopped } else { End::Exhausted }));
+        assert!(stopped || said.time == Some(i64::MAX));
+    }
+
+    #[test]
+    fn ten_thousand_schedules_keep_order_alignment_and_time() {
+        for seed in 0..10_000 {
+            let ran = std::panic::catch_unwind(|| schedule(seed));
+            assert!(ran.is_ok(), "seed {seed}");
+        }
     }
 }

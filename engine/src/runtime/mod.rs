@@ -20,6 +20,7 @@ mod event_time;
 pub(crate) mod exchange;
 pub(crate) mod gate;
 pub(crate) mod operator_task;
+pub(crate) mod report;
 pub(crate) mod sink_task;
 pub(crate) mod source_task;
 pub(crate) mod splits;

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use windrow_operators::state::TaskState;
+
 use super::{
     chain::Chain,
     channel::{Disconnected, Message},
     exchange::{Output, SendError, send_all},
     gate::Gate,
+    report::{Reporter, Snapshot},
 };
 use crate::{Error, Result, clock::Moment};
 
@@ -14,16 +17,24 @@ pub(crate) struct OperatorTask {
     pub(crate) name: String,
     pub(crate) gate: Gate,
     pub(crate) body: Body,
+    pub(crate) reporter: Reporter,
 }
 
 impl OperatorTask {
     pub(crate) async fn run(mut self) -> Result<()> {
         loop {
             let message = self.gate.next().await.map_err(|Disconnected| disconnected(&self.name))?;
+            let barrier = if let Message::Barrier(epoch) = message { Some(epoch) } else { None };
             let last = matches!(message, Message::End(_));
             self.body.take(&self.name, message).await?;
-            if last {
-                return Ok(());
+            let mut snapshot = || Snapshot { operators: self.body.take_saved(), ..Snapshot::default() };
+            match barrier {
+                Some(epoch) => self.reporter.barrier(epoch, snapshot()),
+                None if last => {
+                    self.reporter.ended(snapshot());
+                    return Ok(());
+                }
+                None => {}
             }
         }
     }
@@ -50,6 +61,11 @@ impl Body {
     /// How long it has waited for room since the last call.
     pub(crate) fn take_waited(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
+    }
+
+    /// The states of its operators at the barrier or the end that it has just taken.
+    pub(crate) fn take_saved(&mut self) -> Vec<TaskState> {
+        self.chain.take_saved()
     }
 
     /// Takes one message all the way through: when it returns, all it caused has been sent.

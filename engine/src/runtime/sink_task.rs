@@ -1,28 +1,34 @@
-//! A task that writes: gate and writer.
+//! A task that writes: gate and writer. At a barrier, and at the end, it stages what it has written; making that
+//! visible is the coordinator's business, once the checkpoint is decided.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use windrow_connectors::{ConnectorError, Sink};
+use windrow_connectors::{ConnectorError, Epoch, Incarnation, Sink, SinkWriter};
 use windrow_operators::{StreamSchema, Watermark};
 
 use super::{
     channel::{Disconnected, Message},
     gate::Gate,
     operator_task::disconnected,
+    report::{Reporter, Snapshot},
 };
 use crate::{Error, Result, metrics::Counters};
 
 pub(crate) struct SinkTask {
-    pub(crate) task: usize,
+    pub(crate) incarnation: Incarnation,
+    /// The epoch that rows now belong to.
+    pub(crate) epoch: Epoch,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) schema: StreamSchema,
     pub(crate) gate: Gate,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) reporter: Reporter,
 }
 
 impl SinkTask {
     pub(crate) async fn run(mut self) -> Result<()> {
-        let writer = self.sink.writer(self.task, self.schema.visible()).await;
+        let task = self.reporter.task.task;
+        let writer = self.sink.writer(&self.incarnation, task, self.schema.visible()).await;
         let mut writer = writer.map_err(|error| self.failed(error))?;
         loop {
             match self.gate.next().await.map_err(|Disconnected| disconnected(self.counters.name()))? {
@@ -36,12 +42,27 @@ impl SinkTask {
                     self.counters.processed.fetch_add(rows, Relaxed);
                     self.counters.rows_out.fetch_add(rows, Relaxed);
                 }
-                Message::Watermark(Watermark::At(time)) => self.counters.watermark(self.task, time),
+                Message::Watermark(Watermark::At(time)) => self.counters.watermark(task, time),
                 Message::Watermark(Watermark::Idle) => {}
+                Message::Barrier(epoch) => {
+                    self.epoch = epoch;
+                    let snapshot = self.stage(&mut *writer).await?;
+                    self.reporter.barrier(epoch, snapshot);
+                    self.epoch = Epoch(epoch.0 + 1);
+                }
                 // Exhausted or stopped: what was written is complete as far as it goes.
-                Message::End(_) => return writer.finish().await.map_err(|error| self.failed(error)),
+                Message::End(_) => {
+                    let snapshot = self.stage(&mut *writer).await?;
+                    self.reporter.ended(snapshot);
+                    return Ok(());
+                }
             }
         }
+    }
+
+    async fn stage(&self, writer: &mut dyn SinkWriter) -> Result<Snapshot> {
+        let receipts = writer.stage(self.epoch).await.map_err(|error| self.failed(error))?;
+        Ok(Snapshot { receipts, ..Snapshot::default() })
     }
 
     fn failed(&self, error: ConnectorError) -> Error {

@@ -5,6 +5,9 @@
 //!     └─────► event time ──► chain ──► outputs
 //!                 └─► watermark of the split ──► merged watermark, after the rows it speaks of
 //! ```
+//!
+//! Barriers begin here, between two fetches: what has been fetched is through the chain, and the positions say what has
+//! not. A task that is restored first says the watermark and the idleness it had said before.
 
 use std::{
     collections::HashMap,
@@ -19,18 +22,19 @@ use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use tokio::sync::watch;
-use windrow_connectors::{ConnectorError, Fetch, Position, Rejected, Rows, SourceReader, SplitId};
-use windrow_operators::{OperatorError, Watermark};
+use windrow_connectors::{ConnectorError, Epoch, Fetch, Position, Rejected, Rows, SourceReader, SplitId};
+use windrow_operators::{OperatorError, Timestamp, Watermark};
 
 use super::{
     EventTimeReader,
-    chain::last_messages,
     channel::{End, Message},
     operator_task::Body,
+    report::{Reporter, Snapshot},
     splits::SplitWatermarks,
 };
 use crate::{
     Error, Result,
+    checkpoint::{SplitState, mutated},
     clock::{Moment, sleep_until},
     metrics::Counters,
 };
@@ -59,30 +63,59 @@ pub(crate) fn rejects_schema() -> SchemaRef {
 }
 
 pub(crate) struct SourceTask {
-    pub(crate) task: usize,
     pub(crate) reader: Box<dyn SourceReader>,
     /// What the source says its rows look like.
     pub(crate) schema: SchemaRef,
-    /// Where each split continues: the position after the last row that went through the chain.
-    pub(crate) positions: HashMap<SplitId, Option<Position>>,
+    pub(crate) splits: HashMap<SplitId, Progress>,
     /// Absent when the stream has no event time.
     pub(crate) time: Option<(EventTimeReader, SplitWatermarks)>,
     pub(crate) rejects: RejectTo,
     pub(crate) body: Body,
     pub(crate) counters: Arc<Counters>,
+    /// What had been said when the checkpoint was taken from which this task goes on.
+    pub(crate) said_before: Vec<Watermark>,
+    /// The newest epoch whose barrier is wanted.
+    pub(crate) barrier: watch::Receiver<Option<Epoch>>,
+    pub(crate) reporter: Reporter,
     pub(crate) stop: watch::Receiver<bool>,
     /// Set when the stop came before the end of the input.
     pub(crate) stopped: Arc<AtomicBool>,
 }
 
+/// How far a split has been read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    /// After the last row that went through the chain; `None` before the first.
+    pub(crate) position: Option<Position>,
+    pub(crate) ended: bool,
+}
+
+impl Progress {
+    /// Where a split of a checkpoint stood.
+    pub(crate) fn of(state: &SplitState) -> Self {
+        if state.ended && mutated("ended splits are read again") {
+            return Self::default();
+        }
+        Self { position: state.position.map(Position), ended: state.ended }
+    }
+}
+
 enum Event {
     Fetched(windrow_connectors::Result<Fetch>),
     Idle,
+    Barrier(Epoch),
     Stop,
 }
 
 impl SourceTask {
     pub(crate) async fn run(mut self) -> Result<()> {
+        for watermark in std::mem::take(&mut self.said_before) {
+            self.say(Some(watermark)).await?;
+        }
+        // The job may have been restored for long.
+        if let Some((_, splits)) = &mut self.time {
+            splits.begin(Moment::now());
+        }
         let end = loop {
             // A source that is always ready must still let others run.
             tokio::task::coop::consume_budget().await;
@@ -91,44 +124,94 @@ impl SourceTask {
                     self.stopped.store(true, Relaxed);
                     break End::Stopped;
                 }
-                Event::Idle => self.mark_idle().await?,
+                Event::Idle => {
+                    self.mark_idle().await?;
+                    self.excuse();
+                }
+                Event::Barrier(epoch) => {
+                    let began = Moment::now();
+                    self.send_everywhere(Message::Barrier(epoch)).await?;
+                    let snapshot = self.snapshot();
+                    self.reporter.barrier(epoch, snapshot);
+                    // Saving takes time as well, and none of it is silence.
+                    self.body.take_waited();
+                    if let Some((_, splits)) = &mut self.time {
+                        splits.excuse(began.elapsed());
+                    }
+                }
                 Event::Fetched(fetched) => {
                     match fetched.map_err(|error| Error::Source { operator: self.counters.name().into(), error })? {
                         Fetch::Rows(rows) => self.take_rows(rows).await?,
                         Fetch::SplitEnd(split) => {
-                            self.positions.remove(&split);
+                            self.splits.entry(split.clone()).or_default().ended = true;
                             let said = self.time.as_mut().and_then(|(_, splits)| splits.ended(&split));
                             self.say(said).await?;
+                            self.excuse();
                         }
                         Fetch::End => break End::Exhausted,
                     }
                 }
             }
         };
-        for message in last_messages(end) {
-            if let Message::Watermark(Watermark::At(time)) = message {
-                self.counters.watermark(self.task, time);
-            }
-            self.body.take(self.counters.name(), message).await?;
+        if end == End::Exhausted {
+            self.splits.values_mut().for_each(|split| split.ended = true);
+            self.say(Some(Watermark::At(Timestamp::MAX))).await?;
         }
+        self.send_everywhere(Message::End(end)).await?;
+        let snapshot = self.snapshot();
+        self.reporter.ended(snapshot);
+        Ok(())
+    }
+
+    /// What the task has waited for others is not the silence of its splits.
+    fn excuse(&mut self) {
+        let waited = self.body.take_waited();
+        if let Some((_, splits)) = &mut self.time {
+            splits.excuse(waited);
+        }
+    }
+
+    /// Sends a message through the chain and on the edges of rejected records.
+    async fn send_everywhere(&mut self, message: Message) -> Result<()> {
+        self.body.take(self.counters.name(), message.clone()).await?;
         if let RejectTo::Edges(edges) = self.rejects.clone() {
             for edge in edges {
-                self.body.send_to(self.counters.name(), edge, Message::End(end)).await?;
+                self.body.send_to(self.counters.name(), edge, message.clone()).await?;
             }
         }
         Ok(())
     }
 
+    fn snapshot(&mut self) -> Snapshot {
+        let state = |(split, progress): (&SplitId, &Progress)| {
+            let (latest, idle) = self.time.as_ref().map_or((None, false), |(_, splits)| splits.state(split));
+            let mut position = progress.position.map(|position| position.0);
+            if mutated("a position is saved one too far") {
+                position = position.map(|position| position.saturating_add(1));
+            } else if mutated("a position is saved one too little") {
+                position = position.map(|position| position.saturating_sub(1));
+            } else if idle && mutated("the positions of idle splits are not saved") {
+                position = None;
+            }
+            SplitState { split: split.as_str().into(), position, ended: progress.ended, latest, idle }
+        };
+        let splits = self.splits.iter().map(state).collect();
+        Snapshot { operators: self.body.take_saved(), splits, receipts: Vec::new() }
+    }
+
     async fn next_event(&mut self) -> Event {
         let idle = self.time.as_ref().and_then(|(_, splits)| splits.next_idle());
         // A reader that is always ready for one split must not hide the silence of another.
-        if idle.is_some_and(|at| at <= Moment::now()) {
-            return Event::Idle;
-        }
+        let silent = idle.is_some_and(|at| at <= Moment::now());
         tokio::select! {
             biased;
             // The sender lives as long as the job; a closed channel means nobody can ask for a stop any more.
             Ok(_) = self.stop.wait_for(|stop| *stop) => Event::Stop,
+            Ok(()) = self.barrier.changed() => match *self.barrier.borrow_and_update() {
+                Some(epoch) => Event::Barrier(epoch),
+                None => Event::Idle,
+            },
+            () = std::future::ready(()), if silent => Event::Idle,
             fetched = self.reader.fetch() => Event::Fetched(fetched),
             () = sleep_until(idle) => Event::Idle,
         }
@@ -167,16 +250,13 @@ impl SourceTask {
             let said = splits.after_rows(&split, latest);
             self.say(said).await?;
         }
-        let waited = self.body.take_waited();
-        if let Some((_, splits)) = &mut self.time {
-            splits.excuse(waited);
-        }
+        self.excuse();
         self.note_position(split, next)
     }
 
     /// The reader keeps its side of the contract: rows of the source's schema, of a split it was given.
     fn check(&self, split: &SplitId, batch: &RecordBatch) -> Result<()> {
-        let reason = if !self.positions.contains_key(split) {
+        let reason = if self.splits.get(split).is_none_or(|split| split.ended) {
             "the reader delivered rows of a split it was not given, or that had ended"
         } else if batch.schema_ref() != &self.schema {
             "the reader delivered columns that are not those of the source's schema"
@@ -189,7 +269,7 @@ impl SourceTask {
 
     /// A position only ever grows; a reader that goes back would deliver rows twice.
     fn note_position(&mut self, split: SplitId, next: Position) -> Result<()> {
-        let former = self.positions.insert(split.clone(), Some(next)).flatten();
+        let former = self.splits.entry(split.clone()).or_default().position.replace(next);
         if former.is_some_and(|former| former > next) {
             let reason = format!("the reader went back to position {next}: a bug in the connector");
             let error = ConnectorError::Data { at: split.to_string(), reason };
@@ -201,7 +281,7 @@ impl SourceTask {
     async fn say(&mut self, watermark: Option<Watermark>) -> Result<()> {
         let Some(watermark) = watermark else { return Ok(()) };
         if let Watermark::At(time) = watermark {
-            self.counters.watermark(self.task, time);
+            self.counters.watermark(self.reporter.task.task, time);
         }
         self.body.take(self.counters.name(), Message::Watermark(watermark)).await
     }

@@ -5,7 +5,11 @@ use std::{collections::HashMap, time::Duration};
 use windrow_connectors::SplitId;
 use windrow_operators::{Timestamp, Watermark, WatermarkMerge};
 
-use crate::{Watermarks, clock::Moment};
+use crate::{
+    Watermarks,
+    checkpoint::{SplitState, mutated},
+    clock::Moment,
+};
 
 struct Split {
     latest: Option<i64>,
@@ -31,6 +35,34 @@ impl SplitWatermarks {
             splits: splits.iter().map(|_| Split { latest: None, active_at: now, idle: false, ended: false }).collect(),
             merge: WatermarkMerge::new(splits.len()),
         }
+    }
+
+    /// Continues where the splits of a checkpoint stood. What is returned must be said before anything else: what the
+    /// task had said before it was restored, so that it promises neither more nor less.
+    pub(crate) fn restore(&mut self, states: &[SplitState]) -> Vec<Watermark> {
+        let mut said = Vec::new();
+        for state in states {
+            let split = SplitId::new(state.split.as_str());
+            if let Some(latest) = state.latest.filter(|_| !mutated("the watermarks of splits are not restored")) {
+                said.extend(self.after_rows(&split, latest));
+            }
+            if state.ended {
+                said.extend(self.ended(&split));
+            } else if let (true, Some(&index)) =
+                (state.idle && self.watermarks.idle_after.is_some(), self.index.get(&split))
+                && !mutated("the idleness of splits is not restored")
+            {
+                self.splits[index].idle = true;
+                said.extend(self.merge.observe(index, Watermark::Idle));
+            }
+        }
+        said.extend(std::iter::from_fn(|| self.merge.poll()));
+        said
+    }
+
+    /// What a checkpoint remembers of a split: its latest event time and whether it is idle.
+    pub(crate) fn state(&self, split: &SplitId) -> (Option<i64>, bool) {
+        self.index.get(split).map_or((None, false), |&index| (self.splits[index].latest, self.splits[index].idle))
     }
 
     /// `split` is about to deliver rows. What is returned must be said before them.
@@ -80,6 +112,11 @@ impl SplitWatermarks {
         waiting.map(|split| split.active_at.after(span)).min()
     }
 
+    /// Reading begins: what was before is not the silence of a split.
+    pub(crate) fn begin(&mut self, now: Moment) {
+        self.splits.iter_mut().for_each(|split| split.active_at = now);
+    }
+
     /// The task could not read for `span` because it waited for others: that is not the silence of a split.
     pub(crate) fn excuse(&mut self, span: Duration) {
         for split in &mut self.splits {
@@ -113,6 +150,51 @@ mod tests {
         assert_eq!(splits.mark_idle(start.after(2 * SECOND)), [Watermark::Idle]);
         assert_eq!(splits.next_idle(), None);
         assert_eq!(splits.before_rows(&b, start.after(3 * SECOND)), Some(at(90)), "awake, and not back in time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_restored_says_what_had_been_said() {
+        let names = ["a", "b", "c"].map(SplitId::new);
+        let state =
+            |split: &str, latest, idle, ended| SplitState { split: split.into(), position: None, ended, latest, idle };
+        let fresh = || SplitWatermarks::new(Watermarks::in_order().idle_after(SECOND), &names, Moment::now());
+        let mut splits = fresh();
+        let states =
+            [state("a", Some(70), false, false), state("b", Some(50), true, false), state("c", Some(9), false, true)];
+        assert_eq!(splits.restore(&states).last(), Some(&at(70)), "b is idle and c has ended: a decides");
+        assert_eq!(splits.before_rows(&names[1], Moment::now()), None, "b wakes, and nothing goes back");
+        assert_eq!(splits.after_rows(&names[1], 80), None);
+        assert_eq!(splits.state(&names[1]), (Some(80), false));
+        let states =
+            [state("a", Some(70), true, false), state("b", Some(50), true, false), state("c", None, true, false)];
+        assert_eq!(fresh().restore(&states), [at(70), Watermark::Idle]);
+        let states =
+            [state("a", Some(70), false, false), state("b", None, false, false), state("c", None, true, false)];
+        assert_eq!(fresh().restore(&states), [], "b has said nothing yet");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_knows_no_idleness_any_more_waits_for_a_split_that_was_idle() {
+        let [a, b] = [SplitId::new("a"), SplitId::new("b")];
+        let mut splits = SplitWatermarks::new(Watermarks::in_order(), &[a, b], Moment::now());
+        let state = |split: &str, latest, idle| SplitState {
+            split: split.into(),
+            position: None,
+            ended: false,
+            latest: Some(latest),
+            idle,
+        };
+        assert_eq!(splits.restore(&[state("a", 70, false), state("b", 50, true)]), [at(50)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_before_the_reading_is_not_silence() {
+        let a = SplitId::new("a");
+        let start = Moment::now();
+        let strategy = Watermarks::in_order().idle_after(SECOND);
+        let mut splits = SplitWatermarks::new(strategy, std::slice::from_ref(&a), start);
+        splits.begin(start.after(5 * SECOND));
+        assert_eq!(splits.next_idle(), Some(start.after(6 * SECOND)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,24 +6,26 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{mpsc::UnboundedSender, watch},
     task::{Id, JoinError, JoinSet},
 };
-use windrow_connectors::SplitId;
-use windrow_operators::{Port, StreamSchema, key::Partitioner};
+use windrow_connectors::{Epoch, Incarnation, SplitId};
+use windrow_operators::{Port, StreamSchema, key::Partitioner, state::SegmentId};
 
 use super::{
-    chain::{Chain, Link, Target, panic_message},
+    chain::{Chain, Link, Target, guard, panic_message},
     channel::{Receiver, Sender, channel},
     exchange::Output,
     gate::Gate,
     operator_task::{Body as TaskBody, OperatorTask},
+    report::{Reporter, TaskId, TaskReport},
     sink_task::SinkTask,
-    source_task::{RejectTo, SourceTask},
+    source_task::{Progress, RejectTo, SourceTask},
     splits::SplitWatermarks,
 };
 use crate::{
     Error, Result,
+    checkpoint::{Layout, Restored, inherit},
     clock::Moment,
     metrics::{Counters, FIRST_PHASE},
     plan::{
@@ -57,9 +59,20 @@ impl Tasks {
             place.get_or_insert(error);
         }
         if self.failure.is_some() {
-            self.set.shutdown().await;
+            self.end().await;
         }
         self.failure.take().or_else(|| self.echo.take()).map_or(Ok(()), Err)
+    }
+
+    /// Ends the tasks that are left, and waits until they are gone.
+    pub(crate) async fn end(&mut self) {
+        self.set.shutdown().await;
+    }
+
+    /// Watches also over the coordinator of checkpoints.
+    pub(crate) fn run(&mut self, coordinator: impl Future<Output = Result<()>> + Send + 'static) {
+        let handle = self.set.spawn(inherit(coordinator));
+        self.names.insert(handle.id(), "the coordinator of checkpoints".into());
     }
 
     fn panicked(&self, error: JoinError) -> Error {
@@ -99,17 +112,35 @@ fn connect(plan: &PhysicalPlan, capacity: usize) -> Channels {
     channels
 }
 
-/// Starts every task of `plan`.
+/// What the tasks are controlled by, and who they are.
+pub(crate) struct Controls {
+    /// Whether the job is to stop cleanly.
+    pub(crate) stop: watch::Receiver<bool>,
+    /// Set by a source that stopped before its end.
+    pub(crate) stopped: Arc<AtomicBool>,
+    /// The epoch whose barrier is wanted.
+    pub(crate) barrier: watch::Receiver<Option<Epoch>>,
+    /// Where tasks report.
+    pub(crate) line: UnboundedSender<TaskReport>,
+    pub(crate) incarnation: Incarnation,
+    /// The epoch that rows belong to at first.
+    pub(crate) epoch: Epoch,
+    /// Whether there are checkpoints, so that operators keep account of what changes.
+    pub(crate) checkpointed: bool,
+}
+
+/// Starts every task of `plan`, from what has been restored.
 pub(crate) async fn start(
     graph: &Graph,
     plan: &PhysicalPlan,
+    layout: &Layout,
     counters: &[Arc<Counters>],
     capacity: usize,
-    stop: &watch::Receiver<bool>,
-    stopped: &Arc<AtomicBool>,
+    controls: Controls,
+    restored: &mut Restored,
 ) -> Result<Tasks> {
     let mut channels = connect(plan, capacity);
-    let mut builder = Builder { graph, plan, counters, stop, stopped, channels: &mut channels };
+    let mut builder = Builder { graph, plan, layout, counters, controls, channels: &mut channels, restored };
     let mut tasks = Tasks { set: JoinSet::new(), names: HashMap::new(), echo: None, failure: None };
     // Everything that can fail while it is built is built before the first task runs.
     let mut built = Vec::new();
@@ -120,9 +151,9 @@ pub(crate) async fn start(
     }
     for task in built {
         let (name, handle) = match task {
-            Task::Source(task) => (task.counters.name().to_string(), tasks.set.spawn(task.run())),
-            Task::Operator(task) => (task.name.clone(), tasks.set.spawn(task.run())),
-            Task::Sink(task) => (task.counters.name().to_string(), tasks.set.spawn(task.run())),
+            Task::Source(task) => (task.counters.name().to_string(), tasks.set.spawn(inherit(task.run()))),
+            Task::Operator(task) => (task.name.clone(), tasks.set.spawn(inherit(task.run()))),
+            Task::Sink(task) => (task.counters.name().to_string(), tasks.set.spawn(inherit(task.run()))),
         };
         tasks.names.insert(handle.id(), name);
     }
@@ -138,27 +169,29 @@ enum Task {
 struct Builder<'a> {
     graph: &'a Graph,
     plan: &'a PhysicalPlan,
+    layout: &'a Layout,
     counters: &'a [Arc<Counters>],
-    stop: &'a watch::Receiver<bool>,
-    stopped: &'a Arc<AtomicBool>,
+    controls: Controls,
     channels: &'a mut Channels,
+    restored: &'a mut Restored,
 }
 
 impl Builder<'_> {
     async fn task(&mut self, index: usize, chain: &ChainPlan, task: usize) -> Result<Task> {
+        let reporter = Reporter { task: TaskId { chain: index, task }, line: self.controls.line.clone() };
         match (&chain.head, &chain.body) {
             (Head::Source { node, splits }, Body::Links { root, rejects, .. }) => {
                 // Rejected records leave by edges only; they have no operators of this chain behind them.
                 let (mut outputs, place) = self.outputs(index, task);
                 let edges = rejects.iter().filter_map(|target| edge_of(*target, &place)).collect();
-                let body = self.body(chain, task, root, &place, std::mem::take(&mut outputs))?;
-                self.source(*node, task, &splits[task], body, edges).await
+                let body = self.body(chain, reporter.task, root, &place, std::mem::take(&mut outputs))?;
+                self.source(*node, &splits[task], body, edges, reporter).await
             }
             (Head::Gate, Body::Links { root, links, .. }) => {
                 let (outputs, place) = self.outputs(index, task);
-                let body = self.body(chain, task, root, &place, outputs)?;
+                let body = self.body(chain, reporter.task, root, &place, outputs)?;
                 let name = links.first().map_or_else(String::new, |link| self.graph.nodes[link.node].name.clone());
-                Ok(Task::Operator(OperatorTask { name, gate: self.gate(index, task), body }))
+                Ok(Task::Operator(OperatorTask { name, gate: self.gate(index, task), body, reporter }))
             }
             (_, Body::Sink { node }) => {
                 let gate = self.gate(index, task);
@@ -168,7 +201,8 @@ impl Builder<'_> {
                     return Err(self.broken("a sink without an input"));
                 };
                 let counters = self.counters[*node].clone();
-                Ok(Task::Sink(SinkTask { task, sink: sink.clone(), schema, gate, counters }))
+                let (incarnation, epoch) = (self.controls.incarnation.clone(), self.controls.epoch);
+                Ok(Task::Sink(SinkTask { incarnation, epoch, sink: sink.clone(), schema, gate, counters, reporter }))
             }
         }
     }
@@ -197,9 +231,9 @@ impl Builder<'_> {
     }
 
     fn body(
-        &self,
+        &mut self,
         chain: &ChainPlan,
-        task: usize,
+        task: TaskId,
         root: &[Target],
         place: &HashMap<usize, usize>,
         outputs: Vec<Output>,
@@ -210,18 +244,24 @@ impl Builder<'_> {
         };
         let Body::Links { links, .. } = &chain.body else { return Err(self.broken("a chain without operators")) };
         let mut built = Vec::with_capacity(links.len());
-        for plan in links {
+        for (place, plan) in links.iter().enumerate() {
             let name = &self.graph.nodes[plan.node].name;
-            let operator = (plan.factory)().map_err(|error| Error::Operator { operator: name.clone(), error })?;
+            let mut operator = (plan.factory)().map_err(|error| Error::Operator { operator: name.clone(), error })?;
             let counters = match plan.first_phase {
                 true => self.first_phase(plan.node),
                 false => self.counters[plan.node].clone(),
             };
             let targets = plan.targets.iter().filter_map(|(port, target)| Some((*port, here(*target)?))).collect();
-            built.push(Link { operator, counters, targets });
+            let mut next_segment = SegmentId(0);
+            if self.controls.checkpointed {
+                let state = self.restored.operator(self.layout, task, place);
+                next_segment.0 = state.parts.iter().map(|part| part.segments.len() as u64).sum();
+                guard(&counters, || operator.load(&state))?;
+            }
+            built.push(Link { operator, counters, targets, next_segment });
         }
         let root = root.iter().filter_map(|target| here(*target)).collect();
-        Ok(TaskBody::new(Chain::new(task, root, built), outputs))
+        Ok(TaskBody::new(Chain::new(task.task, root, built, self.controls.checkpointed), outputs))
     }
 
     /// The counters of a first phase come after those of the operators.
@@ -234,43 +274,50 @@ impl Builder<'_> {
     async fn source(
         &self,
         node: usize,
-        task: usize,
         splits: &[SplitId],
         body: TaskBody,
         reject_edges: Vec<usize>,
+        reporter: Reporter,
     ) -> Result<Task> {
         let counters = self.counters[node].clone();
         let Kind::Source { source, time, rejects } = &self.graph.nodes[node].kind else {
             return Err(self.broken("a source chain without a source"));
         };
-        let assigned = splits.iter().map(|split| (split.clone(), None)).collect();
+        let id = self.graph.nodes[node].id.as_deref().unwrap_or_default();
+        let states = self.restored.splits(id, splits);
+        let mut progress: HashMap<_, _> = splits.iter().map(|split| (split.clone(), Progress::default())).collect();
+        progress.extend(states.iter().map(|state| (SplitId::new(state.split.as_str()), Progress::of(state))));
+        let open = splits.iter().filter(|split| !progress[*split].ended);
+        let assigned = open.map(|split| (split.clone(), progress[split].position)).collect();
         let reader = source.reader(assigned).await;
         let reader = reader.map_err(|error| Error::Source { operator: counters.name().into(), error })?;
         let stream = StreamId { node, port: Port::MAIN };
         let Some(schema) = self.graph.schema(stream).map(StreamSchema::visible) else {
             return Err(self.broken("a source without a schema"));
         };
-        let time = time
+        let mut time = time
             .as_ref()
             .map(|(reader, watermarks)| (reader.clone(), SplitWatermarks::new(*watermarks, splits, Moment::now())));
+        let said_before = time.as_mut().map_or_else(Vec::new, |(_, splits)| splits.restore(&states));
         let rejects = match rejects {
             RejectPolicy::Fail => RejectTo::Fail,
             RejectPolicy::Drop => RejectTo::Count,
             RejectPolicy::Stream => RejectTo::Edges(reject_edges),
         };
-        let positions = splits.iter().map(|split| (split.clone(), None)).collect();
-        let (stop, stopped) = (self.stop.clone(), self.stopped.clone());
+        let Controls { stop, stopped, barrier, .. } = &self.controls;
         Ok(Task::Source(Box::new(SourceTask {
-            task,
             reader,
             schema,
-            positions,
+            splits: progress,
             time,
             rejects,
             body,
             counters,
-            stop,
-            stopped,
+            said_before,
+            barrier: barrier.clone(),
+            reporter,
+            stop: stop.clone(),
+            stopped: stopped.clone(),
         })))
     }
 

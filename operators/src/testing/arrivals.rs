@@ -14,6 +14,7 @@ use super::guard::range;
 use crate::{StreamSchema, Timestamp, Watermark, time::micros_of};
 
 /// What a source task sends, in order.
+#[derive(Clone)]
 pub(super) enum Message {
     Batch(RecordBatch),
     Watermark(Watermark),
@@ -81,6 +82,22 @@ impl Scenario {
             skewed: random.u8(..4) == 0,
             limits: limits.clone(),
         }
+    }
+
+    /// Where it stands in a round of checks.
+    pub(super) fn round(&self) -> usize {
+        (self.seed & 0xff) as usize
+    }
+
+    /// The least number of tasks, and how many numbers there are.
+    pub(super) fn tasks(&self) -> (usize, usize) {
+        let (least, most) = (*self.limits.parallelism.start(), *self.limits.parallelism.end());
+        (least, 1 + most.saturating_sub(least))
+    }
+
+    /// The same for a later part of the run: other tasks, and another order.
+    pub(super) fn later(&self, leg: usize, parallelism: usize) -> Self {
+        Self { seed: self.seed ^ (leg as u64) << 32, parallelism, ..self.clone() }
     }
 
     /// What each source task sends.

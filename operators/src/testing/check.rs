@@ -8,6 +8,7 @@ use super::{
     Pipeline, Record, Row,
     arrivals::{Limits, Scenario},
     guard::Late,
+    restarts::Restarts,
     rows::{batch_of, difference, rows_of},
     run::{Outcome, run},
 };
@@ -17,9 +18,11 @@ use crate::Timestamp;
 ///
 /// A scenario draws from its seed how many tasks there are, which task reads which rows in which order, where batches
 /// begin and end, when watermarks are sent, and who is served next. Twelve rounds, the default, meet parallelism 1 to 4
-/// with single rows, one batch for everything, and something between.
+/// with single rows, one batch for everything, and something between. They also restore operators after their calls, and
+/// the job with every number of tasks after every other.
 pub struct Check<'a> {
     pipeline: Pipeline<'a>,
+    one_task: Option<Pipeline<'a>>,
     limits: Limits,
     seed: u64,
     rounds: u8,
@@ -31,7 +34,14 @@ impl<'a> Check<'a> {
     pub fn new(pipeline: Pipeline<'a>) -> Self {
         let (bound, batch_rows) = (Duration::ZERO, 1..=usize::MAX);
         let limits = Limits { bound, parallelism: 1..=4, batch_rows, beyond_bound: false, idle: false };
-        Self { pipeline, limits, seed: 0, rounds: 12, replay: None }
+        Self { pipeline, one_task: None, limits, seed: 0, rounds: 12, replay: None }
+    }
+
+    /// With one task another pipeline runs: the same operators, in one phase instead of two. So a job that was saved in
+    /// one shape is restored in the other.
+    #[must_use]
+    pub fn one_task(self, pipeline: Pipeline<'a>) -> Self {
+        Self { one_task: Some(pipeline), ..self }
     }
 
     /// Rows arrive out of order by up to `bound`, and watermarks stay as far behind.
@@ -150,6 +160,7 @@ impl<'a> Check<'a> {
 
     fn batch<T: Record + Clone>(&self, rows: &[T]) -> Result<RecordBatch, String> {
         self.pipeline.validate()?;
+        self.one_task.as_ref().map_or(Ok(()), |other| self.pipeline.validate_shape(other))?;
         let batch = batch_of(rows);
         let stream = self.pipeline.input().columns();
         if batch.schema_ref() != stream {
@@ -170,15 +181,22 @@ impl<'a> Check<'a> {
         let seeds: Vec<u64> = self.replay.map_or_else(|| drawn.collect(), |seed| vec![seed]);
         for seed in seeds {
             let scenario = Scenario::new(seed, limits, batch.num_rows());
-            let outcome = scenario
-                .arrivals(self.pipeline.input(), batch)
-                .and_then(|arrivals| run(&self.pipeline, &scenario, arrivals));
-            outcome.and_then(&mut judge).map_err(|failure| {
-                let rows = batch.num_rows();
-                format!("{failure}\n  in this scenario: {rows} rows, {scenario}\n  again with: .replay({seed:#x})")
-            })?;
+            for restarts in Restarts::of_round(&scenario, self.rounds) {
+                let outcome = run(|tasks| self.shape(tasks), &scenario, restarts, batch);
+                outcome.and_then(&mut judge).map_err(|failure| {
+                    let (rows, legs) = (batch.num_rows(), restarts.legs(&scenario));
+                    let legs = if legs.len() > 1 { format!(" {legs:?}") } else { String::new() };
+                    let text = format!("{rows} rows, {scenario}, {restarts}{legs}");
+                    format!("{failure}\n  in this scenario: {text}\n  again with: .replay({seed:#x})")
+                })?;
+            }
         }
         Ok(())
+    }
+
+    /// The pipeline for so many tasks.
+    fn shape(&self, tasks: usize) -> &Pipeline<'a> {
+        self.one_task.as_ref().filter(|_| tasks == 1).unwrap_or(&self.pipeline)
     }
 
     fn compare(&self, expected: Vec<Row>, results: &[RecordBatch]) -> Result<(), String> {

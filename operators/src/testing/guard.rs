@@ -1,13 +1,15 @@
 //! An operator and the laws it is held to on every call.
 
+use std::ops::Range;
+
 use arrow::{
     array::RecordBatch,
     compute::{max, min},
     datatypes::TimestampMicrosecondType,
 };
 
-use super::pipeline::Stage;
-use crate::{Advance, Operator, Outbox, Port, StreamSchema, Timestamp};
+use super::{pipeline::Stage, restarts::Habit, store::Store};
+use crate::{Advance, Operator, Outbox, Port, StreamSchema, Timestamp, key::KeyGroup, state::StateReader};
 
 /// How often one watermark may be answered with [`Advance::Again`]: far more than any test's data needs.
 const AGAIN_LIMIT: usize = 10_000;
@@ -28,13 +30,93 @@ pub(super) struct Guarded<'p> {
     given: Timestamp,
     promised: Timestamp,
     again: usize,
+    /// The greatest time that a task had been given which this one goes on from.
+    before: Timestamp,
+    key_groups: Range<usize>,
+    store: Store,
+    habit: Habit,
+}
+
+/// What a task of a stage left at a barrier.
+pub(super) struct Former {
+    operator: usize,
+    first_phase: bool,
+    key_groups: Range<usize>,
+    given: Timestamp,
+    store: Store,
 }
 
 impl<'p> Guarded<'p> {
-    pub(super) fn new(stage: &'p Stage<'p>) -> Result<Self, String> {
+    /// The operator of `task` out of `tasks`.
+    pub(super) fn new(stage: &'p Stage<'p>, (task, tasks): (usize, usize), habit: Habit) -> Result<Self, String> {
         let operator = (stage.make)().map_err(|error| format!("{} cannot be made: {error}", stage.name))?;
         let start = Timestamp::MIN;
-        Ok(Self { stage, operator, outbox: Outbox::new(), given: start, promised: start, again: 0 })
+        Ok(Self {
+            stage,
+            operator,
+            outbox: Outbox::new(),
+            given: start,
+            promised: start,
+            again: 0,
+            before: start,
+            key_groups: KeyGroup::range(task, tasks),
+            store: Store::new(),
+            habit,
+        })
+    }
+
+    /// Goes on from what the tasks of a former run left. It is given the parts of all that held any of its key groups;
+    /// a first phase, before the exchange, those of all.
+    pub(super) fn load(&mut self, formers: &[Former]) -> Result<(), String> {
+        let own = &self.key_groups;
+        let shares = |former: &Former| former.key_groups.start < own.end && own.start < former.key_groups.end;
+        let of_operator = formers.iter().filter(|former| former.operator == self.stage.operator);
+        let all = self.stage.first_phase;
+        let formers: Vec<&Former> = of_operator.filter(|f| all || f.first_phase || shares(f)).collect();
+        self.before = formers.iter().map(|former| former.given).max().unwrap_or(self.before);
+        self.store = Store::after(&formers.iter().map(|former| &former.store).collect::<Vec<_>>());
+        // A segment that a task kept when it was restored may have rows of other tasks' key groups, long outdated.
+        let part = |former: &&Former| {
+            let theirs = &former.key_groups;
+            former.store.part(former.first_phase, &(own.start.max(theirs.start)..own.end.min(theirs.end)))
+        };
+        let parts = formers.iter().map(part).collect::<Result<_, _>>()?;
+        let reader = StateReader { key_groups: own.clone(), parts };
+        self.operator.load(&reader).map_err(|error| self.broken(&format!("failed to load: {error}")))
+    }
+
+    /// What it leaves at a barrier, after it has been flushed.
+    pub(super) fn leave(&mut self) -> Result<Former, String> {
+        self.save()?;
+        Ok(Former {
+            operator: self.stage.operator,
+            first_phase: self.stage.first_phase,
+            key_groups: self.key_groups.clone(),
+            given: self.given.max(self.before),
+            store: self.store.clone(),
+        })
+    }
+
+    fn save(&mut self) -> Result<(), String> {
+        let saved = self.store.save(self.operator.as_mut(), &self.key_groups);
+        saved.map_err(|error| self.broken(&error))
+    }
+
+    /// After a call: now and then saves the operator, and now and then goes on with another that was restored from it.
+    fn checkpoint(&mut self, mut emitted: Vec<RecordBatch>, late: &mut Vec<Late>) -> Result<Vec<RecordBatch>, String> {
+        if !self.habit.saves_now() {
+            return Ok(emitted);
+        }
+        emitted.extend(self.flush_quietly(late)?);
+        self.save()?;
+        if self.habit.loads_now() {
+            self.operator = (self.stage.make)().map_err(|error| self.broken(&format!("cannot be made: {error}")))?;
+            let part = self.store.part(self.stage.first_phase, &self.key_groups)?;
+            let reader = StateReader { key_groups: self.key_groups.clone(), parts: vec![part] };
+            let loaded = self.operator.load(&reader);
+            loaded.map_err(|error| self.broken(&format!("failed to load: {error}")))?;
+        }
+        Ok(emitted)
     }
 
     /// Gives the operator rows; returns what it emits.
@@ -50,7 +132,8 @@ impl<'p> Guarded<'p> {
             let answered = format!("{processed} rows processed and {called_late} late");
             return Err(self.broken(&format!("took {rows} rows and answered for {answered} (law 2)")));
         }
-        self.emitted(floor, late)
+        let emitted = self.emitted(floor, late)?;
+        self.checkpoint(emitted, late)
     }
 
     /// Gives the operator a watermark; returns what it emits and whether that was all.
@@ -65,7 +148,7 @@ impl<'p> Guarded<'p> {
         if self.outbox.take_counts() != (0, 0) {
             return Err(self.broken("answered for rows on a watermark: rows are answered for when they come (law 2)"));
         }
-        let emitted = self.emitted(self.promised, late)?;
+        let mut emitted = self.emitted(self.promised, late)?;
         match advance {
             Advance::Again => {
                 self.again += 1;
@@ -76,6 +159,7 @@ impl<'p> Guarded<'p> {
             Advance::Promise(promise) => {
                 self.check_promise(promise)?;
                 (self.promised, self.again) = (promise, 0);
+                emitted = self.checkpoint(emitted, late)?;
             }
         }
         Ok((emitted, advance))
@@ -83,6 +167,11 @@ impl<'p> Guarded<'p> {
 
     /// Makes the operator emit what it holds back; returns that.
     pub(super) fn flush(&mut self, late: &mut Vec<Late>) -> Result<Vec<RecordBatch>, String> {
+        let emitted = self.flush_quietly(late)?;
+        self.checkpoint(emitted, late)
+    }
+
+    fn flush_quietly(&mut self, late: &mut Vec<Late>) -> Result<Vec<RecordBatch>, String> {
         let called = self.operator.flush(&mut self.outbox);
         called.map_err(|error| self.broken(&format!("failed to flush: {error}")))?;
         self.emitted(self.promised, late)
@@ -114,7 +203,7 @@ impl<'p> Guarded<'p> {
                 return Err(self.broken(&format!("emitted a batch on {port:?} with the columns {schemas}")));
             }
             if port == Port::LATE {
-                late.push(Late { stage: stage.name.clone(), time: self.given, rows: batch });
+                late.push(Late { stage: stage.name.clone(), time: self.given.max(self.before), rows: batch });
                 continue;
             }
             if let Some((earliest, _)) = range(schema, &batch).filter(|(earliest, _)| *earliest < floor) {

@@ -12,7 +12,11 @@
 //! 2. after each batch, rows processed and rows late make up the batch;
 //! 3. promises never go back nor beyond the time that was given, and no result is earlier than the last one; within the
 //!    bound nothing is late; [`Advance::Again`](crate::Advance::Again) is followed up and does not go on for ever; batches
-//!    have the schema that was declared.
+//!    have the schema that was declared;
+//! 4. all of that also when operators are saved and restored: after every call; after some calls, from what was saved in many
+//!    increments; and at barriers, when the whole job goes on with another number of tasks. What is restored is made of the
+//!    bytes of sealed segments, and a segment is found only when the last state named it. Each round runs without a restart and
+//!    with one of these kinds in turn.
 //!
 //! ```
 //! use std::{collections::BTreeMap, time::Duration};
@@ -29,7 +33,7 @@
 //! let window = Tumbling::of(Duration::from_micros(10));
 //! let plan = AggregatePlan::new(&bids, &["auction"], window, &[sum(col("price"))]).unwrap();
 //! let pipeline = Pipeline::new(&bids)
-//!     .stage(plan.between(), || plan.partial())
+//!     .first_phase(plan.between(), || plan.partial())
 //!     .exchange(plan.key_between())
 //!     .stage(plan.output(), || plan.merging());
 //!
@@ -64,8 +68,10 @@ mod arrivals;
 mod check;
 mod guard;
 mod pipeline;
+mod restarts;
 mod rows;
 mod run;
+mod store;
 
 pub use check::Check;
 pub use pipeline::Pipeline;

@@ -7,10 +7,10 @@ type Factory<'a> = Box<dyn Fn() -> Result<Box<dyn Operator>> + 'a>;
 /// Operators one after the other, with exchanges by key between them.
 ///
 /// ```text
-///   Pipeline::new(&bids)                              source task i ──┐
-///       .stage(plan.between(), || plan.partial())     PreAggregate i ◄┘ chained: in the task of its input
-///       .exchange(plan.key_between())                      ╳  rows by key, watermarks to all
-///       .stage(plan.output(), || plan.merging())      WindowAggregate j
+///   Pipeline::new(&bids)                                  source task i ──┐
+///       .first_phase(plan.between(), || plan.partial())   PreAggregate i ◄┘ chained: in the task of its input
+///       .exchange(plan.key_between())                          ╳  rows by key, watermarks to all
+///       .stage(plan.output(), || plan.merging())          WindowAggregate j
 /// ```
 ///
 /// A stage without an exchange before it runs in the task of what is before it. With parallelism `p` each source task
@@ -20,6 +20,8 @@ pub struct Pipeline<'a> {
     output: StreamSchema,
     segments: Vec<Segment<'a>>,
     stages: usize,
+    /// Two phases are one operator.
+    operators: usize,
 }
 
 /// What runs in one task: behind an exchange, or in the source task for the first segment.
@@ -36,18 +38,50 @@ pub(super) struct Stage<'a> {
     pub(super) name: String,
     pub(super) input: StreamSchema,
     pub(super) output: StreamSchema,
+    /// Which operator of the pipeline it is, or the first phase of.
+    pub(super) operator: usize,
+    pub(super) first_phase: bool,
     pub(super) make: Factory<'a>,
 }
 
 impl<'a> Pipeline<'a> {
     /// Begins with the rows of `input`.
     pub fn new(input: &StreamSchema) -> Self {
-        Self { input: input.clone(), output: input.clone(), segments: vec![Segment::default()], stages: 0 }
+        Self {
+            input: input.clone(),
+            output: input.clone(),
+            segments: vec![Segment::default()],
+            stages: 0,
+            operators: 0,
+        }
     }
 
-    /// Appends an operator that emits rows of `output`; `make` is called once for each task of each run.
+    /// Appends an operator that emits rows of `output`; `make` is called once for each task of each run, and once for
+    /// each time that it is restored.
     #[must_use]
     pub fn stage<O, F>(mut self, output: &StreamSchema, make: F) -> Self
+    where
+        O: Operator + 'static,
+        F: Fn() -> Result<O> + 'a,
+    {
+        self.push(output, make, false);
+        self.operators += 1;
+        self
+    }
+
+    /// Appends the first of two phases of an operator; the next [`Pipeline::stage`] is the second. A restored task of
+    /// either is given what the tasks of both have saved.
+    #[must_use]
+    pub fn first_phase<O, F>(mut self, output: &StreamSchema, make: F) -> Self
+    where
+        O: Operator + 'static,
+        F: Fn() -> Result<O> + 'a,
+    {
+        self.push(output, make, true);
+        self
+    }
+
+    fn push<O, F>(&mut self, output: &StreamSchema, make: F, first_phase: bool)
     where
         O: Operator + 'static,
         F: Fn() -> Result<O> + 'a,
@@ -58,10 +92,10 @@ impl<'a> Pipeline<'a> {
         let name = format!("stage {} ({})", self.stages, outer.rsplit("::").next().unwrap_or(outer));
         let input = std::mem::replace(&mut self.output, output.clone());
         let make: Factory<'a> = Box::new(move || Ok(Box::new(make()?)));
+        let operator = self.operators;
         if let Some(segment) = self.segments.last_mut() {
-            segment.stages.push(Stage { name, input, output: output.clone(), make });
+            segment.stages.push(Stage { name, input, output: output.clone(), operator, first_phase, make });
         }
-        self
     }
 
     /// Appends an exchange: each row goes to the task that owns the key group of these columns, and every task sees the
@@ -82,6 +116,19 @@ impl<'a> Pipeline<'a> {
 
     pub(super) fn segments(&self) -> &[Segment<'a>] {
         &self.segments
+    }
+
+    /// Refuses another shape of this pipeline that is not one.
+    pub(super) fn validate_shape(&self, other: &Self) -> Result<(), String> {
+        other.validate()?;
+        if self.operators != other.operators || self.input != other.input || self.output != other.output {
+            let counts = (self.operators, other.operators);
+            return Err(format!(
+                "the pipelines for one task and for several differ: {} operators and {}, or other columns",
+                counts.1, counts.0
+            ));
+        }
+        Ok(())
     }
 
     /// Refuses key columns that the stream at an exchange does not have or that cannot be keys.

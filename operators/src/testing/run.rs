@@ -15,8 +15,9 @@ use fastrand::Rng;
 
 use super::{
     arrivals::{Message, Scenario},
-    guard::{Guarded, Late},
+    guard::{Former, Guarded, Late},
     pipeline::Pipeline,
+    restarts::{Rest, Restarts, cut, go_on},
 };
 use crate::{Advance, Timestamp, Watermark, WatermarkMerge, key::Partitioner};
 
@@ -25,17 +26,51 @@ use crate::{Advance, Timestamp, Watermark, WatermarkMerge, key::Partitioner};
 pub(super) struct Outcome {
     pub(super) results: Vec<RecordBatch>,
     pub(super) late: Vec<Late>,
+    /// How many rows the source tasks have given.
+    taken: usize,
 }
 
-/// Runs the pipeline on what the source tasks send.
-pub(super) fn run(pipeline: &Pipeline<'_>, scenario: &Scenario, sources: Vec<Vec<Message>>) -> Result<Outcome, String> {
-    let mut run = Run::new(pipeline, scenario, sources)?;
-    while let Some((segment, sender, receiver)) = run.choose() {
-        run.step(segment, sender, receiver)?;
+/// Runs a pipeline on `rows`, and after each barrier goes on with another number of tasks. `pipeline` gives the one
+/// for so many tasks.
+pub(super) fn run<'p>(
+    pipeline: impl Fn(usize) -> &'p Pipeline<'p>,
+    scenario: &Scenario,
+    restarts: Restarts,
+    rows: &RecordBatch,
+) -> Result<Outcome, String> {
+    let mut random = Rng::with_seed(scenario.seed ^ 0xba_44_1e);
+    let mut outcome = Outcome::default();
+    let mut rest = Rest { rows: rows.clone(), said: Timestamp::MIN };
+    let mut formers: Vec<Former> = Vec::new();
+    let legs = restarts.legs(scenario);
+    for (leg, &tasks) in legs.iter().enumerate() {
+        let scenario = scenario.later(leg, tasks);
+        let pipeline = pipeline(tasks);
+        let mut sources = scenario.arrivals(pipeline.input(), &rest.rows)?;
+        go_on(&mut sources, rest.said);
+        let more = legs.len() - leg - 1;
+        let last = more == 0;
+        if !last {
+            rest = cut(&mut sources, rows, more, &mut random)?;
+        }
+        let mut run = Run::new(pipeline, &scenario, restarts, sources, outcome)?;
+        if leg > 0 {
+            run.guards().try_for_each(|guard| guard.load(&formers))?;
+        }
+        run.deliver()?;
+        if last {
+            if !run.guards().all(|guard| guard.has_ended()) {
+                return Err("the end of the input did not reach every operator".into());
+            }
+        } else {
+            run.flush()?;
+            formers = run.guards().map(Guarded::leave).collect::<Result<_, _>>()?;
+        }
+        outcome = run.outcome;
     }
-    match run.tasks.iter().flatten().flat_map(|task| &task.chain).all(Guarded::has_ended) {
-        true => Ok(run.outcome),
-        false => Err("the end of the input did not reach every operator".into()),
+    match outcome.taken == rows.num_rows() {
+        true => Ok(outcome),
+        false => Err(format!("of {} rows the tasks were given {}", rows.num_rows(), outcome.taken)),
     }
 }
 
@@ -59,7 +94,13 @@ struct Task<'p> {
 }
 
 impl<'p> Run<'p> {
-    fn new(pipeline: &'p Pipeline<'p>, scenario: &Scenario, sources: Vec<Vec<Message>>) -> Result<Self, String> {
+    fn new(
+        pipeline: &'p Pipeline<'p>,
+        scenario: &Scenario,
+        restarts: Restarts,
+        sources: Vec<Vec<Message>>,
+        outcome: Outcome,
+    ) -> Result<Self, String> {
         let parallelism = scenario.parallelism;
         let mut random = Rng::with_seed(scenario.seed ^ 0x5c_ed_01);
         let segments = pipeline.segments();
@@ -67,18 +108,47 @@ impl<'p> Run<'p> {
         for (i, segment) in segments.iter().enumerate() {
             let next = segments.get(i + 1).map(|next| Partitioner::new(next.key.clone(), parallelism));
             let inputs = if i == 0 { 1 } else { parallelism };
-            let task = |_| {
-                let chain = segment.stages.iter().map(Guarded::new).collect::<Result<_, _>>()?;
+            let mut task = |task| {
+                let mut guard = |stage| {
+                    let habit = restarts.habit(random.u64(..));
+                    Guarded::new(stage, (task, parallelism), habit)
+                };
+                let chain = segment.stages.iter().map(&mut guard).collect::<Result<_, _>>()?;
                 Ok::<_, String>(Task { gate: WatermarkMerge::new(inputs), chain, exchange: next.clone() })
             };
-            tasks.push((0..parallelism).map(task).collect::<Result<Vec<_>, _>>()?);
+            tasks.push((0..parallelism).map(&mut task).collect::<Result<Vec<_>, _>>()?);
         }
         let sources = sources.into_iter().map(|messages| vec![VecDeque::from(messages)]).collect();
         let mut queues: Vec<Vec<Vec<VecDeque<Message>>>> = vec![sources];
         let empty = || (0..parallelism).map(|_| (0..parallelism).map(|_| VecDeque::new()).collect()).collect();
         queues.extend((1..segments.len()).map(|_| empty()));
         let slow = queues.iter().map(|senders| senders.iter().map(|_| random.u8(..4) == 0).collect()).collect();
-        Ok(Self { tasks, queues, slow, random, outcome: Outcome::default() })
+        Ok(Self { tasks, queues, slow, random, outcome })
+    }
+
+    fn guards(&mut self) -> impl Iterator<Item = &mut Guarded<'p>> {
+        self.tasks.iter_mut().flatten().flat_map(|task| &mut task.chain)
+    }
+
+    /// Delivers what is in the queues, and what follows from it.
+    fn deliver(&mut self) -> Result<(), String> {
+        while let Some((segment, sender, receiver)) = self.choose() {
+            self.step(segment, sender, receiver)?;
+        }
+        Ok(())
+    }
+
+    /// A barrier: segment after segment emits what it holds back, until the next has taken it.
+    fn flush(&mut self) -> Result<(), String> {
+        for segment in 0..self.tasks.len() {
+            for task in 0..self.tasks[segment].len() {
+                let mut emitted = Vec::new();
+                flush(&mut self.tasks[segment][task].chain, &mut emitted, &mut self.outcome.late)?;
+                self.send(segment, task, emitted)?;
+            }
+            self.deliver()?;
+        }
+        Ok(())
     }
 
     /// A queue with a message in it: (segment, sender, receiver).
@@ -100,7 +170,15 @@ impl<'p> Run<'p> {
         let Some(message) = self.queues[segment][sender][receiver].pop_front() else { return Ok(()) };
         // A source task has one input and its own number.
         let (input, task) = if segment == 0 { (0, sender) } else { (sender, receiver) };
+        if let (0, Message::Batch(batch)) = (segment, &message) {
+            self.outcome.taken += batch.num_rows();
+        }
         let emitted = self.tasks[segment][task].take(input, message, &mut self.outcome.late)?;
+        self.send(segment, task, emitted)
+    }
+
+    /// Puts what a task emitted into the queues of the next segment.
+    fn send(&mut self, segment: usize, task: usize, emitted: Vec<Message>) -> Result<(), String> {
         let Some(partitioner) = &mut self.tasks[segment][task].exchange else {
             let rows = emitted.into_iter().filter_map(|message| match message {
                 Message::Batch(batch) => Some(batch),
@@ -154,7 +232,11 @@ impl Task<'_> {
     ) -> Result<(), String> {
         match said {
             Some(Watermark::At(time)) => advance(&mut self.chain, time, emitted, late),
-            Some(Watermark::Idle) => fall_idle(&mut self.chain, emitted, late),
+            Some(Watermark::Idle) => {
+                flush(&mut self.chain, emitted, late)?;
+                emitted.push(Message::Watermark(Watermark::Idle));
+                Ok(())
+            }
             None => Ok(()),
         }
     }
@@ -177,16 +259,13 @@ fn process(
     Ok(())
 }
 
-/// Idleness through the operators of a task: nobody waits for what they hold back, so they emit it first.
-fn fall_idle(chain: &mut [Guarded<'_>], emitted: &mut Vec<Message>, late: &mut Vec<Late>) -> Result<(), String> {
-    let Some((first, rest)) = chain.split_first_mut() else {
-        emitted.push(Message::Watermark(Watermark::Idle));
-        return Ok(());
-    };
+/// What the operators of a task hold back, when nobody will wait for it.
+fn flush(chain: &mut [Guarded<'_>], emitted: &mut Vec<Message>, late: &mut Vec<Late>) -> Result<(), String> {
+    let Some((first, rest)) = chain.split_first_mut() else { return Ok(()) };
     for result in first.flush(late)? {
         process(rest, result, emitted, late)?;
     }
-    fall_idle(rest, emitted, late)
+    flush(rest, emitted, late)
 }
 
 /// A watermark through the operators of a task: what each promises is what the next is given.

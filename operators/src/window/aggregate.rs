@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, RecordBatch},
+    compute::concat,
     datatypes::{Field, FieldRef, Schema, SchemaRef},
 };
 use datafusion_expr::Expr;
@@ -12,7 +13,9 @@ use datafusion_physical_expr::aggregate::LoweredAggregate;
 use super::{
     PreAggregate, Slice, Tumbling, WINDOW_END, WINDOW_START,
     arguments::ArgumentReader,
+    form::{LEADING, SLICE, of_aggregation},
     no_duplicates,
+    segments::{Changes, Segments, key_group_column},
     slices::Slices,
     table::{GroupTable, Tables},
 };
@@ -20,6 +23,7 @@ use crate::{
     Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
     expr::Lowering,
     key::{check_key, comparable},
+    state::{StateForm, StateReader, StateWriter},
 };
 
 /// What a window aggregation computes. Built once, when the job is planned; makes the operators of every task.
@@ -64,6 +68,7 @@ pub(super) struct Shared {
     output: StreamSchema,
     /// What the first phase emits: the key, the states, and the last instant of the slice as hidden event time.
     pub(super) partial: StreamSchema,
+    form: StateForm,
 }
 
 impl AggregatePlan {
@@ -77,7 +82,8 @@ impl AggregatePlan {
         let key_fields: Vec<FieldRef> = key.iter().map(|&i| input.columns().fields()[i].clone()).collect();
 
         let lowering = Lowering::new(input)?;
-        let aggregates = aggregates.iter().map(|expr| lowering.aggregate(expr)).collect::<Result<Vec<_>>>()?;
+        let expressions = aggregates;
+        let aggregates = expressions.iter().map(|expr| lowering.aggregate(expr)).collect::<Result<Vec<_>>>()?;
 
         let mut output = bounds();
         output.extend(key_fields.iter().map(|field| field.as_ref().clone()));
@@ -96,6 +102,7 @@ impl AggregatePlan {
             partial.extend(states.iter().enumerate().map(state).map(|field| field.with_nullable(true)));
         }
         Ok(Self(Arc::new(Shared {
+            form: of_aggregation(window.describe(), &key_fields, expressions, &aggregates)?,
             window,
             key,
             key_schema: Arc::new(Schema::new(key_fields)),
@@ -125,6 +132,11 @@ impl AggregatePlan {
     /// The second of two phases: states of groups to results. The first phase has already waited for late rows.
     pub fn merging(&self) -> Result<WindowAggregate> {
         WindowAggregate::new(self.0.clone(), &self.0.window.without_lateness(), Input::States)
+    }
+
+    /// The form of the state, which is the same in one phase and in two.
+    pub fn state_form(&self) -> StateForm {
+        self.0.form.clone()
     }
 
     /// The key columns of the input; none when all rows are one group.
@@ -167,6 +179,7 @@ pub struct WindowAggregate {
     tables: Tables,
     arguments: ArgumentReader,
     scratch: Vec<usize>,
+    segments: Segments,
 }
 
 impl WindowAggregate {
@@ -177,6 +190,7 @@ impl WindowAggregate {
             tables: Tables::new(plan.key_schema.clone()),
             arguments: ArgumentReader::default(),
             scratch: Vec::new(),
+            segments: Segments::default(),
             plan,
         })
     }
@@ -210,6 +224,23 @@ impl WindowAggregate {
     }
 }
 
+/// The groups of all open slices that changed after the save `since`.
+fn segment(plan: &Shared, slices: &mut Slices<GroupTable>, since: u32) -> Result<RecordBatch> {
+    let columns = &plan.form.columns;
+    let mut pieces: Vec<Vec<ArrayRef>> = vec![Vec::new(); columns.fields().len()];
+    for (slice, table) in slices.open() {
+        let (rows, key, states) = table.saved()?.since(since)?;
+        if rows > 0 {
+            let leading = [key_group_column(&key, rows)?, constant(slice.start, rows)];
+            let all = leading.into_iter().chain(key).chain(states);
+            pieces.iter_mut().zip(all).for_each(|(pieces, piece)| pieces.push(piece));
+        }
+    }
+    let join = |pieces: Vec<ArrayRef>| concat(&pieces.iter().map(|piece| piece.as_ref()).collect::<Vec<_>>());
+    let joined = pieces.into_iter().map(join).collect::<Result<_, _>>()?;
+    Ok(RecordBatch::try_new(columns.clone(), joined)?)
+}
+
 fn result(plan: &Shared, tables: &mut Tables, slice: Slice, table: GroupTable) -> Result<RecordBatch> {
     let rows = table.groups();
     let (key, values) = tables.results(table)?;
@@ -231,5 +262,41 @@ impl Operator for WindowAggregate {
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
         let Self { plan, slices, tables, .. } = self;
         slices.advance(time, out, |slice, table| result(plan, tables, slice, table))
+    }
+
+    fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
+        let Self { plan, slices, tables, scratch, segments, .. } = self;
+        slices.save(state)?;
+        let now = segments.begin();
+        if tables.record() {
+            for (_, table) in slices.open() {
+                tables.recorded(table, (&plan.aggregates, &plan.widths), now, scratch)?;
+            }
+        }
+        let mut changes = Changes::new();
+        for (_, table) in slices.open() {
+            table.save(&plan.aggregates, now, &mut changes, scratch)?;
+        }
+        segments.finish(state, &changes, |since| segment(plan, slices, since))
+    }
+
+    fn load(&mut self, state: &StateReader) -> Result<()> {
+        let Self { plan, slices, tables, scratch, .. } = self;
+        slices.load(state);
+        tables.record();
+        let (segments, parts) = Segments::load(state);
+        self.segments = segments;
+        for former in parts {
+            for (save, rows) in former.segments {
+                let rows = plan.form.widen(rows)?;
+                for (slice, selection) in slices.saved_parts(former.part, &rows, SLICE)? {
+                    let table = slices.content(slice, || tables.table(&plan.aggregates))?;
+                    let rows = selection.batch(&rows)?;
+                    let (key, states) = rows.columns()[LEADING..].split_at(plan.key.len());
+                    table.restore(key, states, &plan.widths, rows.num_rows(), save, scratch)?;
+                }
+            }
+        }
+        Ok(())
     }
 }

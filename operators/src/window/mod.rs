@@ -17,14 +17,25 @@
 //!   rows ──► Top (first phase) ──rows──► exchange by key ──► Top (second phase) ──► results
 //! ```
 //!
+//! A save takes down how far event time had come and seals a segment of what has changed since the last one:
+//!
+//! ```text
+//!   table of each open slice ──save──► Saved: which groups changed? ──► Segments: one new, older ones kept or absorbed
+//!   first phase: nothing but the time, it was flushed
+//! ```
+//!
 //! * [`spec`]: what a window is, and the arithmetic that is right at both ends of time.
 //! * `slices`: assignment of rows to slices, lateness, closing in bounded steps.
 //! * `table`: the groups of one slice: DataFusion's `GroupValues` and `GroupsAccumulator`s.
+//! * `saved`, `segments`: what changed since the last save, and what is written of it. `form`: the disk format.
 //! * [`aggregate`], `preaggregate`: the aggregation in one phase or two. [`top`]: the greatest rows of a window.
 
 pub mod aggregate;
 mod arguments;
+mod form;
 mod preaggregate;
+mod saved;
+mod segments;
 mod slices;
 pub mod spec;
 mod table;

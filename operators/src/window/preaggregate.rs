@@ -11,7 +11,11 @@ use super::{
     slices::Slices,
     table::{GroupTable, Tables, states_of_rows},
 };
-use crate::{Advance, Operator, Outbox, Port, Result, Timestamp, key::comparable};
+use crate::{
+    Advance, Operator, Outbox, Port, Result, Timestamp,
+    key::comparable,
+    state::{StateReader, StateWriter},
+};
 
 /// How many rows go by between two looks at whether aggregating pays and how much memory it takes.
 const LOOK_EVERY_ROWS: usize = 65_536;
@@ -131,6 +135,15 @@ impl Operator for PreAggregate {
             out.emit(states(&self.plan, &mut self.tables, slice, table)?);
         }
         self.rows_since_look = 0;
+        Ok(())
+    }
+
+    fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
+        self.slices.save_flushed(state)
+    }
+
+    fn load(&mut self, state: &StateReader) -> Result<()> {
+        self.slices.load_flushed(state);
         Ok(())
     }
 }

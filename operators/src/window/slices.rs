@@ -11,7 +11,19 @@ use arrow::{
 };
 
 use super::{Slice, Slicing, Tumbling};
-use crate::{Advance, OperatorError, Outbox, Result, Timestamp, time::event_times};
+use crate::{
+    Advance, OperatorError, Outbox, Result, Timestamp,
+    state::{Part, StateReader, StateWriter},
+    time::event_times,
+};
+
+/// The number that says how far event time had come: rows of slices that end there or before are late.
+const CLOSED: &str = "closed";
+/// The number that says how long a slice is: with it a reader tells which rows of a segment have given their result.
+const SIZE: &str = "window_size";
+/// The number that says up to where slices have given their result, when that is not so far: a task that was restored
+/// from several may have closed slices that the next watermark lets out.
+const FIRED: &str = "fired";
 
 /// How many result rows one call of `advance` emits before it asks to be called again.
 const EMIT_ROWS: usize = 8192;
@@ -61,6 +73,8 @@ pub(super) struct Slices<S> {
     open: BTreeMap<Timestamp, (Slice, S)>,
     /// Every slice that ends here or before is closed. Also the promise made downstream.
     closed: Timestamp,
+    /// Every slice that ends here or before has given its result.
+    fired: Timestamp,
     /// A result too large for one call of `advance`, and how much of it is out.
     leaving: Option<(RecordBatch, usize)>,
 }
@@ -72,6 +86,7 @@ impl<S> Slices<S> {
             lateness: window.lateness(),
             open: BTreeMap::new(),
             closed: Timestamp::MIN,
+            fired: Timestamp::MIN,
             leaving: None,
         })
     }
@@ -105,6 +120,60 @@ impl<S> Slices<S> {
         std::mem::take(&mut self.open).into_values()
     }
 
+    /// The open slices, oldest first.
+    pub(super) fn open(&mut self) -> impl Iterator<Item = (Slice, &mut S)> {
+        self.open.values_mut().map(|(slice, content)| (*slice, content))
+    }
+
+    /// Takes down how far event time has come. The contents are for the operator to save.
+    pub(super) fn save(&self, state: &mut StateWriter<'_>) -> Result<()> {
+        if self.leaving.is_some() {
+            return Err(OperatorError::Internal("a window was saved with a result half-way out".into()));
+        }
+        state.set(CLOSED, self.closed.micros());
+        state.set(SIZE, self.slicing.size());
+        if self.fired < self.closed {
+            state.set(FIRED, self.fired.micros());
+        }
+        Ok(())
+    }
+
+    /// Takes down the same of a first phase, which has been flushed and holds nothing else.
+    pub(super) fn save_flushed(&self, state: &mut StateWriter<'_>) -> Result<()> {
+        if !self.open.is_empty() {
+            return Err(OperatorError::Internal("the first phase of a window was saved before it was flushed".into()));
+        }
+        self.save(state)
+    }
+
+    /// Goes on where former tasks were. Behind the exchange they stood at the same time, or, when inputs fell idle, one
+    /// was ahead: its windows have given their only result and must not open again, so the greatest counts.
+    pub(super) fn load(&mut self, state: &StateReader) {
+        self.closed = state.greatest(false, CLOSED).map_or(Timestamp::MIN, Timestamp::from_micros);
+        // Of those with segments: if it is one it keeps them, and they have rows of slices that have long fired.
+        let with_segments = state.parts.iter().filter(|part| !part.segments.is_empty());
+        self.fired = with_segments.map(fired).min().unwrap_or(self.closed);
+    }
+
+    /// The same for a first phase. Before the exchange tasks stand at different times; the least makes no row late that
+    /// was not. But what the second phase has closed would be late there, and could no longer be told as rows.
+    pub(super) fn load_flushed(&mut self, state: &StateReader) {
+        self.load(state);
+        let least = state.least(true, CLOSED).map_or(Timestamp::MIN, Timestamp::from_micros);
+        self.closed = self.closed.max(least);
+        self.fired = self.closed;
+    }
+
+    /// The rows of a segment by slice, without those of slices whose result its task had given. `start` is the column
+    /// that says where the slice of a row begins.
+    pub(super) fn saved_parts(&self, part: &Part, rows: &RecordBatch, start: usize) -> Result<Vec<(Slice, Selection)>> {
+        let starts = event_times(rows, start)
+            .ok_or_else(|| OperatorError::Internal("a row of a segment has no slice".into()))?;
+        let fired = fired(part);
+        let parts = split(&self.slicing, starts).into_iter();
+        Ok(parts.filter(|(slice, _)| slice.end > fired).collect())
+    }
+
     /// Closes the slices that `time` completes and emits what `result` makes of each, in bounded steps.
     pub(super) fn advance(
         &mut self,
@@ -113,7 +182,13 @@ impl<S> Slices<S> {
         mut result: impl FnMut(Slice, S) -> Result<RecordBatch>,
     ) -> Result<Advance> {
         let end_of_input = time == Timestamp::MAX;
-        self.closed = if end_of_input { time } else { self.closed.max(time.saturating_sub(self.lateness)) };
+        if !end_of_input {
+            self.closed = self.closed.max(time.saturating_sub(self.lateness));
+        } else if let Some((last, _)) = self.open.last_key_value().map(|(_, open)| open) {
+            // All that is open is complete. But the end is not a time: a job that is started again may find more, for
+            // instance a new file, and only windows that have given their result are closed to it.
+            self.closed = self.closed.max(last.end);
+        }
         let mut emitted = 0;
         while emitted < EMIT_ROWS {
             if let Some((batch, offset)) = self.leaving.take() {
@@ -130,11 +205,21 @@ impl<S> Slices<S> {
                     let (slice, content) = first.remove();
                     self.leaving = Some((result(slice, content)?, 0));
                 }
-                _ => return Ok(Advance::Promise(self.closed)),
+                _ => {
+                    self.fired = self.closed;
+                    // Just restored it may have closed more than the watermark, which begins anew, has reached.
+                    return Ok(Advance::Promise(if end_of_input { time } else { self.closed.min(time) }));
+                }
             }
         }
         Ok(Advance::Again)
     }
+}
+
+/// Up to where slices of a former task have given their result.
+fn fired(part: &Part) -> Timestamp {
+    let number = part.numbers.get(FIRED).or_else(|| part.numbers.get(CLOSED));
+    number.copied().map_or(Timestamp::MIN, Timestamp::from_micros)
 }
 
 /// The rows by slice. The common case, all rows in one slice, costs a scan for the least and the greatest time.

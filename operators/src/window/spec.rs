@@ -48,6 +48,11 @@ impl Tumbling {
         self.lateness
     }
 
+    /// Which windows these are, however long they wait for late rows.
+    pub(super) fn describe(&self) -> String {
+        self.without_lateness().to_string()
+    }
+
     /// The slices of these windows.
     pub fn slicing(&self) -> Result<Slicing> {
         let whole = |span: Duration| span.subsec_nanos().is_multiple_of(1_000);
@@ -105,6 +110,11 @@ pub struct Slicing {
 }
 
 impl Slicing {
+    /// How long a slice is, in microseconds.
+    pub(super) fn size(&self) -> i64 {
+        self.size
+    }
+
     /// The slice that `time` falls into. Right for every instant, also before 1970 (the division rounds down, not
     /// towards zero) and at both ends of time (the arithmetic is in 128 bits).
     pub fn slice_of(&self, time: Timestamp) -> Slice {

@@ -1,6 +1,6 @@
 //! The groups of one slice: keys interned by DataFusion's `GroupValues`, one `GroupsAccumulator` per aggregate.
 
-use arrow::{array::ArrayRef, datatypes::SchemaRef};
+use arrow::{array::ArrayRef, compute::take, datatypes::SchemaRef};
 use datafusion_expr::{EmitTo, GroupsAccumulator};
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
 use datafusion_physical_expr::aggregate::LoweredAggregate;
@@ -9,8 +9,12 @@ use datafusion_physical_plan::aggregates::{
     order::GroupOrdering,
 };
 
-use super::arguments::Arguments;
-use crate::Result;
+use super::{
+    arguments::Arguments,
+    saved::{Saved, rows_of_new},
+    segments::Changes,
+};
+use crate::{OperatorError, Result};
 
 /// An emptied table that holds more than this is not kept for the next slice.
 const SPARE_BYTES: usize = 16 << 20;
@@ -38,11 +42,13 @@ pub(super) fn states_of_rows(aggregates: &[LoweredAggregate], arguments: &Argume
 pub(super) struct Tables {
     key: SchemaRef,
     spare: Option<Box<dyn GroupValues>>,
+    /// Whether tables are to be saved. A job without checkpoints must not pay for them.
+    recording: bool,
 }
 
 impl Tables {
     pub(super) fn new(key: SchemaRef) -> Self {
-        Self { key, spare: None }
+        Self { key, spare: None, recording: false }
     }
 
     pub(super) fn table(&mut self, aggregates: &[LoweredAggregate]) -> Result<GroupTable> {
@@ -51,7 +57,27 @@ impl Tables {
             (false, Some(spare)) => Some(spare),
             (false, None) => Some(new_group_values(self.key.clone(), &GroupOrdering::None)?),
         };
-        Ok(GroupTable { keys, accumulators: aggregates.iter().map(accumulator).collect::<Result<_>>()?, rows: 0 })
+        let accumulators = aggregates.iter().map(accumulator).collect::<Result<_>>()?;
+        Ok(GroupTable { keys, accumulators, rows: 0, saved: self.recording.then(Saved::default) })
+    }
+
+    /// Makes tables that can be saved, from now on. Returns whether that is new.
+    pub(super) fn record(&mut self) -> bool {
+        !std::mem::replace(&mut self.recording, true)
+    }
+
+    /// Makes a table that was there before the first save into one that can be saved. All its groups count as changed.
+    pub(super) fn recorded(
+        &mut self,
+        table: &mut GroupTable,
+        plan: (&[LoweredAggregate], &[usize]),
+        now: u32,
+        scratch: &mut Vec<usize>,
+    ) -> Result<()> {
+        let former = std::mem::replace(table, self.table(plan.0)?);
+        let rows = former.groups();
+        let (key, states) = self.states(former)?;
+        table.restore(&key, &states, plan.1, rows, now, scratch)
     }
 
     /// The keys and the final values of all groups of a table.
@@ -89,6 +115,8 @@ pub(super) struct GroupTable {
     keys: Option<Box<dyn GroupValues>>,
     accumulators: Vec<Box<dyn GroupsAccumulator>>,
     rows: usize,
+    /// What it was at the last save.
+    saved: Option<Saved>,
 }
 
 impl GroupTable {
@@ -142,6 +170,7 @@ impl GroupTable {
     }
 
     fn intern(&mut self, key: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<usize> {
+        let before = self.saved.as_ref().map(|_| self.known());
         match &mut self.keys {
             Some(keys) => keys.intern(key, scratch)?,
             None => {
@@ -150,6 +179,80 @@ impl GroupTable {
             }
         }
         self.rows += rows;
-        Ok(self.groups())
+        let groups = self.groups();
+        if let (Some(saved), Some(before)) = (&mut self.saved, before.filter(|before| groups > *before)) {
+            saved.add_keys(key, &rows_of_new(scratch, before, groups))?;
+        }
+        Ok(groups)
+    }
+
+    /// How many groups it has taken rows of.
+    fn known(&self) -> usize {
+        self.keys.as_ref().map_or(usize::from(self.rows > 0), |keys| keys.len())
+    }
+
+    /// Adds the saved states of groups that it does not have yet, and passes over the others: of those it has newer
+    /// ones. The groups last changed in the save `save`.
+    pub(super) fn restore(
+        &mut self,
+        key: &[ArrayRef],
+        states: &[ArrayRef],
+        widths: &[usize],
+        rows: usize,
+        save: u32,
+        scratch: &mut Vec<usize>,
+    ) -> Result<()> {
+        let before = self.known();
+        let groups = self.intern(key, rows, scratch)?;
+        if groups > before {
+            let new = rows_of_new(scratch, before, groups);
+            let states = states.iter().map(|state| take(state, &new, None)).collect::<Result<Vec<_>, _>>()?;
+            scratch.clear();
+            scratch.extend(before..groups);
+            let mut rest = &states[..];
+            for (accumulator, &width) in self.accumulators.iter_mut().zip(widths) {
+                let (own, others) = rest.split_at(width);
+                accumulator.merge_batch(own, scratch, groups)?;
+                rest = others;
+            }
+            self.saved()?.add_states(states, groups, save)?;
+        }
+        let rows = self.rows;
+        self.saved()?.rows = rows;
+        Ok(())
+    }
+
+    /// Finds out which groups have changed since the last save.
+    pub(super) fn save(
+        &mut self,
+        aggregates: &[LoweredAggregate],
+        now: u32,
+        changes: &mut Changes,
+        scratch: &mut Vec<usize>,
+    ) -> Result<()> {
+        let (groups, rows) = (self.groups(), self.rows);
+        if self.saved()?.rows != rows {
+            scratch.clear();
+            scratch.extend(0..groups);
+            let mut states = Vec::new();
+            for (accumulator, lowered) in self.accumulators.iter_mut().zip(aggregates) {
+                let own = accumulator.state(EmitTo::All)?;
+                // A new one rather than the emptied one: not every accumulator forgets all that it emitted.
+                *accumulator = self::accumulator(lowered)?;
+                accumulator.merge_batch(&own, scratch, groups)?;
+                states.extend(own);
+            }
+            let saved = self.saved()?;
+            saved.compare(states, groups, now)?;
+            saved.rows = rows;
+        }
+        self.saved()?.add_changes(changes);
+        Ok(())
+    }
+
+    /// What it was at the last save.
+    pub(super) fn saved(&mut self) -> Result<&mut Saved> {
+        let missing = || OperatorError::Internal("a table that is not recorded was saved".into());
+        self.saved.as_mut().ok_or_else(missing)
     }
 }

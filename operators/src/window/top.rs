@@ -1,22 +1,25 @@
 //! The greatest rows of each window, per key or over all.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, UInt64Array},
     compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, partition, take_record_batch},
-    datatypes::{DataType, Field, Schema},
+    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
 };
 
 use super::{
     Slice, Tumbling, WINDOW_END, WINDOW_START,
     aggregate::{bounds, constant},
+    form::{LEADING, SLICE, of_top},
     no_duplicates,
+    segments::{Changes, Segments, key_group_column, own_bytes},
     slices::Slices,
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
     key::{check_key, comparable},
+    state::{StateForm, StateReader, StateWriter},
 };
 
 /// The column of the result that counts the rows of a window and key from 1, the greatest first.
@@ -44,6 +47,7 @@ struct Shared {
     output: StreamSchema,
     /// The input columns that the result repeats: all but the bounds of a former window.
     kept: Vec<usize>,
+    form: StateForm,
 }
 
 /// Where event time is; windows need it.
@@ -79,7 +83,9 @@ impl TopPlan {
         output.push(Field::new(RANK, DataType::UInt64, false));
         output.extend(kept.iter().map(|&i| visible.field(i).clone()));
         no_duplicates(&output)?;
+        let key_fields: Vec<FieldRef> = key.iter().map(|&i| visible.fields()[i].clone()).collect();
         Ok(Self(Arc::new(Shared {
+            form: of_top(window.describe(), &key_fields, &visible, n, visible.field(by).name())?,
             window,
             n,
             key,
@@ -112,6 +118,11 @@ impl TopPlan {
         Top::new(self.0.clone(), &self.0.window.without_lateness(), Phase::Winners)
     }
 
+    /// The form of the state, which is the same in one phase and in two.
+    pub fn state_form(&self) -> StateForm {
+        self.0.form.clone()
+    }
+
     /// The key columns of the input; none when all rows compete.
     pub fn key(&self) -> Vec<usize> {
         self.0.key.clone()
@@ -140,6 +151,7 @@ pub struct Top {
     plan: Arc<Shared>,
     phase: Phase,
     slices: Slices<Buffer>,
+    segments: Segments,
 }
 
 #[derive(Default)]
@@ -148,11 +160,14 @@ struct Buffer {
     rows: usize,
     /// Rows that were left after the last sort.
     kept: usize,
+    /// The last save that found it changed, and whether it has changed since.
+    saved: u32,
+    changed: bool,
 }
 
 impl Top {
     fn new(plan: Arc<Shared>, window: &Tumbling, phase: Phase) -> Result<Self> {
-        Ok(Self { slices: Slices::new(window)?, plan, phase })
+        Ok(Self { slices: Slices::new(window)?, segments: Segments::default(), plan, phase })
     }
 }
 
@@ -160,20 +175,52 @@ impl Buffer {
     fn push(&mut self, plan: &Shared, batch: RecordBatch) -> Result<()> {
         self.rows += batch.num_rows();
         self.batches.push(batch);
+        self.changed = true;
         if self.rows >= COMPACT_ROWS.max(4 * self.kept) {
-            let (kept, _) = self.sort(plan)?;
-            (self.rows, self.kept) = (kept.num_rows(), kept.num_rows());
-            self.batches = vec![kept];
+            self.compact(plan)?;
         }
         Ok(())
     }
 
+    /// Drops the losers.
+    fn compact(&mut self, plan: &Shared) -> Result<()> {
+        let (kept, _) = self.sort(plan)?;
+        (self.rows, self.kept) = (kept.num_rows(), kept.num_rows());
+        self.batches = vec![kept];
+        Ok(())
+    }
+
+    /// What a segment has of the slice: the visible columns, after its key groups and its start.
+    fn segment(&self, plan: &Shared, slice: Slice) -> Result<RecordBatch> {
+        let rows = concat_batches(&self.schema()?, &self.batches)?;
+        let visible = rows.columns()[..plan.form.columns.fields().len() - LEADING].iter().cloned().map(own_bytes);
+        let key: Vec<ArrayRef> = plan.key.iter().map(|&i| rows.column(i).clone()).collect();
+        let mut columns = vec![key_group_column(&key, rows.num_rows())?, constant(slice.start, rows.num_rows())];
+        columns.extend(visible);
+        Ok(RecordBatch::try_new(plan.form.columns.clone(), columns)?)
+    }
+
+    /// Takes back what a segment has of the slice. The hidden event time of a row is not saved: once the row has its
+    /// slice nobody reads it.
+    fn restore(&mut self, schema: &SchemaRef, slice: Slice, rows: &RecordBatch, save: u32) -> Result<()> {
+        let mut columns = rows.columns()[LEADING..].to_vec();
+        if columns.len() < schema.fields().len() {
+            columns.push(constant(slice.result_time(), rows.num_rows()));
+        }
+        self.batches.push(RecordBatch::try_new(schema.clone(), columns)?);
+        self.rows += rows.num_rows();
+        (self.kept, self.saved) = (self.rows, save);
+        Ok(())
+    }
+
+    fn schema(&self) -> Result<SchemaRef> {
+        let empty = || OperatorError::Internal("a slice without rows".into());
+        Ok(self.batches.first().ok_or_else(empty)?.schema())
+    }
+
     /// The rows that may still win, key by key, greatest first, and their ranks.
     fn sort(&self, plan: &Shared) -> Result<(RecordBatch, Vec<u64>)> {
-        let Some(first) = self.batches.first() else {
-            return Err(OperatorError::Internal("an empty slice was closed".into()));
-        };
-        let rows = concat_batches(&first.schema(), &self.batches)?;
+        let rows = concat_batches(&self.schema()?, &self.batches)?;
         let visible = plan.input.visible().fields().len();
         let ascending = SortOptions { descending: false, nulls_first: false };
         let descending = SortOptions { descending: true, nulls_first: false };
@@ -221,7 +268,7 @@ fn result(plan: &Shared, phase: Phase, slice: Slice, buffer: &Buffer) -> Result<
 
 impl Operator for Top {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
-        let Self { plan, slices, phase } = self;
+        let Self { plan, slices, phase, .. } = self;
         let time = if *phase == Phase::Winners { batch.num_columns() - 1 } else { plan.input_time };
         for (slice, selection) in slices.assign(&batch, time, out)? {
             let part = selection.batch(&batch)?;
@@ -231,7 +278,7 @@ impl Operator for Top {
     }
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
-        let Self { plan, slices, phase } = self;
+        let Self { plan, slices, phase, .. } = self;
         slices.advance(time, out, |slice, buffer| result(plan, *phase, slice, &buffer))
     }
 
@@ -239,6 +286,53 @@ impl Operator for Top {
         if self.phase == Phase::Candidates {
             for (slice, buffer) in self.slices.take_open() {
                 out.emit(result(&self.plan, self.phase, slice, &buffer)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
+        let Self { plan, slices, phase, segments } = self;
+        if *phase == Phase::Candidates {
+            return slices.save_flushed(state);
+        }
+        slices.save(state)?;
+        let now = segments.begin();
+        let mut changes = Changes::new();
+        for (_, buffer) in slices.open() {
+            if std::mem::take(&mut buffer.changed) {
+                buffer.saved = now;
+                buffer.compact(plan)?;
+            }
+            *changes.entry(buffer.saved).or_default() += buffer.rows;
+        }
+        segments.finish(state, &changes, |since| {
+            let changed = slices.open().filter(|(_, buffer)| buffer.saved > since);
+            let pieces = changed.map(|(slice, buffer)| buffer.segment(plan, slice)).collect::<Result<Vec<_>>>()?;
+            Ok(concat_batches(&plan.form.columns, &pieces)?)
+        })
+    }
+
+    fn load(&mut self, state: &StateReader) -> Result<()> {
+        let Self { plan, slices, phase, segments } = self;
+        if *phase == Phase::Candidates {
+            slices.load_flushed(state);
+            return Ok(());
+        }
+        slices.load(state);
+        let schema = if *phase == Phase::Winners { plan.between.columns() } else { plan.input.columns() };
+        let (kept, parts) = Segments::load(state);
+        *segments = kept;
+        for former in parts {
+            let mut loaded = HashSet::new();
+            for (save, rows) in former.segments {
+                let rows = plan.form.widen(rows)?;
+                for (slice, selection) in slices.saved_parts(former.part, &rows, SLICE)? {
+                    if loaded.insert(slice) {
+                        let buffer = slices.content(slice, || Ok(Buffer::default()))?;
+                        buffer.restore(schema, slice, &selection.batch(&rows)?, save)?;
+                    }
+                }
             }
         }
         Ok(())

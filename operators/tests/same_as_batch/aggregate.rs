@@ -28,7 +28,7 @@ pub(crate) fn key_of(bid: &Bid, names: &[&str]) -> Vec<Value> {
 pub(crate) fn pipeline<'a>(plan: &'a AggregatePlan, key: &[&str], two_phases: bool) -> Pipeline<'a> {
     if two_phases {
         return Pipeline::new(&bids())
-            .stage(plan.between(), || plan.partial())
+            .first_phase(plan.between(), || plan.partial())
             .exchange(plan.key_between())
             .stage(plan.output(), || plan.merging());
     }
@@ -36,7 +36,7 @@ pub(crate) fn pipeline<'a>(plan: &'a AggregatePlan, key: &[&str], two_phases: bo
     Pipeline::new(&bids()).exchange(columns).stage(plan.output(), || plan.whole())
 }
 
-fn aggregates() -> Vec<Expr> {
+pub(crate) fn aggregates() -> Vec<Expr> {
     let dear = count(lit(1)).filter(col("price").gt(lit(50))).build().unwrap();
     vec![
         count(lit(1)).alias("bids"),
@@ -50,7 +50,7 @@ fn aggregates() -> Vec<Expr> {
     ]
 }
 
-fn oracle(rows: &[Bid], key: &[&str], size: u128, offset: u128) -> Vec<Row> {
+pub(crate) fn oracle(rows: &[Bid], key: &[&str], size: u128, offset: u128) -> Vec<Row> {
     let mut groups: BTreeMap<_, Vec<&Bid>> = BTreeMap::new();
     for bid in rows {
         groups.entry((window_of(bid.at, size, offset), key_of(bid, key))).or_default().push(bid);

@@ -1,28 +1,30 @@
 //! The harness itself: a correct operator passes, and each deliberate fault in it is caught.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{AsArray, Int64Array, RecordBatch, UInt32Array},
+    array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt8Array, UInt32Array},
     compute::take_record_batch,
     datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType},
 };
 use typed_arrow::{prelude::*, schema::SchemaMeta};
 use windrow_operators::{
     Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
+    key::key_groups,
+    state::{KEY_GROUP, StateReader, StateWriter},
     testing::{Check, Pipeline},
 };
 
 use crate::bids::us;
 
-const SIZE: i64 = 10;
-const LATENESS: i64 = 4;
+pub(crate) const SIZE: i64 = 10;
+pub(crate) const LATENESS: i64 = 4;
 
 #[derive(Clone, Debug, Record)]
-struct Reading {
-    sensor: i64,
-    value: i64,
-    at: Timestamp,
+pub(crate) struct Reading {
+    pub(crate) sensor: i64,
+    pub(crate) value: i64,
+    pub(crate) at: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +60,11 @@ struct Sums {
     held: Option<RecordBatch>,
 }
 
-fn readings() -> StreamSchema {
+pub(crate) fn readings() -> StreamSchema {
     StreamSchema::with_time(Reading::schema(), "at").unwrap()
 }
 
-fn sums_schema() -> StreamSchema {
+pub(crate) fn sums_schema() -> StreamSchema {
     let fields = ["start", "sensor", "sum"].map(|name| Field::new(name, DataType::Int64, false));
     StreamSchema::with_hidden_time(&Schema::new(fields.to_vec())).unwrap()
 }
@@ -77,21 +79,12 @@ impl Sums {
     }
 
     fn results(&self, closed: &BTreeMap<(i64, i64), i64>) -> Result<RecordBatch> {
-        let column = |value: fn((&(i64, i64), &i64)) -> i64| Int64Array::from_iter_values(closed.iter().map(value));
-        let start = column(|((start, _), _)| *start);
-        let time = Timestamp::column(start.values().iter().map(|start| start + SIZE - 1).collect());
-        let (sensor, sum) = (column(|((_, sensor), _)| *sensor), column(|(_, sum)| *sum));
-        let columns = vec![
-            std::sync::Arc::new(start) as _,
-            std::sync::Arc::new(sensor) as _,
-            std::sync::Arc::new(sum) as _,
-            time,
-        ];
+        let results = results(closed)?;
         if self.fault == Fault::EmitsAnotherSchema {
             let names = ["begin", "sensor", "sum", "__time"];
-            return Ok(RecordBatch::try_from_iter(names.into_iter().zip(columns))?);
+            return Ok(RecordBatch::try_from_iter(names.into_iter().zip(results.columns().to_vec()))?);
         }
-        Ok(RecordBatch::try_new(sums_schema().columns().clone(), columns)?)
+        Ok(results)
     }
 
     /// Adds the rows that are not late; returns how many it takes for processed, and which are late.
@@ -178,18 +171,68 @@ impl Operator for Sums {
             Fault::PromisesWithoutTheLateness => time.micros(),
             Fault::TakesAPromiseBack if !end => -time.micros(),
             Fault::NeverEnds => self.closed.min(1_000),
-            _ => self.closed,
+            // A restored one may have closed more than the watermark, which begins anew, has reached.
+            _ => self.closed.min(time.micros()),
         };
         Ok(Advance::Promise(Timestamp::from_micros(promise)))
     }
+
+    /// All of it, every time.
+    fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
+        state.set("closed", self.closed);
+        if !self.sums.is_empty() {
+            state.seal(segment(self.sums.iter().map(|(key, sum)| (*key, *sum)))?);
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, state: &StateReader) -> Result<()> {
+        self.closed = state.greatest(false, "closed").unwrap_or(i64::MIN);
+        for (_, rows) in state.parts.iter().flat_map(|part| &part.segments) {
+            self.sums.extend(rows_of_segment(rows));
+        }
+        Ok(())
+    }
 }
 
-fn rows() -> Vec<Reading> {
+/// The results of windows.
+pub(crate) fn results(closed: &BTreeMap<(i64, i64), i64>) -> Result<RecordBatch> {
+    let column = |value: fn((&(i64, i64), &i64)) -> i64| Int64Array::from_iter_values(closed.iter().map(value));
+    let start = column(|((start, _), _)| *start);
+    let time = Timestamp::column(start.values().iter().map(|start| start + SIZE - 1).collect());
+    let (sensor, sum) = (column(|((_, sensor), _)| *sensor), column(|(_, sum)| *sum));
+    let columns = vec![Arc::new(start) as _, Arc::new(sensor) as _, Arc::new(sum) as _, time];
+    Ok(RecordBatch::try_new(sums_schema().columns().clone(), columns)?)
+}
+
+/// Sums per (start, sensor), as a segment.
+pub(crate) fn segment(sums: impl Iterator<Item = ((i64, i64), i64)>) -> Result<RecordBatch> {
+    let (mut starts, mut sensors, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    for ((start, sensor), sum) in sums {
+        starts.push(start);
+        sensors.push(sensor);
+        values.push(sum);
+    }
+    let [starts, sensors, values] = [starts, sensors, values].map(|v| Arc::new(Int64Array::from(v)) as ArrayRef);
+    let groups = key_groups(std::slice::from_ref(&sensors), sensors.len())?;
+    let groups: ArrayRef = Arc::new(UInt8Array::from_iter_values(groups.iter().map(|group| group.0)));
+    let columns = [(KEY_GROUP, groups), ("start", starts), ("sensor", sensors), ("sum", values)];
+    Ok(RecordBatch::try_from_iter(columns)?)
+}
+
+/// The sums of a segment.
+pub(crate) fn rows_of_segment(rows: &RecordBatch) -> Vec<((i64, i64), i64)> {
+    let numbers = |column: usize| rows.column(column).as_primitive::<Int64Type>().values().to_vec();
+    let keys = numbers(1).into_iter().zip(numbers(2));
+    keys.zip(numbers(3)).collect()
+}
+
+pub(crate) fn rows() -> Vec<Reading> {
     let reading = |i: i64| Reading { sensor: i % 3, value: i * i + 1, at: Timestamp::from_micros(i * 37 % 83 - 41) };
     (0..80).map(reading).collect()
 }
 
-fn oracle(rows: &[Reading]) -> Vec<(i64, i64, i64)> {
+pub(crate) fn oracle(rows: &[Reading]) -> Vec<(i64, i64, i64)> {
     let mut sums = BTreeMap::new();
     for row in rows {
         *sums.entry((row.at.micros().div_euclid(SIZE) * SIZE, row.sensor)).or_insert(0) += row.value;

@@ -118,12 +118,12 @@ fn zeros_are_one_key_and_so_are_nans() {
     };
     let input = || Pipeline::new(&stream);
     let whole = input().exchange([0]).stage(plan.output(), || plan.whole());
-    let first = input().stage(plan.between(), || plan.partial()).exchange(plan.key_between());
+    let first = input().first_phase(plan.between(), || plan.partial()).exchange(plan.key_between());
     let mut failures = Vec::new();
     failures.extend(Check::new(whole).run(&rows, counts).err());
     failures.extend(Check::new(first.stage(plan.output(), || plan.merging())).run(&rows, counts).err());
     failures.extend(Check::new(input().exchange([0]).stage(top.output(), || top.whole())).run(&rows, latest).err());
-    let first = input().stage(top.between(), || top.partial()).exchange(top.key_between());
+    let first = input().first_phase(top.between(), || top.partial()).exchange(top.key_between());
     failures.extend(Check::new(first.stage(top.output(), || top.merging())).run(&rows, latest).err());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

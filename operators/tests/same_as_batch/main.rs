@@ -6,10 +6,12 @@
 mod aggregate;
 mod bids;
 mod broken;
+mod broken_state;
 mod extremes;
 mod late;
 mod plan_errors;
 mod preaggregate;
+mod restored;
 mod stateless;
 mod top;
 mod typed;

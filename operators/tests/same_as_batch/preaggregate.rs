@@ -83,7 +83,7 @@ fn passing_rows_through_does_not_change_the_answer() {
     let aggregates = [sum(col("bytes")).alias("sum"), avg(col("bytes")).alias("avg"), odd.alias("odd")];
     let plan = plan(&aggregates);
     let pipeline = Pipeline::new(&hits())
-        .stage(plan.between(), || plan.partial())
+        .first_phase(plan.between(), || plan.partial())
         .exchange(plan.key_between())
         .stage(plan.output(), || plan.merging());
     let check = Check::new(pipeline).rounds(1).parallelism(1..=1).batch_rows(8_192..=8_192).out_of_order(us(1_000));
@@ -174,7 +174,7 @@ fn a_used_up_budget_does_not_change_the_answer() {
     let emitted = rows_out(&mut plan.partial().unwrap(), &rows, 10_000);
     assert_eq!(emitted, [0, 0, 0, 0, 0, 0, 30_000, 0, 0], "groups leave when they are found to be too large");
     let pipeline = Pipeline::new(&stream)
-        .stage(plan.between(), || plan.partial())
+        .first_phase(plan.between(), || plan.partial())
         .exchange(plan.key_between())
         .stage(plan.output(), || plan.merging());
     let check = Check::new(pipeline).rounds(1).parallelism(1..=1).batch_rows(10_000..=10_000).out_of_order(us(1));

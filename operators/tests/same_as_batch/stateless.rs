@@ -48,7 +48,7 @@ proptest! {
         let pipeline = Pipeline::new(&bids())
             .stage(hiding.output(), || Ok(hiding.clone()))
             .stage(again.output(), || Ok(again.clone()))
-            .stage(plan.between(), || plan.partial())
+            .first_phase(plan.between(), || plan.partial())
             .exchange(plan.key_between())
             .stage(plan.output(), || plan.merging());
         let oracle = |rows: &[Bid]| {

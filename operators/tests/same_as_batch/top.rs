@@ -17,7 +17,7 @@ use crate::{
 pub(crate) fn pipeline<'a>(plan: &'a TopPlan, key: &[&str], two_phases: bool) -> Pipeline<'a> {
     if two_phases {
         return Pipeline::new(&bids())
-            .stage(plan.between(), || plan.partial())
+            .first_phase(plan.between(), || plan.partial())
             .exchange(plan.key_between())
             .stage(plan.output(), || plan.merging());
     }

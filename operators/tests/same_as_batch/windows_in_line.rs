@@ -68,11 +68,11 @@ proptest! {
         let second = AggregatePlan::new(renamed.output(), &["auction"], Tumbling::of(us(outer)), &most).unwrap();
         let pipeline = match two_phases {
             true => Pipeline::new(&bids())
-                .stage(first.between(), || first.partial())
+                .first_phase(first.between(), || first.partial())
                 .exchange(first.key_between())
                 .stage(first.output(), || first.merging())
                 .stage(renamed.output(), || Ok(renamed.clone()))
-                .stage(second.between(), || second.partial())
+                .first_phase(second.between(), || second.partial())
                 .exchange(second.key_between())
                 .stage(second.output(), || second.merging()),
             false => Pipeline::new(&bids())
@@ -99,11 +99,11 @@ proptest! {
         let plan = AggregatePlan::new(&bids(), &["auction"], window, &[count(lit(1)).alias("bids")]).unwrap();
         let top = TopPlan::new(plan.output(), &[], Tumbling::of(us(size)), 1, "bids").unwrap();
         let counted = Pipeline::new(&bids())
-            .stage(plan.between(), || plan.partial())
+            .first_phase(plan.between(), || plan.partial())
             .exchange(plan.key_between())
             .stage(plan.output(), || plan.merging());
         let pipeline = match two_phases {
-            true => counted.stage(top.between(), || top.partial()).exchange([]).stage(top.output(), || top.merging()),
+            true => counted.first_phase(top.between(), || top.partial()).exchange([]).stage(top.output(), || top.merging()),
             false => counted.exchange([]).stage(top.output(), || top.whole()),
         };
         Check::new(pipeline).out_of_order(us(10)).seed(seed).run(&rows, |rows| hottest(rows, size)).map_err(fail)?;

@@ -14,8 +14,11 @@ use arrow::{
 };
 use tempfile::TempDir;
 
-use crate::{Fetch, Position, Rejected, Result, Source, SplitId};
+use crate::{Epoch, Fetch, Incarnation, Position, Receipt, Rejected, Result, Sink, Source, SplitId, file::FileSink};
 
+mod cleaning;
+mod partitions;
+mod publishing;
 mod reading;
 mod resume;
 mod writing;
@@ -38,6 +41,23 @@ impl Place {
         fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
         fs::write(&path, compress(name, bytes)).unwrap();
         path
+    }
+
+    /// The files below a directory, hidden ones too, as sorted paths relative to it.
+    fn files(&self, below: &str) -> Vec<String> {
+        let root = self.0.path().join(below);
+        let (mut files, mut directories) = (Vec::new(), vec![root.clone()]);
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap()) {
+                if entry.file_type().unwrap().is_dir() {
+                    directories.push(entry.path());
+                } else {
+                    files.push(entry.path().strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
+                }
+            }
+        }
+        files.sort();
+        files
     }
 
     fn names(&self) -> Vec<String> {
@@ -129,4 +149,30 @@ async fn read_well(source: &impl Source) -> Delivered {
 
 async fn error_of(source: &impl Source) -> String {
     read_all(source).await.1.unwrap_err().to_string()
+}
+
+fn incarnation(generation: u64) -> Incarnation {
+    Incarnation { job: "00c0ffee".to_owned(), generation, nonce: 0x89ab_cdef_u32.wrapping_mul(generation as u32) }
+}
+
+/// What a task writes in one epoch, staged.
+async fn staged(sink: &FileSink, generation: u64, task: usize, epoch: u64, batches: &[RecordBatch]) -> Vec<Receipt> {
+    let mut writer = sink.writer(&incarnation(generation), task, batches[0].schema()).await.unwrap();
+    for batch in batches {
+        writer.write(batch.clone()).await.unwrap();
+    }
+    writer.stage(Epoch(epoch)).await.unwrap()
+}
+
+/// A field of a receipt.
+fn says(receipt: &Receipt, field: &str) -> String {
+    let fields: serde_json::Value = serde_json::from_str(&receipt.0).unwrap();
+    fields[field].as_str().unwrap().to_owned()
+}
+
+/// The rows of a Parquet file, which is complete.
+fn parquet(path: impl AsRef<Path>) -> Vec<RecordBatch> {
+    let file = fs::File::open(path.as_ref()).unwrap();
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    reader.build().unwrap().map(|batch| batch.unwrap()).collect()
 }

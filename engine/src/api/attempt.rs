@@ -1,0 +1,147 @@
+//! One attempt at running a job: from its description to its tasks, through the newest checkpoint if there is one.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use tokio::sync::{mpsc, watch};
+use windrow_connectors::{Source, SplitId};
+
+use super::running::{Line, Shared};
+use crate::{
+    Error, Restarts, Result,
+    checkpoint::{Begin, Coordinator, Layout, Settings, Sinks, begin},
+    metrics::{CheckpointCounters, Counters, in_order_of_rows},
+    plan::{
+        graph::{Graph, Kind},
+        physical::{Body, Head, PhysicalPlan, plan},
+    },
+    runtime::supervisor::{Controls, Tasks, first_phase_name, start},
+};
+
+/// What every attempt is made from.
+pub(crate) struct Blueprint {
+    pub(crate) graph: Arc<Graph>,
+    pub(crate) parallelism: usize,
+    pub(crate) channel_bytes: usize,
+    pub(crate) settings: Option<Settings>,
+    pub(crate) restarts: Restarts,
+}
+
+/// The tasks of an attempt, and what became of it.
+pub(crate) struct Attempt {
+    pub(crate) tasks: Tasks,
+    /// Set when a source stopped before its end.
+    pub(crate) stopped: Arc<AtomicBool>,
+    checkpoints: Arc<CheckpointCounters>,
+}
+
+impl Attempt {
+    pub(crate) async fn start(blueprint: &Blueprint, shared: &Shared) -> Result<Self> {
+        let Blueprint { graph, parallelism, channel_bytes, settings, .. } = blueprint;
+        let splits = splits(&sources(graph)).await?;
+        let plan = plan(graph, *parallelism, &splits);
+        let layout = Arc::new(Layout::new(graph, &plan));
+        let sinks = sinks(graph);
+        let Begin { incarnation, next, fresh, mut restored, archive, warnings } = match settings {
+            Some(settings) => begin(settings, graph, &layout, &sinks, &splits).await?,
+            None => Begin::without_store(),
+        };
+        let counters = counters(graph, &plan);
+        let (line, reports) = Coordinator::line();
+        let (savepoint_line, savepoints) = mpsc::unbounded_channel();
+        let (barrier, barrier_asked) = watch::channel(None);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let checkpointed = archive.is_some();
+        let checkpoints = archive.as_ref().map_or_else(Arc::default, |archive| archive.counters.clone());
+        let mut coordinator = Coordinator {
+            layout: layout.clone(),
+            sinks,
+            reports,
+            barrier,
+            stop: shared.stop.clone(),
+            savepoints,
+            counters: in_order_of_rows(&counters),
+            next,
+            archive,
+            ended: BTreeMap::new(),
+        };
+        let controls = Controls {
+            stop: shared.stop.subscribe(),
+            stopped: stopped.clone(),
+            barrier: barrier_asked,
+            line,
+            incarnation,
+            epoch: next,
+            checkpointed,
+        };
+        let ordered = coordinator.counters.clone();
+        // The first checkpoint of a fresh job holds where its sources begin, before a row is read.
+        let first = (checkpointed && fresh).then(|| coordinator.begin(None));
+        let mut tasks = start(graph, &plan, &layout, &counters, *channel_bytes, controls, &mut restored).await?;
+        tasks.run(coordinator.run(first));
+        let savepoints = checkpointed.then_some(savepoint_line);
+        shared.connect(Line { counters: ordered, checkpoints: checkpoints.clone(), warnings, savepoints });
+        Ok(Self { tasks, stopped, checkpoints })
+    }
+
+    /// Whether it has completed a checkpoint.
+    pub(crate) fn has_progressed(&self) -> bool {
+        self.checkpoints.read().completed > 0
+    }
+}
+
+/// The sources of a job, by node and name.
+pub(crate) fn sources(graph: &Graph) -> Vec<(usize, String, Arc<dyn Source>)> {
+    let source = |(index, node): (usize, &crate::plan::graph::Node)| match &node.kind {
+        Kind::Source { source, .. } => Some((index, node.name.clone(), source.clone())),
+        _ => None,
+    };
+    graph.nodes.iter().enumerate().filter_map(source).collect()
+}
+
+/// The splits that each source has now, by node.
+pub(crate) async fn splits(sources: &[(usize, String, Arc<dyn Source>)]) -> Result<HashMap<usize, Vec<SplitId>>> {
+    let mut splits = HashMap::new();
+    for (node, operator, source) in sources {
+        let found = source.splits().await;
+        let found = found.map_err(|error| Error::Source { operator: operator.clone(), error })?;
+        splits.insert(*node, found);
+    }
+    Ok(splits)
+}
+
+fn sinks(graph: &Graph) -> Sinks {
+    let sink = |node: &crate::plan::graph::Node| match (&node.kind, &node.id) {
+        (Kind::Sink(sink), Some(id)) => Some((id.clone(), (node.name.clone(), sink.clone()))),
+        _ => None,
+    };
+    graph.nodes.iter().filter_map(sink).collect()
+}
+
+/// The counters of each operator, in the order of the graph, then those of first phases.
+fn counters(graph: &Graph, plan: &PhysicalPlan) -> Vec<Arc<Counters>> {
+    let mut tasks = vec![1; graph.nodes.len()];
+    let mut first_phases = Vec::new();
+    for chain in &plan.chains {
+        if let Head::Source { node, .. } = &chain.head {
+            tasks[*node] = chain.tasks;
+        }
+        match &chain.body {
+            Body::Sink { node } => tasks[*node] = chain.tasks,
+            Body::Links { links, .. } => {
+                for link in links {
+                    match link.first_phase {
+                        true => first_phases.push((link.node, chain.tasks)),
+                        false => tasks[link.node] = chain.tasks,
+                    }
+                }
+            }
+        }
+    }
+    let own = graph.nodes.iter().zip(tasks).map(|(node, tasks)| Counters::new(node.name.clone(), tasks));
+    let first =
+        first_phases.iter().map(|(node, tasks)| Counters::new(first_phase_name(&graph.nodes[*node].name), *tasks));
+    own.chain(first).collect()
+}

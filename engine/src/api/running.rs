@@ -1,0 +1,220 @@
+//! A job at work: waiting for it, asking it, stopping it, starting it again after a failure.
+//!
+//! ```text
+//!   start ──► attempt: tasks + coordinator ──ended──► Report
+//!                ▲        │ failed
+//!                └─ wait ◄┘  from the newest checkpoint, unless there is none or nothing moves on
+//! ```
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use windrow_connectors::Epoch;
+
+use super::attempt::{Attempt, Blueprint};
+use crate::{
+    Error, Result,
+    checkpoint::{Savepoint, Then},
+    clock::{Moment, sleep_until},
+    metrics::{CheckpointCounters, Counters, JobMetrics},
+};
+
+/// What the handles of a job share with it. It outlives the attempts.
+pub(crate) struct Shared {
+    job: String,
+    started: Moment,
+    pub(crate) stop: watch::Sender<bool>,
+    /// Of the attempt that is at work.
+    line: Mutex<Line>,
+}
+
+/// What an attempt can be asked.
+pub(crate) struct Line {
+    pub(crate) counters: Arc<[Arc<Counters>]>,
+    pub(crate) checkpoints: Arc<CheckpointCounters>,
+    pub(crate) warnings: Vec<String>,
+    /// Absent without checkpoints.
+    pub(crate) savepoints: Option<mpsc::UnboundedSender<Savepoint>>,
+}
+
+impl Shared {
+    /// A new attempt takes the place of the former.
+    pub(crate) fn connect(&self, line: Line) {
+        *self.line() = line;
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A job at work. Dropping it ends it at once, without publishing what its sinks have not finished.
+#[must_use = "dropping a running job ends it: .wait() for it"]
+pub struct RunningJob {
+    blueprint: Blueprint,
+    attempt: Attempt,
+    handle: JobHandle,
+}
+
+impl RunningJob {
+    /// Starts the first attempt.
+    pub(crate) async fn start(blueprint: Blueprint) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            job: blueprint.graph.job.clone(),
+            started: Moment::now(),
+            stop: watch::channel(false).0,
+            line: Mutex::new(Line {
+                counters: Arc::new([]),
+                checkpoints: Arc::default(),
+                warnings: Vec::new(),
+                savepoints: None,
+            }),
+        });
+        let attempt = Attempt::start(&blueprint, &shared).await?;
+        Ok(Self { blueprint, attempt, handle: JobHandle(shared) })
+    }
+
+    /// A handle to ask and to stop the job with, from anywhere.
+    pub fn handle(&self) -> JobHandle {
+        self.handle.clone()
+    }
+
+    /// Waits for the end. The first Ctrl-C stops the job cleanly: sources stop reading, what has been read is processed
+    /// and written. Windows that are still open give no result, because they are not complete; with checkpoints the last
+    /// one holds them, and the job goes on from there when it is started again. A second Ctrl-C aborts: this returns at
+    /// once, though a runtime that is dropped then still waits for a task that blocks, such as a write to a stalled pipe.
+    ///
+    /// With checkpoints a job that fails is started again from the newest one: see [`Restarts`](crate::Restarts).
+    pub async fn wait(mut self) -> Result<Report> {
+        let mut interrupted = false;
+        let mut restarts = 0;
+        loop {
+            let ended = tokio::select! {
+                ended = self.attempt.tasks.join() => ended,
+                // Without a handler for Ctrl-C (an error here) the process simply ends on it.
+                Ok(()) = tokio::signal::ctrl_c() => {
+                    self.interrupt(&mut interrupted)?;
+                    continue;
+                }
+            };
+            let Err(error) = ended else { break };
+            if self.attempt.has_progressed() {
+                restarts = 0;
+            }
+            self.start_again(error, &mut restarts, &mut interrupted).await?;
+        }
+        let shared = &self.handle.0;
+        let stopped = self.attempt.stopped.load(Relaxed);
+        Ok(Report { stopped, elapsed: shared.started.elapsed(), metrics: self.handle.metrics() })
+    }
+
+    fn interrupt(&self, interrupted: &mut bool) -> Result<()> {
+        if std::mem::replace(interrupted, true) {
+            return Err(Error::Aborted { job: self.handle.0.job.clone() });
+        }
+        self.handle.stop();
+        Ok(())
+    }
+
+    /// Starts the job again, as often as it may, unless somebody stops it meanwhile; otherwise returns why it failed.
+    async fn start_again(&mut self, mut error: Error, restarts: &mut u32, interrupted: &mut bool) -> Result<()> {
+        let mut stop = self.handle.0.stop.subscribe();
+        tokio::select! {
+            restarted = self.restart(&mut error, restarts) => return restarted,
+            // Nothing is running that could be stopped cleanly: what the last checkpoint holds is what there is.
+            Ok(_) = stop.wait_for(|stop| *stop) => {}
+            Ok(()) = tokio::signal::ctrl_c() => self.interrupt(interrupted)?,
+        }
+        Err(error)
+    }
+
+    /// `error` is why the job failed, or could not be started again.
+    async fn restart(&mut self, error: &mut Error, restarts: &mut u32) -> Result<()> {
+        let last = |error: &mut Error| std::mem::replace(error, Error::Disconnected { operator: String::new() });
+        loop {
+            let limit = self.blueprint.restarts.limit;
+            if self.blueprint.settings.is_none() || !error.may_pass() || limit == 0 {
+                return Err(last(error));
+            }
+            if *restarts == limit {
+                let (job, cause) = (self.handle.0.job.clone(), Box::new(last(error)));
+                return Err(Error::GaveUp { job, restarts: limit, cause });
+            }
+            sleep_until(Some(Moment::now().after(self.blueprint.restarts.delay(*restarts)))).await;
+            *restarts += 1;
+            // The former attempt gives up its lock on the store first.
+            self.attempt.tasks.end().await;
+            match Attempt::start(&self.blueprint, &self.handle.0).await {
+                Ok(attempt) => {
+                    self.attempt = attempt;
+                    return Ok(());
+                }
+                Err(again) => *error = again,
+            }
+        }
+    }
+}
+
+/// Asks and stops a running job.
+#[derive(Clone)]
+pub struct JobHandle(Arc<Shared>);
+
+impl JobHandle {
+    /// Asks the job to stop cleanly; see [`RunningJob::wait`]. Returns at once.
+    pub fn stop(&self) {
+        self.0.stop.send_replace(true);
+    }
+
+    /// Takes a savepoint: a checkpoint with a name, kept until you delete it. Returns its epoch when it is complete.
+    /// Fails when the name is taken, the job has no checkpoints, or it ends before.
+    pub async fn savepoint(&self, name: impl Into<String>) -> Result<Epoch> {
+        self.ask(name.into(), Then::GoOn).await
+    }
+
+    /// Stops the job cleanly with a savepoint: it holds everything that was read, and nothing is read after it.
+    pub async fn stop_with_savepoint(&self, name: impl Into<String>) -> Result<Epoch> {
+        self.ask(name.into(), Then::Stop).await
+    }
+
+    async fn ask(&self, name: String, then: Then) -> Result<Epoch> {
+        let refused = |reason: &str| Error::Savepoint { job: self.0.job.clone(), reason: reason.into() };
+        let Some(savepoints) = self.0.line().savepoints.clone() else {
+            return Err(refused("the job has no checkpoints: say .checkpoint(url, every) before it runs"));
+        };
+        let (reply, answer) = oneshot::channel();
+        let ended = || refused("the job ended before the savepoint was complete, or failed and is being started again");
+        savepoints.send(Savepoint { name, then, reply }).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    /// What has been counted since the job was started, or started again after a failure.
+    pub fn metrics(&self) -> JobMetrics {
+        let line = self.0.line();
+        JobMetrics::read(&line.counters, &line.checkpoints)
+    }
+
+    /// What a person should know about the checkpoint store, although the job runs: that everybody may write to it, that
+    /// the remains of an interrupted checkpoint were left aside.
+    pub fn warnings(&self) -> Vec<String> {
+        self.0.line().warnings.clone()
+    }
+
+    /// How long the job has been running.
+    pub fn elapsed(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+}
+
+/// What a job did.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Whether it was stopped before its sources were exhausted. Windows that were open then gave no result.
+    pub stopped: bool,
+    /// How long it ran.
+    pub elapsed: Duration,
+    /// What it counted, since the last restart.
+    pub metrics: JobMetrics,
+}

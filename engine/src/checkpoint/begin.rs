@@ -1,0 +1,221 @@
+//! From the store to a job that can begin: who is allowed to run, what is decided, what is still to be published.
+//!
+//! ```text
+//!   claim (fences former incarnations) ──► recover (the newest decided checkpoint) ──► does the job fit it?
+//!      ──► publish what it staged ──► clean up behind former incarnations ──► restore state
+//! ```
+//!
+//! Every step may be repeated: a crash anywhere begins again at the first.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use windrow_connectors::{Epoch, Incarnation, SplitId};
+
+use super::{
+    archive::{Archive, blank, explain},
+    coordinator::{Sinks, publish},
+    crash::crash_point,
+    error::CheckpointError,
+    faults::mutated,
+    layout::Layout,
+    manifest::{Kind, Manifest, Parent},
+    read::Wanted,
+    recovery::Recovered,
+    restore::{Restored, misfits, restore},
+    settings::{Restore, Settings},
+    store::{CheckpointStore, Claim},
+};
+use crate::{Error, Result, plan::graph::Graph};
+
+/// What an attempt begins with.
+pub(crate) struct Begin {
+    pub(crate) incarnation: Incarnation,
+    /// The first epoch of this incarnation.
+    pub(crate) next: Epoch,
+    /// Whether there is no checkpoint yet.
+    pub(crate) fresh: bool,
+    pub(crate) restored: Restored,
+    /// `None` without a store.
+    pub(crate) archive: Option<Archive>,
+    /// What a person should know about the store.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Begin {
+    /// A job without checkpoints begins at the beginning; what it stages is told from that of others by chance.
+    pub(crate) fn without_store() -> Self {
+        let incarnation =
+            Incarnation { job: format!("{:08x}", fastrand::u32(..)), generation: 1, nonce: fastrand::u32(..) };
+        Self {
+            incarnation,
+            next: Epoch(1),
+            fresh: true,
+            restored: Restored::default(),
+            archive: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Makes this process the one that runs the job, and finds what the job goes on from.
+pub(crate) async fn begin(
+    settings: &Settings,
+    graph: &Graph,
+    layout: &Layout,
+    sinks: &Sinks,
+    splits: &HashMap<usize, Vec<SplitId>>,
+) -> Result<Begin> {
+    let failed = |error: CheckpointError| error.of(&graph.job);
+    let store = CheckpointStore::open(&settings.url, &graph.job).map_err(failed)?;
+    let mut claim = store.claim().await.map_err(failed)?;
+    let gone_back = go_back(settings, graph, layout, sinks, splits, &store, &claim).await;
+    let GoneBack { manifest, next, mut restored, left_aside } = match gone_back {
+        Ok(gone_back) => gone_back,
+        Err(error) => return Err(explain(&store, &claim, error).await),
+    };
+    let incarnation = claim.incarnation();
+    let mut warnings = std::mem::take(&mut claim.warnings);
+    warnings.extend(left_aside);
+    let archive = Archive {
+        store,
+        claim,
+        every: settings.every,
+        timeout: settings.timeout,
+        parent: manifest.as_ref().map(Manifest::as_parent),
+        origin: manifest.as_ref().and_then(|manifest| manifest.origin),
+        files: std::mem::take(&mut restored.files),
+        absent: std::mem::take(&mut restored.absent),
+        counters: Arc::default(),
+        collect_at: None,
+    };
+    Ok(Begin { incarnation, next, fresh: manifest.is_none(), restored, archive: Some(archive), warnings })
+}
+
+/// The checkpoint that a job goes on from, published and read.
+struct GoneBack {
+    manifest: Option<Manifest>,
+    next: Epoch,
+    restored: Restored,
+    /// What was found and left aside.
+    left_aside: Vec<String>,
+}
+
+/// Finds the checkpoint, decides and publishes what is still to be, and reads it.
+async fn go_back(
+    settings: &Settings,
+    graph: &Graph,
+    layout: &Layout,
+    sinks: &Sinks,
+    splits: &HashMap<usize, Vec<SplitId>>,
+    store: &CheckpointStore,
+    claim: &Claim,
+) -> Result<GoneBack> {
+    let failed = |error: CheckpointError| error.of(&graph.job);
+    let Recovered { committed: newest, done, next_epoch: mut next, warnings: left_aside } =
+        store.recover(claim).await.map_err(failed)?;
+    let by_id = splits.iter().filter_map(|(node, splits)| Some((graph.nodes[*node].id.clone()?, splits.clone())));
+    let by_id: BTreeMap<String, Vec<SplitId>> = by_id.collect();
+    let chosen = choose(store, &settings.restore, newest).await.map_err(failed)?;
+    let mut manifest = chosen.manifest;
+    if let Some(manifest) = &manifest {
+        let mut reasons = misfits(manifest, layout, &by_id, settings.drop_state);
+        let done = done || chosen.instead_of.is_some();
+        if !done {
+            reasons.extend(unpublishable(manifest, sinks));
+        }
+        if !reasons.is_empty() {
+            return Err(Error::Misfit { job: graph.job.clone(), epoch: manifest.epoch, reasons });
+        }
+        if !done {
+            let staged = manifest.sinks.iter().map(|(id, sink)| (id.clone(), sink.receipts.clone()));
+            if !mutated("what was decided is not published after a crash") {
+                publish(sinks, &staged.collect()).await?;
+            }
+            crash_point("K13 R5 published");
+            store.done(manifest.epoch).await.map_err(failed)?;
+        }
+    }
+    if let (Some(newest), Some(savepoint)) = (chosen.instead_of, &mut manifest) {
+        *savepoint = write_again(store, claim, savepoint, next, newest).await.map_err(failed)?;
+        next = Epoch(next.0 + 1);
+    }
+    let incarnation = claim.incarnation();
+    // Only now: what the checkpoint staged is published, so whatever is left of former incarnations is of no use.
+    for (operator, sink) in sinks.values() {
+        let cleaned = sink.clean(&incarnation).await;
+        cleaned.map_err(|error| Error::Sink { operator: operator.clone(), error })?;
+    }
+    crash_point("K13 R6 cleaned");
+    let restored = match &manifest {
+        Some(manifest) => restore(store, manifest, layout, &by_id).await?,
+        None => Restored::default(),
+    };
+    crash_point("K13 R8 restored");
+    Ok(GoneBack { manifest, next, restored, left_aside })
+}
+
+/// What a job begins from.
+struct Chosen {
+    manifest: Option<Manifest>,
+    /// The newest checkpoint, when it is an older savepoint that the job goes back to.
+    instead_of: Option<Parent>,
+}
+
+/// The checkpoint that the user wants, if it can be had. Nothing is written.
+async fn choose(
+    store: &CheckpointStore,
+    restore: &Restore,
+    newest: Option<Manifest>,
+) -> Result<Chosen, CheckpointError> {
+    let as_it_is = |manifest| Chosen { manifest, instead_of: None };
+    let Some(name) = &restore.savepoint else { return Ok(as_it_is(newest)) };
+    let savepoint = store.load_committed(&Wanted::Savepoint(name.clone())).await?;
+    let Some(mut newest) = newest else { return Ok(as_it_is(Some(savepoint))) };
+    let epoch = savepoint.epoch;
+    if newest.epoch == epoch || newest.origin == Some(epoch) {
+        // From now on the checkpoints of the job say where they come from, so that the next start goes on from them.
+        newest.origin = Some(epoch);
+        return Ok(as_it_is(Some(newest)));
+    }
+    if !restore.repeat_output {
+        let wanted = format!("savepoint {name:?}");
+        return Err(CheckpointError::Rewind { wanted, epoch: epoch.0, newest: newest.epoch.0 });
+    }
+    Ok(Chosen { manifest: Some(savepoint), instead_of: Some(newest.as_parent()) })
+}
+
+/// Writes a savepoint down as the newest checkpoint, so that from then on there is one line of checkpoints again.
+async fn write_again(
+    store: &CheckpointStore,
+    claim: &Claim,
+    savepoint: &Manifest,
+    epoch: Epoch,
+    newest: Parent,
+) -> Result<Manifest, CheckpointError> {
+    let mut again = blank(store, claim, epoch, Kind::Periodic, Some(newest));
+    again.origin = Some(savepoint.epoch);
+    again.operators = savepoint.operators.clone();
+    again.sources = savepoint.sources.clone();
+    store.prepare(claim, &again).await?;
+    store.decide(claim, &again).await?;
+    store.done(again.epoch).await?;
+    Ok(again)
+}
+
+/// What the checkpoint staged for sinks that the job does not have any more.
+fn unpublishable(manifest: &Manifest, sinks: &Sinks) -> Vec<String> {
+    let staged = manifest.sinks.iter().filter(|(_, sink)| !sink.receipts.is_empty());
+    let gone = staged.filter(|(id, saved)| sinks.get(*id).is_none_or(|(_, sink)| sink.name() != saved.name));
+    let reason = |(id, saved): (&String, &super::manifest::SinkState)| {
+        format!(
+            "{id}: {} pieces of output for {:?} are decided and not published yet, but the job does not write there any \
+             more: run the former job once, to publish them",
+            saved.receipts.len(),
+            saved.name
+        )
+    };
+    gone.map(reason).collect()
+}

@@ -1,0 +1,328 @@
+//! Takes checkpoints of a running job: asks for barriers, gathers what the tasks report, makes it durable, decides it,
+//! and publishes what the sinks staged.
+//!
+//! ```text
+//!   every 10 s, or a savepoint is asked for
+//!     │
+//!     ▼            barrier e in band, through all tasks                 durable          decided      visible
+//!   watch ──► sources ──► … ──► operators ──► sinks ──► TaskReports ──► segments,   ──► epoch/e ──► Sink::commit ──► done/e
+//!                                                       (one per task)  MANIFEST                                     GC
+//! ```
+//!
+//! One epoch is under way at a time, and the next is asked for only when the former is decided and published. Tasks never
+//! wait for any of it: a task saves its state as references to Arrow arrays that do not change, lets the barrier go on,
+//! and works. A task that has ended has said its last word, which stands for it in every later checkpoint; when all have
+//! ended, a last checkpoint holds the whole job.
+//!
+//! Without a checkpoint store there is only that last step: when all tasks have ended well, what the sinks staged is
+//! published.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, UnboundedSender},
+    oneshot, watch,
+};
+use windrow_connectors::{Epoch, Receipt, Sink};
+
+use super::{archive::Archive, crash::crash_point, faults::mutated, layout::Layout, manifest::Kind};
+use crate::{
+    Error, Result,
+    clock::{Moment, sleep_until},
+    metrics::Counters,
+    runtime::report::{Snapshot, TaskId, TaskReport},
+};
+
+/// What happens after a savepoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    GoOn,
+    Stop,
+}
+
+/// Somebody wants a savepoint.
+#[derive(Debug)]
+pub(crate) struct Savepoint {
+    pub(crate) name: String,
+    pub(crate) then: Then,
+    pub(crate) reply: oneshot::Sender<Result<Epoch>>,
+}
+
+/// The sinks of a job, by id.
+pub(crate) type Sinks = BTreeMap<String, (String, Arc<dyn Sink>)>;
+
+/// Publishes what was staged, sink by sink; tries all, also when one fails.
+pub(crate) async fn publish(sinks: &Sinks, staged: &BTreeMap<String, Vec<Receipt>>) -> Result<()> {
+    let mut first = None;
+    for (id, receipts) in staged {
+        let Some((operator, sink)) = sinks.get(id) else { continue };
+        let some = if mutated("only the first receipt of a sink is published") { 1 } else { receipts.len() };
+        if let Err(error) = sink.commit(&receipts[..some.min(receipts.len())]).await {
+            first.get_or_insert(Error::Sink { operator: operator.clone(), error });
+        }
+        crash_point("K10 sink");
+        if !receipts.is_empty() && mutated("only the first sink is published") {
+            break;
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+pub(crate) struct Coordinator {
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) sinks: Sinks,
+    pub(crate) reports: UnboundedReceiver<TaskReport>,
+    pub(crate) barrier: watch::Sender<Option<Epoch>>,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) savepoints: UnboundedReceiver<Savepoint>,
+    pub(crate) counters: Arc<[Arc<Counters>]>,
+    /// The epoch that comes next.
+    pub(crate) next: Epoch,
+    /// Where checkpoints go; `None` without a store.
+    pub(crate) archive: Option<Archive>,
+    /// The last words of tasks that have ended. Their receipts are taken out when a checkpoint holds them.
+    pub(crate) ended: BTreeMap<TaskId, Snapshot>,
+}
+
+/// The epoch that is under way.
+pub(crate) struct Underway {
+    epoch: Epoch,
+    savepoint: Option<Savepoint>,
+    reports: BTreeMap<TaskId, Snapshot>,
+    began: Moment,
+}
+
+impl Underway {
+    fn new(epoch: Epoch, savepoint: Option<Savepoint>) -> Self {
+        Self { epoch, savepoint, reports: BTreeMap::new(), began: Moment::now() }
+    }
+}
+
+enum Event {
+    Report(TaskReport),
+    /// All senders are gone: every task has ended or was ended.
+    NoTasks,
+    Due,
+    Savepoint(Savepoint),
+    TimedOut,
+}
+
+impl Coordinator {
+    /// Lines for the tasks to report by.
+    pub(crate) fn line() -> (UnboundedSender<TaskReport>, UnboundedReceiver<TaskReport>) {
+        tokio::sync::mpsc::unbounded_channel()
+    }
+
+    /// Works until the job has ended and its last checkpoint is complete.
+    pub(crate) async fn run(mut self, first: Option<Underway>) -> Result<()> {
+        let tasks: Vec<TaskId> = self.layout.tasks().collect();
+        let mut underway = first;
+        let mut due = self.due();
+        // Nothing has moved since the checkpoint that the job began from.
+        let mut activity = 0;
+        // The savepoint that the job is being stopped for.
+        let mut last_savepoint = None;
+        loop {
+            match self.next_event(underway.as_ref(), due).await {
+                Event::Report(TaskReport { task, epoch: None, snapshot }) => {
+                    self.ended.insert(task, snapshot);
+                }
+                Event::Report(TaskReport { task, epoch: Some(epoch), snapshot }) => {
+                    if let Some(underway) = underway.as_mut().filter(|underway| underway.epoch == epoch) {
+                        underway.reports.insert(task, snapshot);
+                        crash_point("K3 report");
+                    }
+                }
+                // Without the last word of every task the job has failed; whoever failed says why.
+                Event::NoTasks => return Ok(()),
+                Event::Due => {
+                    due = self.due();
+                    // Nothing moved since the last checkpoint: it still holds.
+                    let now = self.activity();
+                    if activity != now {
+                        activity = now;
+                        underway = Some(self.begin(None));
+                    }
+                }
+                Event::Savepoint(savepoint) => match (self.accept(savepoint).await, underway.is_some()) {
+                    (Some(savepoint), _) if savepoint.then == Then::Stop => {
+                        self.stop.send_replace(true);
+                        match &last_savepoint {
+                            Some(Savepoint { name, .. }) => {
+                                let reason = format!("the job is already stopping with savepoint {name:?}");
+                                // Who asked may have gone.
+                                let job = self
+                                    .archive
+                                    .as_ref()
+                                    .map_or_else(String::new, |archive| archive.store.job().into());
+                                let _ = savepoint.reply.send(Err(Error::Savepoint { job, reason }));
+                            }
+                            None => last_savepoint = Some(savepoint),
+                        }
+                    }
+                    (Some(savepoint), false) => underway = Some(self.begin(Some(savepoint))),
+                    _ => {}
+                },
+                Event::TimedOut => return Err(self.timed_out(&tasks, underway.as_ref())),
+            }
+            let is_there = |task: &TaskId| {
+                self.ended.contains_key(task) || underway.as_ref().is_some_and(|u| u.reports.contains_key(task))
+            };
+            let complete = tasks.iter().all(is_there);
+            if let Some(Underway { epoch, savepoint, reports, .. }) = underway.take_if(|_| complete) {
+                self.complete_in_time(epoch, savepoint, reports).await?;
+            }
+            if underway.is_none() && tasks.iter().all(|task| self.ended.contains_key(task)) {
+                let epoch = self.take_epoch();
+                return self.complete_in_time(epoch, last_savepoint, BTreeMap::new()).await;
+            }
+        }
+    }
+
+    /// Completes an epoch, or fails: a store or a sink that does not answer must not stop the checkpoints without a word. A
+    /// failure that has a later start of the job behind it says so.
+    async fn complete_in_time(
+        &mut self,
+        epoch: Epoch,
+        savepoint: Option<Savepoint>,
+        reports: BTreeMap<TaskId, Snapshot>,
+    ) -> Result<()> {
+        let timeout = self.archive.as_ref().map(Archive::timeout);
+        let gives_up = timeout.map(|timeout| Moment::now().after(timeout));
+        let completed = tokio::select! {
+            completed = self.complete(epoch, savepoint, reports) => completed,
+            () = sleep_until(gives_up) => Err(Error::CheckpointTimeout {
+                epoch,
+                after: timeout.unwrap_or_default(),
+                silent: vec!["the checkpoint store, or a sink that is to publish".into()],
+            }),
+        };
+        match (completed, &self.archive) {
+            (Err(error), Some(archive)) => Err(archive.explain(error).await),
+            (completed, _) => completed,
+        }
+    }
+
+    async fn next_event(&mut self, underway: Option<&Underway>, due: Option<Moment>) -> Event {
+        let timeout = self.archive.as_ref().map(Archive::timeout);
+        let gives_up = underway.zip(timeout).map(|(underway, timeout)| underway.began.after(timeout));
+        let idle = underway.is_none();
+        tokio::select! {
+            biased;
+            report = self.reports.recv() => report.map_or(Event::NoTasks, Event::Report),
+            () = sleep_until(gives_up) => Event::TimedOut,
+            // One at a time: who asks meanwhile waits.
+            Some(savepoint) = self.savepoints.recv(), if idle => Event::Savepoint(savepoint),
+            () = sleep_until(due), if idle => Event::Due,
+        }
+    }
+
+    fn due(&self) -> Option<Moment> {
+        self.archive.as_ref().map(|archive| Moment::now().after(archive.every()))
+    }
+
+    /// A number that changes whenever a row has moved.
+    fn activity(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.activity()).fold(0, u64::wrapping_add)
+    }
+
+    fn take_epoch(&mut self) -> Epoch {
+        let epoch = self.next;
+        self.next = Epoch(epoch.0 + 1);
+        epoch
+    }
+
+    /// Sends a barrier on its way.
+    pub(crate) fn begin(&mut self, savepoint: Option<Savepoint>) -> Underway {
+        let epoch = self.take_epoch();
+        crash_point("K1 no barrier");
+        self.barrier.send_replace(Some(epoch));
+        Underway::new(epoch, savepoint)
+    }
+
+    /// Whether the name of a savepoint can be had; otherwise tells who asked.
+    async fn accept(&self, savepoint: Savepoint) -> Option<Savepoint> {
+        let archive = self.archive.as_ref()?;
+        match archive.check_savepoint(&savepoint.name).await {
+            Ok(()) => Some(savepoint),
+            Err(error) => {
+                // Who asked may have gone.
+                let _ = savepoint.reply.send(Err(error));
+                None
+            }
+        }
+    }
+
+    /// Makes an epoch durable, decides it, publishes it.
+    async fn complete(
+        &mut self,
+        epoch: Epoch,
+        savepoint: Option<Savepoint>,
+        mut reports: BTreeMap<TaskId, Snapshot>,
+    ) -> Result<()> {
+        let mut staged: BTreeMap<String, Vec<Receipt>> = BTreeMap::new();
+        let mut last_words = Vec::new();
+        for (task, ended) in &mut self.ended {
+            let mut receipts = std::mem::take(&mut ended.receipts);
+            if mutated("the receipts of ended tasks are dropped") {
+                receipts.clear();
+            }
+            // A task that reported and then ended: its last word belongs to the next checkpoint.
+            match reports.contains_key(task) {
+                true if mutated("what a task staged between its barrier and its end is dropped") => {}
+                true => ended.receipts = receipts,
+                false => {
+                    last_words.push(*task);
+                    reports.insert(*task, Snapshot { receipts, ..ended.clone() });
+                }
+            }
+        }
+        for (task, snapshot) in &mut reports {
+            if let Some(sink) = &self.layout.chains[task.chain].sink {
+                staged.entry(sink.clone()).or_default().append(&mut snapshot.receipts);
+            }
+        }
+        let Some(archive) = &mut self.archive else { return publish(&self.sinks, &staged).await };
+        let kind = match &savepoint {
+            Some(savepoint) => Kind::Savepoint(savepoint.name.clone()),
+            None if last_words.len() == reports.len() => Kind::Final,
+            None => Kind::Periodic,
+        };
+        if mutated("the sinks publish before the decision") {
+            publish(&self.sinks, &staged).await?;
+        }
+        let manifest = archive.write(&self.layout, &self.sinks, epoch, kind, &reports, &staged).await?;
+        // What an ended task left is in the store now.
+        for (_, ended) in self.ended.iter_mut().filter(|(task, _)| last_words.contains(task)) {
+            ended.operators.iter_mut().flat_map(|state| &mut state.segments).for_each(|(_, rows)| *rows = None);
+        }
+        if mutated("done is written before the sinks have published") {
+            archive.published(epoch).await?;
+        }
+        let kept = archive.keep(&manifest).await;
+        publish(&self.sinks, &staged).await?;
+        crash_point("K10 published");
+        archive.published(epoch).await?;
+        if let Some(Savepoint { reply, .. }) = savepoint {
+            // Who asked may have gone.
+            let _ = reply.send(kept.map(|()| epoch));
+        }
+        archive.collect().await?;
+        archive.counters.complete(epoch);
+        Ok(())
+    }
+
+    /// Names the tasks that did not answer.
+    fn timed_out(&self, tasks: &[TaskId], underway: Option<&Underway>) -> Error {
+        let answered = |task: &TaskId| {
+            self.ended.contains_key(task) || underway.is_some_and(|underway| underway.reports.contains_key(task))
+        };
+        let silent = tasks.iter().filter(|task| !answered(task));
+        let name = |task: &TaskId| format!("{} (task {})", self.layout.chains[task.chain].name, task.task);
+        Error::CheckpointTimeout {
+            epoch: underway.map_or(self.next, |underway| underway.epoch),
+            after: self.archive.as_ref().map(Archive::timeout).unwrap_or_default(),
+            silent: silent.map(name).collect(),
+        }
+    }
+}

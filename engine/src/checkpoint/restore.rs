@@ -1,0 +1,220 @@
+//! From a checkpoint to what each task begins with, at any parallelism, or the reasons why the job does not fit it.
+//!
+//! ```text
+//!   Manifest ── operators ── tasks of then ──┐  rows by key group   ┌──► StateReader of each task of now
+//!                └ segments ── IPC files ────┴──────────────────────┘
+//!            └─ sources ── splits ───────────────────────────────────► positions, watermarks, idleness
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io::Cursor,
+    ops::Range,
+};
+
+use arrow::{
+    array::{AsArray, BooleanArray, RecordBatch},
+    compute::{concat_batches, filter_record_batch},
+    datatypes::UInt8Type,
+};
+use arrow_ipc::reader::FileReader;
+use windrow_connectors::SplitId;
+use windrow_operators::state::{Part, SegmentId, StateReader};
+
+use super::{
+    archive::SegmentKey,
+    error::CheckpointError,
+    faults::mutated,
+    layout::{Layout, OperatorLayout},
+    manifest::{Manifest, SegmentFile, SplitState},
+    store::CheckpointStore,
+};
+use crate::{Error, Result, runtime::report::TaskId};
+
+/// What the tasks of a job begin with.
+#[derive(Default)]
+pub(crate) struct Restored {
+    /// By task and place in its chain.
+    operators: HashMap<(TaskId, usize), StateReader>,
+    /// By source.
+    splits: BTreeMap<String, Vec<SplitState>>,
+    /// The files of the segments that the operators were given, which they may go on to name.
+    pub(crate) files: HashMap<SegmentKey, SegmentFile>,
+    /// By source: splits that have ended and are not there any more. They stay in the checkpoints, or they would be read
+    /// again when they are back.
+    pub(crate) absent: BTreeMap<String, Vec<SplitState>>,
+}
+
+impl Restored {
+    /// What an operator begins with; with nothing when the checkpoint did not have it.
+    pub(crate) fn operator(&mut self, layout: &Layout, task: TaskId, place: usize) -> StateReader {
+        let key_groups = layout.chains[task.chain].key_groups(task.task);
+        self.operators.remove(&(task, place)).unwrap_or(StateReader { key_groups, parts: Vec::new() })
+    }
+
+    /// Where the given splits of a source stood; those that were not there then begin at their beginning.
+    pub(crate) fn splits(&self, source: &str, splits: &[SplitId]) -> Vec<SplitState> {
+        let known = self.splits.get(source).map(Vec::as_slice).unwrap_or_default();
+        known.iter().filter(|state| splits.iter().any(|split| split.as_str() == state.split)).cloned().collect()
+    }
+}
+
+/// The reasons why a job cannot go on from a checkpoint.
+///
+/// `splits` are those that each source has now, by id.
+pub(crate) fn misfits(
+    manifest: &Manifest,
+    layout: &Layout,
+    splits: &BTreeMap<String, Vec<SplitId>>,
+    drop_state: bool,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let operators: BTreeMap<&str, &OperatorLayout> = layout
+        .chains
+        .iter()
+        .flat_map(|chain| &chain.operators)
+        .filter_map(|operator| operator.saved.as_ref().map(|(id, _)| (id.as_str(), operator)))
+        .collect();
+    let gone = |what: &str, id: &str| {
+        format!(
+            "the checkpoint has state of {what} {id:?}, which the job does not have: give the operator that has taken its \
+             place the same name with .id({id:?}), or drop the state with .drop_state()"
+        )
+    };
+    for (id, saved) in &manifest.operators {
+        match operators.get(id.as_str()).and_then(|operator| operator.saved.as_ref().zip(Some(&operator.name))) {
+            None if drop_state => {}
+            None => reasons.push(gone("operator", id)),
+            Some(((_, form), name)) => {
+                if let Some(Err(reason)) = saved.form.as_ref().map(|saved| form.accepts(&saved.into())) {
+                    reasons.push(format!("{name} ({id}): {reason}"));
+                }
+            }
+        }
+    }
+    let sources: BTreeSet<&str> = layout.chains.iter().filter_map(|chain| chain.source.as_deref()).collect();
+    for (id, states) in &manifest.sources {
+        if !sources.contains(id.as_str()) {
+            if !drop_state {
+                reasons.push(gone("source", id));
+            }
+            continue;
+        }
+        let now = splits.get(id).map(Vec::as_slice).unwrap_or_default();
+        let lost = states.iter().filter(|state| !state.ended && !now.iter().any(|split| split.as_str() == state.split));
+        for state in lost {
+            let position = state.position.unwrap_or_default();
+            reasons.push(format!(
+                "{id}: {} was read up to position {position} and is not there any more: what came after would be lost",
+                state.split
+            ));
+        }
+    }
+    reasons
+}
+
+/// Reads the state of a checkpoint and deals it to the tasks of now.
+pub(crate) async fn restore(
+    store: &CheckpointStore,
+    manifest: &Manifest,
+    layout: &Layout,
+    splits: &BTreeMap<String, Vec<SplitId>>,
+) -> Result<Restored> {
+    let mut restored = Restored { splits: manifest.sources.clone(), ..Restored::default() };
+    for (source, now) in splits {
+        let known = manifest.sources.get(source).map(Vec::as_slice).unwrap_or_default();
+        let is_there = |state: &&SplitState| now.iter().any(|split| split.as_str() == state.split);
+        let absent = known.iter().filter(|state| state.ended && !is_there(state)).cloned().collect();
+        restored.absent.insert(source.clone(), absent);
+    }
+    let mut segments = Segments::new(store);
+    for (chain, chain_layout) in layout.chains.iter().enumerate() {
+        for (place, operator) in chain_layout.operators.iter().enumerate() {
+            let Some(saved) = operator.saved.as_ref().and_then(|(id, _)| manifest.operators.get(id)) else { continue };
+            for task in 0..chain_layout.tasks {
+                let task = TaskId { chain, task };
+                let key_groups = chain_layout.key_groups(task.task);
+                // A first phase keeps nothing that has a key.
+                let mut wanted = if operator.first_phase { 0..0 } else { key_groups.clone() };
+                if mutated("key groups are off by one at a restore") {
+                    wanted.start += 1;
+                }
+                let mut next = SegmentId(0);
+                let mut parts = Vec::new();
+                for former in &saved.tasks {
+                    let shared = overlap(former.key_groups, &wanted);
+                    let mut part =
+                        Part { first_phase: former.first_phase, numbers: former.numbers.clone(), segments: Vec::new() };
+                    for file in &former.segments {
+                        let rows = segments.rows(file, &shared).await?;
+                        if rows.num_rows() == 0 {
+                            continue;
+                        }
+                        part.segments.push((next, rows));
+                        restored.files.insert((task, place, next), file.clone());
+                        next.0 += 1;
+                    }
+                    parts.push(part);
+                }
+                if parts.len() > 1 && mutated("the state of one of several former tasks is not loaded") {
+                    parts.pop();
+                }
+                restored.operators.insert((task, place), StateReader { key_groups, parts });
+            }
+        }
+    }
+    Ok(restored)
+}
+
+fn overlap((start, end): (u16, u16), other: &Range<usize>) -> Range<usize> {
+    other.start.max(usize::from(start))..other.end.min(usize::from(end))
+}
+
+/// Reads every segment once.
+pub(crate) struct Segments<'a> {
+    store: &'a CheckpointStore,
+    read: HashMap<String, RecordBatch>,
+}
+
+impl<'a> Segments<'a> {
+    pub(crate) fn new(store: &'a CheckpointStore) -> Self {
+        Self { store, read: HashMap::new() }
+    }
+
+    /// The rows of the given key groups.
+    pub(crate) async fn rows(&mut self, file: &SegmentFile, key_groups: &Range<usize>) -> Result<RecordBatch> {
+        if !self.read.contains_key(&file.path) {
+            let bytes = self.store.get_segment(file).await.map_err(|error| error.of(self.store.job()))?;
+            let rows = decode(bytes).map_err(|error| self.corrupt(file, &error.to_string()))?;
+            self.read.insert(file.path.clone(), rows);
+        }
+        let rows = &self.read[&file.path];
+        let corrupt = |reason: &str| self.corrupt(file, reason);
+        let groups = rows.columns().first().and_then(|column| column.as_primitive_opt::<UInt8Type>());
+        let groups = groups.ok_or_else(|| corrupt("its first column does not hold key groups"))?;
+        let wanted: BooleanArray =
+            groups.values().iter().map(|&group| Some(key_groups.contains(&usize::from(group)))).collect();
+        if wanted.true_count() == wanted.len() {
+            return Ok(rows.clone());
+        }
+        filter_record_batch(rows, &wanted).map_err(|error| corrupt(&error.to_string()))
+    }
+}
+
+impl Segments<'_> {
+    /// Its checksum is right, so it was written so: by another version, or by a bug.
+    fn corrupt(&self, file: &SegmentFile, reason: &str) -> Error {
+        let error = CheckpointError::Incompatible {
+            path: format!("{}/{}", self.store.shown(), file.path),
+            reason: format!("it cannot be read as a segment of state: {reason}"),
+        };
+        error.of(self.store.job())
+    }
+}
+
+/// The rows of an Arrow IPC file.
+fn decode(bytes: bytes::Bytes) -> std::result::Result<RecordBatch, arrow::error::ArrowError> {
+    let reader = FileReader::try_new(Cursor::new(bytes), None)?;
+    let schema = reader.schema();
+    concat_batches(&schema, &reader.collect::<std::result::Result<Vec<_>, _>>()?)
+}

@@ -1,0 +1,103 @@
+//! What a job says about its checkpoints: where, how often, from which one it begins, how often it is started again.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+/// Checkpoints that are kept besides savepoints: the newest, and one to fall back on by hand.
+pub(crate) const KEPT_CHECKPOINTS: usize = 2;
+
+/// How long a checkpoint may take before the job fails and names who did not answer.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Where checkpoints go and what they are restored from.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) url: String,
+    pub(crate) every: Duration,
+    pub(crate) timeout: Duration,
+    pub(crate) restore: Restore,
+    pub(crate) drop_state: bool,
+}
+
+impl Settings {
+    pub(crate) fn new(url: String, every: Duration) -> Self {
+        Self { url, every, timeout: TIMEOUT, restore: Restore::newest(), drop_state: false }
+    }
+}
+
+/// Which checkpoint a job begins from.
+///
+/// ```
+/// use windrow::Restore;
+/// let before = Restore::savepoint("before-upgrade");        // refused when newer output is visible already
+/// let again = Restore::savepoint("before-upgrade").repeat_output();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restore {
+    pub(crate) savepoint: Option<String>,
+    pub(crate) repeat_output: bool,
+}
+
+impl Restore {
+    /// The newest checkpoint; a job that has none begins at the beginning. This is so too when nothing is said.
+    pub fn newest() -> Self {
+        Self { savepoint: None, repeat_output: false }
+    }
+
+    /// The savepoint called `name`. When the job went on after it, its later output is visible and would be repeated: this
+    /// is refused unless [`Restore::repeat_output`] says that it is meant. A job that has been restored from a savepoint
+    /// goes on from its own newest checkpoint when it is started again.
+    pub fn savepoint(name: impl Into<String>) -> Self {
+        Self { savepoint: Some(name.into()), repeat_output: false }
+    }
+
+    /// Goes back even though what was written since will be written again.
+    #[must_use]
+    pub fn repeat_output(self) -> Self {
+        Self { repeat_output: true, ..self }
+    }
+}
+
+/// How often a job that failed is started again, from its newest checkpoint.
+///
+/// Only restarts *without progress* count: a checkpoint that completes begins the count anew. The job waits before each
+/// restart, twice as long as the time before.
+///
+/// ```
+/// use windrow::{Restarts, millis, secs};
+/// let patient = Restarts::at_most(10).waiting(millis(500)..=secs(30));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restarts {
+    pub(crate) limit: u32,
+    pub(crate) wait: RangeInclusive<Duration>,
+}
+
+impl Restarts {
+    /// At most `limit` restarts without progress, after which the job fails with the last cause. 5 unless told.
+    pub fn at_most(limit: u32) -> Self {
+        Self { limit, wait: Duration::from_secs(1)..=Duration::from_secs(60) }
+    }
+
+    /// A job that fails stays down.
+    pub fn never() -> Self {
+        Self::at_most(0)
+    }
+
+    /// How long to wait before the first restart, and before any. A second and a minute unless told.
+    #[must_use]
+    pub fn waiting(self, wait: RangeInclusive<Duration>) -> Self {
+        Self { wait, ..self }
+    }
+
+    /// How long to wait before restart number `restart`, counted from 0.
+    pub(crate) fn delay(&self, restart: u32) -> Duration {
+        let factor = 2u32.saturating_pow(restart.min(31));
+        self.wait.start().saturating_mul(factor).min(*self.wait.end())
+    }
+}
+
+impl Default for Restarts {
+    fn default() -> Self {
+        Self::at_most(5)
+    }
+}

@@ -1,0 +1,275 @@
+//! Looks into the state of a stopped job: a checkpoint as tables.
+//!
+//! ```text
+//!   {store}/{job} ──► newest checkpoint ──► window_1: window_start │ auction │ bids │ top      one row per open group
+//!                     or a savepoint        source_1: split │ position │ ended │ latest │ idle
+//! ```
+//!
+//! Every source, window and top of the job is a table, called by its id in checkpoints. Nothing is written, and the job
+//! may even run meanwhile.
+//!
+//! ```
+//! use windrow::prelude::*;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> windrow::Result<()> {
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let store = directory.path().to_str().unwrap().to_string();
+//! let job = Job::new("evens").checkpoint(&store, secs(10));
+//! job.source(Sequence::endless().rate(1_000))
+//!     .event_time("at", Watermarks::in_order())
+//!     .select([col("at"), (col("value") % lit(2)).alias("odd")])
+//!     .key_by("odd")
+//!     .window(Tumbling::of(hours(24)))
+//!     .aggregate([count().alias("numbers")])
+//!     .drop_late()
+//!     .sink(MemorySink::new());
+//! let running = job.start().await?;
+//! let handle = running.handle();
+//! # while handle.metrics().named("source").all(|source| source.rows_in < 10) { tokio::task::yield_now().await; }
+//! handle.stop();
+//! running.wait().await?;
+//!
+//! let state = windrow::state::open(format!("{store}/evens")).await?;
+//! let window = state.table("window_1").unwrap();
+//! assert_eq!(window.rows().num_rows(), 2, "the window of today is open, for odd and even numbers");
+//! println!("{state}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With the feature `sql` the tables can be asked in SQL: `State::context` is a DataFusion session that has them.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::Arc,
+};
+
+use arrow::{
+    array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, UInt64Array},
+    compute::{concat_batches, filter_record_batch},
+    datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType},
+    error::ArrowError,
+    row::{OwnedRow, RowConverter, SortField},
+};
+use windrow_connectors::Epoch;
+use windrow_operators::{Timestamp, state::StateForm};
+
+use crate::{
+    Error, Result,
+    checkpoint::{CheckpointStore, Listed, Manifest, SavedTask, Segments, SplitState, Wanted, job_and_store},
+};
+
+/// Opens the newest checkpoint of the job at `url`: what was given to [`Job::checkpoint`](crate::Job::checkpoint), a
+/// slash, and the name of the job.
+pub async fn open(url: impl AsRef<str>) -> Result<State> {
+    load(url.as_ref(), Wanted::Newest).await
+}
+
+/// Opens a savepoint of the job at `url`, which is as in [`open`].
+pub async fn open_savepoint(url: impl AsRef<str>, name: impl Into<String>) -> Result<State> {
+    load(url.as_ref(), Wanted::Savepoint(name.into())).await
+}
+
+/// Opens the checkpoint of the job at `url`, which is as in [`open`], that has this number.
+pub async fn open_checkpoint(url: impl AsRef<str>, epoch: Epoch) -> Result<State> {
+    load(url.as_ref(), Wanted::Epoch(epoch)).await
+}
+
+/// The checkpoints of the job at `url`, which is as in [`open`], that can be opened and restored, oldest first.
+pub async fn checkpoints(url: impl AsRef<str>) -> Result<Vec<CheckpointInfo>> {
+    let (root, job) = job_and_store(url.as_ref());
+    let failed = |error: crate::CheckpointError| error.of(&job);
+    let store = CheckpointStore::open_to_read(root, &job).map_err(failed)?;
+    let listed = store.manifests().await.map_err(failed)?;
+    let info = |listed: Listed| CheckpointInfo {
+        epoch: listed.manifest.epoch,
+        taken_ms: listed.manifest.created_ms,
+        bytes: listed.manifest.segments().map(|segment| segment.length).sum(),
+        savepoints: listed.savepoints,
+    };
+    Ok(listed.into_iter().map(info).collect())
+}
+
+/// A checkpoint in a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointInfo {
+    /// Its number.
+    pub epoch: Epoch,
+    /// When it was taken, in milliseconds since 1970 by the clock of the machine that ran the job.
+    pub taken_ms: u64,
+    /// The bytes of state that a restore reads.
+    pub bytes: u64,
+    /// The savepoints that keep it. One without is removed as newer ones come.
+    pub savepoints: Vec<String>,
+}
+
+/// A checkpoint as tables. Printing it shows them with their columns and numbers of rows.
+#[derive(Clone, Debug)]
+pub struct State {
+    job: String,
+    epoch: Epoch,
+    tables: BTreeMap<String, StateTable>,
+}
+
+/// What one operator or source had to remember.
+#[derive(Clone, Debug)]
+pub struct StateTable {
+    meaning: String,
+    rows: RecordBatch,
+}
+
+impl State {
+    /// The name of the job.
+    pub fn job(&self) -> &str {
+        &self.job
+    }
+
+    /// The number of the checkpoint.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The tables by name.
+    pub fn tables(&self) -> impl Iterator<Item = (&str, &StateTable)> {
+        self.tables.iter().map(|(name, table)| (name.as_str(), table))
+    }
+
+    /// One table: `window_1`, `source_1`, or what [`Stream::id`](crate::Stream::id) said.
+    pub fn table(&self, name: &str) -> Option<&StateTable> {
+        self.tables.get(name)
+    }
+
+    /// A DataFusion session that has the tables: `state.context()?.sql("select auction, bids from window_1")`.
+    #[cfg(feature = "sql")]
+    pub fn context(&self) -> datafusion::error::Result<datafusion::prelude::SessionContext> {
+        let context = datafusion::prelude::SessionContext::new();
+        for (name, table) in &self.tables {
+            context.register_batch(name, table.rows.clone())?;
+        }
+        Ok(context)
+    }
+}
+
+impl StateTable {
+    /// What it is, in the words of the job: `tumbling 10s; count(1), max(price)`.
+    pub fn meaning(&self) -> &str {
+        &self.meaning
+    }
+
+    /// Its rows. Aggregates show their state: of a count the count, of an average a count and a sum.
+    pub fn rows(&self) -> &RecordBatch {
+        &self.rows
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "checkpoint {} of job {:?}", self.epoch, self.job)?;
+        for (name, table) in &self.tables {
+            let columns: Vec<&str> =
+                table.rows.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
+            writeln!(f, "  {name}: {} rows of ({}) from {}", table.rows.num_rows(), columns.join(", "), table.meaning)?;
+        }
+        Ok(())
+    }
+}
+
+async fn load(url: &str, wanted: Wanted) -> Result<State> {
+    let (root, job) = job_and_store(url);
+    let failed = |error: crate::CheckpointError| error.of(&job);
+    let store = CheckpointStore::open_to_read(root, &job).map_err(failed)?;
+    let Manifest { epoch, operators, sources, .. } = store.load_committed(&wanted).await.map_err(failed)?;
+    let mut segments = Segments::new(&store);
+    let mut tables = BTreeMap::new();
+    for (id, operator) in operators {
+        let Some(form) = operator.form else { continue };
+        let (form, mut rows) = (StateForm::from(&form), Vec::new());
+        for task in operator.tasks.iter().filter(|task| !task.first_phase) {
+            rows.extend(living(&mut segments, &form, task, &job).await?);
+        }
+        let rows = concat_batches(&form.columns, &rows).and_then(|rows| visible(&rows));
+        let rows = rows.map_err(|error| arrow(&id, error))?;
+        tables.insert(id, StateTable { meaning: form.meaning, rows });
+    }
+    for (id, splits) in sources {
+        let rows = split_rows(&splits).map_err(|error| arrow(&id, error))?;
+        tables.insert(id, StateTable { meaning: "the splits of a source".into(), rows });
+    }
+    Ok(State { job, epoch, tables })
+}
+
+fn arrow(id: &str, error: ArrowError) -> Error {
+    Error::Operator { operator: id.into(), error: error.into() }
+}
+
+/// Without the key groups, which are the engine's.
+fn visible(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    rows.project(&(1..rows.num_columns()).collect::<Vec<_>>())
+}
+
+/// The rows that one task held: of those with the same identity the ones of the newest segment, without windows that had
+/// been closed.
+async fn living(
+    segments: &mut Segments<'_>,
+    form: &StateForm,
+    task: &SavedTask,
+    job: &str,
+) -> Result<Vec<RecordBatch>> {
+    let key_groups = usize::from(task.key_groups.0)..usize::from(task.key_groups.1);
+    let mut newer: HashSet<OwnedRow> = HashSet::new();
+    let mut living = Vec::new();
+    for file in task.segments.iter().rev() {
+        let rows = segments.rows(file, &key_groups).await?;
+        let own = identities(form, &rows).map_err(|error| arrow(job, error))?;
+        let open = open_windows(task, &rows);
+        let keep = own.iter().zip(open).map(|(own, open)| Some(open && !newer.contains(own)));
+        let kept = filter_record_batch(&rows, &keep.collect::<BooleanArray>());
+        living.push(kept.map_err(|error| arrow(job, error))?);
+        newer.extend(own);
+    }
+    Ok(living)
+}
+
+fn identities(form: &StateForm, rows: &RecordBatch) -> Result<Vec<OwnedRow>, ArrowError> {
+    let columns = rows.columns().get(1..=form.identity).unwrap_or_default();
+    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone()));
+    let rows = RowConverter::new(fields.collect())?.convert_columns(columns)?;
+    Ok(rows.iter().map(|row| row.owned()).collect())
+}
+
+/// Which rows are of windows that were not closed.
+fn open_windows(task: &SavedTask, rows: &RecordBatch) -> Vec<bool> {
+    let starts = rows.column(1).as_primitive_opt::<TimestampMicrosecondType>();
+    let number = |name: &str| task.numbers.get(name).copied();
+    match (starts, number("window_size"), number("fired").or_else(|| number("closed"))) {
+        (Some(starts), Some(size), Some(closed)) => {
+            starts.values().iter().map(|start| start.saturating_add(size) > closed).collect()
+        }
+        _ => vec![true; rows.num_rows()],
+    }
+}
+
+fn splits_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("split", DataType::Utf8, false),
+        Field::new("position", DataType::UInt64, true),
+        Field::new("ended", DataType::Boolean, false),
+        Field::new("latest", Timestamp::data_type(), true),
+        Field::new("idle", DataType::Boolean, false),
+    ]))
+}
+
+fn split_rows(splits: &[SplitState]) -> Result<RecordBatch, ArrowError> {
+    let latest: Int64Array = splits.iter().map(|split| split.latest).collect();
+    let latest = arrow::compute::cast(&latest, &Timestamp::data_type())?;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(splits.iter().map(|split| &split.split))),
+        Arc::new(splits.iter().map(|split| split.position).collect::<UInt64Array>()),
+        Arc::new(splits.iter().map(|split| Some(split.ended)).collect::<BooleanArray>()),
+        latest,
+        Arc::new(splits.iter().map(|split| Some(split.idle)).collect::<BooleanArray>()),
+    ];
+    RecordBatch::try_new(splits_schema(), columns)
+}

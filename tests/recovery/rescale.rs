@@ -1,0 +1,84 @@
+//! A job that goes on with another number of tasks: every pair of numbers, from a savepoint and after a crash.
+//!
+//! The windows of most golden jobs stay open over the whole run and there are more keys than key groups, so a key group
+//! that went astray, or went to two tasks, shows in the counts.
+
+use super::{
+    lives::{End, Life, Trial, When, place},
+    scenario::{Ending, Fork, Scenario, Step, WindowSpec},
+};
+
+pub fn window(key: &[&'static str], size: i64) -> WindowSpec {
+    WindowSpec { key: key.to_vec(), size, offset: 0, lateness: 0, late: false, more: true, second: 0 }
+}
+
+/// What has to survive every change of parallelism.
+pub fn golden() -> Vec<(&'static str, Scenario)> {
+    let long = 1_000_000_000;
+    let with = |ending: Ending| Scenario::with(7, ending).plain();
+    let spec = |ending: WindowSpec| with(Ending::Window(ending));
+    let late = WindowSpec { late: true, more: false, ..window(&["user"], 700) };
+    vec![
+        ("one window per key", spec(window(&["user"], long)).one_split(3_000)),
+        ("many windows per two keys", Scenario::with(11, Ending::Window(window(&["user", "shop"], 900)))),
+        ("windows without a key", Scenario::with(12, Ending::Window(window(&[], 2_000)))),
+        (
+            "windows over windows",
+            Scenario::with(13, Ending::Window(WindowSpec { second: 3, ..window(&["user"], 500) })),
+        ),
+        ("the greatest rows", Scenario::with(14, Ending::Top { window: window(&["shop"], long), n: 20 })),
+        ("late rows", spec(late).one_split(3_000)),
+        (
+            "a diamond of steps",
+            Scenario {
+                steps: vec![Step::Halve, Step::KeepShops(1), Step::Scale(3)],
+                fork: Fork::Diamond,
+                ..Scenario::with(16, Ending::Window(window(&["user"], 3_000)))
+            },
+        ),
+    ]
+}
+
+fn rescale(name: &str, scenario: &Scenario, lives: &[Life], last: usize) -> usize {
+    let directory = place();
+    let trial = Trial::new(scenario, directory.path().to_str().unwrap());
+    let lived = tests::on_two_threads(trial.live(lives, last));
+    lived.unwrap_or_else(|wrong| panic!("{name}: {wrong}")).savepoints
+}
+
+pub fn ends(records: usize) -> [End; 2] {
+    let when = When::Read(records as u64 / 2);
+    [End::Savepoint(when, "half".into()), End::SavepointThenCrash(when, "half".into())]
+}
+
+#[test]
+fn every_golden_job_goes_on_with_any_number_of_tasks() {
+    let mut runs = 0;
+    for job in 0..golden().len() {
+        for (p, q) in (1..=4).flat_map(|p| (1..=4).map(move |q| (p, q))).chain([(8, 3)]) {
+            for end in 0..2 {
+                // A fresh one: its silent sources are silent again.
+                let (name, scenario) = golden().swap_remove(job);
+                let life = Life { parallelism: p, end: ends(scenario.records())[end].clone() };
+                runs += rescale(name, &scenario, &[life], q);
+            }
+        }
+    }
+    println!("{runs} of {} jobs were rescaled in the middle", golden().len() * 17 * 2);
+    assert!(runs > golden().len() * 17, "only {runs} savepoints");
+}
+
+#[test]
+fn late_rows_right_after_a_restore_are_as_late_as_before() {
+    let mut savepoints = 0;
+    for seed in 0..20 {
+        let spec = WindowSpec { late: true, more: false, ..window(&["user"], 300 + seed * 20) };
+        let scenario = Scenario::with(seed.unsigned_abs(), Ending::Window(spec)).plain().one_split(4_000);
+        let life = |parallelism: usize, name: &str| {
+            let end = End::Savepoint(When::Read(600 + seed.unsigned_abs() * 20), name.into());
+            Life { parallelism, end }
+        };
+        savepoints += rescale("1 → 2 → 1", &scenario, &[life(1, "a"), life(2, "b")], 1);
+    }
+    assert!(savepoints > 30, "only {savepoints} savepoints");
+}
