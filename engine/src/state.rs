@@ -54,7 +54,7 @@ use arrow::{
     row::{OwnedRow, RowConverter, SortField},
 };
 use windrow_connectors::Epoch;
-use windrow_operators::{Timestamp, state::StateForm};
+use windrow_operators::{Timestamp, state::StateForm, window::is_open};
 
 use crate::{
     Error, Result,
@@ -242,12 +242,9 @@ fn identities(form: &StateForm, rows: &RecordBatch) -> Result<Vec<OwnedRow>, Arr
 /// Which rows are of windows that were not closed.
 fn open_windows(task: &SavedTask, rows: &RecordBatch) -> Vec<bool> {
     let starts = rows.column(1).as_primitive_opt::<TimestampMicrosecondType>();
-    let number = |name: &str| task.numbers.get(name).copied();
-    match (starts, number("window_size"), number("fired").or_else(|| number("closed"))) {
-        (Some(starts), Some(size), Some(closed)) => {
-            starts.values().iter().map(|start| start.saturating_add(size) > closed).collect()
-        }
-        _ => vec![true; rows.num_rows()],
+    match starts {
+        Some(starts) => starts.values().iter().map(|start| is_open(&task.numbers, *start)).collect(),
+        None => vec![true; rows.num_rows()],
     }
 }
 

@@ -87,16 +87,22 @@ fn a_job_stopped_with_a_savepoint_goes_on_exactly_there() {
     });
 }
 
+/// A job that has stopped with the savepoint `new` behind its second row, and has `old` behind its first.
+async fn old_and_new() -> Hand {
+    let hand = Hand::new();
+    hand.push(&[click(1, 1, 1)]);
+    let running = read(|| amounts(&hand), 1).await.unwrap();
+    running.handle().savepoint("old").await.unwrap();
+    hand.push(&[click(2, 2, 2)]);
+    super::hand::until(&running.handle(), |job| job.metrics().named("source").all(|s| s.rows_in == 2)).await;
+    save_and_stop(running, "new").await;
+    hand
+}
+
 #[test]
 fn an_older_savepoint_is_refused_unless_output_may_be_repeated() {
     on_two_threads(async {
-        let hand = Hand::new();
-        hand.push(&[click(1, 1, 1)]);
-        let running = read(|| amounts(&hand), 1).await.unwrap();
-        running.handle().savepoint("old").await.unwrap();
-        hand.push(&[click(2, 2, 2)]);
-        super::hand::until(&running.handle(), |job| job.metrics().named("source").all(|s| s.rows_in == 2)).await;
-        save_and_stop(running, "new").await;
+        let hand = old_and_new().await;
         assert_eq!(hand.rows(), ["1", "2"]);
 
         let back = || amounts(&hand).restore(Restore::savepoint("old"));
@@ -132,13 +138,7 @@ fn an_older_savepoint_is_refused_unless_output_may_be_repeated() {
 #[test]
 fn a_job_that_goes_back_and_dies_at_once_goes_on_from_where_it_went_back_to() {
     on_two_threads(async {
-        let hand = Hand::new();
-        hand.push(&[click(1, 1, 1)]);
-        let running = read(|| amounts(&hand), 1).await.unwrap();
-        running.handle().savepoint("old").await.unwrap();
-        hand.push(&[click(2, 2, 2)]);
-        super::hand::until(&running.handle(), |job| job.metrics().named("source").all(|s| s.rows_in == 2)).await;
-        save_and_stop(running, "new").await;
+        let hand = old_and_new().await;
         let back = || amounts(&hand).restore(Restore::savepoint("old").repeat_output());
         drop(start(back).await.unwrap());
         hand.input.end_all();

@@ -68,14 +68,6 @@ struct Upload {
 }
 
 impl Archive {
-    pub(crate) fn every(&self) -> Duration {
-        self.every
-    }
-
-    pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
     /// Makes a checkpoint durable and decides it. When this returns the job will go on from it, whatever happens.
     pub(crate) async fn write(
         &mut self,

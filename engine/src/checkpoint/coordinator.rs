@@ -187,7 +187,7 @@ impl Coordinator {
         savepoint: Option<Savepoint>,
         reports: BTreeMap<TaskId, Snapshot>,
     ) -> Result<()> {
-        let timeout = self.archive.as_ref().map(Archive::timeout);
+        let timeout = self.archive.as_ref().map(|archive| archive.timeout);
         let gives_up = timeout.map(|timeout| Moment::now().after(timeout));
         let completed = tokio::select! {
             completed = self.complete(epoch, savepoint, reports) => completed,
@@ -204,7 +204,7 @@ impl Coordinator {
     }
 
     async fn next_event(&mut self, underway: Option<&Underway>, due: Option<Moment>) -> Event {
-        let timeout = self.archive.as_ref().map(Archive::timeout);
+        let timeout = self.archive.as_ref().map(|archive| archive.timeout);
         let gives_up = underway.zip(timeout).map(|(underway, timeout)| underway.began.after(timeout));
         let idle = underway.is_none();
         tokio::select! {
@@ -218,7 +218,7 @@ impl Coordinator {
     }
 
     fn due(&self) -> Option<Moment> {
-        self.archive.as_ref().map(|archive| Moment::now().after(archive.every()))
+        self.archive.as_ref().map(|archive| Moment::now().after(archive.every))
     }
 
     /// A number that changes whenever a row has moved.
@@ -321,7 +321,7 @@ impl Coordinator {
         let name = |task: &TaskId| format!("{} (task {})", self.layout.chains[task.chain].name, task.task);
         Error::CheckpointTimeout {
             epoch: underway.map_or(self.next, |underway| underway.epoch),
-            after: self.archive.as_ref().map(Archive::timeout).unwrap_or_default(),
+            after: self.archive.as_ref().map(|archive| archive.timeout).unwrap_or_default(),
             silent: silent.map(name).collect(),
         }
     }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use arrow_schema::Schema;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use windrow_connectors::sink::{Epoch, Receipt};
+use windrow_connectors::{Epoch, Receipt, SplitId};
 use windrow_operators::{key::KEY_GROUPS, state::StateForm};
 
 use super::{
@@ -141,6 +141,13 @@ pub(crate) struct SplitState {
 pub(crate) struct SinkState {
     pub(crate) name: String,
     pub(crate) receipts: Vec<Receipt>,
+}
+
+impl SplitState {
+    /// Whether it is the state of one of these splits.
+    pub(crate) fn is_among(&self, splits: &[SplitId]) -> bool {
+        splits.iter().any(|split| split.as_str() == self.split)
+    }
 }
 
 impl Manifest {

@@ -55,7 +55,7 @@ impl Restored {
     /// Where the given splits of a source stood; those that were not there then begin at their beginning.
     pub(crate) fn splits(&self, source: &str, splits: &[SplitId]) -> Vec<SplitState> {
         let known = self.splits.get(source).map(Vec::as_slice).unwrap_or_default();
-        known.iter().filter(|state| splits.iter().any(|split| split.as_str() == state.split)).cloned().collect()
+        known.iter().filter(|state| state.is_among(splits)).cloned().collect()
     }
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn misfits(
             continue;
         }
         let now = splits.get(id).map(Vec::as_slice).unwrap_or_default();
-        let lost = states.iter().filter(|state| !state.ended && !now.iter().any(|split| split.as_str() == state.split));
+        let lost = states.iter().filter(|state| !state.ended && !state.is_among(now));
         for state in lost {
             let position = state.position.unwrap_or_default();
             reasons.push(format!(
@@ -123,8 +123,7 @@ pub(crate) async fn restore(
     let mut restored = Restored { splits: manifest.sources.clone(), ..Restored::default() };
     for (source, now) in splits {
         let known = manifest.sources.get(source).map(Vec::as_slice).unwrap_or_default();
-        let is_there = |state: &&SplitState| now.iter().any(|split| split.as_str() == state.split);
-        let absent = known.iter().filter(|state| state.ended && !is_there(state)).cloned().collect();
+        let absent = known.iter().filter(|state| state.ended && !state.is_among(now)).cloned().collect();
         restored.absent.insert(source.clone(), absent);
     }
     let mut segments = Segments::new(store);

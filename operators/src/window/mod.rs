@@ -45,6 +45,7 @@ use arrow::datatypes::Field;
 
 pub use aggregate::{AggregatePlan, WindowAggregate};
 pub use preaggregate::PreAggregate;
+pub use slices::is_open;
 pub use spec::{Slice, Slicing, Tumbling};
 pub use top::{Top, TopPlan};
 

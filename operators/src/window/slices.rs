@@ -218,8 +218,20 @@ impl<S> Slices<S> {
 
 /// Up to where slices of a former task have given their result.
 fn fired(part: &Part) -> Timestamp {
-    let number = part.numbers.get(FIRED).or_else(|| part.numbers.get(CLOSED));
-    number.copied().map_or(Timestamp::MIN, Timestamp::from_micros)
+    fired_micros(&part.numbers).map_or(Timestamp::MIN, Timestamp::from_micros)
+}
+
+fn fired_micros(numbers: &BTreeMap<String, i64>) -> Option<i64> {
+    numbers.get(FIRED).or_else(|| numbers.get(CLOSED)).copied()
+}
+
+/// Whether the window that begins at `start` (microseconds) had yet to give its result when its task set these numbers
+/// of its state. For who reads a checkpoint without the job: segments still have rows of windows that are done.
+pub fn is_open(numbers: &BTreeMap<String, i64>, start: i64) -> bool {
+    match (numbers.get(SIZE), fired_micros(numbers)) {
+        (Some(size), Some(fired)) => start.saturating_add(*size) > fired,
+        _ => true,
+    }
 }
 
 /// The rows by slice. The common case, all rows in one slice, costs a scan for the least and the greatest time.
