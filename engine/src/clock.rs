@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use windrow_operators::Timestamp;
+
 /// A moment of processing time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(tokio::time::Instant);
@@ -23,6 +25,30 @@ impl Moment {
         /// What does not fit into the clock is never.
         const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
         Self(self.0.checked_add(span).unwrap_or_else(|| self.0 + NEVER))
+    }
+}
+
+/// Processing time as operators see it: begins with the time on the wall and then never goes backwards.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProcessingTime {
+    began: Moment,
+    wall: Timestamp,
+}
+
+impl ProcessingTime {
+    pub(crate) fn begin() -> Self {
+        let wall = i64::try_from(wall_millis()).ok().and_then(Timestamp::from_millis);
+        Self { began: Moment::now(), wall: wall.unwrap_or_default() }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.wall.saturating_add(self.began.elapsed())
+    }
+
+    /// When the processing time `time` comes.
+    pub(crate) fn moment(&self, time: Timestamp) -> Moment {
+        let micros = time.micros().saturating_sub(self.wall.micros());
+        self.began.after(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
     }
 }
 

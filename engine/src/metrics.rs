@@ -29,6 +29,8 @@ pub(crate) struct Counters {
     latest: AtomicI64,
     /// The watermark of each task.
     watermarks: Vec<AtomicI64>,
+    /// The bytes of state of each task.
+    held: Vec<AtomicU64>,
 }
 
 impl Counters {
@@ -42,6 +44,7 @@ impl Counters {
             rejected: AtomicU64::new(0),
             latest: AtomicI64::new(i64::MIN),
             watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
+            held: (0..tasks).map(|_| AtomicU64::new(0)).collect(),
         })
     }
 
@@ -51,6 +54,10 @@ impl Counters {
 
     pub(crate) fn watermark(&self, task: usize, time: Timestamp) {
         self.watermarks[task].store(time.micros(), Relaxed);
+    }
+
+    pub(crate) fn holds(&self, task: usize, bytes: usize) {
+        self.held[task].store(bytes as u64, Relaxed);
     }
 
     pub(crate) fn saw(&self, time: i64) {
@@ -74,6 +81,7 @@ impl Counters {
             rejected: self.rejected.load(Relaxed),
             watermark: watermark.and_then(time),
             latest: time(self.latest.load(Relaxed)),
+            state_bytes: self.held.iter().map(|bytes| bytes.load(Relaxed)).sum(),
         }
     }
 }
@@ -108,6 +116,8 @@ pub struct OperatorMetrics {
     pub watermark: Option<Timestamp>,
     /// The latest event time a source has seen.
     pub latest: Option<Timestamp>,
+    /// About how many bytes of state the operator holds, looked at once a second at the most and at the end.
+    pub state_bytes: u64,
 }
 
 impl OperatorMetrics {

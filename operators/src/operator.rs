@@ -14,8 +14,22 @@ pub struct Port(pub u8);
 impl Port {
     /// The first and usually only input; the output that results leave by.
     pub const MAIN: Self = Self(0);
-    /// The output that rows leave by which came too late.
+    /// The second input of an operator that has two: the right side of a join.
+    pub const RIGHT: Self = Self(1);
+    /// The output that rows leave by which came too late (of the first input, if there are two).
     pub const LATE: Self = Self(1);
+    /// The output that rows of the second input leave by which came too late.
+    pub const LATE_RIGHT: Self = Self(3);
+
+    /// A side output that a user's function named, counted from 0.
+    pub const fn side(number: u8) -> Self {
+        Self(4 + number)
+    }
+
+    /// Whether the rows that leave by it keep the promises of event time: results and side outputs do, late rows do not.
+    pub const fn is_timed(self) -> bool {
+        self.0 == Self::MAIN.0 || self.0 >= Self::side(0).0
+    }
 }
 
 /// What became of a call of [`Operator::advance`].
@@ -24,7 +38,7 @@ pub enum Advance {
     /// There is more to emit for this time: empty the outbox and call again with the same time. This keeps the outbox
     /// small when one watermark completes millions of groups.
     Again,
-    /// Done. From now on no row on [`Port::MAIN`] will be earlier than this. At most the time that was given: an
+    /// Done. From now on no row on a port that [`Port::is_timed`] will be earlier than this. At most the time that was given: an
     /// operator that still accepts rows late by `g` promises `g` less.
     Promise(Timestamp),
 }
@@ -32,8 +46,8 @@ pub enum Advance {
 /// A synchronous state machine over batches and watermarks.
 ///
 /// It never awaits, reads a clock, spawns, or touches a disk or a socket; those belong to its caller. It has one caller
-/// at a time, which forwards everything that leaves in the [`Outbox`] before it calls again. [`Port::MAIN`] carries the
-/// promised time; other outputs carry none, because a late row may be as old as it likes.
+/// at a time, which forwards everything that leaves in the [`Outbox`] before it calls again. Results and
+/// side outputs keep the promised time; late rows may be as old as they like.
 pub trait Operator: Send {
     /// Takes the rows of `batch`. Answers for each of them: [`Outbox::processed`] or [`Outbox::late`].
     fn process(&mut self, port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()>;
@@ -42,6 +56,12 @@ pub trait Operator: Send {
     /// input. Emits what is now complete.
     fn advance(&mut self, time: Timestamp, _out: &mut Outbox) -> Result<Advance> {
         Ok(Advance::Promise(time))
+    }
+
+    /// Processing time has come to [`Outbox::now`]. Called when a task begins, after [`Operator::load`], and then when a
+    /// time has come that the operator asked for with [`Outbox::wake_at`].
+    fn tick(&mut self, _out: &mut Outbox) -> Result<()> {
+        Ok(())
     }
 
     /// Emits what is held back only to save work, such as groups that are aggregated before an exchange. Called before
@@ -59,5 +79,11 @@ pub trait Operator: Send {
     /// Becomes what former tasks were, before any other call. There may be several of them, or none.
     fn load(&mut self, _state: &StateReader) -> Result<()> {
         Ok(())
+    }
+
+    /// About how many bytes of state it holds. May take time in the number of open windows or pieces, not in the number of
+    /// rows; it is asked at watermarks, for the metrics.
+    fn size(&self) -> usize {
+        0
     }
 }

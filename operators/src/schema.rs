@@ -75,6 +75,15 @@ impl StreamSchema {
         self.time
     }
 
+    /// Where event time is; the error says how a stream gets one. `what` needs it: `a window`.
+    pub fn event_time(&self, what: &str) -> Result<usize> {
+        self.time.ok_or_else(|| {
+            OperatorError::Plan(format!(
+                "{what} needs event time: declare it at the source with .event_time(column, …)"
+            ))
+        })
+    }
+
     /// Whether event time is a hidden column.
     pub fn time_is_hidden(&self) -> bool {
         self.hidden
@@ -118,6 +127,19 @@ pub fn index_of(schema: &Schema, name: &str) -> Result<usize> {
             names.join(", ")
         ))
     })
+}
+
+/// Refuses a schema with two columns of one name, which no later operator could tell apart.
+pub(crate) fn no_duplicates(fields: &[Field]) -> Result<()> {
+    for (i, field) in fields.iter().enumerate() {
+        if fields[..i].iter().any(|former| former.name() == field.name()) {
+            return Err(OperatorError::Plan(format!(
+                "two columns of the result are called {:?}: give one another name with .alias(…)",
+                field.name()
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Display for StreamSchema {

@@ -22,6 +22,9 @@
 //! are `i64` by name. A job that was changed is checked against the form that was saved ([`StateForm::accepts`]); a type
 //! may become wider, and [`StateForm::widen`] brings older segments to it.
 
+pub(crate) mod segments;
+pub(crate) mod timed;
+
 use std::{collections::BTreeMap, ops::Range};
 
 use arrow::{

@@ -12,6 +12,7 @@ use super::running::{Line, Shared};
 use crate::{
     Error, Restarts, Result,
     checkpoint::{Begin, Coordinator, Layout, Settings, Sinks, begin},
+    clock::ProcessingTime,
     metrics::{CheckpointCounters, Counters, in_order_of_rows},
     plan::{
         graph::{Graph, Kind},
@@ -75,6 +76,7 @@ impl Attempt {
             incarnation,
             epoch: next,
             checkpointed,
+            clock: ProcessingTime::begin(),
         };
         let ordered = coordinator.counters.clone();
         // The first checkpoint of a fresh job holds where its sources begin, before a row is read.

@@ -14,12 +14,14 @@
 mod attempt;
 mod job;
 mod key;
+mod results;
 mod running;
 mod stream;
 mod windowed;
 
 pub use job::Job;
 pub use key::Key;
+pub use results::Results;
 pub use running::{JobHandle, Report, RunningJob};
 pub use stream::{FromSource, Stream};
-pub use windowed::{KeyedStream, WindowResult, Windowed};
+pub use windowed::{KeyedStream, Windowed};

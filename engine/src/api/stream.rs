@@ -9,6 +9,7 @@ use datafusion_expr::Expr;
 use windrow_connectors::{Sink, Untyped};
 use windrow_operators::{
     Operator, OperatorError, Port, StreamSchema,
+    plan::Factory,
     stateless::{Filter, Project},
     typed::{FilterRows, FlatMapRows, MapRows, Record, Rows},
 };
@@ -16,7 +17,7 @@ use windrow_operators::{
 use super::{Key, KeyedStream, Windowed};
 use crate::{
     EventTime, Watermarks,
-    plan::graph::{Factory, Graph, Kind, REJECTS, RejectPolicy, StreamId},
+    plan::graph::{Graph, Kind, REJECTS, RejectPolicy, StreamId},
     runtime::{EventTimeReader, source_task::rejects_schema},
 };
 
@@ -166,6 +167,44 @@ impl<T: 'static, S> Stream<T, S> {
         }
     }
 
+    /// Adds an operator behind this stream and another; on a mistake notes it, and what follows does nothing.
+    pub(crate) fn then_both<U: 'static, R>(
+        &self,
+        other: &Stream<U, R>,
+        name: &str,
+        build: impl FnOnce(&StreamSchema, &StreamSchema) -> windrow_operators::Result<(Kind, Vec<(Port, StreamSchema)>)>,
+    ) -> Option<StreamId> {
+        let (Some(left), Some(right)) = (self.at, other.at) else {
+            // One side is a mistake already; the other is not to blame for going nowhere.
+            self.at.into_iter().for_each(|left| lock(&self.graph).drop_stream(left));
+            other.at.into_iter().for_each(|right| lock(&other.graph).drop_stream(right));
+            return None;
+        };
+        let same_job = Arc::ptr_eq(&self.graph, &other.graph);
+        let mut graph = lock(&self.graph);
+        let built = match (graph.schema(left).cloned(), graph.schema(right).cloned()) {
+            _ if !same_job => Err(OperatorError::Plan("the other stream belongs to another job".into())),
+            (Some(left), Some(right)) => build(&left, &right),
+            _ => Err(OperatorError::Internal("a stream without a schema".into())),
+        };
+        match built {
+            Ok((kind, outputs)) => {
+                let node = graph.add(name, kind, vec![left, right], outputs);
+                Some(StreamId { node, port: Port::MAIN })
+            }
+            Err(error) => {
+                let mistake = format!("{}: {error}", graph.next_name(name));
+                graph.mistakes.push(mistake);
+                // What feeds the mistake is not a mistake of its own.
+                graph.drop_stream(left);
+                if same_job {
+                    graph.drop_stream(right);
+                }
+                None
+            }
+        }
+    }
+
     /// Adds an operator with one output and clones of `operator` as its tasks.
     fn then_each<O: Operator + Clone + Sync + 'static, U>(
         self,
@@ -175,7 +214,7 @@ impl<T: 'static, S> Stream<T, S> {
         let at = self.then(name, |schema| {
             let (operator, output) = build(schema)?;
             let factory: Factory = Arc::new(move || Ok(Box::new(operator.clone())));
-            Ok((Kind::Operator(factory), vec![(Port::MAIN, output)]))
+            Ok((Kind::Stateless(factory), vec![(Port::MAIN, output)]))
         });
         Stream { graph: self.graph, at, rows: PhantomData }
     }
@@ -270,35 +309,13 @@ impl<T: 'static, S> Stream<T, S> {
 
     /// The rows of both streams. They must have the same columns. The merged watermark is the lesser of the two.
     pub fn union<R>(self, other: Stream<T, R>) -> Stream<T> {
-        let (Some(left), Some(right)) = (self.at, other.at) else {
-            // One side is a mistake already; the other is not to blame for going nowhere.
-            self.at.into_iter().for_each(|left| lock(&self.graph).drop_stream(left));
-            other.at.into_iter().for_each(|right| lock(&other.graph).drop_stream(right));
-            return Stream::new(self.graph, None);
-        };
-        let same_job = Arc::ptr_eq(&self.graph, &other.graph);
-        let mut graph = lock(&self.graph);
-        let schemas = (graph.schema(left).cloned(), graph.schema(right).cloned());
-        let at = match schemas {
-            _ if !same_job => Err("the other stream belongs to another job".to_string()),
-            (Some(a), Some(b)) if a == b => {
-                let node = graph.add("union", Kind::Union, vec![left, right], vec![(Port::MAIN, a)]);
-                Ok(StreamId { node, port: Port::MAIN })
-            }
-            (Some(a), Some(b)) => Err(format!("the columns differ: {a} and {b}; .select(…) the same from both")),
-            _ => Err("a stream without a schema".into()),
-        };
-        let at = at.map_err(|mistake| {
-            let mistake = format!("{}: {mistake}", graph.next_name("union"));
-            graph.mistakes.push(mistake);
-            // What feeds the mistake is not a mistake of its own.
-            graph.drop_stream(left);
-            if same_job {
-                graph.drop_stream(right);
-            }
+        let at = self.then_both(&other, "union", |left, right| match left == right {
+            true => Ok((Kind::Union, vec![(Port::MAIN, left.clone())])),
+            false => Err(OperatorError::Plan(format!(
+                "the columns differ: {left} and {right}; .select(…) the same from both"
+            ))),
         });
-        drop(graph);
-        Stream::new(self.graph, at.ok())
+        Stream::new(self.graph, at)
     }
 
     /// Partitions by the values of one or more columns: `.key_by("auction")`, `.key_by(["auction", "bidder"])`.

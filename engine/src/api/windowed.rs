@@ -1,16 +1,10 @@
 //! Keyed streams and windows.
 
-use std::marker::PhantomData;
-
 use datafusion_expr::Expr;
-use windrow_connectors::Untyped;
-use windrow_operators::{
-    Port,
-    window::{AggregatePlan, TopPlan, Tumbling},
-};
+use windrow_operators::window::{AggregatePlan, TopPlan, Tumbling};
 
-use super::{Key, Stream, stream::lock};
-use crate::plan::graph::{Kind, StreamId, Window};
+use super::{Key, Results, Stream};
+use crate::plan::graph::stateful;
 
 /// A stream partitioned by a key.
 #[must_use]
@@ -38,25 +32,23 @@ impl<T: 'static> Windowed<T> {
     /// Any DataFusion aggregates, one row per key and window: `window_start`, `window_end`, the key, the aggregates.
     /// A window gives its result when the watermark passes its end (and the allowed lateness). Aggregates that depend on
     /// the order of rows (`first_value`, `array_agg`, …) follow the order of arrival; an integer `sum` wraps on overflow.
-    pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> WindowResult<T> {
+    pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> Results<T> {
         let aggregates: Vec<Expr> = aggregates.into_iter().collect();
         let at = self.stream.then(&self.name("window"), |schema| {
             let plan = AggregatePlan::new(schema, &self.key.names(), self.window, &aggregates)?;
-            let outputs = vec![(Port::MAIN, plan.output().clone()), (Port::LATE, schema.clone())];
-            Ok((Kind::Window(Window::Aggregate(plan)), outputs))
+            Ok(stateful(plan))
         });
-        WindowResult { graph: self.stream.graph, at, rows: PhantomData }
+        Results::new(self.stream.graph, at)
     }
 
     /// The `n` rows of each window (and key) with the greatest value in the column `by`: `window_start`, `window_end`,
     /// `rank` from 1, and the columns of the row. Equal values are ordered by the other columns.
-    pub fn top(self, n: usize, by: &str) -> WindowResult<T> {
+    pub fn top(self, n: usize, by: &str) -> Results<T> {
         let at = self.stream.then(&self.name(&format!("top {n} by {by} of")), |schema| {
             let plan = TopPlan::new(schema, &self.key.names(), self.window, n, by)?;
-            let outputs = vec![(Port::MAIN, plan.output().clone()), (Port::LATE, schema.clone())];
-            Ok((Kind::Window(Window::Top(plan)), outputs))
+            Ok(stateful(plan))
         });
-        WindowResult { graph: self.stream.graph, at, rows: PhantomData }
+        Results::new(self.stream.graph, at)
     }
 
     fn name(&self, what: &str) -> String {
@@ -64,29 +56,5 @@ impl<T: 'static> Windowed<T> {
             true => format!("{what} {}", self.window),
             false => format!("{what} {} per {}", self.window, self.key.0.join(", ")),
         }
-    }
-}
-
-/// The result of windows, once it is said what becomes of rows that come too late.
-#[must_use = "say what becomes of late rows: .with_late() or .drop_late()"]
-pub struct WindowResult<T> {
-    graph: super::stream::SharedGraph,
-    at: Option<StreamId>,
-    rows: PhantomData<fn() -> T>,
-}
-
-impl<T: 'static> WindowResult<T> {
-    /// The results, and the late rows as they came.
-    pub fn with_late(self) -> (Stream<Untyped>, Stream<T>) {
-        let late = self.at.map(|at| StreamId { port: Port::LATE, ..at });
-        (Stream::new(self.graph.clone(), self.at), Stream::new(self.graph, late))
-    }
-
-    /// The results; late rows are counted and dropped.
-    pub fn drop_late(self) -> Stream<Untyped> {
-        if let Some(at) = self.at {
-            lock(&self.graph).drop_stream(StreamId { port: Port::LATE, ..at });
-        }
-        Stream::new(self.graph, self.at)
     }
 }

@@ -74,7 +74,7 @@ impl OperatorLayout {
     fn new(graph: &Graph, node: usize, first_phase: bool) -> Self {
         let node = &graph.nodes[node];
         let form = match &node.kind {
-            Kind::Window(window) => Some(window.state_form()),
+            Kind::Stateful(plan) => Some(plan.state_form()),
             _ => None,
         };
         Self { name: node.name.clone(), saved: node.id.clone().zip(form), first_phase }

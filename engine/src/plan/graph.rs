@@ -3,16 +3,9 @@
 use std::{fmt, sync::Arc};
 
 use windrow_connectors::{Sink, Source};
-use windrow_operators::{
-    Operator, Port, StreamSchema,
-    state::StateForm,
-    window::{AggregatePlan, TopPlan},
-};
+use windrow_operators::{Plan, Port, StreamSchema, plan::Factory};
 
 use crate::{Watermarks, runtime::EventTimeReader};
-
-/// Makes the operator of one task.
-pub(crate) type Factory = Arc<dyn Fn() -> windrow_operators::Result<Box<dyn Operator>> + Send + Sync>;
 
 /// A stream: an output of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,47 +26,16 @@ pub(crate) enum RejectPolicy {
 }
 
 #[derive(Clone)]
-pub(crate) enum Window {
-    Aggregate(AggregatePlan),
-    Top(TopPlan),
-}
-
-impl Window {
-    /// The key columns of the rows; without any, all rows meet in one task.
-    pub(crate) fn key(&self) -> Vec<usize> {
-        match self {
-            Self::Aggregate(plan) => plan.key(),
-            Self::Top(plan) => plan.key(),
-        }
-    }
-
-    /// The form of its state in checkpoints.
-    pub(crate) fn state_form(&self) -> StateForm {
-        match self {
-            Self::Aggregate(plan) => plan.state_form(),
-            Self::Top(plan) => plan.state_form(),
-        }
-    }
-
-    /// The key columns between the two phases.
-    pub(crate) fn key_between(&self) -> Vec<usize> {
-        match self {
-            Self::Aggregate(plan) => plan.key_between(),
-            Self::Top(plan) => plan.key_between(),
-        }
-    }
-}
-
-#[derive(Clone)]
 pub(crate) enum Kind {
     Source {
         source: Arc<dyn Source>,
         time: Option<(EventTimeReader, Watermarks)>,
         rejects: RejectPolicy,
     },
-    Operator(Factory),
-    /// Work per window and key, in one phase or two.
-    Window(Window),
+    /// Work on one row at a time, wherever the row is.
+    Stateless(Factory),
+    /// Work that remembers, on rows that an exchange has brought together.
+    Stateful(Arc<dyn Plan>),
     Union,
     Sink(Arc<dyn Sink>),
 }
@@ -83,12 +45,17 @@ impl Kind {
     fn noun(&self) -> Option<&'static str> {
         match self {
             Self::Source { .. } => Some("source"),
-            Self::Window(Window::Aggregate(_)) => Some("window"),
-            Self::Window(Window::Top(_)) => Some("top"),
+            Self::Stateful(plan) => Some(plan.noun()),
             Self::Sink(_) => Some("sink"),
-            Self::Operator(_) | Self::Union => None,
+            Self::Stateless(_) | Self::Union => None,
         }
     }
+}
+
+/// An operator with state, and the streams that leave it.
+pub(crate) fn stateful(plan: impl Plan + 'static) -> (Kind, Vec<(Port, StreamSchema)>) {
+    let outputs = plan.outputs();
+    (Kind::Stateful(Arc::new(plan)), outputs)
 }
 
 pub(crate) struct Node {
@@ -185,8 +152,10 @@ impl Graph {
                 }
                 let what = match *port {
                     Port::LATE => "its late rows go",
+                    Port::LATE_RIGHT => "its late rows of the right side go",
                     REJECTS => "its rejected records go",
-                    _ => "its rows go",
+                    Port::MAIN => "its rows go",
+                    _ => "the rows of its side output go",
                 };
                 mistakes.push(format!("{}: {what} nowhere: give the stream a .sink(…), or .discard() it", node.name));
             }
@@ -216,8 +185,10 @@ impl Graph {
         for (port, schema) in outputs {
             let label = match *port {
                 Port::LATE => "late: ",
+                Port::LATE_RIGHT => "late on the right: ",
                 REJECTS => "rejected: ",
-                _ => "",
+                Port::MAIN => "",
+                _ => "side: ",
             };
             let dropped = if self.nodes[node].dropped.contains(port) { " (counted and dropped)" } else { "" };
             writeln!(f, "{bars}{bar}    {label}{schema}{dropped}")?;

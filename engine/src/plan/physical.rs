@@ -8,14 +8,15 @@
 //!
 //! An operator joins the chain of its input unless rows must change partition. A window with more than one task on
 //! either side runs in two phases: the first in its input's chain, the second behind an exchange by key group. When a
-//! source may fall idle it runs in one phase behind the exchange: then only there is it known which rows are late.
+//! source may fall idle it runs in one phase behind the exchange: then only there is it known which rows are late. An
+//! operator that takes rows by the key that they have just been brought together by needs no second exchange.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use windrow_connectors::SplitId;
-use windrow_operators::{Port, stateless::Union};
+use windrow_operators::{Partitioning, Plan, Port, plan::Factory, stateless::Union};
 
-use super::graph::{Factory, Graph, Kind, REJECTS, RejectPolicy, StreamId, Window};
+use super::graph::{Graph, Kind, REJECTS, RejectPolicy, StreamId};
 use crate::runtime::chain::Target;
 
 /// How rows choose their task on an edge.
@@ -25,11 +26,15 @@ pub(crate) enum Routing {
     Forward,
     /// By the key group of these columns.
     Hash(Vec<usize>),
+    /// To every task.
+    Broadcast,
 }
 
 pub(crate) struct Edge {
     pub(crate) from: usize,
     pub(crate) to: usize,
+    /// Which input of the operator behind the gate it is.
+    pub(crate) port: Port,
     pub(crate) routing: Routing,
 }
 
@@ -73,6 +78,12 @@ struct Place {
     at: At,
 }
 
+impl Place {
+    fn root(chain: usize) -> Self {
+        Self { chain, at: At::Root }
+    }
+}
+
 #[derive(Clone, Copy)]
 enum At {
     Root,
@@ -85,12 +96,14 @@ struct Planner<'a> {
     parallelism: usize,
     plan: PhysicalPlan,
     places: HashMap<StreamId, Place>,
+    /// The key by which an exchange has brought together the rows of a stream.
+    keyed: HashMap<StreamId, Vec<usize>>,
 }
 
 /// Plans `graph` for `parallelism`; `splits` are those of each source, by node.
 pub(crate) fn plan(graph: &Graph, parallelism: usize, splits: &HashMap<usize, Vec<SplitId>>) -> PhysicalPlan {
     let plan = PhysicalPlan { chains: Vec::new(), edges: Vec::new() };
-    let mut planner = Planner { graph, parallelism, plan, places: HashMap::new() };
+    let mut planner = Planner { graph, parallelism, plan, places: HashMap::new(), keyed: HashMap::new() };
     for node in 0..graph.nodes.len() {
         planner.place(node, splits);
     }
@@ -106,59 +119,95 @@ impl Planner<'_> {
                 let splits = splits.get(&node).map(Vec::as_slice).unwrap_or_default();
                 let tasks = deal(splits, self.parallelism);
                 let chain = self.chain(tasks.len(), Head::Source { node, splits: tasks }, links());
-                self.places.insert(main, Place { chain, at: At::Root });
+                self.places.insert(main, Place::root(chain));
                 if *rejects == RejectPolicy::Stream {
                     self.places.insert(StreamId { node, port: REJECTS }, Place { chain, at: At::Rejects });
                 }
             }
-            (Kind::Operator(factory), Some(input)) => {
+            (Kind::Stateless(factory), Some(input)) => {
                 let link = self.link(input, node, factory.clone(), false);
                 self.places.insert(main, link);
             }
-            (Kind::Window(window), Some(input)) => self.window(node, window, input),
+            (Kind::Stateful(plan), Some(_)) => self.stateful(node, plan),
             (Kind::Union, _) => {
                 let inputs: Vec<Place> = self.graph.nodes[node].inputs.iter().map(|s| self.places[s]).collect();
                 let tasks = inputs.iter().map(|place| self.plan.chains[place.chain].tasks).max().unwrap_or(1);
                 let chain = self.chain(tasks, Head::Gate, links());
                 for input in inputs {
-                    self.edge(input, chain, Routing::Forward);
+                    self.edge(input, chain, Port::MAIN, Routing::Forward);
                 }
                 let union: Factory = Arc::new(|| Ok(Box::new(Union)));
-                let link = self.link(Place { chain, at: At::Root }, node, union, false);
+                let link = self.link(Place::root(chain), node, union, false);
                 self.places.insert(main, link);
             }
             (Kind::Sink(sink), Some(input)) => {
                 let tasks = self.plan.chains[input.chain].tasks.min(sink.max_writers().max(1));
                 let chain = self.chain(tasks, Head::Gate, Body::Sink { node });
-                self.edge(input, chain, Routing::Forward);
+                self.edge(input, chain, Port::MAIN, Routing::Forward);
             }
             // An operator whose input was a mistake is never planned: the job does not run.
             (_, None) => {}
         }
     }
 
-    fn window(&mut self, node: usize, window: &Window, input: Place) {
-        let tasks = if window.key().is_empty() { 1 } else { self.parallelism };
-        let alone = tasks == 1 && self.plan.chains[input.chain].tasks == 1;
-        let (result, late) = if alone {
-            let whole = self.link(input, node, factory(window, Phase::Whole), false);
-            (whole, whole)
-        } else if self.graph.nodes[node].inputs.iter().any(|stream| self.graph.may_idle(*stream)) {
-            // A task that was idle wakes behind the others. Whether its rows are late is known behind the exchange
-            // only, and there they must still be rows.
-            let chain = self.chain(tasks, Head::Gate, links());
-            self.edge(input, chain, Routing::Hash(window.key()));
-            let whole = self.link(Place { chain, at: At::Root }, node, factory(window, Phase::Whole), false);
-            (whole, whole)
-        } else {
-            let partial = self.link(input, node, factory(window, Phase::Partial), true);
-            let chain = self.chain(tasks, Head::Gate, links());
-            self.edge(partial, chain, Routing::Hash(window.key_between()));
-            let merging = self.link(Place { chain, at: At::Root }, node, factory(window, Phase::Merging), false);
-            (merging, partial)
+    /// An operator with state: where its rows are, behind an exchange, or on both sides of one.
+    fn stateful(&mut self, node: usize, plan: &Arc<dyn Plan>) {
+        let streams = &self.graph.nodes[node].inputs;
+        let inputs: Vec<(Place, Partitioning)> =
+            streams.iter().map(|stream| self.places[stream]).zip(plan.inputs()).collect();
+        let key = |partitioning: &Partitioning| matches!(partitioning, Partitioning::Key(key) if !key.is_empty());
+        let tasks = if inputs.iter().any(|(_, by)| key(by)) { self.parallelism } else { 1 };
+        let of = plan.clone();
+        let whole: Factory = Arc::new(move || of.whole());
+        let may_idle = streams.iter().any(|stream| self.graph.may_idle(*stream));
+        let (result, late) = match (&inputs[..], plan.two_phases()) {
+            ([(input, Partitioning::Key(key))], phases) => {
+                let here = self.plan.chains[input.chain].tasks == tasks;
+                if here && (tasks == 1 || self.keyed.get(&streams[0]) == Some(key)) {
+                    let whole = self.link(*input, node, whole, false);
+                    (whole, whole)
+                } else if let Some(phases) = phases.filter(|_| !may_idle) {
+                    let first = self.link(*input, node, phases.first, true);
+                    let chain = self.chain(tasks, Head::Gate, links());
+                    self.edge(first, chain, Port::MAIN, Routing::Hash(phases.key));
+                    (self.link(Place::root(chain), node, phases.second, false), first)
+                } else {
+                    // A task that was idle wakes behind the others. Whether its rows are late is known behind the
+                    // exchange only, and there they must still be rows.
+                    let whole = self.behind_exchange(node, tasks, &inputs, whole);
+                    (whole, whole)
+                }
+            }
+            _ => {
+                let whole = self.behind_exchange(node, tasks, &inputs, whole);
+                (whole, whole)
+            }
         };
-        self.places.insert(StreamId { node, port: Port::MAIN }, result);
-        self.places.insert(StreamId { node, port: Port::LATE }, on_port(late, Port::LATE));
+        for (port, _) in plan.outputs() {
+            let place = if port == Port::MAIN { result } else { late };
+            self.places.insert(StreamId { node, port }, on_port(place, port));
+        }
+        if let ([Partitioning::Key(key)], true) = (&plan.inputs()[..], plan.keeps_rows()) {
+            self.keyed.insert(StreamId { node, port: Port::MAIN }, key.clone());
+        }
+    }
+
+    fn behind_exchange(
+        &mut self,
+        node: usize,
+        tasks: usize,
+        inputs: &[(Place, Partitioning)],
+        whole: Factory,
+    ) -> Place {
+        let chain = self.chain(tasks, Head::Gate, links());
+        for (port, (input, partitioning)) in (0..).zip(inputs) {
+            let routing = match partitioning {
+                Partitioning::Key(key) => Routing::Hash(key.clone()),
+                Partitioning::Broadcast => Routing::Broadcast,
+            };
+            self.edge(*input, chain, Port(port), routing);
+        }
+        self.link(Place::root(chain), node, whole, false)
     }
 
     fn chain(&mut self, tasks: usize, head: Head, body: Body) -> usize {
@@ -172,8 +221,8 @@ impl Planner<'_> {
             // Rejected records do not go through the operators of their source's chain.
             At::Rejects => {
                 let chain = self.chain(self.plan.chains[input.chain].tasks, Head::Gate, links());
-                self.edge(input, chain, Routing::Forward);
-                Place { chain, at: At::Root }
+                self.edge(input, chain, Port::MAIN, Routing::Forward);
+                Place::root(chain)
             }
             _ => input,
         };
@@ -184,8 +233,8 @@ impl Planner<'_> {
         Place { chain: input.chain, at: At::Link(link, Port::MAIN) }
     }
 
-    fn edge(&mut self, from: Place, to: usize, routing: Routing) {
-        self.plan.edges.push(Edge { from: from.chain, to, routing });
+    fn edge(&mut self, from: Place, to: usize, port: Port, routing: Routing) {
+        self.plan.edges.push(Edge { from: from.chain, to, port, routing });
         self.connect(from, Target::Edge(self.plan.edges.len() - 1));
     }
 
@@ -220,27 +269,6 @@ fn deal(splits: &[SplitId], parallelism: usize) -> Vec<Vec<SplitId>> {
     tasks
 }
 
-#[derive(Clone, Copy)]
-enum Phase {
-    Whole,
-    Partial,
-    Merging,
-}
-
-fn factory(window: &Window, phase: Phase) -> Factory {
-    let window = window.clone();
-    Arc::new(move || {
-        Ok(match (&window, phase) {
-            (Window::Aggregate(plan), Phase::Whole) => Box::new(plan.whole()?),
-            (Window::Aggregate(plan), Phase::Partial) => Box::new(plan.partial()?),
-            (Window::Aggregate(plan), Phase::Merging) => Box::new(plan.merging()?),
-            (Window::Top(plan), Phase::Whole) => Box::new(plan.whole()?),
-            (Window::Top(plan), Phase::Partial) => Box::new(plan.partial()?),
-            (Window::Top(plan), Phase::Merging) => Box::new(plan.merging()?),
-        })
-    })
-}
-
 /// A physical plan with the names of its operators.
 pub(crate) struct Explained<'a>(pub(crate) &'a PhysicalPlan, pub(crate) &'a Graph);
 
@@ -266,6 +294,7 @@ impl fmt::Display for Explained<'_> {
                     Routing::Forward => "forward",
                     Routing::Hash(key) if key.is_empty() => "all to one task",
                     Routing::Hash(_) => "by key group",
+                    Routing::Broadcast => "to every task",
                 };
                 writeln!(f, "  ══ {how} ══► chain {}", edge.to)?;
             }

@@ -17,6 +17,7 @@ use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use arrow::array::RecordBatch;
@@ -45,11 +46,29 @@ pub(crate) struct Link {
     pub(crate) targets: Vec<(Port, Target)>,
     /// The number of its next segment.
     pub(crate) next_segment: SegmentId,
+    /// When it wants to be told the processing time.
+    wake: Option<Timestamp>,
+    /// When it was last asked how much it holds.
+    sized: Timestamp,
+}
+
+impl Link {
+    pub(crate) fn new(
+        operator: Box<dyn Operator>,
+        counters: Arc<Counters>,
+        targets: Vec<(Port, Target)>,
+        next_segment: SegmentId,
+    ) -> Self {
+        // Every operator is told the time once when it begins: it may have been restored with timers.
+        Self { operator, counters, targets, next_segment, wake: Some(Timestamp::MIN), sized: Timestamp::MIN }
+    }
 }
 
 enum Work {
-    Process(usize, RecordBatch),
+    Process(usize, Port, RecordBatch),
     Advance(usize, Timestamp),
+    /// The processing time has come that it asked for.
+    Tick(usize),
     /// Nobody will wait for what is held back only to save work.
     Flush(usize),
     Idle,
@@ -61,6 +80,9 @@ enum Work {
 
 /// How many messages gather before the task sends them.
 const ENOUGH_MESSAGES: usize = 16;
+
+/// How much processing time lies between two looks at how much an operator holds.
+const SIZED_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Chain {
     task: usize,
@@ -79,10 +101,12 @@ impl Chain {
         Self { task, root, links, stack: Vec::new(), outbox: Outbox::new(), saves, saved: Vec::new() }
     }
 
-    /// Puts a message of the chain's input on the stack, or straight out. Call [`Chain::run`] until it is done.
-    pub(crate) fn feed(&mut self, message: Message, out: &mut Vec<(usize, Message)>) {
+    /// Puts a message of the chain's input on the stack, or straight out. Call [`Chain::run`] until it is done. `now` is
+    /// the processing time; `port` says which input rows are of.
+    pub(crate) fn feed(&mut self, port: Port, message: Message, now: Timestamp, out: &mut Vec<(usize, Message)>) {
+        self.outbox.set_now(now);
         match message {
-            Message::Batch(batch) => self.push_batch(None, Port::MAIN, batch, out),
+            Message::Batch(batch) => self.push_batch(None, port, batch, out),
             Message::Watermark(Watermark::At(time)) => self.push_time(None, time, out),
             Message::Watermark(Watermark::Idle) => self.flush_before(Work::Idle),
             Message::Barrier(epoch) if mutated("operators are not flushed before a barrier") => {
@@ -90,6 +114,22 @@ impl Chain {
             }
             Message::Barrier(epoch) => self.flush_before(Work::Barrier(epoch)),
             Message::End(end) => self.flush_before(Work::End(end)),
+        }
+    }
+
+    /// When an operator wants to be told the processing time.
+    pub(crate) fn wake(&self) -> Option<Timestamp> {
+        self.links.iter().filter_map(|link| link.wake).min()
+    }
+
+    /// Tells the operators that asked for it that it is `now`. Call [`Chain::run`] until it is done.
+    pub(crate) fn tick(&mut self, now: Timestamp) {
+        self.outbox.set_now(now);
+        for (index, link) in self.links.iter_mut().enumerate().rev() {
+            if link.wake.is_some_and(|wake| wake <= now) {
+                link.wake = None;
+                self.stack.push(Work::Tick(index));
+            }
         }
     }
 
@@ -108,9 +148,10 @@ impl Chain {
     pub(crate) fn run(&mut self, out: &mut Vec<(usize, Message)>) -> Result<bool> {
         while let Some(work) = self.stack.pop() {
             match work {
-                Work::Process(link, batch) => self.process(link, batch, out)?,
+                Work::Process(link, port, batch) => self.process(link, port, batch, out)?,
                 Work::Advance(link, time) => self.advance(link, time, out)?,
-                Work::Flush(link) => self.flush(link, out)?,
+                Work::Tick(link) => self.call(link, out, |operator, outbox| operator.tick(outbox))?,
+                Work::Flush(link) => self.call(link, out, |operator, outbox| operator.flush(outbox))?,
                 Work::Idle => {
                     let idle = |edge| (edge, Message::Watermark(Watermark::Idle));
                     out.extend(self.timed_edges().into_iter().map(idle));
@@ -126,11 +167,11 @@ impl Chain {
         Ok(true)
     }
 
-    fn process(&mut self, index: usize, batch: RecordBatch, out: &mut Vec<(usize, Message)>) -> Result<()> {
+    fn process(&mut self, index: usize, port: Port, batch: RecordBatch, out: &mut Vec<(usize, Message)>) -> Result<()> {
         let link = &mut self.links[index];
         let rows = batch.num_rows() as u64;
         let outbox = &mut self.outbox;
-        guard(&link.counters, || link.operator.process(Port::MAIN, batch, outbox))?;
+        guard(&link.counters, || link.operator.process(port, batch, outbox))?;
         let (processed, late) = outbox.take_counts();
         link.counters.rows_in.fetch_add(rows, Relaxed);
         link.counters.processed.fetch_add(processed, Relaxed);
@@ -152,6 +193,11 @@ impl Chain {
             Advance::Again => self.stack.push(Work::Advance(index, time)),
             Advance::Promise(promise) => {
                 link.counters.watermark(self.task, time);
+                let now = outbox.now();
+                if now >= link.sized.saturating_add(SIZED_EVERY) || time == Timestamp::MAX {
+                    link.sized = now;
+                    link.counters.holds(self.task, link.operator.size());
+                }
                 self.stack.push(Work::Promise(index, promise));
             }
         }
@@ -159,10 +205,16 @@ impl Chain {
         Ok(())
     }
 
-    fn flush(&mut self, index: usize, out: &mut Vec<(usize, Message)>) -> Result<()> {
+    /// A call that neither takes rows nor promises anything.
+    fn call(
+        &mut self,
+        index: usize,
+        out: &mut Vec<(usize, Message)>,
+        call: impl FnOnce(&mut dyn Operator, &mut Outbox) -> windrow_operators::Result<()>,
+    ) -> Result<()> {
         let link = &mut self.links[index];
         let outbox = &mut self.outbox;
-        guard(&link.counters, || link.operator.flush(outbox))?;
+        guard(&link.counters, || call(link.operator.as_mut(), outbox))?;
         self.push_outbox(index, out);
         Ok(())
     }
@@ -181,6 +233,9 @@ impl Chain {
 
     fn push_outbox(&mut self, index: usize, out: &mut Vec<(usize, Message)>) {
         let mut outbox = std::mem::take(&mut self.outbox);
+        let asked = outbox.take_wake();
+        let wake = &mut self.links[index].wake;
+        *wake = wake.iter().copied().chain(asked).min();
         let rows = |(port, batch): &(Port, RecordBatch)| if *port == Port::MAIN { batch.num_rows() as u64 } else { 0 };
         let batches: Vec<_> = outbox.drain().collect();
         self.links[index].counters.rows_out.fetch_add(batches.iter().map(rows).sum(), Relaxed);
@@ -192,10 +247,12 @@ impl Chain {
         self.outbox = outbox;
     }
 
+    /// Rows that left an operator by `port`, or came to the chain on it.
     fn push_batch(&mut self, from: Option<usize>, port: Port, batch: RecordBatch, out: &mut Vec<(usize, Message)>) {
+        let input = if from.is_none() { port } else { Port::MAIN };
         for target in self.targets(from, port) {
             match target {
-                Target::Link(link) => self.stack.push(Work::Process(link, batch.clone())),
+                Target::Link(link) => self.stack.push(Work::Process(link, input, batch.clone())),
                 Target::Edge(edge) => out.push((edge, Message::Batch(batch.clone()))),
             }
         }
@@ -205,7 +262,8 @@ impl Chain {
         let targets = match from {
             // The end is true of late rows as well: nothing more comes, what is open is complete.
             Some(link) if time == Timestamp::MAX => self.links[link].targets.iter().map(|(_, t)| *t).collect(),
-            _ => self.targets(from, Port::MAIN),
+            Some(link) => timed(&self.links[link]).collect(),
+            None => self.root.clone(),
         };
         for target in targets {
             match target {
@@ -229,9 +287,13 @@ impl Chain {
 
     /// The edges that carry event time: late rows leave by edges that promise nothing.
     fn timed_edges(&self) -> Vec<usize> {
-        let main = |link: &Link| link.targets.clone().into_iter().filter(|(p, _)| *p == Port::MAIN).map(|(_, t)| t);
-        edges_of(self.root.iter().copied().chain(self.links.iter().flat_map(main)))
+        edges_of(self.root.iter().copied().chain(self.links.iter().flat_map(timed)))
     }
+}
+
+/// Where the rows of an operator go that its promises are about.
+fn timed(link: &Link) -> impl Iterator<Item = Target> + '_ {
+    link.targets.iter().filter(|(port, _)| port.is_timed()).map(|(_, target)| *target)
 }
 
 fn edges_of(targets: impl Iterator<Item = Target>) -> Vec<usize> {

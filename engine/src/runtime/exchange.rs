@@ -11,6 +11,8 @@ pub(crate) enum Output {
     Forward(Sender),
     /// By key group to all tasks; what is not a row goes to each of them.
     Hash(Partitioner, Vec<Sender>),
+    /// To all tasks.
+    Broadcast(Vec<Sender>),
 }
 
 /// Why a message could not be sent.
@@ -35,7 +37,7 @@ impl Output {
                     senders[task].send(Message::Batch(part)).await?;
                 }
             }
-            (Self::Hash(_, senders), message) => {
+            (Self::Hash(_, senders) | Self::Broadcast(senders), message) => {
                 for sender in senders {
                     sender.send(message.clone()).await?;
                 }

@@ -21,16 +21,18 @@ use std::{
 
 use arrow::array::RecordBatch;
 use windrow_connectors::Epoch;
-use windrow_operators::{Timestamp, Watermark, WatermarkMerge};
+use windrow_operators::{Port, Timestamp, Watermark, WatermarkMerge};
 
 use super::channel::{Disconnected, End, Message, Receiver};
 use crate::checkpoint::mutated;
 
 pub(crate) struct Gate {
     inputs: Vec<Input>,
+    /// Which input of the operator behind the gate the rows of each of these are.
+    ports: Vec<Port>,
     merge: WatermarkMerge,
     /// What is to be said before the next message is read.
-    pending: VecDeque<Message>,
+    pending: VecDeque<(Port, Message)>,
     /// Where the next look begins, so that no input starves the others.
     next: usize,
     /// The epoch whose barrier has come on some inputs and not yet on all.
@@ -46,8 +48,10 @@ enum Input {
 }
 
 impl Gate {
-    pub(crate) fn new(inputs: Vec<Receiver>) -> Self {
+    pub(crate) fn new(inputs: Vec<(Port, Receiver)>) -> Self {
+        let (ports, inputs): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
         Self {
+            ports,
             merge: WatermarkMerge::new(inputs.len()),
             pending: VecDeque::new(),
             next: 0,
@@ -57,18 +61,19 @@ impl Gate {
         }
     }
 
-    /// The next message of the merged stream. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Result<Message, Disconnected> {
+    /// The next message of the merged stream, with the port for rows. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<(Port, Message), Disconnected> {
         loop {
             if let Some(message) = self.pending.pop_front() {
                 return Ok(message);
             }
             if self.inputs.iter().all(|input| matches!(input, Input::Ended)) {
-                return Ok(Message::End(if self.stopped { End::Stopped } else { End::Exhausted }));
+                let end = if self.stopped { End::Stopped } else { End::Exhausted };
+                return Ok((Port::MAIN, Message::End(end)));
             }
             let (input, message) = poll_fn(|cx| self.poll_inputs(cx)).await;
             if let Some(batch) = self.take(input, message.ok_or(Disconnected)?) {
-                self.pending.push_back(Message::Batch(batch));
+                self.pending.push_back((self.ports[input], Message::Batch(batch)));
             }
             self.pass_barrier();
         }
@@ -96,7 +101,7 @@ impl Gate {
             Message::Barrier(epoch) => {
                 if mutated("a gate passes a barrier at its first input") {
                     let first = self.aligning.replace(epoch) != Some(epoch);
-                    self.pending.extend(first.then_some(Message::Barrier(epoch)));
+                    self.pending.extend(first.then_some((Port::MAIN, Message::Barrier(epoch))));
                     return None;
                 }
                 debug_assert!(self.aligning.is_none_or(|other| other == epoch), "one epoch at a time");
@@ -116,7 +121,7 @@ impl Gate {
         };
         let mut said = said;
         while let Some(watermark) = said {
-            self.pending.push_back(Message::Watermark(watermark));
+            self.pending.push_back((Port::MAIN, Message::Watermark(watermark)));
             said = self.merge.poll();
         }
         batch
@@ -131,7 +136,7 @@ impl Gate {
             return;
         }
         let Some(epoch) = self.aligning.take() else { return };
-        self.pending.push_back(Message::Barrier(epoch));
+        self.pending.push_back((Port::MAIN, Message::Barrier(epoch)));
         for input in &mut self.inputs {
             if let Input::Aligned(receiver) = std::mem::replace(input, Input::Ended) {
                 *input = Input::Open(receiver);
@@ -148,6 +153,10 @@ mod tests {
         Message::Watermark(Watermark::At(Timestamp::from_micros(t)))
     }
 
+    fn on_main(receivers: Vec<Receiver>) -> Vec<(Port, Receiver)> {
+        receivers.into_iter().map(|receiver| (Port::MAIN, receiver)).collect()
+    }
+
     /// Sends each script through an input of its own, one after the other, and gives what the gate says.
     async fn merged(scripts: Vec<Vec<Message>>) -> Vec<String> {
         let mut receivers = Vec::new();
@@ -158,12 +167,12 @@ mod tests {
             }
             receivers.push(receiver);
         }
-        let mut gate = Gate::new(receivers);
+        let mut gate = Gate::new(on_main(receivers));
         let mut said = Vec::new();
         loop {
             match gate.next().await {
                 Err(Disconnected) => said.push("disconnected".into()),
-                Ok(message) => said.push(format!("{message:?}")),
+                Ok((_, message)) => said.push(format!("{message:?}")),
             }
             if said.last().is_some_and(|last| last.starts_with("End") || last.starts_with("disc")) {
                 return said;
@@ -215,10 +224,10 @@ mod tests {
             }
             scripts.push(receiver);
         }
-        let mut gate = Gate::new(scripts);
+        let mut gate = Gate::new(on_main(scripts));
         let mut epochs: Vec<Vec<i64>> = vec![Vec::new()];
         loop {
-            match gate.next().await.unwrap() {
+            match gate.next().await.unwrap().1 {
                 Message::Batch(batch) => {
                     let column = batch.column(0).to_data();
                     epochs.last_mut().unwrap().push(column.buffer::<i64>(0)[0]);
@@ -349,7 +358,7 @@ mod tests {
             (scripts.clone(), scripts.iter().any(|s| matches!(s.back(), Some(Message::End(End::Stopped)))));
         // Each holds one message.
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| channel(1)).unzip();
-        let mut gate = Gate::new(receivers);
+        let mut gate = Gate::new(on_main(receivers));
         let woken = Arc::new(Woken(true.into()));
         let waker = std::task::Waker::from(woken.clone());
         let mut cx = Context::from_waker(&waker);
@@ -375,7 +384,7 @@ mod tests {
             if !by_steps || gate.inputs.iter().all(|input| matches!(input, Input::Ended)) {
                 // The future is dropped each time: nothing is lost with it.
                 if let Poll::Ready(message) = std::pin::pin!(gate.next()).poll(&mut cx) {
-                    said.take(message.unwrap());
+                    said.take(message.unwrap().1);
                     (stuck, _) = (0, woken.0.swap(true, SeqCst));
                 }
                 continue;
@@ -384,9 +393,9 @@ mod tests {
                 let message = message.unwrap();
                 rule.take(input, &message);
                 let batch = gate.take(input, message);
-                gate.pending.extend(batch.map(Message::Batch));
+                gate.pending.extend(batch.map(|batch| (Port::MAIN, Message::Batch(batch))));
                 gate.pass_barrier();
-                gate.pending.drain(..).for_each(|message| said.take(message));
+                gate.pending.drain(..).for_each(|(_, message)| said.take(message));
                 assert_eq!(said.time.unwrap_or(i64::MIN), rule.highest, "the rule of watermarks");
                 (stuck, _) = (0, woken.0.swap(true, SeqCst));
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use windrow_operators::state::TaskState;
+use windrow_operators::{Port, state::TaskState};
 
 use super::{
     chain::Chain,
@@ -11,7 +11,10 @@ use super::{
     gate::Gate,
     report::{Reporter, Snapshot},
 };
-use crate::{Error, Result, clock::Moment};
+use crate::{
+    Error, Result,
+    clock::{Moment, ProcessingTime, sleep_until},
+};
 
 pub(crate) struct OperatorTask {
     pub(crate) name: String,
@@ -23,10 +26,20 @@ pub(crate) struct OperatorTask {
 impl OperatorTask {
     pub(crate) async fn run(mut self) -> Result<()> {
         loop {
-            let message = self.gate.next().await.map_err(|Disconnected| disconnected(&self.name))?;
+            let due = self.body.due();
+            // A gate that always has something must not hide a timer.
+            if due.is_some_and(|due| due <= Moment::now()) {
+                self.body.tick(&self.name).await?;
+                continue;
+            }
+            let (port, message) = tokio::select! {
+                biased;
+                next = self.gate.next() => next.map_err(|Disconnected| disconnected(&self.name))?,
+                () = sleep_until(due) => continue,
+            };
             let barrier = if let Message::Barrier(epoch) = message { Some(epoch) } else { None };
             let last = matches!(message, Message::End(_));
-            self.body.take(&self.name, message).await?;
+            self.body.take(&self.name, port, message).await?;
             let mut snapshot = || Snapshot { operators: self.body.take_saved(), ..Snapshot::default() };
             match barrier {
                 Some(epoch) => self.reporter.barrier(epoch, snapshot()),
@@ -49,13 +62,25 @@ pub(crate) struct Body {
     chain: Chain,
     outputs: Vec<Output>,
     messages: Vec<(usize, Message)>,
+    clock: ProcessingTime,
     /// How long it has waited for room in the channels.
     waited: Duration,
 }
 
 impl Body {
-    pub(crate) fn new(chain: Chain, outputs: Vec<Output>) -> Self {
-        Self { chain, outputs, messages: Vec::new(), waited: Duration::ZERO }
+    pub(crate) fn new(chain: Chain, outputs: Vec<Output>, clock: ProcessingTime) -> Self {
+        Self { chain, outputs, messages: Vec::new(), clock, waited: Duration::ZERO }
+    }
+
+    /// When an operator wants to be told the processing time.
+    pub(crate) fn due(&self) -> Option<Moment> {
+        self.chain.wake().map(|time| self.clock.moment(time))
+    }
+
+    /// Tells the processing time to the operators that asked for it; when it returns, all that caused has been sent.
+    pub(crate) async fn tick(&mut self, name: &str) -> Result<()> {
+        self.chain.tick(self.clock.now());
+        self.work(name).await
     }
 
     /// How long it has waited for room since the last call.
@@ -69,8 +94,12 @@ impl Body {
     }
 
     /// Takes one message all the way through: when it returns, all it caused has been sent.
-    pub(crate) async fn take(&mut self, name: &str, message: Message) -> Result<()> {
-        self.chain.feed(message, &mut self.messages);
+    pub(crate) async fn take(&mut self, name: &str, port: Port, message: Message) -> Result<()> {
+        self.chain.feed(port, message, self.clock.now(), &mut self.messages);
+        self.work(name).await
+    }
+
+    async fn work(&mut self, name: &str) -> Result<()> {
         loop {
             let done = self.chain.run(&mut self.messages)?;
             self.send(name).await?;

@@ -31,7 +31,13 @@ impl SinkTask {
         let writer = self.sink.writer(&self.incarnation, task, self.schema.visible()).await;
         let mut writer = writer.map_err(|error| self.failed(error))?;
         loop {
-            match self.gate.next().await.map_err(|Disconnected| disconnected(self.counters.name()))? {
+            match self
+                .gate
+                .next()
+                .await
+                .map(|(_, message)| message)
+                .map_err(|Disconnected| disconnected(self.counters.name()))?
+            {
                 Message::Batch(batch) => {
                     let rows = batch.num_rows() as u64;
                     let visible = self.schema.show(&batch);

@@ -23,7 +23,7 @@ use arrow::{
 };
 use tokio::sync::watch;
 use windrow_connectors::{ConnectorError, Epoch, Fetch, Position, Rejected, Rows, SourceReader, SplitId};
-use windrow_operators::{OperatorError, Timestamp, Watermark};
+use windrow_operators::{OperatorError, Port, Timestamp, Watermark};
 
 use super::{
     EventTimeReader,
@@ -103,6 +103,8 @@ impl Progress {
 enum Event {
     Fetched(windrow_connectors::Result<Fetch>),
     Idle,
+    /// An operator of the chain wants to be told the processing time.
+    Tick,
     Barrier(Epoch),
     Stop,
 }
@@ -126,6 +128,10 @@ impl SourceTask {
                 }
                 Event::Idle => {
                     self.mark_idle().await?;
+                    self.excuse();
+                }
+                Event::Tick => {
+                    self.body.tick(self.counters.name()).await?;
                     self.excuse();
                 }
                 Event::Barrier(epoch) => {
@@ -173,7 +179,7 @@ impl SourceTask {
 
     /// Sends a message through the chain and on the edges of rejected records.
     async fn send_everywhere(&mut self, message: Message) -> Result<()> {
-        self.body.take(self.counters.name(), message.clone()).await?;
+        self.body.take(self.counters.name(), Port::MAIN, message.clone()).await?;
         if let RejectTo::Edges(edges) = self.rejects.clone() {
             for edge in edges {
                 self.body.send_to(self.counters.name(), edge, message.clone()).await?;
@@ -203,6 +209,8 @@ impl SourceTask {
         let idle = self.time.as_ref().and_then(|(_, splits)| splits.next_idle());
         // A reader that is always ready for one split must not hide the silence of another.
         let silent = idle.is_some_and(|at| at <= Moment::now());
+        let due = self.body.due();
+        let is_due = due.is_some_and(|at| at <= Moment::now());
         tokio::select! {
             biased;
             // The sender lives as long as the job; a closed channel means nobody can ask for a stop any more.
@@ -212,8 +220,10 @@ impl SourceTask {
                 None => Event::Idle,
             },
             () = std::future::ready(()), if silent => Event::Idle,
+            () = std::future::ready(()), if is_due => Event::Tick,
             fetched = self.reader.fetch() => Event::Fetched(fetched),
             () = sleep_until(idle) => Event::Idle,
+            () = sleep_until(due) => Event::Tick,
         }
     }
 
@@ -243,7 +253,7 @@ impl SourceTask {
         self.counters.rows_out.fetch_add(kept, Relaxed);
         self.counters.processed.fetch_add(kept, Relaxed);
         if kept > 0 {
-            self.body.take(self.counters.name(), Message::Batch(batch)).await?;
+            self.body.take(self.counters.name(), Port::MAIN, Message::Batch(batch)).await?;
         }
         if let (Some(latest), Some((_, splits))) = (latest, &mut self.time) {
             self.counters.saw(latest);
@@ -283,7 +293,7 @@ impl SourceTask {
         if let Watermark::At(time) = watermark {
             self.counters.watermark(self.reporter.task.task, time);
         }
-        self.body.take(self.counters.name(), Message::Watermark(watermark)).await
+        self.body.take(self.counters.name(), Port::MAIN, Message::Watermark(watermark)).await
     }
 
     /// `undecoded` of them come from the reader and have a position; the others decoded but have no event time.

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     Error, Result,
     checkpoint::{Layout, Restored, inherit},
-    clock::Moment,
+    clock::{Moment, ProcessingTime},
     metrics::{Counters, FIRST_PHASE},
     plan::{
         graph::{Graph, Kind, RejectPolicy, StreamId},
@@ -90,7 +90,7 @@ struct Channels {
     /// By edge and sending task: the senders, one per receiving task for a hash edge.
     senders: HashMap<(usize, usize), Vec<Sender>>,
     /// By chain and task.
-    receivers: HashMap<(usize, usize), Vec<Receiver>>,
+    receivers: HashMap<(usize, usize), Vec<(Port, Receiver)>>,
 }
 
 fn connect(plan: &PhysicalPlan, capacity: usize) -> Channels {
@@ -100,12 +100,12 @@ fn connect(plan: &PhysicalPlan, capacity: usize) -> Channels {
         for from in 0..plan.chains[edge.from].tasks {
             let receivers = match edge.routing {
                 Routing::Forward => from % to..from % to + 1,
-                Routing::Hash(_) => 0..to,
+                Routing::Hash(_) | Routing::Broadcast => 0..to,
             };
             for task in receivers {
                 let (sender, receiver) = channel(capacity);
                 channels.senders.entry((index, from)).or_default().push(sender);
-                channels.receivers.entry((edge.to, task)).or_default().push(receiver);
+                channels.receivers.entry((edge.to, task)).or_default().push((edge.port, receiver));
             }
         }
     }
@@ -127,6 +127,7 @@ pub(crate) struct Controls {
     pub(crate) epoch: Epoch,
     /// Whether there are checkpoints, so that operators keep account of what changes.
     pub(crate) checkpointed: bool,
+    pub(crate) clock: ProcessingTime,
 }
 
 /// Starts every task of `plan`, from what has been restored.
@@ -224,6 +225,10 @@ impl Builder<'_> {
                     senders.extend(last);
                     Output::Hash(Partitioner::new(key.clone(), senders.len()), senders)
                 }
+                (Routing::Broadcast, last) => {
+                    senders.extend(last);
+                    Output::Broadcast(senders)
+                }
                 (Routing::Forward, None) => continue,
             });
         }
@@ -258,10 +263,11 @@ impl Builder<'_> {
                 next_segment.0 = state.parts.iter().map(|part| part.segments.len() as u64).sum();
                 guard(&counters, || operator.load(&state))?;
             }
-            built.push(Link { operator, counters, targets, next_segment });
+            built.push(Link::new(operator, counters, targets, next_segment));
         }
         let root = root.iter().filter_map(|target| here(*target)).collect();
-        Ok(TaskBody::new(Chain::new(task.task, root, built, self.controls.checkpointed), outputs))
+        let chain = Chain::new(task.task, root, built, self.controls.checkpointed);
+        Ok(TaskBody::new(chain, outputs, self.controls.clock))
     }
 
     /// The counters of a first phase come after those of the operators.

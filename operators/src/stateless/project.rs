@@ -41,7 +41,7 @@ impl Project {
             fields.push(Field::new(name, data_type, lowering.nullable(physical.as_ref())?));
             columns.push(physical);
         }
-        crate::window::no_duplicates(&fields)?;
+        crate::schema::no_duplicates(&fields)?;
         let visible = Schema::new(fields);
         let (output, hide) = match (stream.time(), kept_time) {
             (None, _) => (StreamSchema::without_time(Arc::new(visible)), None),

@@ -100,9 +100,14 @@ impl Scenario {
         Self { seed: self.seed ^ (leg as u64) << 32, parallelism, ..self.clone() }
     }
 
-    /// What each source task sends.
-    pub(super) fn arrivals(&self, stream: &StreamSchema, rows: &RecordBatch) -> Result<Vec<Vec<Message>>, String> {
-        let mut random = Rng::with_seed(self.seed ^ 0x5eed);
+    /// What each source task of the input of this number sends.
+    pub(super) fn arrivals(
+        &self,
+        input: usize,
+        stream: &StreamSchema,
+        rows: &RecordBatch,
+    ) -> Result<Vec<Vec<Message>>, String> {
+        let mut random = Rng::with_seed(self.seed ^ 0x5eed ^ (input as u64) << 24);
         let mut shares = vec![Vec::new(); self.parallelism];
         for row in 0..rows.num_rows() as u32 {
             let task = if self.skewed && random.u8(..16) != 0 { 0 } else { random.usize(..self.parallelism) };
@@ -217,7 +222,7 @@ mod tests {
         let stream = StreamSchema::with_time(rows.schema(), "at").unwrap();
         let mut late = 0;
         for seed in 0..200 {
-            let tasks = Scenario::new(seed, limits, rows.num_rows()).arrivals(&stream, &rows).unwrap();
+            let tasks = Scenario::new(seed, limits, rows.num_rows()).arrivals(0, &stream, &rows).unwrap();
             let mut arrived = 0;
             for messages in tasks {
                 let mut watermark = Timestamp::MIN;

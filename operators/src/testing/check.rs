@@ -12,7 +12,7 @@ use super::{
     rows::{batch_of, difference, rows_of},
     run::{Outcome, run},
 };
-use crate::Timestamp;
+use crate::{Port, Timestamp};
 
 /// Holds a [`Pipeline`] against an oracle, in many scenarios.
 ///
@@ -98,9 +98,13 @@ impl<'a> Check<'a> {
         T: Record + Clone,
         I: IntoIterator<Item: Into<Row>>,
     {
-        let batch = self.batch(rows)?;
         let expected: Vec<Row> = oracle(rows).into_iter().map(Into::into).collect();
-        self.scenarios(&self.limits, &batch, |outcome| {
+        self.run_within_bound(&[batch_of(rows)], &expected)
+    }
+
+    /// Checks that no row of the inputs is late and that the results are as expected.
+    pub(super) fn run_within_bound(&self, inputs: &[RecordBatch], expected: &[Row]) -> Result<(), String> {
+        self.scenarios(&self.limits, inputs, |outcome| {
             if let Some(late) = outcome.late.first() {
                 let row = rows_of(&late.rows)?.into_iter().next();
                 let row = row.map(|row| row.to_string()).unwrap_or_default();
@@ -109,7 +113,7 @@ impl<'a> Check<'a> {
                     late.stage, late.time
                 ));
             }
-            self.compare(expected.clone(), &outcome.results)
+            self.compare(expected.to_vec(), &outcome.results)
         })
     }
 
@@ -129,20 +133,19 @@ impl<'a> Check<'a> {
         T: Record + Clone,
         I: IntoIterator<Item: Into<Row>>,
     {
-        let batch = self.batch(rows)?;
-        let mut places: HashMap<Row, Vec<usize>> = HashMap::new();
-        for (place, row) in rows_of(&batch)?.into_iter().enumerate() {
-            places.entry(row).or_default().push(place);
-        }
-        let limits = Limits { beyond_bound: true, ..self.limits.clone() };
+        let batch = batch_of(rows);
+        let input = Input::new(Port::MAIN, rows, &batch)?;
         let mut total = 0;
-        self.scenarios(&limits, &batch, |outcome| {
-            let late = find_late(rows, &places, &outcome.late, &is_late)?;
-            total += late.iter().filter(|late| **late).count();
-            let kept: Vec<T> = rows.iter().zip(&late).filter(|(_, late)| !**late).map(|(row, _)| row.clone()).collect();
+        self.scenarios(&self.beyond_bound(), &[batch], |outcome| {
+            let kept = input.kept(&outcome.late, &is_late)?;
+            total += rows.len() - kept.len();
             self.compare(oracle(&kept).into_iter().map(Into::into).collect(), &outcome.results)
         })?;
         Ok(total)
+    }
+
+    pub(super) fn beyond_bound(&self) -> Limits {
+        Limits { beyond_bound: true, ..self.limits.clone() }
     }
 
     /// Like [`Check::run`], but panics when the check fails.
@@ -158,35 +161,41 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn batch<T: Record + Clone>(&self, rows: &[T]) -> Result<RecordBatch, String> {
+    fn validate(&self, inputs: &[RecordBatch]) -> Result<(), String> {
         self.pipeline.validate()?;
         self.one_task.as_ref().map_or(Ok(()), |other| self.pipeline.validate_shape(other))?;
-        let batch = batch_of(rows);
-        let stream = self.pipeline.input().columns();
-        if batch.schema_ref() != stream {
-            let (given, taken) = (batch.schema_ref().fields(), stream.fields());
-            return Err(format!("the rows have the columns {given:?}, but the pipeline takes {taken:?}"));
+        if self.pipeline.inputs().count() != inputs.len() {
+            return Err(format!("rows of {} inputs, but the pipeline has another number", inputs.len()));
         }
-        Ok(batch)
+        for (stream, batch) in self.pipeline.inputs().zip(inputs) {
+            if batch.schema_ref() != stream.columns() {
+                let (given, taken) = (batch.schema_ref().fields(), stream.columns().fields());
+                return Err(format!("the rows have the columns {given:?}, but the pipeline takes {taken:?}"));
+            }
+        }
+        Ok(())
     }
 
-    /// Runs every scenario and judges what came out.
-    fn scenarios(
+    /// Runs every scenario on the rows of the inputs and judges what came out.
+    pub(super) fn scenarios(
         &self,
         limits: &Limits,
-        batch: &RecordBatch,
+        inputs: &[RecordBatch],
         mut judge: impl FnMut(Outcome) -> Result<(), String>,
     ) -> Result<(), String> {
+        self.validate(inputs)?;
+        let most = inputs.iter().map(RecordBatch::num_rows).max().unwrap_or(0);
         let drawn = (0..self.rounds).map(|round| (self.seed << 8) | u64::from(round));
         let seeds: Vec<u64> = self.replay.map_or_else(|| drawn.collect(), |seed| vec![seed]);
         for seed in seeds {
-            let scenario = Scenario::new(seed, limits, batch.num_rows());
+            let scenario = Scenario::new(seed, limits, most);
             for restarts in Restarts::of_round(&scenario, self.rounds) {
-                let outcome = run(|tasks| self.shape(tasks), &scenario, restarts, batch);
+                let outcome = run(|tasks| self.shape(tasks), &scenario, restarts, inputs);
                 outcome.and_then(&mut judge).map_err(|failure| {
-                    let (rows, legs) = (batch.num_rows(), restarts.legs(&scenario));
+                    let rows: Vec<String> = inputs.iter().map(|rows| rows.num_rows().to_string()).collect();
+                    let legs = restarts.legs(&scenario);
                     let legs = if legs.len() > 1 { format!(" {legs:?}") } else { String::new() };
-                    let text = format!("{rows} rows, {scenario}, {restarts}{legs}");
+                    let text = format!("{} rows, {scenario}, {restarts}{legs}", rows.join(" and "));
                     format!("{failure}\n  in this scenario: {text}\n  again with: .replay({seed:#x})")
                 })?;
             }
@@ -199,7 +208,7 @@ impl<'a> Check<'a> {
         self.one_task.as_ref().filter(|_| tasks == 1).unwrap_or(&self.pipeline)
     }
 
-    fn compare(&self, expected: Vec<Row>, results: &[RecordBatch]) -> Result<(), String> {
+    pub(super) fn compare(&self, expected: Vec<Row>, results: &[RecordBatch]) -> Result<(), String> {
         let mut actual = Vec::new();
         for batch in results {
             let visible = self.pipeline.output().show(batch).map_err(|error| error.to_string())?;
@@ -212,27 +221,40 @@ impl<'a> Check<'a> {
     }
 }
 
-/// Which rows were called late. Fails on a row that is not one of the input's, came out twice, or was not late.
-fn find_late<T>(
-    rows: &[T],
-    places: &HashMap<Row, Vec<usize>>,
-    late: &[Late],
-    is_late: impl Fn(&T, Timestamp) -> bool,
-) -> Result<Vec<bool>, String> {
-    let mut found = vec![false; rows.len()];
-    for Late { stage, time, rows: batch } in late {
-        for row in rows_of(batch)? {
-            let place = places.get(&row).and_then(|places| places.iter().find(|&&place| !found[place]));
-            let Some(&place) = place else {
-                return Err(format!(
-                    "{stage} called {row} late, which is not a row of the input, or more often than it came"
-                ));
-            };
-            if !is_late(&rows[place], *time) {
-                return Err(format!("{stage} called {row} late at {time}, but it was not"));
-            }
-            found[place] = true;
+/// The rows of one input, to tell which of them were called late.
+pub(super) struct Input<'r, T> {
+    port: Port,
+    rows: &'r [T],
+    places: HashMap<Row, Vec<usize>>,
+}
+
+impl<'r, T: Clone> Input<'r, T> {
+    pub(super) fn new(port: Port, rows: &'r [T], batch: &RecordBatch) -> Result<Self, String> {
+        let mut places: HashMap<Row, Vec<usize>> = HashMap::new();
+        for (place, row) in rows_of(batch)?.into_iter().enumerate() {
+            places.entry(row).or_default().push(place);
         }
+        Ok(Self { port, rows, places })
     }
-    Ok(found)
+
+    /// The rows that were not called late. Fails on a late row that is not one of the input's, came out twice, or was not
+    /// late.
+    pub(super) fn kept(&self, late: &[Late], is_late: impl Fn(&T, Timestamp) -> bool) -> Result<Vec<T>, String> {
+        let mut found = vec![false; self.rows.len()];
+        for Late { stage, time, rows: batch, .. } in late.iter().filter(|late| late.input == self.port) {
+            for row in rows_of(batch)? {
+                let place = self.places.get(&row).and_then(|places| places.iter().find(|&&place| !found[place]));
+                let Some(&place) = place else {
+                    return Err(format!(
+                        "{stage} called {row} late, which is not a row of the input, or more often than it came"
+                    ));
+                };
+                if !is_late(&self.rows[place], *time) {
+                    return Err(format!("{stage} called {row} late at {time}, but it was not"));
+                }
+                found[place] = true;
+            }
+        }
+        Ok(self.rows.iter().zip(found).filter(|(_, late)| !late).map(|(row, _)| row.clone()).collect())
+    }
 }

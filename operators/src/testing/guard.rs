@@ -17,6 +17,8 @@ const AGAIN_LIMIT: usize = 10_000;
 /// Rows that an operator called late.
 pub(super) struct Late {
     pub(super) stage: String,
+    /// The input that they came by.
+    pub(super) input: Port,
     /// The time that the operator had been given.
     pub(super) time: Timestamp,
     pub(super) rows: RecordBatch,
@@ -119,13 +121,18 @@ impl<'p> Guarded<'p> {
         Ok(emitted)
     }
 
-    /// Gives the operator rows; returns what it emits.
-    pub(super) fn process(&mut self, batch: RecordBatch, late: &mut Vec<Late>) -> Result<Vec<RecordBatch>, String> {
+    /// Gives the operator rows of an input; returns what it emits.
+    pub(super) fn process(
+        &mut self,
+        port: Port,
+        batch: RecordBatch,
+        late: &mut Vec<Late>,
+    ) -> Result<Vec<RecordBatch>, String> {
         let rows = batch.num_rows() as u64;
         // A row earlier than the given time breaks the promise of whoever sent it. An operator without state passes it on.
-        let earliest = range(&self.stage.input, &batch).map_or(Timestamp::MAX, |(first, _)| first);
+        let earliest = range(self.input(port), &batch).map_or(Timestamp::MAX, |(first, _)| first);
         let floor = if earliest < self.given { self.promised.min(earliest) } else { self.promised };
-        let called = self.operator.process(Port::MAIN, batch, &mut self.outbox);
+        let called = self.operator.process(port, batch, &mut self.outbox);
         called.map_err(|error| self.broken(&format!("failed on a batch: {error}")))?;
         let (processed, called_late) = self.outbox.take_counts();
         if processed + called_late != rows {
@@ -197,13 +204,19 @@ impl<'p> Guarded<'p> {
         let batches: Vec<_> = self.outbox.drain().collect();
         for (port, batch) in batches {
             let stage = self.stage;
-            let schema = if port == Port::LATE { &stage.input } else { &stage.output };
+            let input = match port {
+                Port::LATE => Some(Port::MAIN),
+                Port::LATE_RIGHT => Some(Port::RIGHT),
+                _ => None,
+            };
+            let schema = input.map_or(&stage.output, |input| self.input(input));
             if batch.schema_ref() != schema.columns() {
                 let schemas = format!("{:?}, not {:?}", batch.schema_ref().fields(), schema.columns().fields());
                 return Err(self.broken(&format!("emitted a batch on {port:?} with the columns {schemas}")));
             }
-            if port == Port::LATE {
-                late.push(Late { stage: stage.name.clone(), time: self.given.max(self.before), rows: batch });
+            if let Some(input) = input {
+                let time = self.given.max(self.before);
+                late.push(Late { stage: stage.name.clone(), input, time, rows: batch });
                 continue;
             }
             if let Some((earliest, _)) = range(schema, &batch).filter(|(earliest, _)| *earliest < floor) {
@@ -215,6 +228,10 @@ impl<'p> Guarded<'p> {
             emitted.push(batch);
         }
         Ok(emitted)
+    }
+
+    fn input(&self, port: Port) -> &StreamSchema {
+        self.stage.right.as_ref().filter(|_| port == Port::RIGHT).unwrap_or(&self.stage.input)
     }
 
     /// Whether the end of the input has gone through.

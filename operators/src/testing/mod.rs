@@ -62,7 +62,8 @@
 //!   again with: .replay(0x1302)
 //! ```
 //!
-//! [`Check::run_beyond_bound`] does the same with rows that come too late.
+//! [`Check::run_beyond_bound`] does the same with rows that come too late. [`Pipeline::two`] and [`Check::run_two`] are for an
+//! operator with two inputs.
 
 mod arrivals;
 mod check;
@@ -72,6 +73,7 @@ mod restarts;
 mod rows;
 mod run;
 mod store;
+mod two;
 
 pub use check::Check;
 pub use pipeline::Pipeline;

@@ -1,6 +1,6 @@
 //! The pipeline under test: operators, and the exchanges between them.
 
-use crate::{Operator, Result, StreamSchema, key::check_key};
+use crate::{Operator, Partitioning, Result, StreamSchema, key::check_key};
 
 type Factory<'a> = Box<dyn Fn() -> Result<Box<dyn Operator>> + 'a>;
 
@@ -15,8 +15,16 @@ type Factory<'a> = Box<dyn Fn() -> Result<Box<dyn Operator>> + 'a>;
 ///
 /// A stage without an exchange before it runs in the task of what is before it. With parallelism `p` each source task
 /// has a share of the rows, so an operator that needs all rows of a key must stand behind an exchange.
+///
+/// ```text
+///   Pipeline::two(&bids, &auctions)                       left sources ──┐   right sources ──┐
+///       .exchange_two([0], Partitioning::Broadcast)            ╳ by key ─┴──► task j ◄───────┘ all rows to all
+///       .stage(plan.output(), || plan.whole())            Join j: MAIN from the left, RIGHT from the right
+/// ```
 pub struct Pipeline<'a> {
     input: StreamSchema,
+    /// The second input, of a pipeline that begins with an operator of two.
+    right: Option<StreamSchema>,
     output: StreamSchema,
     segments: Vec<Segment<'a>>,
     stages: usize,
@@ -29,6 +37,8 @@ pub struct Pipeline<'a> {
 pub(super) struct Segment<'a> {
     /// The key columns of the exchange in front.
     pub(super) key: Vec<usize>,
+    /// How the rows of a second input come here.
+    pub(super) right: Option<Partitioning>,
     pub(super) stages: Vec<Stage<'a>>,
 }
 
@@ -37,6 +47,8 @@ pub(super) struct Stage<'a> {
     /// For messages: the position in the pipeline and the type of the operator.
     pub(super) name: String,
     pub(super) input: StreamSchema,
+    /// What it takes on [`Port::RIGHT`](crate::Port::RIGHT).
+    pub(super) right: Option<StreamSchema>,
     pub(super) output: StreamSchema,
     /// Which operator of the pipeline it is, or the first phase of.
     pub(super) operator: usize,
@@ -49,11 +61,18 @@ impl<'a> Pipeline<'a> {
     pub fn new(input: &StreamSchema) -> Self {
         Self {
             input: input.clone(),
+            right: None,
             output: input.clone(),
             segments: vec![Segment::default()],
             stages: 0,
             operators: 0,
         }
+    }
+
+    /// Begins with the rows of two inputs; [`Pipeline::exchange_two`] and the operator that takes both come next. Each input
+    /// has as many source tasks as the operator.
+    pub fn two(left: &StreamSchema, right: &StreamSchema) -> Self {
+        Self { right: Some(right.clone()), ..Self::new(left) }
     }
 
     /// Appends an operator that emits rows of `output`; `make` is called once for each task of each run, and once for
@@ -94,7 +113,9 @@ impl<'a> Pipeline<'a> {
         let make: Factory<'a> = Box::new(move || Ok(Box::new(make()?)));
         let operator = self.operators;
         if let Some(segment) = self.segments.last_mut() {
-            segment.stages.push(Stage { name, input, output: output.clone(), operator, first_phase, make });
+            let takes_two = segment.right.is_some() && segment.stages.is_empty();
+            let right = self.right.clone().filter(|_| takes_two);
+            segment.stages.push(Stage { name, input, right, output: output.clone(), operator, first_phase, make });
         }
     }
 
@@ -102,12 +123,21 @@ impl<'a> Pipeline<'a> {
     /// watermarks of all. Without columns all rows go to one task.
     #[must_use]
     pub fn exchange(mut self, key: impl Into<Vec<usize>>) -> Self {
-        self.segments.push(Segment { key: key.into(), stages: Vec::new() });
+        self.segments.push(Segment { key: key.into(), ..Segment::default() });
         self
     }
 
-    pub(super) fn input(&self) -> &StreamSchema {
-        &self.input
+    /// Appends the exchange of both inputs of [`Pipeline::two`]: rows of the left one go by key, those of the right one as
+    /// it says.
+    #[must_use]
+    pub fn exchange_two(mut self, left: impl Into<Vec<usize>>, right: Partitioning) -> Self {
+        self.segments.push(Segment { key: left.into(), right: Some(right), stages: Vec::new() });
+        self
+    }
+
+    /// What is read, the left one of two inputs first.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &StreamSchema> {
+        [&self.input].into_iter().chain(&self.right)
     }
 
     pub(super) fn output(&self) -> &StreamSchema {
@@ -121,7 +151,7 @@ impl<'a> Pipeline<'a> {
     /// Refuses another shape of this pipeline that is not one.
     pub(super) fn validate_shape(&self, other: &Self) -> Result<(), String> {
         other.validate()?;
-        if self.operators != other.operators || self.input != other.input || self.output != other.output {
+        if self.operators != other.operators || !self.inputs().eq(other.inputs()) || self.output != other.output {
             let counts = (self.operators, other.operators);
             return Err(format!(
                 "the pipelines for one task and for several differ: {} operators and {}, or other columns",
@@ -131,20 +161,31 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Refuses key columns that the stream at an exchange does not have or that cannot be keys.
+    /// Refuses key columns that the stream at an exchange does not have or that cannot be keys, and a second input that
+    /// goes nowhere.
     pub(super) fn validate(&self) -> Result<(), String> {
+        let two: Vec<bool> = self.segments.iter().map(|segment| segment.right.is_some()).collect();
+        let second = two.get(1).is_some_and(|two| *two) && self.segments[0].stages.is_empty();
+        let misplaced = two.iter().enumerate().any(|(at, two)| *two && at != 1);
+        if self.right.is_some() != second || misplaced {
+            return Err("Pipeline::two is followed by exchange_two, and nothing else is".into());
+        }
         let mut schema = &self.input;
         for segment in &self.segments {
-            let columns = schema.columns();
-            if let Some(column) = segment.key.iter().find(|&&column| column >= columns.fields().len()) {
-                return Err(format!(
-                    "the exchange by column {column}: the stream there has {}",
-                    columns.fields().len()
-                ));
+            check_exchange(schema, &segment.key)?;
+            if let (Some(right), Some(Partitioning::Key(key))) = (&self.right, &segment.right) {
+                check_exchange(right, key)?;
             }
-            check_key(columns, &segment.key).map_err(|error| error.to_string())?;
             schema = segment.stages.last().map_or(schema, |stage| &stage.output);
         }
         Ok(())
     }
+}
+
+fn check_exchange(schema: &StreamSchema, key: &[usize]) -> Result<(), String> {
+    let columns = schema.columns();
+    if let Some(column) = key.iter().find(|&&column| column >= columns.fields().len()) {
+        return Err(format!("the exchange by column {column}: the stream there has {}", columns.fields().len()));
+    }
+    check_key(columns, key).map_err(|error| error.to_string())
 }

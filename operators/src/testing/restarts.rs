@@ -94,19 +94,30 @@ impl Habit {
     }
 }
 
-/// What a barrier cuts off: the rows that the sources had not sent, and the time that all of them had reached.
+/// What a barrier cuts off: the rows of each input that the sources had not sent, and the time that all of them had
+/// reached.
 pub(super) struct Rest {
-    pub(super) rows: RecordBatch,
+    pub(super) inputs: Vec<RecordBatch>,
     pub(super) said: Timestamp,
 }
 
-/// Cuts what each source task sends at a random place, so that `more` further parts have something to do.
+/// Cuts what each source task of each input sends at a random place, so that `more` further parts have something to do.
 pub(super) fn cut(
-    sources: &mut [Vec<Message>],
-    all: &RecordBatch,
+    inputs: &mut [Vec<Vec<Message>>],
     more: usize,
     random: &mut Rng,
-) -> Result<Rest, String> {
+    rest: &mut Rest,
+) -> Result<(), String> {
+    rest.said = Timestamp::MAX;
+    for (sources, rows) in inputs.iter_mut().zip(&mut rest.inputs) {
+        let (batches, said) = cut_input(sources, more, random);
+        *rows = concat_batches(rows.schema_ref(), &batches).map_err(|error| error.to_string())?;
+        rest.said = rest.said.min(said);
+    }
+    Ok(())
+}
+
+fn cut_input(sources: &mut [Vec<Message>], more: usize, random: &mut Rng) -> (Vec<RecordBatch>, Timestamp) {
     let mut batches = Vec::new();
     let mut said = Timestamp::MAX;
     for messages in sources {
@@ -122,8 +133,7 @@ pub(super) fn cut(
         });
         said = said.min(times.max().unwrap_or(Timestamp::MIN));
     }
-    let rows = concat_batches(all.schema_ref(), &batches).map_err(|error| error.to_string())?;
-    Ok(Rest { rows, said })
+    (batches, said)
 }
 
 /// Lets new source tasks begin with the time that all former ones had reached.

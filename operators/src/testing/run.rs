@@ -6,6 +6,8 @@
 //!   source 1 ─► chain ─┴─queue─► gate 1 ─► chain ─► results
 //! ```
 //!
+//! The source tasks of a second input are senders to the first exchange like those of the first, with numbers after them.
+//!
 //! There is one queue from each sender to each receiver. What one sender says stays in order; whose turn it is does not.
 
 use std::collections::VecDeque;
@@ -19,7 +21,7 @@ use super::{
     pipeline::Pipeline,
     restarts::{Rest, Restarts, cut, go_on},
 };
-use crate::{Advance, Timestamp, Watermark, WatermarkMerge, key::Partitioner};
+use crate::{Advance, Partitioning, Port, Timestamp, Watermark, WatermarkMerge, key::Partitioner};
 
 /// What came out of a run.
 #[derive(Default)]
@@ -30,29 +32,32 @@ pub(super) struct Outcome {
     taken: usize,
 }
 
-/// Runs a pipeline on `rows`, and after each barrier goes on with another number of tasks. `pipeline` gives the one
+/// Runs a pipeline on the rows of its inputs, and after each barrier goes on with another number of tasks. `pipeline` gives the one
 /// for so many tasks.
 pub(super) fn run<'p>(
     pipeline: impl Fn(usize) -> &'p Pipeline<'p>,
     scenario: &Scenario,
     restarts: Restarts,
-    rows: &RecordBatch,
+    inputs: &[RecordBatch],
 ) -> Result<Outcome, String> {
     let mut random = Rng::with_seed(scenario.seed ^ 0xba_44_1e);
     let mut outcome = Outcome::default();
-    let mut rest = Rest { rows: rows.clone(), said: Timestamp::MIN };
+    let mut rest = Rest { inputs: inputs.to_vec(), said: Timestamp::MIN };
     let mut formers: Vec<Former> = Vec::new();
     let legs = restarts.legs(scenario);
     for (leg, &tasks) in legs.iter().enumerate() {
         let scenario = scenario.later(leg, tasks);
         let pipeline = pipeline(tasks);
-        let mut sources = scenario.arrivals(pipeline.input(), &rest.rows)?;
-        go_on(&mut sources, rest.said);
+        let each = pipeline.inputs().zip(&rest.inputs).enumerate();
+        let mut sources =
+            each.map(|(i, (stream, rows))| scenario.arrivals(i, stream, rows)).collect::<Result<Vec<_>, _>>()?;
+        sources.iter_mut().for_each(|sources| go_on(sources, rest.said));
         let more = legs.len() - leg - 1;
         let last = more == 0;
         if !last {
-            rest = cut(&mut sources, rows, more, &mut random)?;
+            cut(&mut sources, more, &mut random, &mut rest)?;
         }
+        let sources = sources.into_iter().flatten().collect();
         let mut run = Run::new(pipeline, &scenario, restarts, sources, outcome)?;
         if leg > 0 {
             run.guards().try_for_each(|guard| guard.load(&formers))?;
@@ -68,9 +73,10 @@ pub(super) fn run<'p>(
         }
         outcome = run.outcome;
     }
-    match outcome.taken == rows.num_rows() {
+    let rows: usize = inputs.iter().map(RecordBatch::num_rows).sum();
+    match outcome.taken == rows {
         true => Ok(outcome),
-        false => Err(format!("of {} rows the tasks were given {}", rows.num_rows(), outcome.taken)),
+        false => Err(format!("of {rows} rows the tasks were given {}", outcome.taken)),
     }
 }
 
@@ -82,6 +88,8 @@ struct Run<'p> {
     queues: Vec<Vec<Vec<VecDeque<Message>>>>,
     /// For each sender of each segment, whether its messages take longer in this run.
     slow: Vec<Vec<bool>>,
+    /// How many source tasks an input has: those from this number on are of the second.
+    parallelism: usize,
     random: Rng,
     outcome: Outcome,
 }
@@ -90,7 +98,29 @@ struct Task<'p> {
     gate: WatermarkMerge,
     chain: Vec<Guarded<'p>>,
     /// How its rows are routed to the next segment, if there is one.
-    exchange: Option<Partitioner>,
+    exchange: Option<Exchange>,
+}
+
+enum Exchange {
+    Key(Partitioner),
+    /// Every one of so many tasks gets all rows.
+    Broadcast(usize),
+}
+
+impl Exchange {
+    fn new(partitioning: Partitioning, tasks: usize) -> Self {
+        match partitioning {
+            Partitioning::Key(key) => Self::Key(Partitioner::new(key, tasks)),
+            Partitioning::Broadcast => Self::Broadcast(tasks),
+        }
+    }
+
+    fn split(&mut self, batch: RecordBatch) -> Result<Vec<(usize, RecordBatch)>, String> {
+        match self {
+            Self::Key(partitioner) => partitioner.split(&batch).map_err(|error| error.to_string()),
+            Self::Broadcast(tasks) => Ok((0..*tasks).map(|task| (task, batch.clone())).collect()),
+        }
+    }
 }
 
 impl<'p> Run<'p> {
@@ -106,24 +136,28 @@ impl<'p> Run<'p> {
         let segments = pipeline.segments();
         let mut tasks = Vec::with_capacity(segments.len());
         for (i, segment) in segments.iter().enumerate() {
-            let next = segments.get(i + 1).map(|next| Partitioner::new(next.key.clone(), parallelism));
-            let inputs = if i == 0 { 1 } else { parallelism };
-            let mut task = |task| {
+            let next = segments.get(i + 1);
+            let senders = if i == 0 { sources.len() } else { parallelism };
+            let inputs = if i == 0 { 1 } else { tasks.last().map_or(1, Vec::len) };
+            let mut task = |task: usize| {
                 let mut guard = |stage| {
                     let habit = restarts.habit(random.u64(..));
                     Guarded::new(stage, (task, parallelism), habit)
                 };
                 let chain = segment.stages.iter().map(&mut guard).collect::<Result<_, _>>()?;
-                Ok::<_, String>(Task { gate: WatermarkMerge::new(inputs), chain, exchange: next.clone() })
+                let of_left = next.map(|next| Partitioning::Key(next.key.clone()));
+                let exchange = if task < parallelism { of_left } else { next.and_then(|next| next.right.clone()) };
+                let exchange = exchange.map(|partitioning| Exchange::new(partitioning, parallelism));
+                Ok::<_, String>(Task { gate: WatermarkMerge::new(inputs), chain, exchange })
             };
-            tasks.push((0..parallelism).map(&mut task).collect::<Result<Vec<_>, _>>()?);
+            tasks.push((0..senders).map(&mut task).collect::<Result<Vec<_>, _>>()?);
         }
         let sources = sources.into_iter().map(|messages| vec![VecDeque::from(messages)]).collect();
         let mut queues: Vec<Vec<Vec<VecDeque<Message>>>> = vec![sources];
-        let empty = || (0..parallelism).map(|_| (0..parallelism).map(|_| VecDeque::new()).collect()).collect();
-        queues.extend((1..segments.len()).map(|_| empty()));
+        let empty = |senders| (0..senders).map(|_| (0..parallelism).map(|_| VecDeque::new()).collect()).collect();
+        queues.extend((1..segments.len()).map(|i| empty(tasks[i - 1].len())));
         let slow = queues.iter().map(|senders| senders.iter().map(|_| random.u8(..4) == 0).collect()).collect();
-        Ok(Self { tasks, queues, slow, random, outcome })
+        Ok(Self { tasks, queues, slow, parallelism, random, outcome })
     }
 
     fn guards(&mut self) -> impl Iterator<Item = &mut Guarded<'p>> {
@@ -173,13 +207,14 @@ impl<'p> Run<'p> {
         if let (0, Message::Batch(batch)) = (segment, &message) {
             self.outcome.taken += batch.num_rows();
         }
-        let emitted = self.tasks[segment][task].take(input, message, &mut self.outcome.late)?;
+        let port = if input < self.parallelism { Port::MAIN } else { Port::RIGHT };
+        let emitted = self.tasks[segment][task].take((input, port), message, &mut self.outcome.late)?;
         self.send(segment, task, emitted)
     }
 
     /// Puts what a task emitted into the queues of the next segment.
     fn send(&mut self, segment: usize, task: usize, emitted: Vec<Message>) -> Result<(), String> {
-        let Some(partitioner) = &mut self.tasks[segment][task].exchange else {
+        let Some(exchange) = &mut self.tasks[segment][task].exchange else {
             let rows = emitted.into_iter().filter_map(|message| match message {
                 Message::Batch(batch) => Some(batch),
                 Message::Watermark(_) => None,
@@ -191,7 +226,7 @@ impl<'p> Run<'p> {
         for message in emitted {
             match message {
                 Message::Batch(batch) => {
-                    for (receiver, part) in partitioner.split(&batch).map_err(|error| error.to_string())? {
+                    for (receiver, part) in exchange.split(batch)? {
                         queues[receiver].push_back(Message::Batch(part));
                     }
                 }
@@ -206,13 +241,18 @@ impl<'p> Run<'p> {
 
 impl Task<'_> {
     /// Takes one message of an input; returns what the task sends on.
-    fn take(&mut self, input: usize, message: Message, late: &mut Vec<Late>) -> Result<Vec<Message>, String> {
+    fn take(
+        &mut self,
+        (input, port): (usize, Port),
+        message: Message,
+        late: &mut Vec<Late>,
+    ) -> Result<Vec<Message>, String> {
         let mut emitted = Vec::new();
         let mut said = match message {
             Message::Batch(batch) => {
                 let woken = self.gate.wake(input);
                 self.pass(woken, &mut emitted, late)?;
-                process(&mut self.chain, batch, &mut emitted, late)?;
+                process(&mut self.chain, port, batch, &mut emitted, late)?;
                 None
             }
             Message::Watermark(watermark) => self.gate.observe(input, watermark),
@@ -245,6 +285,7 @@ impl Task<'_> {
 /// Rows through the operators of a task.
 fn process(
     chain: &mut [Guarded<'_>],
+    port: Port,
     batch: RecordBatch,
     emitted: &mut Vec<Message>,
     late: &mut Vec<Late>,
@@ -253,8 +294,8 @@ fn process(
         emitted.push(Message::Batch(batch));
         return Ok(());
     };
-    for result in first.process(batch, late)? {
-        process(rest, result, emitted, late)?;
+    for result in first.process(port, batch, late)? {
+        process(rest, Port::MAIN, result, emitted, late)?;
     }
     Ok(())
 }
@@ -263,7 +304,7 @@ fn process(
 fn flush(chain: &mut [Guarded<'_>], emitted: &mut Vec<Message>, late: &mut Vec<Late>) -> Result<(), String> {
     let Some((first, rest)) = chain.split_first_mut() else { return Ok(()) };
     for result in first.flush(late)? {
-        process(rest, result, emitted, late)?;
+        process(rest, Port::MAIN, result, emitted, late)?;
     }
     flush(rest, emitted, late)
 }
@@ -282,7 +323,7 @@ fn advance(
     loop {
         let (results, step) = first.advance(time, late)?;
         for result in results {
-            process(rest, result, emitted, late)?;
+            process(rest, Port::MAIN, result, emitted, late)?;
         }
         if let Advance::Promise(promise) = step {
             return advance(rest, promise, emitted, late);

@@ -8,6 +8,7 @@
 //! columns than the stream has. A view borrows from the batch: text is `&str`, nothing is copied. Closures and
 //! expressions therefore meet on the same stream without a bridge.
 
+mod aggregate;
 mod filter;
 mod flat_map;
 mod map;
@@ -17,6 +18,7 @@ use std::{marker::PhantomData, sync::Arc};
 use arrow::{array::RecordBatch, datatypes::Field};
 use typed_arrow::schema::{BuildRows, FromRecordBatch, SchemaMeta};
 
+pub use aggregate::{Aggregate, custom};
 pub use filter::FilterRows;
 pub use flat_map::FlatMapRows;
 pub use map::MapRows;

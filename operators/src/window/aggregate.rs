@@ -14,8 +14,6 @@ use super::{
     PreAggregate, Slice, Tumbling, WINDOW_END, WINDOW_START,
     arguments::ArgumentReader,
     form::{LEADING, SLICE, of_aggregation},
-    no_duplicates,
-    segments::{Changes, Segments, key_group_column},
     slices::Slices,
     table::{GroupTable, Tables},
 };
@@ -23,7 +21,12 @@ use crate::{
     Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
     expr::Lowering,
     key::{check_key, comparable},
-    state::{StateForm, StateReader, StateWriter},
+    plan::{Partitioning, Plan, TwoPhases},
+    schema::no_duplicates,
+    state::{
+        StateForm, StateReader, StateWriter,
+        segments::{Changes, Segments, key_group_column},
+    },
 };
 
 /// What a window aggregation computes. Built once, when the job is planned; makes the operators of every task.
@@ -64,6 +67,7 @@ pub(super) struct Shared {
     pub(super) aggregates: Vec<LoweredAggregate>,
     /// How many state columns each aggregate has.
     pub(super) widths: Vec<usize>,
+    input: StreamSchema,
     pub(super) input_time: usize,
     output: StreamSchema,
     /// What the first phase emits: the key, the states, and the last instant of the slice as hidden event time.
@@ -75,7 +79,7 @@ impl AggregatePlan {
     /// Aggregates rows of `input` per value of the columns `key` and per window. Fails when the stream has no event
     /// time, a column does not exist or cannot be a key, or an expression is not an aggregate.
     pub fn new(input: &StreamSchema, key: &[&str], window: Tumbling, aggregates: &[Expr]) -> Result<Self> {
-        let input_time = super::top::event_time_of(input)?;
+        let input_time = input.event_time("a window")?;
         window.slicing()?;
         let key = key.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>>>()?;
         check_key(input.columns(), &key)?;
@@ -108,6 +112,7 @@ impl AggregatePlan {
             key_schema: Arc::new(Schema::new(key_fields)),
             aggregates,
             widths,
+            input: input.clone(),
             input_time,
             output: StreamSchema::with_hidden_time(&Schema::new(output))?,
             partial: StreamSchema::with_hidden_time(&Schema::new(partial))?,
@@ -134,16 +139,6 @@ impl AggregatePlan {
         WindowAggregate::new(self.0.clone(), &self.0.window.without_lateness(), Input::States)
     }
 
-    /// The form of the state, which is the same in one phase and in two.
-    pub fn state_form(&self) -> StateForm {
-        self.0.form.clone()
-    }
-
-    /// The key columns of the input; none when all rows are one group.
-    pub fn key(&self) -> Vec<usize> {
-        self.0.key.clone()
-    }
-
     /// The schema between the two phases.
     pub fn between(&self) -> &StreamSchema {
         &self.0.partial
@@ -152,6 +147,37 @@ impl AggregatePlan {
     /// The key columns between the two phases, by which the exchange routes.
     pub fn key_between(&self) -> Vec<usize> {
         (0..self.0.key.len()).collect()
+    }
+}
+
+impl Plan for AggregatePlan {
+    fn noun(&self) -> &'static str {
+        "window"
+    }
+
+    fn inputs(&self) -> Vec<Partitioning> {
+        vec![Partitioning::Key(self.0.key.clone())]
+    }
+
+    fn outputs(&self) -> Vec<(Port, StreamSchema)> {
+        vec![(Port::MAIN, self.0.output.clone()), (Port::LATE, self.0.input.clone())]
+    }
+
+    fn state_form(&self) -> StateForm {
+        self.0.form.clone()
+    }
+
+    fn whole(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(Self::whole(self)?))
+    }
+
+    fn two_phases(&self) -> Option<TwoPhases> {
+        let (first, second) = (self.clone(), self.clone());
+        Some(TwoPhases {
+            first: Arc::new(move || Ok(Box::new(first.partial()?))),
+            key: self.key_between(),
+            second: Arc::new(move || Ok(Box::new(second.merging()?))),
+        })
     }
 }
 

@@ -27,7 +27,7 @@
 //! * [`spec`]: what a window is, and the arithmetic that is right at both ends of time.
 //! * `slices`: assignment of rows to slices, lateness, closing in bounded steps.
 //! * `table`: the groups of one slice: DataFusion's `GroupValues` and `GroupsAccumulator`s.
-//! * `saved`, `segments`: what changed since the last save, and what is written of it. `form`: the disk format.
+//! * `saved`: what changed since the last save. `form`: the disk format.
 //! * [`aggregate`], `preaggregate`: the aggregation in one phase or two. [`top`]: the greatest rows of a window.
 
 pub mod aggregate;
@@ -35,13 +35,10 @@ mod arguments;
 mod form;
 mod preaggregate;
 mod saved;
-mod segments;
 mod slices;
 pub mod spec;
 mod table;
 pub mod top;
-
-use arrow::datatypes::Field;
 
 pub use aggregate::{AggregatePlan, WindowAggregate};
 pub use preaggregate::PreAggregate;
@@ -49,22 +46,7 @@ pub use slices::is_open;
 pub use spec::{Slice, Slicing, Tumbling};
 pub use top::{Top, TopPlan};
 
-use crate::{OperatorError, Result};
-
 /// The column of a window's result that says where the window begins (inclusive).
 pub const WINDOW_START: &str = "window_start";
 /// The column of a window's result that says where the window ends (exclusive).
 pub const WINDOW_END: &str = "window_end";
-
-/// Refuses a schema with two columns of one name, which no later operator could tell apart.
-pub(crate) fn no_duplicates(fields: &[Field]) -> Result<()> {
-    for (i, field) in fields.iter().enumerate() {
-        if fields[..i].iter().any(|former| former.name() == field.name()) {
-            return Err(OperatorError::Plan(format!(
-                "two columns of the result are called {:?}: give one another name with .alias(…)",
-                field.name()
-            )));
-        }
-    }
-    Ok(())
-}

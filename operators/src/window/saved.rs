@@ -16,8 +16,10 @@ use arrow::{
     datatypes::DataType,
 };
 
-use super::segments::{Changes, own_bytes};
-use crate::Result;
+use crate::{
+    Result,
+    state::segments::{Changes, own_bytes},
+};
 
 /// Keys and states of the groups of a slice.
 #[derive(Default)]

@@ -12,9 +12,8 @@ use datafusion_physical_plan::aggregates::{
 use super::{
     arguments::Arguments,
     saved::{Saved, rows_of_new},
-    segments::Changes,
 };
-use crate::{OperatorError, Result};
+use crate::{OperatorError, Result, state::segments::Changes};
 
 /// An emptied table that holds more than this is not kept for the next slice.
 const SPARE_BYTES: usize = 16 << 20;

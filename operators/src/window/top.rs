@@ -12,14 +12,17 @@ use super::{
     Slice, Tumbling, WINDOW_END, WINDOW_START,
     aggregate::{bounds, constant},
     form::{LEADING, SLICE, of_top},
-    no_duplicates,
-    segments::{Changes, Segments, key_group_column, own_bytes},
     slices::Slices,
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
     key::{check_key, comparable},
-    state::{StateForm, StateReader, StateWriter},
+    plan::{Partitioning, Plan, TwoPhases},
+    schema::no_duplicates,
+    state::{
+        StateForm, StateReader, StateWriter,
+        segments::{Changes, Segments, key_group_column, own_bytes},
+    },
 };
 
 /// The column of the result that counts the rows of a window and key from 1, the greatest first.
@@ -50,17 +53,10 @@ struct Shared {
     form: StateForm,
 }
 
-/// Where event time is; windows need it.
-pub(super) fn event_time_of(input: &StreamSchema) -> Result<usize> {
-    input.time().ok_or_else(|| {
-        OperatorError::Plan("a window needs event time: declare it at the source with .event_time(column, …)".into())
-    })
-}
-
 impl TopPlan {
     /// Over rows of `input`: the `n` with the greatest `by`, per value of the columns `key`.
     pub fn new(input: &StreamSchema, key: &[&str], window: Tumbling, n: usize, by: &str) -> Result<Self> {
-        let input_time = event_time_of(input)?;
+        let input_time = input.event_time("a window")?;
         window.slicing()?;
         if n == 0 {
             return Err(OperatorError::Plan("the top 0 rows are no rows: ask for at least one".into()));
@@ -118,16 +114,6 @@ impl TopPlan {
         Top::new(self.0.clone(), &self.0.window.without_lateness(), Phase::Winners)
     }
 
-    /// The form of the state, which is the same in one phase and in two.
-    pub fn state_form(&self) -> StateForm {
-        self.0.form.clone()
-    }
-
-    /// The key columns of the input; none when all rows compete.
-    pub fn key(&self) -> Vec<usize> {
-        self.0.key.clone()
-    }
-
     /// The schema between the two phases.
     pub fn between(&self) -> &StreamSchema {
         &self.0.between
@@ -136,6 +122,37 @@ impl TopPlan {
     /// The key columns between the two phases, by which the exchange routes.
     pub fn key_between(&self) -> Vec<usize> {
         self.0.key.clone()
+    }
+}
+
+impl Plan for TopPlan {
+    fn noun(&self) -> &'static str {
+        "top"
+    }
+
+    fn inputs(&self) -> Vec<Partitioning> {
+        vec![Partitioning::Key(self.0.key.clone())]
+    }
+
+    fn outputs(&self) -> Vec<(Port, StreamSchema)> {
+        vec![(Port::MAIN, self.0.output.clone()), (Port::LATE, self.0.input.clone())]
+    }
+
+    fn state_form(&self) -> StateForm {
+        self.0.form.clone()
+    }
+
+    fn whole(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(Self::whole(self)?))
+    }
+
+    fn two_phases(&self) -> Option<TwoPhases> {
+        let (first, second) = (self.clone(), self.clone());
+        Some(TwoPhases {
+            first: Arc::new(move || Ok(Box::new(first.partial()?))),
+            key: self.key_between(),
+            second: Arc::new(move || Ok(Box::new(second.merging()?))),
+        })
     }
 }
 

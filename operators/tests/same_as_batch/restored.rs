@@ -16,7 +16,7 @@ use datafusion_functions_aggregate::expr_fn::{
 use proptest::prelude::*;
 use typed_arrow::schema::BuildRows;
 use windrow_operators::{
-    Advance, KeyGroup, Operator, Outbox, Port, Timestamp,
+    Advance, KeyGroup, Operator, Outbox, Plan, Port, Timestamp,
     key::key_groups,
     state::{KEY_GROUP, Part, SegmentId, StateReader, StateWriter, TaskState},
     testing::Check,

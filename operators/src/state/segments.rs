@@ -1,4 +1,4 @@
-//! Which segments hold the state of a window operator, and when an older one is written again.
+//! Which segments hold the state of an operator, and when an older one is written again.
 //!
 //! ```text
 //!   save 5: 10 rows changed                          save 6: 12 rows changed
@@ -24,14 +24,14 @@ use crate::{
 };
 
 /// How many rows of open slices last changed at each save: what makes a row live in one segment and dead in another.
-pub(super) type Changes = BTreeMap<u32, usize>;
+pub(crate) type Changes = BTreeMap<u32, usize>;
 
 /// How many times as many living rows as the new segment an older one may have to be absorbed.
 const ABSORB: usize = 2;
 
 /// The segments that a checkpoint names.
 #[derive(Debug, Default)]
-pub(super) struct Segments {
+pub(crate) struct Segments {
     /// Oldest first.
     kept: Vec<Segment>,
     /// The number of the last save.
@@ -49,14 +49,14 @@ struct Segment {
 
 impl Segments {
     /// The number of the save that begins.
-    pub(super) fn begin(&mut self) -> u32 {
+    pub(crate) fn begin(&mut self) -> u32 {
         self.last += 1;
         self.last
     }
 
     /// Names what is needed of older segments and seals the rest as a new one: the rows that changed after the save
     /// that `rows` is given.
-    pub(super) fn finish(
+    pub(crate) fn finish(
         &mut self,
         state: &mut StateWriter<'_>,
         changes: &Changes,
@@ -97,7 +97,7 @@ impl Segments {
     ///
     /// The segments of one former task are kept. Those of several are written again at the next save, once: their numbers
     /// are of different tasks, and each has rows of which some are another task's now.
-    pub(super) fn load(state: &StateReader) -> (Self, Vec<Loaded<'_>>) {
+    pub(crate) fn load(state: &StateReader) -> (Self, Vec<Loaded<'_>>) {
         let mut parts = state.parts.iter().filter(|part| !part.segments.is_empty()).peekable();
         let first = parts.next();
         let Some((part, None)) = first.map(|part| (part, parts.peek())) else {
@@ -112,10 +112,10 @@ impl Segments {
 }
 
 /// The segments of a former task.
-pub(super) struct Loaded<'a> {
-    pub(super) part: &'a Part,
+pub(crate) struct Loaded<'a> {
+    pub(crate) part: &'a Part,
     /// Newest first.
-    pub(super) segments: Vec<(u32, &'a RecordBatch)>,
+    pub(crate) segments: Vec<(u32, &'a RecordBatch)>,
 }
 
 /// Newest first, numbered from 1 for the oldest.
@@ -125,14 +125,14 @@ fn numbered(part: &Part) -> impl Iterator<Item = (u32, &RecordBatch)> {
 }
 
 /// The first column of a segment: the key group of each row, by the hash of the exchange. Without a key it is group 0.
-pub(super) fn key_group_column(key: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+pub(crate) fn key_group_column(key: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
     let groups =
         if key.is_empty() { vec![0; rows] } else { key_groups(key, rows)?.iter().map(|group| group.0).collect() };
     Ok(std::sync::Arc::new(UInt8Array::from(groups)))
 }
 
 /// A view array with the bytes of its own rows only: taken rows would keep, and write to disk, those of all others.
-pub(super) fn own_bytes(array: ArrayRef) -> ArrayRef {
+pub(crate) fn own_bytes(array: ArrayRef) -> ArrayRef {
     use arrow::datatypes::DataType::{BinaryView, Utf8View};
     match array.data_type() {
         Utf8View => std::sync::Arc::new(array.as_string_view().gc()),

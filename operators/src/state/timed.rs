@@ -1,0 +1,325 @@
+//! Rows that wait for event time: held in pieces sorted by it, found by an index of the piece, dropped as time passes.
+//!
+//! ```text
+//!   push(rows) ──► sorted piece ─┐                  ┌─ 4000 rows, segment 3, the first 900 are gone
+//!                                ├─ pieces ─────────┼─ 1500 rows, segment 7
+//!   similar sizes are merged ◄───┘                  └─   20 rows, not yet sealed
+//!                                     │
+//!   evict_before(t): the beginning of each piece ──► gone        save: each piece is a segment
+//! ```
+//!
+//! A piece is at least about twice as large as the next, so there are about log₂(rows) of them, and a row is copied about
+//! so many times. A piece is also what a save seals: those that are as they were are only named again. A segment may
+//! still have the rows at the beginning of its piece that have gone since; the number `…_from` tells them at a load.
+
+use arrow::{
+    array::{RecordBatch, UInt32Array},
+    compute::{concat_batches, take_record_batch},
+};
+
+use crate::{
+    OperatorError, Result, Timestamp,
+    state::{Part, SegmentId, StateReader, StateWriter},
+    time::event_times,
+};
+
+/// How many times as many rows as the next a piece may have at the least.
+const MERGE: usize = 2;
+
+/// Rows by event time, in pieces that each have an index `I`.
+pub(crate) struct TimedRows<I> {
+    /// What it is called in the state.
+    name: &'static str,
+    /// The column of event time.
+    time: usize,
+    index: Box<dyn Fn(&RecordBatch) -> Result<I> + Send>,
+    /// Larger ones first.
+    pieces: Vec<Piece<I>>,
+    /// Rows earlier than this are gone.
+    from: Timestamp,
+}
+
+/// Some of the rows, in order of event time.
+pub(crate) struct Piece<I> {
+    /// All rows that the index knows; those before `start` are gone.
+    pub(crate) rows: RecordBatch,
+    pub(crate) start: usize,
+    pub(crate) index: I,
+    segment: Option<SegmentId>,
+}
+
+impl<I> Piece<I> {
+    fn live(&self) -> usize {
+        self.rows.num_rows() - self.start
+    }
+}
+
+impl<I> TimedRows<I> {
+    /// No rows yet. `index` makes the index of a piece; `time` is the column of event time.
+    pub(crate) fn new(
+        name: &'static str,
+        time: usize,
+        index: impl Fn(&RecordBatch) -> Result<I> + Send + 'static,
+    ) -> Self {
+        Self { name, time, index: Box::new(index), pieces: Vec::new(), from: Timestamp::MIN }
+    }
+
+    /// The pieces, for those who look for rows.
+    pub(crate) fn pieces(&self) -> &[Piece<I>] {
+        &self.pieces
+    }
+
+    /// How many rows it holds.
+    pub(crate) fn rows(&self) -> usize {
+        self.pieces.iter().map(Piece::live).sum()
+    }
+
+    /// Rows earlier than this have been dropped or taken.
+    pub(crate) fn from(&self) -> Timestamp {
+        self.from
+    }
+
+    /// The bytes of its rows.
+    pub(crate) fn size(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.rows.get_array_memory_size()).sum()
+    }
+
+    /// Adds rows.
+    pub(crate) fn push(&mut self, rows: &RecordBatch) -> Result<()> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let rows = sorted(rows, self.time)?;
+        self.add(rows, None)?;
+        while let [.., former, last] = &self.pieces[..]
+            && former.live() < MERGE * last.live()
+        {
+            let both = [former, last].map(|piece| piece.rows.slice(piece.start, piece.live()));
+            let both = concat_batches(both[0].schema_ref(), &both)?;
+            self.pieces.truncate(self.pieces.len() - 2);
+            self.add(sorted(&both, self.time)?, None)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, rows: RecordBatch, segment: Option<SegmentId>) -> Result<()> {
+        let index = (self.index)(&rows)?;
+        self.pieces.push(Piece { rows, start: 0, index, segment });
+        Ok(())
+    }
+
+    /// Drops the rows that are earlier than `time`.
+    pub(crate) fn evict_before(&mut self, time: Timestamp) -> Result<()> {
+        self.take_before(time).map(drop)
+    }
+
+    /// Drops the rows that are earlier than `time` and gives them back, each batch in order of event time.
+    pub(crate) fn take_before(&mut self, time: Timestamp) -> Result<Vec<RecordBatch>> {
+        self.take(time, |t| t < time.micros())
+    }
+
+    /// The same with all rows: the end of the input.
+    pub(crate) fn take_all(&mut self) -> Result<Vec<RecordBatch>> {
+        let last = self.pieces.iter().filter_map(|piece| times(&piece.rows, self.time).ok()?.last().copied()).max();
+        self.take(last.map_or(self.from, Timestamp::from_micros), |_| true)
+    }
+
+    fn take(&mut self, from: Timestamp, is_gone: impl Fn(i64) -> bool) -> Result<Vec<RecordBatch>> {
+        self.from = self.from.max(from);
+        let mut taken = Vec::new();
+        for piece in &mut self.pieces {
+            let gone = times(&piece.rows, self.time)?.partition_point(|&t| is_gone(t));
+            if gone > piece.start {
+                taken.push(piece.rows.slice(piece.start, gone - piece.start));
+                piece.start = gone;
+            }
+            // More are gone than are left: give the memory back, and the place on disk at the next save.
+            if gone > 0 && piece.live() > 0 && gone > piece.live() {
+                let rows = UInt32Array::from_iter_values(gone as u32..piece.rows.num_rows() as u32);
+                let rows = take_record_batch(&piece.rows, &rows)?;
+                *piece = Piece { index: (self.index)(&rows)?, rows, start: 0, segment: None };
+            }
+        }
+        self.pieces.retain(|piece| piece.live() > 0);
+        Ok(taken)
+    }
+
+    /// Seals what is new and names what is not. `segment` gives rows the columns of a segment.
+    pub(crate) fn save(
+        &mut self,
+        state: &mut StateWriter<'_>,
+        segment: impl Fn(&RecordBatch) -> Result<RecordBatch>,
+    ) -> Result<()> {
+        // Just restored from several tasks it may hold rows that some of them would have dropped.
+        let mut from = self.from;
+        for piece in &mut self.pieces {
+            let first = times(&piece.rows, self.time)?[piece.start];
+            from = from.min(Timestamp::from_micros(first));
+            match piece.segment {
+                Some(id) => state.keep(id),
+                None => piece.segment = Some(state.seal(segment(&piece.rows.slice(piece.start, piece.live()))?)),
+            }
+        }
+        state.set(&number(self.name), from.micros());
+        Ok(())
+    }
+
+    /// Takes what former tasks left. `rows` gives the rows of a segment that are of this kind, or `None`.
+    ///
+    /// Tasks that stood at different times leave different rows behind; then all is written again at the next save.
+    pub(crate) fn load(
+        &mut self,
+        state: &StateReader,
+        rows: impl Fn(&RecordBatch) -> Result<Option<RecordBatch>>,
+    ) -> Result<()> {
+        let from = |part: &Part| part.numbers.get(&number(self.name)).copied();
+        let froms: Vec<i64> = state.parts.iter().filter_map(from).collect();
+        let differ = froms.windows(2).any(|pair| pair[0] != pair[1]);
+        self.from = froms.iter().max().map_or(Timestamp::MIN, |from| Timestamp::from_micros(*from));
+        for part in &state.parts {
+            let from = from(part).unwrap_or(i64::MIN);
+            for (id, segment) in &part.segments {
+                let Some(rows) = rows(segment)? else { continue };
+                let gone = times(&rows, self.time)?.partition_point(|&t| t < from);
+                let live = rows.slice(gone, rows.num_rows() - gone);
+                if live.num_rows() > 0 {
+                    self.add(live, (!differ).then_some(*id))?;
+                }
+            }
+        }
+        self.pieces.sort_by_key(|piece| std::cmp::Reverse(piece.live()));
+        Ok(())
+    }
+}
+
+fn number(name: &str) -> String {
+    format!("{name}_from")
+}
+
+fn times(rows: &RecordBatch, column: usize) -> Result<&[i64]> {
+    event_times(rows, column).ok_or_else(|| OperatorError::Internal("a row without event time was kept".into()))
+}
+
+/// In order of event time; rows of one time in the order they came.
+fn sorted(rows: &RecordBatch, column: usize) -> Result<RecordBatch> {
+    let times = times(rows, column)?;
+    if times.is_sorted() {
+        return Ok(rows.clone());
+    }
+    let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
+    order.sort_by_key(|&row| times[row as usize]);
+    Ok(take_record_batch(rows, &UInt32Array::from(order))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{ArrayRef, AsArray, Int64Array},
+        datatypes::Int64Type,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batch(times: &[i64], first: i64) -> RecordBatch {
+        let row = Int64Array::from_iter_values(first..first + times.len() as i64);
+        RecordBatch::try_from_iter([("at", Timestamp::column(times.to_vec())), ("row", Arc::new(row) as ArrayRef)])
+            .unwrap()
+    }
+
+    fn numbers(rows: &RecordBatch) -> Vec<i64> {
+        rows.column(1).as_primitive::<Int64Type>().values().to_vec()
+    }
+
+    fn store() -> TimedRows<usize> {
+        TimedRows::new("rows", 0, |rows| Ok(rows.num_rows()))
+    }
+
+    /// The numbers of the rows it holds.
+    fn held(rows: &TimedRows<usize>) -> Vec<i64> {
+        let live = rows.pieces().iter().flat_map(|piece| numbers(&piece.rows)[piece.start..].to_vec());
+        let mut held: Vec<i64> = live.collect();
+        held.sort_unstable();
+        held
+    }
+
+    proptest! {
+        /// Against a plain list, through saves and loads of which only the named segments are read.
+        #[test]
+        fn it_holds_what_has_not_gone(steps in prop::collection::vec((prop::collection::vec(-40i64..60, 0..20), -50i64..70, any::<bool>()), 1..30)) {
+            let mut rows = store();
+            let mut model: Vec<(i64, i64)> = Vec::new();
+            let (mut next_row, mut next_segment) = (0, SegmentId(0));
+            let mut disk: std::collections::HashMap<SegmentId, RecordBatch> = Default::default();
+            for (times, before, restart) in steps {
+                // Rows that are gone already do not come again.
+                let times: Vec<i64> = times.into_iter().filter(|&t| t >= rows.from().micros()).collect();
+                rows.push(&batch(&times, next_row)).unwrap();
+                model.extend(times.iter().zip(next_row..).map(|(&t, row)| (t, row)));
+                next_row += times.len() as i64;
+                let taken = rows.take_before(Timestamp::from_micros(before)).unwrap();
+                let mut taken: Vec<i64> = taken.iter().flat_map(numbers).collect();
+                taken.sort_unstable();
+                let mut gone: Vec<i64> = model.iter().filter(|(t, _)| *t < before).map(|(_, row)| *row).collect();
+                gone.sort_unstable();
+                prop_assert_eq!(taken, gone);
+                model.retain(|(t, _)| *t >= before);
+                prop_assert_eq!(held(&rows), model.iter().map(|(_, row)| *row).collect::<Vec<_>>());
+                for piece in rows.pieces() {
+                    prop_assert_eq!(piece.index, piece.rows.num_rows());
+                }
+                if restart {
+                    let mut state = StateWriter::new(&mut next_segment);
+                    rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
+                    let state = state.finish();
+                    disk.extend(state.segments.iter().filter_map(|(id, rows)| Some((*id, rows.clone()?))));
+                    let segments = state.segments.iter().map(|(id, _)| (*id, disk[id].clone())).collect();
+                    let part = Part { first_phase: false, numbers: state.numbers, segments };
+                    rows = store();
+                    rows.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone()))).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_are_logarithmically_many_and_a_save_writes_little() {
+        let mut rows = store();
+        let (mut next, mut sealed) = (SegmentId(0), 0);
+        for i in 0..2_000 {
+            rows.push(&batch(&[i], i)).unwrap();
+            let mut state = StateWriter::new(&mut next);
+            rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
+            let state = state.finish();
+            assert!(state.segments.len() <= 12, "{} segments", state.segments.len());
+            sealed += state.segments.iter().filter_map(|(_, rows)| Some(rows.as_ref()?.num_rows())).sum::<usize>();
+        }
+        assert!(sealed <= 2_000 * 12, "{sealed} rows were written for 2000");
+        rows.evict_before(Timestamp::from_micros(1_999)).unwrap();
+        assert_eq!((rows.rows(), rows.pieces().len()), (1, 1));
+        assert_eq!(rows.take_all().unwrap().len(), 1);
+        assert_eq!(rows.size(), 0);
+    }
+
+    #[test]
+    fn tasks_that_stood_at_different_times_leave_what_each_still_had() {
+        let part = |from, times: &[i64], id| Part {
+            first_phase: false,
+            numbers: [("rows_from".to_string(), from)].into(),
+            segments: vec![(SegmentId(id), batch(times, times[0]))],
+        };
+        let mut rows = store();
+        let state = StateReader { key_groups: 0..256, parts: vec![part(25, &[20, 30], 0), part(15, &[16, 17], 1)] };
+        rows.load(&state, |rows| Ok(Some(rows.clone()))).unwrap();
+        assert_eq!(held(&rows), [16, 17, 21], "the row at 20 had gone");
+        assert_eq!(rows.from(), Timestamp::from_micros(25));
+        let mut next = SegmentId(2);
+        let mut state = StateWriter::new(&mut next);
+        rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
+        let state = state.finish();
+        assert_eq!(state.numbers["rows_from"], 16, "rows that are still here must not be taken for gone");
+        assert!(state.segments.iter().all(|(_, rows)| rows.is_some()));
+    }
+}
