@@ -14,6 +14,7 @@
 //! * [`stateless`]: filter and project by DataFusion expressions.
 //! * [`typed`]: filter, map and flat-map by Rust closures over zero-copy views of the same batches.
 //! * [`window`]: keyed tumbling windows on slices, their pre-aggregation, and the top rows of a window.
+//! * [`session`]: keyed session windows, as unions of fragments.
 //! * `testing` (feature `testing`): the harness that holds an operator against a naive batch computation.
 //!
 //! Laws that every operator keeps, and that the harness checks:
@@ -28,6 +29,7 @@ pub mod operator;
 pub mod outbox;
 pub mod plan;
 pub mod schema;
+pub mod session;
 pub mod state;
 pub mod stateless;
 #[cfg(feature = "testing")]

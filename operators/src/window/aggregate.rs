@@ -182,7 +182,7 @@ impl Plan for AggregatePlan {
 }
 
 /// The two columns that every window's result begins with.
-pub(super) fn bounds() -> Vec<Field> {
+pub(crate) fn bounds() -> Vec<Field> {
     vec![Field::new(WINDOW_START, Timestamp::data_type(), false), Field::new(WINDOW_END, Timestamp::data_type(), false)]
 }
 

@@ -11,9 +11,9 @@ use super::slices::Selection;
 use crate::{Result, expr::evaluate_condition};
 
 /// The arguments of each aggregate over a batch, and which rows it takes (`FILTER`).
-pub(super) struct Arguments {
-    pub(super) values: Vec<Vec<ArrayRef>>,
-    pub(super) filters: Vec<Option<BooleanArray>>,
+pub(crate) struct Arguments {
+    pub(crate) values: Vec<Vec<ArrayRef>>,
+    pub(crate) filters: Vec<Option<BooleanArray>>,
 }
 
 impl Arguments {
@@ -31,13 +31,13 @@ impl Arguments {
 
 /// Evaluates the arguments of aggregates, once for a whole batch, before it is cut into slices.
 #[derive(Default)]
-pub(super) struct ArgumentReader {
+pub(crate) struct ArgumentReader {
     /// The arrays of constants such as the 1 in `count(1)`, which would otherwise be filled anew for every batch.
     constants: Vec<(ScalarValue, ArrayRef)>,
 }
 
 impl ArgumentReader {
-    pub(super) fn read(&mut self, aggregates: &[LoweredAggregate], batch: &RecordBatch) -> Result<Arguments> {
+    pub(crate) fn read(&mut self, aggregates: &[LoweredAggregate], batch: &RecordBatch) -> Result<Arguments> {
         let mut arguments = Arguments { values: Vec::new(), filters: Vec::new() };
         for lowered in aggregates {
             let expressions = lowered.aggregate.expressions();

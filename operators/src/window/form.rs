@@ -59,7 +59,7 @@ fn unused(name: &str, used: impl Fn(&str) -> bool) -> String {
 }
 
 /// The form of an aggregation per `key`.
-pub(super) fn of_aggregation(
+pub(crate) fn of_aggregation(
     window: String,
     key: &[FieldRef],
     expressions: &[Expr],
@@ -99,7 +99,7 @@ fn part_of(state: &str) -> &str {
 
 /// An aggregate as the user wrote it, but for the name of its result, which is a column's. All that DataFusion prints,
 /// because two aggregates must not look the same; but literals without their types.
-fn describe(expr: &Expr) -> Result<String> {
+pub(crate) fn describe(expr: &Expr) -> Result<String> {
     let plain = expr.clone().transform_up(|expr| {
         Ok(match expr {
             Expr::Alias(alias) => Transformed::yes(*alias.expr),

@@ -31,13 +31,13 @@
 //! * [`aggregate`], `preaggregate`: the aggregation in one phase or two. [`top`]: the greatest rows of a window.
 
 pub mod aggregate;
-mod arguments;
-mod form;
+pub(crate) mod arguments;
+pub(crate) mod form;
 mod preaggregate;
 mod saved;
 mod slices;
 pub mod spec;
-mod table;
+pub(crate) mod table;
 pub mod top;
 
 pub use aggregate::{AggregatePlan, WindowAggregate};

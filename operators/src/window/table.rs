@@ -19,7 +19,7 @@ use crate::{OperatorError, Result, state::segments::Changes};
 const SPARE_BYTES: usize = 16 << 20;
 
 /// One accumulator for all groups of a slice. An aggregate without a vectorised form runs through an adapter.
-fn accumulator(lowered: &LoweredAggregate) -> Result<Box<dyn GroupsAccumulator>> {
+pub(crate) fn accumulator(lowered: &LoweredAggregate) -> Result<Box<dyn GroupsAccumulator>> {
     let aggregate = lowered.aggregate.clone();
     if aggregate.groups_accumulator_supported() {
         return Ok(aggregate.create_groups_accumulator()?);

@@ -58,7 +58,7 @@ pub(crate) fn oracle(rows: &[Bid], key: &[&str], size: u128, offset: u128) -> Ve
     groups.into_iter().map(|(((start, end), key), bids)| result(start, end, key, &bids)).collect()
 }
 
-fn result(start: i64, end: i64, key: Vec<Value>, bids: &[&Bid]) -> Row {
+pub(crate) fn result(start: i64, end: i64, key: Vec<Value>, bids: &[&Bid]) -> Row {
     let prices: Vec<i64> = bids.iter().filter_map(|bid| bid.price).collect();
     let sum = (!prices.is_empty()).then(|| prices.iter().sum::<i64>());
     let mut row: Vec<Value> = vec![start.into(), end.into()];

@@ -43,7 +43,7 @@ fn check(
     check.run(rows, |rows| oracle(rows, size.as_micros(), offset.into()))
 }
 
-fn instants() -> impl Strategy<Value = i64> + Clone {
+pub(crate) fn instants() -> impl Strategy<Value = i64> + Clone {
     prop_oneof![
         Just(i64::MIN),
         Just(i64::MAX),

@@ -73,7 +73,7 @@ proptest! {
     }
 }
 
-fn batch(rows: impl IntoIterator<Item = (i64, i64, i64)>) -> RecordBatch {
+pub(crate) fn batch(rows: impl IntoIterator<Item = (i64, i64, i64)>) -> RecordBatch {
     let bid = |(auction, price, at): (i64, i64, i64)| Bid {
         auction,
         who: Some(format!("w{}", price % 7)),
@@ -85,12 +85,12 @@ fn batch(rows: impl IntoIterator<Item = (i64, i64, i64)>) -> RecordBatch {
     builders.finish().into_record_batch()
 }
 
-fn process(operator: &mut impl Operator, rows: impl IntoIterator<Item = (i64, i64, i64)>) {
+pub(crate) fn process(operator: &mut impl Operator, rows: impl IntoIterator<Item = (i64, i64, i64)>) {
     operator.process(Port::MAIN, batch(rows), &mut Outbox::new()).unwrap();
 }
 
 /// What it emits up to `time`, sorted and printed.
-fn results(operator: &mut impl Operator, time: Timestamp) -> Vec<String> {
+pub(crate) fn results(operator: &mut impl Operator, time: Timestamp) -> Vec<String> {
     use arrow::util::display::{ArrayFormatter, FormatOptions};
     let (mut out, options) = (Outbox::new(), FormatOptions::default());
     while operator.advance(time, &mut out).unwrap() == Advance::Again {}
@@ -107,19 +107,19 @@ fn results(operator: &mut impl Operator, time: Timestamp) -> Vec<String> {
 }
 
 /// One task and what a store would have of it.
-struct Saved {
-    next: SegmentId,
-    store: BTreeMap<SegmentId, RecordBatch>,
-    state: TaskState,
+pub(crate) struct Saved {
+    pub(crate) next: SegmentId,
+    pub(crate) store: BTreeMap<SegmentId, RecordBatch>,
+    pub(crate) state: TaskState,
 }
 
 impl Saved {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { next: SegmentId(0), store: BTreeMap::new(), state: TaskState::default() }
     }
 
     /// Saves; returns the rows that were sealed.
-    fn save(&mut self, operator: &mut impl Operator) -> usize {
+    pub(crate) fn save(&mut self, operator: &mut impl Operator) -> usize {
         let mut writer = StateWriter::new(&mut self.next);
         operator.save(&mut writer).unwrap();
         self.state = writer.finish();
@@ -129,12 +129,12 @@ impl Saved {
         sealed
     }
 
-    fn part(&self) -> Part {
+    pub(crate) fn part(&self) -> Part {
         let segments = self.state.segments.iter().map(|(id, _)| (*id, self.store[id].clone())).collect();
         Part { first_phase: false, numbers: self.state.numbers.clone(), segments }
     }
 
-    fn load(&self, operator: &mut impl Operator) {
+    pub(crate) fn load(&self, operator: &mut impl Operator) {
         operator.load(&StateReader { key_groups: 0..256, parts: vec![self.part()] }).unwrap();
     }
 }
@@ -320,7 +320,7 @@ fn an_older_segment_of_narrower_types_is_loaded() {
     assert_eq!(results(&mut restored, Timestamp::MAX), results(&mut operator, Timestamp::MAX));
 }
 
-fn names(form: &windrow_operators::state::StateForm) -> Vec<&str> {
+pub(crate) fn names(form: &windrow_operators::state::StateForm) -> Vec<&str> {
     form.columns.fields().iter().map(|field| field.name().as_str()).collect()
 }
 

@@ -1,0 +1,373 @@
+//! The aggregates of sessions, in pieces: a session is a union of fragments, and every fragment is a group.
+//!
+//! ```text
+//!   rows ──► current table: accumulators ──freeze──► frozen tables: arrays of states, one row per fragment
+//!             (one group per fragment)                 │  ▲
+//!                                                      │  └─merge── small ones, and what is left of dead ones
+//!                                                      └──gather──► the states of the sessions that are complete
+//! ```
+//!
+//! DataFusion's accumulators give up the states of all their groups or of none. So when a session is complete, or at a
+//! save, the current table is frozen, and a later row of a session that goes on opens a new fragment. What is frozen does not
+//! change; a save seals each frozen table once, as a segment.
+//!
+//! Sizes of tables fall by half from one to the next, because the newest absorbs the ones before it that have at most twice
+//! as many living fragments. So there are logarithmically many, a state is written again about so many times, and a session
+//! has about as many fragments. States are merged in the order in which their rows came, for aggregates that see it.
+
+use std::collections::BTreeMap;
+
+use arrow::{array::ArrayRef, compute::interleave};
+use datafusion_expr::{EmitTo, GroupsAccumulator};
+use datafusion_physical_expr::aggregate::LoweredAggregate;
+
+use super::{
+    keys::bytes_of,
+    open::{OpenSession, Sessions},
+    plan::Aggregates,
+    spec::Span,
+};
+use crate::{
+    Result,
+    state::SegmentId,
+    window::{arguments::Arguments, table::accumulator},
+};
+
+/// How many times as many living fragments as all newer tables one may have to be merged with them.
+const ABSORB: usize = 2;
+/// With more fragments than this per session all are merged…
+const CROWDED: usize = 4;
+/// …but not when there are few.
+const FEW: usize = 4096;
+/// The owner of a fragment whose session has given its result.
+const DEAD: u32 = u32::MAX;
+
+/// Where a fragment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Fragment {
+    table: u64,
+    row: u32,
+}
+
+/// The fragments of a table: what the rows of each span, and whose it is.
+///
+/// The spans of the fragments of one session hang together, because a row lies in the fragment that takes it and overlaps
+/// another of the session. So a session is found again from its saved fragments alone.
+#[derive(Default)]
+struct Owned {
+    spans: Vec<Span>,
+    owners: Vec<u32>,
+}
+
+/// Fragments that take no more rows.
+pub(super) struct Frozen {
+    owned: Owned,
+    /// The state columns of all aggregates.
+    states: Vec<ArrayRef>,
+    /// How many fragments have an owner.
+    living: usize,
+    bytes: usize,
+    /// The segment it was sealed as.
+    pub(super) sealed: Option<SegmentId>,
+}
+
+/// All fragments.
+pub(super) struct Fragments {
+    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    current: Owned,
+    /// The number of the current table.
+    number: u64,
+    /// By number, oldest first.
+    frozen: BTreeMap<u64, Frozen>,
+    /// How many have an owner.
+    living: usize,
+}
+
+impl Owned {
+    fn push(&mut self, span: Span, owner: u32) -> u32 {
+        self.spans.push(span);
+        self.owners.push(owner);
+        (self.owners.len() - 1) as u32
+    }
+}
+
+impl Frozen {
+    fn new(states: Vec<ArrayRef>, owned: Owned) -> Self {
+        let bytes = bytes_of(&states) + owned.owners.len() * (size_of::<Span>() + size_of::<u32>());
+        let living = owned.owners.iter().filter(|owner| **owner != DEAD).count();
+        Self { owned, states, living, bytes, sealed: None }
+    }
+
+    /// The fragments that have an owner: (row, its span, its owner).
+    pub(super) fn living(&self) -> impl Iterator<Item = (u32, Span, u32)> {
+        let all = self.owned.spans.iter().zip(&self.owned.owners).zip(0..);
+        all.filter(|((_, owner), _)| **owner != DEAD).map(|((span, owner), row)| (row, *span, *owner))
+    }
+
+    /// Whether all fragments have an owner.
+    pub(super) fn all_live(&self) -> bool {
+        self.living == self.owned.owners.len()
+    }
+
+    pub(super) fn states(&self) -> &[ArrayRef] {
+        &self.states
+    }
+
+    fn is_mostly_dead(&self) -> bool {
+        self.owned.owners.len() > 2 * self.living
+    }
+}
+
+/// One for each aggregate, without groups.
+pub(super) fn accumulators(aggregates: &[LoweredAggregate]) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
+    aggregates.iter().map(accumulator).collect()
+}
+
+impl Fragments {
+    pub(super) fn new(aggregates: &Aggregates) -> Result<Self> {
+        let accumulators = accumulators(&aggregates.lowered)?;
+        Ok(Self { accumulators, current: Owned::default(), number: 0, frozen: BTreeMap::new(), living: 0 })
+    }
+
+    /// The group of the current table that takes a row of the session in `slot`.
+    pub(super) fn group(&mut self, session: &mut OpenSession, slot: u32, row: Span) -> usize {
+        if let Some(last) = session.fragments.last().filter(|last| self.takes_rows(**last)) {
+            let span = &mut self.current.spans[last.row as usize];
+            *span = span.hull(row);
+            return last.row as usize;
+        }
+        let fragment = Fragment { table: self.number, row: self.current.push(row, slot) };
+        session.fragments.push(fragment);
+        self.living += 1;
+        fragment.row as usize
+    }
+
+    /// Adds rows, given the group of each.
+    pub(super) fn update(&mut self, arguments: &Arguments, groups: &[usize]) -> Result<()> {
+        let arguments = arguments.values.iter().zip(&arguments.filters);
+        for (accumulator, (values, filter)) in self.accumulators.iter_mut().zip(arguments) {
+            accumulator.update_batch(values, groups, filter.as_ref(), self.current.owners.len())?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is in the current table.
+    pub(super) fn takes_rows(&self, fragment: Fragment) -> bool {
+        fragment.table == self.number
+    }
+
+    /// Gives fragments another owner.
+    pub(super) fn relabel(&mut self, fragments: &[Fragment], owner: u32) {
+        for fragment in fragments {
+            if let Some(owners) = self.owners(fragment.table) {
+                owners[fragment.row as usize] = owner;
+            }
+        }
+    }
+
+    fn owners(&mut self, table: u64) -> Option<&mut Vec<u32>> {
+        match table == self.number {
+            true => Some(&mut self.current.owners),
+            false => self.frozen.get_mut(&table).map(|table| &mut table.owned.owners),
+        }
+    }
+
+    /// Gives all owners the numbers that they have moved to.
+    pub(super) fn renumber(&mut self, moved: &[u32]) {
+        let frozen = self.frozen.values_mut().map(|table| &mut table.owned);
+        for owner in frozen.chain([&mut self.current]).flat_map(|owned| &mut owned.owners) {
+            *owner = moved.get(*owner as usize).copied().unwrap_or(DEAD);
+        }
+    }
+
+    /// Lets go of fragments of frozen tables.
+    pub(super) fn kill(&mut self, fragments: &[Fragment]) {
+        self.living -= fragments.len();
+        for fragment in fragments {
+            if let Some(table) = self.frozen.get_mut(&fragment.table) {
+                table.owned.owners[fragment.row as usize] = DEAD;
+                table.living -= 1;
+            }
+        }
+    }
+
+    /// Makes a frozen table of the current one, and begins another.
+    pub(super) fn freeze(&mut self, aggregates: &Aggregates) -> Result<()> {
+        if self.current.owners.is_empty() {
+            return Ok(());
+        }
+        // New ones rather than the emptied: not every accumulator forgets all that it emitted.
+        let full = std::mem::replace(&mut self.accumulators, accumulators(&aggregates.lowered)?);
+        let table = Frozen::new(states(full)?, std::mem::take(&mut self.current));
+        self.push(table);
+        Ok(())
+    }
+
+    fn push(&mut self, table: Frozen) {
+        self.frozen.insert(self.number, table);
+        self.number += 1;
+    }
+
+    /// Adds a table that was saved; its fragments have no owners yet.
+    pub(super) fn restore(&mut self, states: Vec<ArrayRef>, spans: Vec<Span>, sealed: Option<SegmentId>) -> u64 {
+        let owners = vec![DEAD; spans.len()];
+        let table = Frozen { sealed, ..Frozen::new(states, Owned { spans, owners }) };
+        self.push(table);
+        self.number - 1
+    }
+
+    /// Gives restored fragments, by table and row, to their session.
+    pub(super) fn own(&mut self, fragments: impl Iterator<Item = (u64, u32)>, owner: u32) -> Vec<Fragment> {
+        let fragments: Vec<_> = fragments.map(|(table, row)| Fragment { table, row }).collect();
+        self.relabel(&fragments, owner);
+        for fragment in &fragments {
+            if let Some(table) = self.frozen.get_mut(&fragment.table) {
+                table.living += 1;
+            }
+        }
+        self.living += fragments.len();
+        fragments
+    }
+
+    /// Forgets tables without a living fragment, and merges those that are small or mostly dead.
+    pub(super) fn tidy(&mut self, sessions: &mut Sessions, aggregates: &Aggregates) -> Result<()> {
+        self.frozen.retain(|_, table| table.living > 0);
+        if self.is_crowded(sessions) {
+            self.freeze(aggregates)?;
+            return self.merge_all(sessions, aggregates);
+        }
+        let (mut newer, mut is_small, mut merged) = (0, true, 0);
+        for (at, table) in self.frozen.values().rev().enumerate() {
+            is_small &= at == 0 || table.living <= ABSORB * newer;
+            if is_small || table.is_mostly_dead() {
+                merged = at + 1;
+            }
+            newer += table.living;
+        }
+        let chosen: Vec<u64> = self.frozen.keys().rev().take(merged).rev().copied().collect();
+        if merged == 1 && self.frozen.values().next_back().is_some_and(|newest| !newest.is_mostly_dead()) {
+            return Ok(());
+        }
+        self.merge(chosen, sessions, aggregates)
+    }
+
+    /// Whether sessions have become few and large, by rows that joined them, without a save or a result.
+    pub(super) fn is_crowded(&self, sessions: &Sessions) -> bool {
+        self.living > CROWDED * sessions.len() + FEW
+    }
+
+    /// Makes one table of all frozen ones, with one fragment for each session.
+    pub(super) fn merge_all(&mut self, sessions: &mut Sessions, aggregates: &Aggregates) -> Result<()> {
+        self.merge(self.frozen.keys().copied().collect(), sessions, aggregates)
+    }
+
+    /// Makes one table of the newest ones, which are given in order: with one fragment for each session, and without what
+    /// is dead in them.
+    fn merge(&mut self, chosen: Vec<u64>, sessions: &mut Sessions, aggregates: &Aggregates) -> Result<()> {
+        let Some(&number) = chosen.last() else { return Ok(()) };
+        let mut tables: Vec<Frozen> = chosen.iter().filter_map(|number| self.frozen.remove(number)).collect();
+        let mut merged = Owned::default();
+        let (mut rows, mut groups) = (Vec::new(), Vec::new());
+        for at in 0..tables.len() {
+            for row in 0..tables[at].owned.owners.len() {
+                let owner = tables[at].owned.owners[row];
+                if owner == DEAD {
+                    continue;
+                }
+                // All fragments of the session that are in these tables, at the first of them.
+                let mut span = tables[at].owned.spans[row];
+                let fragments = &mut sessions.slots[owner as usize].fragments;
+                let group = merged.owners.len();
+                fragments.sort_unstable();
+                fragments.retain(|fragment| {
+                    let Ok(place) = chosen.binary_search(&fragment.table) else { return true };
+                    let owned = &mut tables[place].owned;
+                    owned.owners[fragment.row as usize] = DEAD;
+                    span = span.hull(owned.spans[fragment.row as usize]);
+                    rows.push((place, fragment.row as usize));
+                    groups.push(group);
+                    false
+                });
+                // The one that takes rows is last.
+                let last = fragments.last().is_some_and(|last| last.table == self.number);
+                let place = fragments.len() - usize::from(last);
+                fragments.insert(place, Fragment { table: number, row: merged.push(span, owner) });
+            }
+        }
+        if merged.owners.is_empty() {
+            return Ok(());
+        }
+        self.living -= rows.len() - merged.owners.len();
+        let tables: Vec<&Frozen> = tables.iter().collect();
+        let full = merge_states(aggregates, &tables, &rows, &groups, merged.owners.len())?;
+        self.frozen.insert(number, Frozen::new(states(full)?, merged));
+        Ok(())
+    }
+
+    /// Accumulators with one group for each of these sessions, in order. None may be in the current table.
+    pub(super) fn gather(
+        &self,
+        sessions: &[&OpenSession],
+        aggregates: &Aggregates,
+    ) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
+        let numbers: Vec<u64> = self.frozen.keys().copied().collect();
+        let tables: Vec<&Frozen> = self.frozen.values().collect();
+        let (mut rows, mut groups) = (Vec::new(), Vec::new());
+        let mut own: Vec<Fragment> = Vec::new();
+        for (group, session) in sessions.iter().enumerate() {
+            own.clear();
+            own.extend(&session.fragments);
+            own.sort_unstable();
+            for fragment in &own {
+                if let Ok(place) = numbers.binary_search(&fragment.table) {
+                    rows.push((place, fragment.row as usize));
+                    groups.push(group);
+                }
+            }
+        }
+        merge_states(aggregates, &tables, &rows, &groups, sessions.len())
+    }
+
+    /// The frozen tables.
+    pub(super) fn frozen(&mut self) -> impl Iterator<Item = &mut Frozen> {
+        self.frozen.values_mut()
+    }
+
+    /// About how many bytes they hold.
+    pub(super) fn size(&self) -> usize {
+        let current = self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>();
+        let owned = self.current.owners.capacity() * (size_of::<Span>() + size_of::<u32>());
+        current + owned + self.frozen.values().map(|table| table.bytes).sum::<usize>()
+    }
+}
+
+/// The states of all groups.
+fn states(full: Vec<Box<dyn GroupsAccumulator>>) -> Result<Vec<ArrayRef>> {
+    let mut states = Vec::new();
+    for mut accumulator in full {
+        states.extend(accumulator.state(EmitTo::All)?);
+    }
+    Ok(states)
+}
+
+/// New accumulators with the states of these rows (table, row) in these groups.
+fn merge_states(
+    aggregates: &Aggregates,
+    tables: &[&Frozen],
+    rows: &[(usize, usize)],
+    groups: &[usize],
+    count: usize,
+) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
+    let mut merged = accumulators(&aggregates.lowered)?;
+    let mut first = 0;
+    for (accumulator, &width) in merged.iter_mut().zip(&aggregates.widths) {
+        let column = |column: usize| {
+            let pieces: Vec<_> = tables.iter().map(|table| table.states[column].as_ref()).collect();
+            interleave(&pieces, rows)
+        };
+        let states = (first..first + width).map(column).collect::<Result<Vec<_>, _>>()?;
+        accumulator.merge_batch(&states, groups, count)?;
+        first += width;
+    }
+    Ok(merged)
+}

@@ -1,0 +1,31 @@
+//! Session windows: stretches of rows of one key without a gap of silence between them.
+//!
+//! ```text
+//!   one key     r r  r              r    r r                    r = a row, and the gap that it keeps its session open
+//!               ├─┴──┴────┤         ├────┴─┴────┤
+//!               session   closed    session
+//!
+//!   rows ──► Sessions: which session? ──► Fragments: a group of the current table ──watermark passes──► result
+//!                 │                          frozen at a result or a save; merged when small or dead
+//!                 └─ before it, and in no open session ──► LATE
+//! ```
+//!
+//! Which windows there are depends on the rows: one that comes between two sessions makes one of them. So aggregates cannot
+//! be kept per window. A session is a union of *fragments*; two sessions become one by putting together the lists of
+//! their fragments, and the states of the fragments are merged once, when the watermark has passed the session.
+//!
+//! * [`spec`]: the gap, and lateness. [`plan`]: what is computed, and the disk format.
+//! * `open`: the sessions that rows may join. `keys`: their keys, held for as long as they are open.
+//! * `fragments`: the tables of aggregates. `saved`: checkpoints. [`aggregate`]: the operator.
+
+pub mod aggregate;
+mod fragments;
+mod keys;
+mod open;
+pub mod plan;
+mod saved;
+pub mod spec;
+
+pub use aggregate::SessionAggregate;
+pub use plan::SessionPlan;
+pub use spec::Session;

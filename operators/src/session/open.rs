@@ -1,0 +1,223 @@
+//! The open sessions: which one a row belongs to, which ones it joins, and which are complete.
+//!
+//! ```text
+//!   keys:  key bytes ──► sessions of the key, by time ─┐
+//!                                                      ├──► slots: OpenSession { key, span, fragments }
+//!   ends:  heap of (end, session) ─────────────────────┘
+//! ```
+//!
+//! A session has one entry in the heap, with an end that it once had. When that comes up and the session has been
+//! extended meanwhile, the entry is put back with the end of now: so a row that extends its session costs nothing there. A
+//! session that was joined to another stays in its slot, dead, until its entry comes up or the slots are tidied.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    mem::size_of,
+    sync::Arc,
+};
+
+use super::{
+    fragments::{Fragment, Fragments},
+    spec::Span,
+};
+
+/// With fewer slots nothing is tidied.
+const FEW_SLOTS: usize = 1024;
+
+/// A session that has not given its result.
+pub(super) struct OpenSession {
+    pub(super) key: Arc<[u8]>,
+    pub(super) span: Span,
+    /// Where its aggregates are. One that takes rows is last.
+    pub(super) fragments: Vec<Fragment>,
+    alive: bool,
+}
+
+/// All sessions that have not given their result. A session is known by the number of its slot.
+pub(super) struct Sessions {
+    pub(super) slots: Vec<OpenSession>,
+    free: Vec<u32>,
+    alive: usize,
+    keys: HashMap<Arc<[u8]>, VecDeque<u32>>,
+    ends: BinaryHeap<Reverse<(i64, u32)>>,
+    /// The bytes of all keys.
+    key_bytes: usize,
+    no_key: Arc<[u8]>,
+}
+
+impl Sessions {
+    pub(super) fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            alive: 0,
+            keys: HashMap::new(),
+            ends: BinaryHeap::new(),
+            key_bytes: 0,
+            no_key: Arc::from([]),
+        }
+    }
+
+    /// How many are open.
+    pub(super) fn len(&self) -> usize {
+        self.alive
+    }
+
+    /// Makes a row part of a session: the one it falls into, one that joins all that it overlaps, or a new one. `None`
+    /// when it comes too late: its time is before `closed` and within none of the open sessions of its key.
+    pub(super) fn add(&mut self, key: &[u8], row: Span, closed: i64, fragments: &mut Fragments) -> Option<u32> {
+        let Some(own) = self.keys.get_mut(key) else {
+            if row.start < closed {
+                return None;
+            }
+            let key: Arc<[u8]> = key.into();
+            let slot = self.insert(key.clone(), row, Vec::new());
+            self.key_bytes += key.len();
+            self.keys.insert(key, VecDeque::from([slot]));
+            return Some(slot);
+        };
+        let slots = &mut self.slots;
+        let span = |slot: u32| slots[slot as usize].span;
+        let first = own.partition_point(|&slot| span(slot).end <= row.start);
+        if row.start < closed && own.get(first).is_none_or(|&slot| span(slot).start > row.start) {
+            return None;
+        }
+        let overlapped = own.iter().skip(first).take_while(|&&slot| span(slot).start < row.end).count();
+        if overlapped == 0 {
+            let key = slots[own[0] as usize].key.clone();
+            let slot = self.insert(key, row, Vec::new());
+            if let Some(own) = self.keys.get_mut(&self.slots[slot as usize].key) {
+                own.insert(first, slot);
+            }
+            return Some(slot);
+        }
+        let mut slot = own[first];
+        if overlapped > 1 {
+            for other in own.drain(first + 1..first + overlapped) {
+                slot = join(slots, slot, other, fragments);
+                self.alive -= 1;
+            }
+            own[first] = slot;
+        }
+        let session = &mut slots[slot as usize];
+        session.span = session.span.hull(row);
+        Some(slot)
+    }
+
+    /// Adds a session of a key that was saved. Those of one key come one after the other, by time.
+    pub(super) fn restore(&mut self, key: &[u8], span: Span, fragments: Vec<Fragment>) -> u32 {
+        let known = self.keys.get_key_value(key).map(|(key, _)| key.clone());
+        let key: Arc<[u8]> = known.unwrap_or_else(|| {
+            self.key_bytes += key.len();
+            key.into()
+        });
+        let slot = self.insert(key.clone(), span, fragments);
+        self.keys.entry(key).or_default().push_back(slot);
+        slot
+    }
+
+    fn insert(&mut self, key: Arc<[u8]>, span: Span, fragments: Vec<Fragment>) -> u32 {
+        let session = OpenSession { key, span, fragments, alive: true };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = session;
+                slot
+            }
+            None => {
+                self.slots.push(session);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.alive += 1;
+        self.ends.push(Reverse((span.end, slot)));
+        slot
+    }
+
+    /// The next sessions that end at `closed` or before, at most `limit`, by their ends.
+    pub(super) fn complete(&mut self, closed: i64, limit: usize) -> Vec<u32> {
+        let mut complete = Vec::new();
+        while complete.len() < limit {
+            let Some(&Reverse((end, slot))) = self.ends.peek().filter(|Reverse((end, _))| *end <= closed) else {
+                break;
+            };
+            self.ends.pop();
+            let session = &self.slots[slot as usize];
+            if !session.alive {
+                self.free.push(slot);
+            } else if session.span.end > end {
+                self.ends.push(Reverse((session.span.end, slot)));
+            } else {
+                complete.push(slot);
+            }
+        }
+        complete
+    }
+
+    /// Forgets a session that [`Sessions::complete`] gave, and its key with the last one.
+    pub(super) fn remove(&mut self, slot: u32) {
+        let session = &mut self.slots[slot as usize];
+        let key = std::mem::replace(&mut session.key, self.no_key.clone());
+        (session.alive, session.fragments) = (false, Vec::new());
+        self.free.push(slot);
+        self.alive -= 1;
+        if let Some(own) = self.keys.get_mut(&key) {
+            // The first of its key to end is also the first in time.
+            if let Some(at) = own.iter().position(|&other| other == slot) {
+                own.remove(at);
+            }
+            if own.is_empty() {
+                self.keys.remove(&key);
+                self.key_bytes -= key.len();
+            }
+        }
+    }
+
+    /// Gives memory back when most slots are empty.
+    pub(super) fn tidy(&mut self, fragments: &mut Fragments) {
+        if self.slots.len() < FEW_SLOTS || 4 * self.alive > self.slots.len() {
+            return;
+        }
+        let mut moved = vec![u32::MAX; self.slots.len()];
+        let mut slots = Vec::with_capacity(self.alive);
+        for (former, session) in std::mem::take(&mut self.slots).into_iter().enumerate() {
+            if session.alive {
+                moved[former] = slots.len() as u32;
+                slots.push(session);
+            }
+        }
+        self.ends = slots.iter().zip(0..).map(|(session, slot)| Reverse((session.span.end, slot))).collect();
+        (self.slots, self.free) = (slots, Vec::new());
+        for slot in self.keys.values_mut().flatten() {
+            *slot = moved[*slot as usize];
+        }
+        self.keys.shrink_to_fit();
+        fragments.renumber(&moved);
+    }
+
+    /// About how many bytes it holds.
+    pub(super) fn size(&self) -> usize {
+        let slots = self.slots.capacity() * size_of::<OpenSession>() + self.alive * size_of::<[Fragment; 4]>();
+        let keys = self.keys.capacity() * size_of::<(Arc<[u8]>, [u32; 12])>() + self.key_bytes;
+        slots + keys + self.ends.capacity() * size_of::<(i64, u64)>() + self.free.capacity() * size_of::<u32>()
+    }
+}
+
+/// Makes one session of two of a key; the one with fewer fragments moves. Returns which is left.
+fn join(slots: &mut [OpenSession], one: u32, other: u32, fragments: &mut Fragments) -> u32 {
+    let count = |slot: u32| slots[slot as usize].fragments.len();
+    let (left, gone) = if count(one) >= count(other) { (one, other) } else { (other, one) };
+    let session = &mut slots[gone as usize];
+    session.alive = false;
+    let (span, moved) = (session.span, std::mem::take(&mut session.fragments));
+    fragments.relabel(&moved, left);
+    let session = &mut slots[left as usize];
+    session.span = session.span.hull(span);
+    let before = session.fragments.len();
+    session.fragments.extend(moved);
+    let last = session.fragments.len() - 1;
+    if before > 0 && !fragments.takes_rows(session.fragments[last]) {
+        session.fragments.swap(before - 1, last);
+    }
+    left
+}
