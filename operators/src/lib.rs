@@ -13,6 +13,7 @@
 //! * [`operator`], [`outbox`], [`watermark`], [`time`], [`schema`], [`key`]: the vocabulary.
 //! * [`stateless`]: filter and project by DataFusion expressions.
 //! * [`typed`]: filter, map and flat-map by Rust closures over zero-copy views of the same batches.
+//! * [`keyed`]: Rust code with state and timers per key.
 //! * [`window`]: keyed tumbling windows on slices, their pre-aggregation, and the top rows of a window.
 //! * [`session`]: keyed session windows, as unions of fragments.
 //! * `testing` (feature `testing`): the harness that holds an operator against a naive batch computation.
@@ -25,6 +26,7 @@
 pub mod error;
 pub mod expr;
 pub mod key;
+pub mod keyed;
 pub mod operator;
 pub mod outbox;
 pub mod plan;

@@ -5,12 +5,13 @@
 //! write (year 9999 does not fit into nanoseconds) and the precision brokers and logs have. Sources convert; nothing
 //! else does.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::Add, sync::Arc, time::Duration};
 
 use arrow::{
     array::{Array, ArrayRef, PrimitiveArray, PrimitiveBuilder, RecordBatch, TimestampMicrosecondArray},
     datatypes::{DataType, TimeUnit, TimestampMicrosecondType},
 };
+use serde::{Deserialize, Serialize};
 use typed_arrow::{
     bridge::{ArrowBinding, ArrowBindingView},
     error::ViewAccessError,
@@ -29,7 +30,7 @@ const UTC: &str = "+00:00";
 /// assert_eq!(t.micros(), 1_500_000);
 /// assert_eq!(t.to_string(), "1970-01-01T00:00:01.500Z");
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -74,6 +75,15 @@ impl Timestamp {
     /// A column of event times.
     pub fn column(micros: Vec<i64>) -> ArrayRef {
         Arc::new(TimestampMicrosecondArray::from(micros).with_timezone(UTC))
+    }
+}
+
+/// Like [`Timestamp::saturating_add`].
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        self.saturating_add(span)
     }
 }
 

@@ -92,6 +92,16 @@ impl Segments {
         Ok(())
     }
 
+    /// Up to which save each segment that is kept goes, oldest first.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = u32> + '_ {
+        self.kept.iter().skip(1).map(|segment| segment.since).chain((!self.kept.is_empty()).then_some(self.covered))
+    }
+
+    /// The save after which the oldest segment begins.
+    pub(crate) fn start(&self) -> u32 {
+        self.kept.first().map_or(self.covered, |segment| segment.since)
+    }
+
     /// Begins with the segments of former tasks. Returns, for each of these tasks, its segments newest first, each with
     /// the number of the save in which all its rows count as changed.
     ///

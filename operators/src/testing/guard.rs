@@ -1,12 +1,13 @@
 //! An operator and the laws it is held to on every call.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use arrow::{
     array::RecordBatch,
     compute::{max, min},
     datatypes::TimestampMicrosecondType,
 };
+use fastrand::Rng;
 
 use super::{pipeline::Stage, restarts::Habit, store::Store};
 use crate::{Advance, Operator, Outbox, Port, StreamSchema, Timestamp, key::KeyGroup, state::StateReader};
@@ -37,6 +38,10 @@ pub(super) struct Guarded<'p> {
     key_groups: Range<usize>,
     store: Store,
     habit: Habit,
+    /// Processing time, when the operator wants to be woken, and how time goes on.
+    now: Timestamp,
+    wake: Option<Timestamp>,
+    clock: Rng,
 }
 
 /// What a task of a stage left at a barrier.
@@ -45,6 +50,7 @@ pub(super) struct Former {
     first_phase: bool,
     key_groups: Range<usize>,
     given: Timestamp,
+    now: Timestamp,
     store: Store,
 }
 
@@ -63,6 +69,9 @@ impl<'p> Guarded<'p> {
             before: start,
             key_groups: KeyGroup::range(task, tasks),
             store: Store::new(),
+            now: Timestamp::default(),
+            wake: Some(start),
+            clock: habit.clock(),
             habit,
         })
     }
@@ -76,6 +85,7 @@ impl<'p> Guarded<'p> {
         let all = self.stage.first_phase;
         let formers: Vec<&Former> = of_operator.filter(|f| all || f.first_phase || shares(f)).collect();
         self.before = formers.iter().map(|former| former.given).max().unwrap_or(self.before);
+        self.now = formers.iter().map(|former| former.now).max().unwrap_or(self.now);
         self.store = Store::after(&formers.iter().map(|former| &former.store).collect::<Vec<_>>());
         // A segment that a task kept when it was restored may have rows of other tasks' key groups, long outdated.
         let part = |former: &&Former| {
@@ -95,6 +105,7 @@ impl<'p> Guarded<'p> {
             first_phase: self.stage.first_phase,
             key_groups: self.key_groups.clone(),
             given: self.given.max(self.before),
+            now: self.now,
             store: self.store.clone(),
         })
     }
@@ -117,8 +128,40 @@ impl<'p> Guarded<'p> {
             let reader = StateReader { key_groups: self.key_groups.clone(), parts: vec![part] };
             let loaded = self.operator.load(&reader);
             loaded.map_err(|error| self.broken(&format!("failed to load: {error}")))?;
+            // What it had asked for it has to ask for again.
+            self.outbox.take_wake();
+            self.wake = Some(Timestamp::MIN);
         }
         Ok(emitted)
+    }
+
+    /// Lets processing time go on, and wakes the operator when it has asked for that; before the end of the input, for all
+    /// that it asks for. Returns what it emits.
+    fn pass_time(&mut self, is_end: bool, late: &mut Vec<Late>) -> Result<Vec<RecordBatch>, String> {
+        let mut emitted = Vec::new();
+        if self.again > 0 {
+            return Ok(emitted);
+        }
+        if self.clock.u8(..4) == 0 {
+            self.now = self.now.saturating_add(Duration::from_micros(self.clock.u64(..40)));
+        }
+        for _ in 0..AGAIN_LIMIT {
+            let asked = [self.wake.take(), self.outbox.take_wake()];
+            let Some(wake) = asked.into_iter().flatten().min() else { return Ok(emitted) };
+            self.now = if is_end { self.now.max(wake) } else { self.now };
+            self.outbox.set_now(self.now);
+            if wake > self.now {
+                self.wake = Some(wake);
+                return Ok(emitted);
+            }
+            let called = self.operator.tick(&mut self.outbox);
+            called.map_err(|error| self.broken(&format!("failed on a tick: {error}")))?;
+            if self.outbox.take_counts() != (0, 0) {
+                return Err(self.broken("answered for rows on a tick: rows are answered for when they come (law 2)"));
+            }
+            emitted.extend(self.emitted(self.promised, late)?);
+        }
+        Err(self.broken(&format!("asked {AGAIN_LIMIT} times to be woken at once")))
     }
 
     /// Gives the operator rows of an input; returns what it emits.
@@ -128,6 +171,7 @@ impl<'p> Guarded<'p> {
         batch: RecordBatch,
         late: &mut Vec<Late>,
     ) -> Result<Vec<RecordBatch>, String> {
+        let mut emitted = self.pass_time(false, late)?;
         let rows = batch.num_rows() as u64;
         // A row earlier than the given time breaks the promise of whoever sent it. An operator without state passes it on.
         let earliest = range(self.input(port), &batch).map_or(Timestamp::MAX, |(first, _)| first);
@@ -139,7 +183,7 @@ impl<'p> Guarded<'p> {
             let answered = format!("{processed} rows processed and {called_late} late");
             return Err(self.broken(&format!("took {rows} rows and answered for {answered} (law 2)")));
         }
-        let emitted = self.emitted(floor, late)?;
+        emitted.extend(self.emitted(floor, late)?);
         self.checkpoint(emitted, late)
     }
 
@@ -149,13 +193,14 @@ impl<'p> Guarded<'p> {
         time: Timestamp,
         late: &mut Vec<Late>,
     ) -> Result<(Vec<RecordBatch>, Advance), String> {
+        let mut emitted = self.pass_time(time == Timestamp::MAX, late)?;
         self.given = time;
         let called = self.operator.advance(time, &mut self.outbox);
         let advance = called.map_err(|error| self.broken(&format!("failed on a watermark: {error}")))?;
         if self.outbox.take_counts() != (0, 0) {
             return Err(self.broken("answered for rows on a watermark: rows are answered for when they come (law 2)"));
         }
-        let mut emitted = self.emitted(self.promised, late)?;
+        emitted.extend(self.emitted(self.promised, late)?);
         match advance {
             Advance::Again => {
                 self.again += 1;
@@ -204,6 +249,10 @@ impl<'p> Guarded<'p> {
         let batches: Vec<_> = self.outbox.drain().collect();
         for (port, batch) in batches {
             let stage = self.stage;
+            if port >= Port::side(0) {
+                // No stage of a pipeline takes it.
+                continue;
+            }
             let input = match port {
                 Port::LATE => Some(Port::MAIN),
                 Port::LATE_RIGHT => Some(Port::RIGHT),

@@ -16,7 +16,9 @@
 //! 4. all of that also when operators are saved and restored: after every call; after some calls, from what was saved in many
 //!    increments; and at barriers, when the whole job goes on with another number of tasks. What is restored is made of the
 //!    bytes of sealed segments, and a segment is found only when the last state named it. Each round runs without a restart and
-//!    with one of these kinds in turn.
+//!    with one of these kinds in turn;
+//! 5. processing time goes on between calls, and operators are woken when they have asked for it; before the end of the input
+//!    comes all that they had asked for. What leaves by side outputs is not looked at.
 //!
 //! ```
 //! use std::{collections::BTreeMap, time::Duration};

@@ -88,6 +88,11 @@ impl Habit {
         self.saves > 0 && self.random.u8(..8) < self.saves
     }
 
+    /// How the processing time of the operator goes on.
+    pub(super) fn clock(&self) -> Rng {
+        Rng::with_seed(self.random.get_seed() ^ 0xc1_0c_c0)
+    }
+
     /// Whether another one is loaded from what it has just saved.
     pub(super) fn loads_now(&mut self) -> bool {
         self.random.u8(..8) < self.loads

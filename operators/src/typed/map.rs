@@ -48,7 +48,7 @@ impl<T, U, F> Clone for MapRows<T, U, F> {
 }
 
 /// The columns of `U`, and the event time of `stream`.
-pub(super) fn output<U: SchemaMeta>(stream: &StreamSchema) -> Result<StreamSchema> {
+pub(crate) fn output<U: SchemaMeta>(stream: &StreamSchema) -> Result<StreamSchema> {
     match stream.time() {
         Some(_) => StreamSchema::with_hidden_time(&U::schema()),
         None => Ok(StreamSchema::without_time(U::schema())),

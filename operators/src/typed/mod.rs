@@ -22,6 +22,7 @@ pub use aggregate::{Aggregate, custom};
 pub use filter::FilterRows;
 pub use flat_map::FlatMapRows;
 pub use map::MapRows;
+pub(crate) use map::output as output_of;
 
 use crate::{OperatorError, Result, StreamSchema};
 
@@ -96,7 +97,8 @@ fn bug<T>(error: &dyn std::fmt::Display) -> OperatorError {
     OperatorError::Internal(format!("record {}: {error}", short_name::<T>()))
 }
 
-fn short_name<T>() -> &'static str {
+pub(crate) fn short_name<T>() -> &'static str {
     let name = std::any::type_name::<T>();
+    let name = name.split('<').next().unwrap_or(name);
     name.rsplit("::").next().unwrap_or(name)
 }

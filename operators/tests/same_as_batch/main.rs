@@ -5,13 +5,19 @@
 
 mod aggregate;
 mod bids;
+mod broadcast;
 mod broken;
+mod broken_process;
 mod broken_state;
 mod custom;
+mod dedup;
 mod extremes;
 mod late;
 mod plan_errors;
 mod preaggregate;
+mod process;
+mod process_state;
+mod process_versions;
 mod restored;
 mod session;
 mod session_broken;

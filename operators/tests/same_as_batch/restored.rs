@@ -118,6 +118,17 @@ impl Saved {
         Self { next: SegmentId(0), store: BTreeMap::new(), state: TaskState::default() }
     }
 
+    /// Goes on from these parts, whose segments are numbered anew, as the engine does it.
+    pub(crate) fn after(parts: &mut [Part]) -> Self {
+        let mut saved = Self::new();
+        for (id, rows) in parts.iter_mut().flat_map(|part| &mut part.segments) {
+            *id = saved.next;
+            saved.next.0 += 1;
+            saved.store.insert(*id, rows.clone());
+        }
+        saved
+    }
+
     /// Saves; returns the rows that were sealed.
     pub(crate) fn save(&mut self, operator: &mut impl Operator) -> usize {
         let mut writer = StateWriter::new(&mut self.next);
