@@ -105,6 +105,18 @@ pub trait SourceReader: Send {
     /// The next rows of any split; waits until there are some. Cancel-safe: a future that is dropped before it is
     /// ready has taken nothing.
     async fn fetch(&mut self) -> Result<Fetch>;
+
+    /// From now on `splits` are not to be read, and all others are: they are too far ahead of others in event time. Each
+    /// call replaces the one before, so an empty list lets all go on. Called between two fetches.
+    ///
+    /// A reader that can do this says `true`, at every call. Its `fetch` reads any split that is not paused, in whatever
+    /// order, waits when only paused ones are left, and may still say that a paused one has ended. One that reads its
+    /// splits in an order of its own cannot (this is the default): it reads on, and the engine stops asking it for rows
+    /// when all its splits are too far ahead.
+    fn pause(&mut self, splits: &[SplitId]) -> bool {
+        let _ = splits;
+        false
+    }
 }
 
 /// A source that also knows the Rust type of its rows, so that closures on the stream need no annotation.

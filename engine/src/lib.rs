@@ -115,7 +115,7 @@ pub use checkpoint::{CheckpointError, Restarts, Restore};
 #[doc(hidden)]
 pub use checkpoint::{Faults, MUTANTS};
 pub use error::{Error, Result};
-pub use event_time::{EventTime, Watermarks};
+pub use event_time::{EventTime, WatermarkGenerator, Watermarks};
 pub use functions::{col, count, hours, millis, mins, secs};
 
 pub use arrow;

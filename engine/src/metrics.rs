@@ -6,16 +6,21 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
 };
 
-use windrow_connectors::Epoch;
+use windrow_connectors::{Epoch, SplitId};
 use windrow_operators::Timestamp;
+
+use crate::runtime::align::Hold;
 
 /// What the name of an operator's first phase ends with.
 pub(crate) const FIRST_PHASE: &str = " (first phase)";
+
+/// How many splits that are not read are named.
+const SHOWN_SPLITS: usize = 3;
 
 /// The counters of one operator.
 #[derive(Debug)]
@@ -26,11 +31,14 @@ pub(crate) struct Counters {
     pub(crate) processed: AtomicU64,
     pub(crate) late: AtomicU64,
     pub(crate) rejected: AtomicU64,
+    pub(crate) future: AtomicU64,
     latest: AtomicI64,
     /// The watermark of each task.
     watermarks: Vec<AtomicI64>,
     /// The bytes of state of each task.
     held: Vec<AtomicU64>,
+    /// Of each task: the splits that are not read for now, and why.
+    paused: Mutex<Vec<Option<(String, Hold)>>>,
 }
 
 impl Counters {
@@ -42,9 +50,11 @@ impl Counters {
             processed: AtomicU64::new(0),
             late: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
+            future: AtomicU64::new(0),
             latest: AtomicI64::new(i64::MIN),
             watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
             held: (0..tasks).map(|_| AtomicU64::new(0)).collect(),
+            paused: Mutex::new((0..tasks).map(|_| None).collect()),
         })
     }
 
@@ -58,6 +68,19 @@ impl Counters {
 
     pub(crate) fn holds(&self, task: usize, bytes: usize) {
         self.held[task].store(bytes as u64, Relaxed);
+    }
+
+    /// The splits that a task does not read for now, and why.
+    pub(crate) fn pauses(&self, task: usize, splits: &[SplitId], hold: Option<Hold>) {
+        let shown = splits.iter().take(SHOWN_SPLITS).map(SplitId::as_str).collect::<Vec<_>>().join(", ");
+        let more = splits.len().saturating_sub(SHOWN_SPLITS);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let plural = if splits.len() == 1 { "split" } else { "splits" };
+        self.paused()[task] = hold.filter(|_| !splits.is_empty()).map(|hold| (format!("{plural} {shown}{more}"), hold));
+    }
+
+    fn paused(&self) -> MutexGuard<'_, Vec<Option<(String, Hold)>>> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn saw(&self, time: i64) {
@@ -79,9 +102,11 @@ impl Counters {
             processed: self.processed.load(Relaxed),
             late: self.late.load(Relaxed),
             rejected: self.rejected.load(Relaxed),
+            future: self.future.load(Relaxed),
             watermark: watermark.and_then(time),
             latest: time(self.latest.load(Relaxed)),
             state_bytes: self.held.iter().map(|bytes| bytes.load(Relaxed)).sum(),
+            paused: self.paused().iter().flatten().map(|(splits, hold)| format!("{splits}: {hold}")).collect(),
         }
     }
 }
@@ -112,12 +137,18 @@ pub struct OperatorMetrics {
     pub late: u64,
     /// Records of a source that did not decode or had no usable event time.
     pub rejected: u64,
+    /// Rows of a source from the future, which did not move the watermark: see
+    /// [`Watermarks::max_future`](crate::Watermarks::max_future).
+    pub future: u64,
     /// The watermark of the task that is furthest behind; `None` before the first. [`Timestamp::MAX`] after the end.
     pub watermark: Option<Timestamp>,
     /// The latest event time a source has seen.
     pub latest: Option<Timestamp>,
     /// About how many bytes of state the operator holds, looked at once a second at the most and at the end.
     pub state_bytes: u64,
+    /// The splits that a source does not read for now and whom they wait for, a sentence per task: see
+    /// [`Watermarks::align_within`](crate::Watermarks::align_within).
+    pub paused: Vec<String>,
 }
 
 impl OperatorMetrics {
@@ -211,6 +242,12 @@ impl fmt::Display for JobMetrics {
         for o in &self.operators {
             let counts = (o.rows_in, o.rows_out, o.late, o.rejected);
             writeln!(f, "{:width$} {:>12} {:>12} {:>9} {:>9}", o.operator, counts.0, counts.1, counts.2, counts.3)?;
+            if o.future > 0 {
+                writeln!(f, "{:width$}   {} rows are from the future", "", o.future)?;
+            }
+            for paused in &o.paused {
+                writeln!(f, "{:width$}   not read: {paused}", "")?;
+            }
         }
         Ok(())
     }

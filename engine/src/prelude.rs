@@ -5,7 +5,13 @@ pub use datafusion_functions_aggregate::expr_fn::{avg, max, min, sum};
 // `#[derive(Record)]` writes code that names `typed_arrow`: import it along with `Record`, as the glob does.
 pub use typed_arrow::{self, Record};
 pub use windrow_connectors::{Console, File, MemorySink, MemorySource, Nexmark, Sequence, TimePartition, Untyped};
-pub use windrow_operators::{Timestamp, window::Tumbling};
+pub use windrow_operators::{
+    Timestamp,
+    keyed::{Keyed, NoSide, Process, State, Timer},
+    session::Session,
+    typed::{Aggregate, custom},
+    window::{Calendar, Cumulating, Hopping, Tumbling, Window},
+};
 
 pub use crate::{
     EventTime, Job, Restarts, Restore, Stream, Watermarks,

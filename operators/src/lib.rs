@@ -14,8 +14,9 @@
 //! * [`stateless`]: filter and project by DataFusion expressions.
 //! * [`typed`]: filter, map and flat-map by Rust closures over zero-copy views of the same batches.
 //! * [`keyed`]: Rust code with state and timers per key.
-//! * [`window`]: keyed tumbling windows on slices, their pre-aggregation, and the top rows of a window.
 //! * [`session`]: keyed session windows, as unions of fragments.
+//! * [`window`]: tumbling, hopping, cumulating and calendar windows on slices, their pre-aggregation, and the top rows of a
+//!   window.
 //! * `testing` (feature `testing`): the harness that holds an operator against a naive batch computation.
 //!
 //! Laws that every operator keeps, and that the harness checks:

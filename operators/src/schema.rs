@@ -117,16 +117,21 @@ impl StreamSchema {
 pub fn index_of(schema: &Schema, name: &str) -> Result<usize> {
     schema.index_of(name).map_err(|_| {
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let hint = datafusion_common::utils::datafusion_strsim::normalized_levenshtein;
-        let likeness = |n: &&str| if n.eq_ignore_ascii_case(name) { 1.0 } else { hint(n, name) };
-        let near = names.iter().map(|n| (likeness(n), n)).filter(|(near, _)| *near >= 0.6);
-        let near = near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, n)| format!(", did you mean {n:?}?"));
+        let near = likely(name, names.iter().copied()).map(|n| format!(", did you mean {n:?}?"));
         OperatorError::Plan(format!(
             "there is no column {name:?}{} (columns: {})",
             near.unwrap_or_default(),
             names.join(", ")
         ))
     })
+}
+
+/// The name that was probably meant by `name`, which is none of them.
+pub(crate) fn likely<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let hint = datafusion_common::utils::datafusion_strsim::normalized_levenshtein;
+    let likeness = |n: &str| if n.eq_ignore_ascii_case(name) { 1.0 } else { hint(n, name) };
+    let near = names.map(|n| (likeness(n), n)).filter(|(near, _)| *near >= 0.6);
+    near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, n)| n)
 }
 
 /// Refuses a schema with two columns of one name, which no later operator could tell apart.

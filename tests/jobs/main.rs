@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod alignment;
 mod answers;
 mod bad_input;
 mod failures;
@@ -10,6 +11,7 @@ mod flow;
 mod mistakes;
 mod real_data;
 mod time;
+mod watermarks;
 
 /// The examples are tested as they are, not a copy of them.
 #[allow(dead_code, unreachable_pub)]

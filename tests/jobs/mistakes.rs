@@ -30,7 +30,7 @@ fn sink(stream: Stream<impl Sized + 'static>) {
 
 #[test]
 fn each_mistake_names_its_operator_and_what_there_is() {
-    let tumbling = Tumbling::of(secs(1));
+    let tumbling = || Tumbling::of(secs(1));
     let cases = [
         (
             mistakes(|s| sink(s.filter_expr(col("vlaue").gt(lit(1))))),
@@ -40,18 +40,18 @@ fn each_mistake_names_its_operator_and_what_there_is() {
         (mistakes(|s| sink(s.typed::<Misspelt>())), r#"record Misspelt: there is no column "valeu""#),
         (mistakes(|s| sink(s.typed::<WrongType>())), r#"field "value" is Utf8, but the column is Int64"#),
         (
-            mistakes(|s| sink(s.key_by("who").window(tumbling).aggregate([count()]).drop_late())),
+            mistakes(|s| sink(s.key_by("who").window(tumbling()).aggregate([count()]).drop_late())),
             r#"#2 window tumbling 1s per who: there is no column "who""#,
         ),
-        (mistakes(|s| sink(s.window(tumbling).aggregate([col("value")]).drop_late())), "is not an aggregate"),
-        (mistakes(|s| sink(s.window(tumbling).aggregate([count(), count()]).drop_late())), r#"called "count""#),
-        (mistakes(|s| sink(s.window(tumbling).top(3, "price").drop_late())), r#"there is no column "price""#),
-        (mistakes(|s| sink(s.window(tumbling).top(0, "value").drop_late())), "ask for at least one"),
-        (mistakes(|s| sink(s.window(tumbling).top(3, "VALUE").drop_late())), r#"did you mean "value"?"#),
+        (mistakes(|s| sink(s.window(tumbling()).aggregate([col("value")]).drop_late())), "is not an aggregate"),
+        (mistakes(|s| sink(s.window(tumbling()).aggregate([count(), count()]).drop_late())), r#"called "count""#),
+        (mistakes(|s| sink(s.window(tumbling()).top(3, "price").drop_late())), r#"there is no column "price""#),
+        (mistakes(|s| sink(s.window(tumbling()).top(0, "value").drop_late())), "ask for at least one"),
+        (mistakes(|s| sink(s.window(tumbling()).top(3, "VALUE").drop_late())), r#"did you mean "value"?"#),
         (mistakes(|s| sink(s.clone().select([col("at")]).union(s))), "the columns differ"),
         (mistakes(|s| sink(s.window(Tumbling::of(millis(0))).top(3, "value").drop_late())), "at least one"),
         (mistakes(|s| sink(s.select([col("value"), col("value")]))), r#"called "value""#),
-        (mistakes(|s| sink(s.window(tumbling).aggregate([sum(col("at"))]).drop_late())), "sum(at)"),
+        (mistakes(|s| sink(s.window(tumbling()).aggregate([sum(col("at"))]).drop_late())), "sum(at)"),
     ];
     for (found, expected) in cases {
         assert!(found.contains(expected), "expected {expected}\nin {found}");
@@ -121,6 +121,28 @@ fn unions_are_of_the_same_columns_of_the_same_job() {
 }
 
 #[test]
+fn late_and_rejected_rows_are_not_united_with_rows_that_keep_time() {
+    let parts = || {
+        let job = Job::new("late");
+        let (counts, late) = source(&job).window(Tumbling::of(secs(1))).aggregate([count()]).with_late();
+        counts.sink(MemorySink::new());
+        (job, late)
+    };
+    let refused = |job: Job| run(job).unwrap_err().to_string().contains("late or rejected rows, which promise nothing");
+    let (job, late) = parts();
+    sink(source(&job).union(late));
+    assert!(refused(job));
+    let (job, late) = parts();
+    sink(late.filter_expr(col("value").gt(lit(1))).union(source(&job)));
+    assert!(refused(job), "nor what is made of them");
+    let (job, late) = parts();
+    let (counts, other) = source(&job).window(Tumbling::of(secs(2))).aggregate([count()]).with_late();
+    counts.sink(MemorySink::new());
+    sink(late.union(other));
+    run(job).unwrap();
+}
+
+#[test]
 fn a_job_prints_itself_and_its_physical_plan() {
     let job = Job::new("print").parallelism(2);
     let stream = job.source(Sequence::new(10).splits(2)).event_time("at", Watermarks::in_order()).drop_rejects();
@@ -133,9 +155,13 @@ fn a_job_prints_itself_and_its_physical_plan() {
         .sink(MemorySink::new());
     stream.filter_expr(col("value").gt(lit(5))).sink(MemorySink::new());
     let printed = job.to_string();
-    for part in
-        ["job print", "#1 source sequence", "├─ #2 window tumbling 1s per value", "late: value Int64, at time (counted"]
-    {
+    for part in [
+        "job print",
+        "#1 source sequence",
+        "├─ #2 window tumbling 1s per value",
+        "late: value Int64, at time (counted",
+        "watermarks: in order",
+    ] {
         assert!(printed.contains(part), "{part} in\n{printed}");
     }
     let plan = tests::on_two_threads(job.explain()).unwrap();

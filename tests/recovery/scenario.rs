@@ -257,7 +257,7 @@ impl Scenario {
 }
 
 impl WindowSpec {
-    fn tumbling(&self) -> Tumbling {
+    fn tumbling(&self) -> Window {
         Tumbling::of(micros(self.size)).offset(micros(self.offset)).allowed_lateness(micros(self.lateness))
     }
 

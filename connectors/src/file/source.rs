@@ -1,7 +1,7 @@
 //! Files as a source: what the user builds, which files a pattern means, and the reader of a task.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashSet, VecDeque},
     fmt, fs,
     marker::PhantomData,
     path::{Component, Path, PathBuf},
@@ -219,6 +219,7 @@ impl<T: 'static> Source for FileSource<T> {
             settings: self.settings.clone(),
             waiting: assigned.into(),
             open: VecDeque::new(),
+            paused: HashSet::new(),
         }))
     }
 }
@@ -231,33 +232,57 @@ impl<T: 'static> TypedSource for FileSource<T> {
 struct FileReader {
     schema: SchemaRef,
     settings: Settings,
-    /// Files that were not opened yet.
+    /// Files that were not opened yet, or gave up their place.
     waiting: VecDeque<(SplitId, Option<Position>)>,
     /// The open files; the first is the next to read. At most [`MAX_OPEN`].
     open: VecDeque<(SplitId, SplitFile)>,
+    /// Files that are not to be read for now.
+    paused: HashSet<SplitId>,
 }
 
 impl FileReader {
-    fn next(&mut self) -> Result<Fetch> {
-        if self.open.len() < MAX_OPEN
-            && let Some((split, position)) = self.waiting.front()
-        {
-            let file = SplitFile::open(split.clone(), *position, self.schema.clone(), &self.settings)?;
-            if let Some((split, _)) = self.waiting.pop_front() {
-                self.open.push_front((split, file));
-            }
-        }
-        let Some((_, file)) = self.open.front_mut() else { return Ok(Fetch::End) };
-        match file.read()? {
+    /// What the file whose turn it is holds next; `None` when all that are left are paused.
+    fn next(&mut self) -> Result<Option<Fetch>> {
+        self.open_next()?;
+        let turn = self.open.iter().position(|(split, _)| !self.paused.contains(split));
+        let Some(turn) = turn else {
+            let ended = self.open.is_empty() && self.waiting.is_empty();
+            return Ok(ended.then_some(Fetch::End));
+        };
+        self.open.rotate_left(turn);
+        let Some((split, file)) = self.open.front_mut() else { return Ok(None) };
+        let fetch = match file.read()? {
             Some(rows) => {
                 self.open.rotate_left(1);
-                Ok(Fetch::Rows(rows))
+                Fetch::Rows(rows)
             }
-            None => match self.open.pop_front() {
-                Some((split, _)) => Ok(Fetch::SplitEnd(split)),
-                None => Ok(Fetch::End),
-            },
+            None => {
+                let split = split.clone();
+                self.open.pop_front();
+                Fetch::SplitEnd(split)
+            }
+        };
+        Ok(Some(fetch))
+    }
+
+    /// Opens the next file that waits, if there is room for it. When all open ones are paused one gives up its place:
+    /// they may be waiting for just that file.
+    fn open_next(&mut self) -> Result<()> {
+        let Some(next) = self.waiting.iter().position(|(split, _)| !self.paused.contains(split)) else { return Ok(()) };
+        if self.open.len() >= MAX_OPEN {
+            if self.open.iter().any(|(split, _)| !self.paused.contains(split)) {
+                return Ok(());
+            }
+            if let Some((split, file)) = self.open.pop_back() {
+                self.waiting.push_back((split, Some(file.position())));
+            }
         }
+        let (split, position) = &self.waiting[next];
+        let file = SplitFile::open(split.clone(), *position, self.schema.clone(), &self.settings)?;
+        if let Some((split, _)) = self.waiting.remove(next) {
+            self.open.push_front((split, file));
+        }
+        Ok(())
     }
 }
 
@@ -265,9 +290,18 @@ impl FileReader {
 impl SourceReader for FileReader {
     /// Reads in place, without a thread for blocking calls: these are regular files, whose reads end soon (mostly they
     /// are copies from the page cache) and which the system offers no readiness for. A hand-over to another thread
-    /// costs more than such a read. For the same reason there is no await point, and with it nothing to cancel.
+    /// costs more than such a read. For the same reason there is no await point before the rows are there, and with it
+    /// nothing to cancel.
     async fn fetch(&mut self) -> Result<Fetch> {
-        self.next()
+        match self.next()? {
+            Some(fetch) => Ok(fetch),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn pause(&mut self, splits: &[SplitId]) -> bool {
+        self.paused = splits.iter().cloned().collect();
+        true
     }
 }
 

@@ -85,6 +85,11 @@ impl SplitFile {
         Ok(file)
     }
 
+    /// Where the next record begins.
+    pub(super) fn position(&self) -> Position {
+        Position(self.position)
+    }
+
     /// The next rows and rejected records; `None` at the end of the file. Rows before damage come before its error.
     pub(super) fn read(&mut self) -> Result<Option<Rows>> {
         let start = self.position;

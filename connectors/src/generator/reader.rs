@@ -146,6 +146,7 @@ struct Cursor {
     end: u64,
     /// The event number from which the schedule counts: 0, or what follows the row before a restart.
     base: u64,
+    paused: bool,
 }
 
 impl Cursor {
@@ -158,7 +159,7 @@ impl Cursor {
             )));
         }
         let base = if next == 0 { 0 } else { series.event(share.row(next - 1)) + 1 };
-        Ok(Self { id, share, next, end, base })
+        Ok(Self { id, share, next, end, base, paused: false })
     }
 
     /// The event number of the row at `position`.
@@ -203,21 +204,30 @@ impl<S: Series> SourceReader for GeneratorReader<S> {
         if let Some(ended) = self.cursors.iter().position(|cursor| cursor.next == cursor.end) {
             return Ok(Fetch::SplitEnd(self.cursors.remove(ended).id));
         }
+        if self.cursors.is_empty() {
+            return Ok(Fetch::End);
+        }
         let batch_rows = self.batch_rows;
+        let cursors = self.cursors.iter_mut().filter(|cursor| !cursor.paused);
         let Some(pace) = self.pace else {
             // The split that lags behind is next, so that no split's event time runs ahead.
-            let Some(cursor) = self.cursors.iter_mut().min_by_key(|cursor| cursor.event(cursor.next, series)) else {
-                return Ok(Fetch::End);
+            let Some(cursor) = cursors.min_by_key(|cursor| cursor.event(cursor.next, series)) else {
+                return std::future::pending().await;
             };
             let end = cursor.end.min(cursor.next + batch_rows);
             return cursor.take(end, series).map(Fetch::Rows);
         };
-        let Some(cursor) = self.cursors.iter_mut().min_by_key(|cursor| cursor.ready(&pace, batch_rows, series)) else {
-            return Ok(Fetch::End);
+        let Some(cursor) = cursors.min_by_key(|cursor| cursor.ready(&pace, batch_rows, series)) else {
+            return std::future::pending().await;
         };
         tokio::time::sleep_until(cursor.ready(&pace, batch_rows, series)).await;
         let latest = cursor.base.saturating_add(pace.latest_due());
         let end = cursor.batch_end(latest, batch_rows, series);
         cursor.take(end, series).map(Fetch::Rows)
+    }
+
+    fn pause(&mut self, splits: &[SplitId]) -> bool {
+        self.cursors.iter_mut().for_each(|cursor| cursor.paused = splits.contains(&cursor.id));
+        true
     }
 }

@@ -171,7 +171,7 @@ impl<T: 'static> Source for MemorySource<T> {
             let Some(split) = (0..known).find(|split| split_id(*split) == id) else {
                 return Err(ConnectorError::Config(format!("source memory has no split {id}; it has {known} splits")));
             };
-            cursors.push(Cursor { split, id, next: position.unwrap_or_default().0 });
+            cursors.push(Cursor { split, id, next: position.unwrap_or_default().0, paused: false });
         }
         Ok(Box::new(MemoryReader { logs: self.logs.clone(), schema, cursors, turn: 0 }))
     }
@@ -280,6 +280,8 @@ struct Cursor {
     id: SplitId,
     /// The index of the next entry.
     next: u64,
+    /// It may end, but delivers nothing.
+    paused: bool,
 }
 
 struct MemoryReader {
@@ -304,6 +306,11 @@ impl SourceReader for MemoryReader {
             changed.await;
         }
     }
+
+    fn pause(&mut self, splits: &[SplitId]) -> bool {
+        self.cursors.iter_mut().for_each(|cursor| cursor.paused = splits.contains(&cursor.id));
+        true
+    }
 }
 
 impl MemoryReader {
@@ -318,6 +325,9 @@ impl MemoryReader {
             let cursor = &mut self.cursors[index];
             let log = &logs[cursor.split];
             let entry = usize::try_from(cursor.next).ok().and_then(|next| log.entries.get(next));
+            if cursor.paused && entry.is_some() {
+                continue;
+            }
             if let Some(entry) = entry {
                 cursor.next += 1;
                 self.turn = index + 1;
@@ -328,7 +338,7 @@ impl MemoryReader {
                 return Ok(Some(Fetch::SplitEnd(self.cursors.remove(index).id)));
             }
         }
-        match self.cursors.iter().find(|cursor| logs[cursor.split].abandoned) {
+        match self.cursors.iter().find(|cursor| !cursor.paused && logs[cursor.split].abandoned) {
             Some(cursor) => Err(ConnectorError::Data {
                 at: format!("source memory, split {}", cursor.id),
                 reason: "its MemoryInput was dropped before the split ended; keep it, or call end() first".to_owned(),

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use typed_arrow::Record;
 
 use super::*;
-use crate::{Epoch, Fetch, Incarnation, Position, Rejected, Sink, SinkWriter, Source, SourceReader, TypedSource};
+use crate::{Epoch, Fetch, Incarnation, Position, Rejected, Sink, SinkWriter, Source, SourceReader, SplitId, TypedSource};
 
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]))
@@ -257,4 +257,23 @@ proptest! {
         seen.sort_unstable();
         prop_assert_eq!(seen, (0..end).collect::<Vec<_>>());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_split_ends_but_delivers_nothing() {
+    let (input, source) = MemorySource::by_hand(schema(), 3);
+    let mut reader = open(&source, None).await;
+    (0..2).for_each(|split| input.push(split, batch(0..1)));
+    input.end(2);
+    assert!(reader.pause(&["0", "2"].map(SplitId::new)));
+    assert_eq!([next(&mut *reader).await, next(&mut *reader).await], ["1:[0]@1", "2:end"]);
+    input.end_all();
+    assert_eq!(next(&mut *reader).await, "1:end");
+    let waits = tokio::time::timeout(Duration::from_secs(1), reader.fetch()).await;
+    assert!(waits.is_err(), "what is left is paused, and that is not the end");
+    assert!(reader.pause(&[]));
+    assert_eq!(
+        [next(&mut *reader).await, next(&mut *reader).await, next(&mut *reader).await],
+        ["0:[0]@1", "0:end", "end"]
+    );
 }

@@ -14,6 +14,7 @@
 mod attempt;
 mod job;
 mod key;
+mod keyed;
 mod results;
 mod running;
 mod stream;
@@ -21,7 +22,8 @@ mod windowed;
 
 pub use job::Job;
 pub use key::Key;
+pub use keyed::KeyedStream;
 pub use results::Results;
 pub use running::{JobHandle, Report, RunningJob};
 pub use stream::{FromSource, Stream};
-pub use windowed::{KeyedStream, Windowed};
+pub use windowed::{WindowKind, Windowed};

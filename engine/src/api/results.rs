@@ -17,25 +17,29 @@ use crate::plan::graph::StreamId;
 pub struct Results<T, U = Untyped> {
     graph: SharedGraph,
     at: Option<StreamId>,
+    late: Option<StreamId>,
     rows: PhantomData<fn() -> (T, U)>,
 }
 
 impl<T: 'static, U: 'static> Results<T, U> {
     /// Of the operator whose main output is `at`.
-    pub(crate) fn new(graph: SharedGraph, at: Option<StreamId>) -> Self {
-        Self { graph, at, rows: PhantomData }
+    pub(super) fn late_on_port(graph: SharedGraph, at: Option<StreamId>) -> Self {
+        Self::new(graph, at, at.map(|at| StreamId { port: Port::LATE, ..at }))
+    }
+
+    pub(super) fn new(graph: SharedGraph, at: Option<StreamId>, late: Option<StreamId>) -> Self {
+        Self { graph, at, late, rows: PhantomData }
     }
 
     /// The results, and the late rows as they came.
     pub fn with_late(self) -> (Stream<U>, Stream<T>) {
-        let late = self.at.map(|at| StreamId { port: Port::LATE, ..at });
-        (Stream::new(self.graph.clone(), self.at), Stream::new(self.graph, late))
+        (Stream::new(self.graph.clone(), self.at), Stream::new(self.graph, self.late))
     }
 
     /// The results; late rows are counted and dropped.
     pub fn drop_late(self) -> Stream<U> {
-        if let Some(at) = self.at {
-            lock(&self.graph).drop_stream(StreamId { port: Port::LATE, ..at });
+        if let Some(late) = self.late {
+            lock(&self.graph).drop_stream(late);
         }
         Stream::new(self.graph, self.at)
     }

@@ -14,7 +14,7 @@ use windrow_operators::{
     typed::{FilterRows, FlatMapRows, MapRows, Record, Rows},
 };
 
-use super::{Key, KeyedStream, Windowed};
+use super::{Key, KeyedStream, WindowKind, Windowed};
 use crate::{
     EventTime, Watermarks,
     plan::graph::{Graph, Kind, REJECTS, RejectPolicy, StreamId},
@@ -62,8 +62,45 @@ impl<T: 'static> Stream<T, FromSource> {
     /// the column itself stays as it was. Rows without a usable time are rejected.
     pub fn event_time(self, column: impl Into<EventTime>, watermarks: Watermarks) -> Self {
         let spec = column.into();
+        self.with_time(watermarks, |schema| EventTimeReader::new(schema.columns(), &spec))
+    }
+
+    /// The time of a row is when it arrives, and the watermark follows the clock, whether rows come or not: windows end
+    /// when the clock says so, and no row is late. What is in which window then depends on when the job runs. A job that
+    /// goes on from a checkpoint does not go back in time, also if the clock does.
+    ///
+    /// ```
+    /// # use windrow::prelude::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("arrivals");
+    /// let out = MemorySink::new();
+    /// job.source(Sequence::new(100))
+    ///     .processing_time()
+    ///     .window(Tumbling::of(secs(10)))
+    ///     .aggregate([count()])
+    ///     .drop_late()
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert!(out.rows() > 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn processing_time(self) -> Self {
+        self.with_time(Watermarks::clock(), |schema| EventTimeReader::arrival(schema.columns()))
+    }
+
+    fn with_time(
+        self,
+        watermarks: Watermarks,
+        read: impl FnOnce(&StreamSchema) -> windrow_operators::Result<EventTimeReader>,
+    ) -> Self {
         self.with_source(|time, schema, _| {
-            let reader = EventTimeReader::new(schema.columns(), &spec)?;
+            if time.is_some() {
+                let mistake = "its event time has been declared already: say .event_time(…) or .processing_time() once";
+                return Err(OperatorError::Plan(mistake.into()));
+            }
+            let reader = read(schema)?;
             let schema = reader.output().clone();
             *time = Some((reader, watermarks));
             Ok(Some((Port::MAIN, schema)))
@@ -184,6 +221,15 @@ impl<T: 'static, S> Stream<T, S> {
         let mut graph = lock(&self.graph);
         let built = match (graph.schema(left).cloned(), graph.schema(right).cloned()) {
             _ if !same_job => Err(OperatorError::Plan("the other stream belongs to another job".into())),
+            (Some(a), Some(b))
+                if a.time().is_some() && b.time().is_some() && graph.is_timed(left) != graph.is_timed(right) =>
+            {
+                Err(OperatorError::Plan(
+                    "one side has late or rejected rows, which promise nothing about event time: every result behind \
+                     the two would come at the end of the input only; give them a sink or a window of their own"
+                        .into(),
+                ))
+            }
             (Some(left), Some(right)) => build(&left, &right),
             _ => Err(OperatorError::Internal("a stream without a schema".into())),
         };
@@ -320,12 +366,12 @@ impl<T: 'static, S> Stream<T, S> {
 
     /// Partitions by the values of one or more columns: `.key_by("auction")`, `.key_by(["auction", "bidder"])`.
     pub fn key_by(self, key: impl Into<Key>) -> KeyedStream<T> {
-        KeyedStream { stream: self.retyped(), key: key.into() }
+        KeyedStream::new(self.retyped(), key.into())
     }
 
     /// Windows over all rows, without a key. Their result is computed by one task.
-    pub fn window(self, window: windrow_operators::window::Tumbling) -> Windowed<T> {
-        Windowed { stream: self.retyped(), key: Key(Vec::new()), window }
+    pub fn window(self, window: impl Into<WindowKind>) -> Windowed<T> {
+        Windowed { stream: self.retyped(), key: Key(Vec::new()), window: window.into() }
     }
 
     /// Writes the rows to a sink.

@@ -1,31 +1,53 @@
-//! Keyed streams and windows.
+//! Windows, whose result has still to be named.
 
 use datafusion_expr::Expr;
-use windrow_operators::window::{AggregatePlan, TopPlan, Tumbling};
+use windrow_operators::{
+    OperatorError,
+    session::{Session, SessionPlan},
+    window::{AggregatePlan, TopPlan, Window},
+};
 
 use super::{Key, Results, Stream};
 use crate::plan::graph::stateful;
 
-/// A stream partitioned by a key.
-#[must_use]
-pub struct KeyedStream<T> {
-    pub(crate) stream: Stream<T>,
-    pub(crate) key: Key,
+/// What `.window(…)` takes: windows on slices ([`Tumbling`](windrow_operators::window::Tumbling),
+/// [`Hopping`](windrow_operators::window::Hopping), [`Cumulating`](windrow_operators::window::Cumulating),
+/// [`Calendar`](windrow_operators::window::Calendar)) or a [`Session`].
+#[derive(Clone, Debug)]
+pub enum WindowKind {
+    /// Windows whose bounds do not depend on the rows.
+    Slices(Window),
+    /// Windows that end when no row of the key has come for a while.
+    Session(Session),
 }
 
-impl<T: 'static> KeyedStream<T> {
-    /// Windows per key over event time: `.window(Tumbling::of(secs(10)))`.
-    pub fn window(self, window: Tumbling) -> Windowed<T> {
-        Windowed { stream: self.stream, key: self.key, window }
+impl From<Window> for WindowKind {
+    fn from(window: Window) -> Self {
+        Self::Slices(window)
+    }
+}
+
+impl From<Session> for WindowKind {
+    fn from(session: Session) -> Self {
+        Self::Session(session)
+    }
+}
+
+impl std::fmt::Display for WindowKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Slices(window) => window.fmt(f),
+            Self::Session(session) => session.fmt(f),
+        }
     }
 }
 
 /// Windows whose result has still to be named.
 #[must_use]
 pub struct Windowed<T> {
-    pub(crate) stream: Stream<T>,
-    pub(crate) key: Key,
-    pub(crate) window: Tumbling,
+    pub(super) stream: Stream<T>,
+    pub(super) key: Key,
+    pub(super) window: WindowKind,
 }
 
 impl<T: 'static> Windowed<T> {
@@ -34,21 +56,28 @@ impl<T: 'static> Windowed<T> {
     /// the order of rows (`first_value`, `array_agg`, …) follow the order of arrival; an integer `sum` wraps on overflow.
     pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> Results<T> {
         let aggregates: Vec<Expr> = aggregates.into_iter().collect();
-        let at = self.stream.then(&self.name("window"), |schema| {
-            let plan = AggregatePlan::new(schema, &self.key.names(), self.window, &aggregates)?;
-            Ok(stateful(plan))
-        });
-        Results::new(self.stream.graph, at)
+        let key = self.key.names();
+        let at = match self.window.clone() {
+            WindowKind::Slices(window) => self.stream.then(&self.name("window"), |schema| {
+                Ok(stateful(AggregatePlan::new(schema, &key, window, &aggregates)?))
+            }),
+            WindowKind::Session(session) => self.stream.then(&self.name("window"), |schema| {
+                Ok(stateful(SessionPlan::new(schema, &key, session, &aggregates)?))
+            }),
+        };
+        Results::late_on_port(self.stream.graph, at)
     }
 
     /// The `n` rows of each window (and key) with the greatest value in the column `by`: `window_start`, `window_end`,
     /// `rank` from 1, and the columns of the row. Equal values are ordered by the other columns.
     pub fn top(self, n: usize, by: &str) -> Results<T> {
-        let at = self.stream.then(&self.name(&format!("top {n} by {by} of")), |schema| {
-            let plan = TopPlan::new(schema, &self.key.names(), self.window, n, by)?;
-            Ok(stateful(plan))
+        let at = self.stream.then(&self.name(&format!("top {n} by {by} of")), |schema| match self.window.clone() {
+            WindowKind::Slices(window) => Ok(stateful(TopPlan::new(schema, &self.key.names(), window, n, by)?)),
+            WindowKind::Session(_) => Err(OperatorError::Plan(
+                "the greatest rows of a session are not there: aggregate it, or use a window of a fixed size".into(),
+            )),
         });
-        Results::new(self.stream.graph, at)
+        Results::late_on_port(self.stream.graph, at)
     }
 
     fn name(&self, what: &str) -> String {

@@ -131,9 +131,12 @@ pub(crate) struct SplitState {
     /// None before the first record.
     pub(crate) position: Option<u64>,
     pub(crate) ended: bool,
-    /// The latest event time seen.
+    /// The latest event time seen, less what was too far in the future.
     pub(crate) latest: Option<i64>,
     pub(crate) idle: bool,
+    /// The watermark of the split when a generator of the user's says it, so that it does not follow from `latest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) promised: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

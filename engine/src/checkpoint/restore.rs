@@ -57,6 +57,11 @@ impl Restored {
         let known = self.splits.get(source).map(Vec::as_slice).unwrap_or_default();
         known.iter().filter(|state| state.is_among(splits)).cloned().collect()
     }
+
+    /// The latest time that any split of a source had seen.
+    pub(crate) fn latest(&self, source: &str) -> Option<i64> {
+        self.splits.get(source)?.iter().filter_map(|state| state.latest).max()
+    }
 }
 
 /// The reasons why a job cannot go on from a checkpoint.

@@ -134,6 +134,11 @@ impl Graph {
         }
     }
 
+    /// Whether watermarks come with the rows of `stream`; late and rejected rows, and what is made of them, have none.
+    pub(crate) fn is_timed(&self, stream: StreamId) -> bool {
+        stream.port.is_timed() && self.nodes[stream.node].inputs.iter().all(|input| self.is_timed(*input))
+    }
+
     fn consumers(&self, stream: StreamId) -> impl Iterator<Item = usize> + '_ {
         (0..self.nodes.len()).filter(move |&node| self.nodes[node].inputs.contains(&stream))
     }
@@ -182,6 +187,9 @@ impl Graph {
         let outputs = &self.nodes[node].outputs;
         let children: Vec<usize> = outputs.iter().flat_map(|(port, _)| self.consumers(stream(port))).collect();
         let bar = if children.is_empty() { " " } else { "│" };
+        if let Kind::Source { time: Some((_, watermarks)), .. } = &self.nodes[node].kind {
+            writeln!(f, "{bars}{bar}    watermarks: {watermarks}")?;
+        }
         for (port, schema) in outputs {
             let label = match *port {
                 Port::LATE => "late: ",

@@ -26,6 +26,8 @@ enum Conversion {
     Number(TimeUnit),
     /// Dates, or RFC 3339 text; text without a zone is in UTC.
     Cast,
+    /// No column: it is when the row arrives.
+    Arrival,
 }
 
 /// Extracts event time from the batches of one source.
@@ -72,6 +74,11 @@ impl EventTimeReader {
         Ok(Self { column, conversion, output })
     }
 
+    /// For batches whose rows get the time of their arrival.
+    pub(crate) fn arrival(schema: &SchemaRef) -> Result<Self> {
+        Ok(Self { column: 0, conversion: Conversion::Arrival, output: StreamSchema::with_hidden_time(schema)? })
+    }
+
     /// The schema of the batches with event time.
     pub(crate) fn output(&self) -> &StreamSchema {
         &self.output
@@ -97,6 +104,13 @@ impl EventTimeReader {
         Ok((self.attach(&kept, hidden.then_some(times))?, latest))
     }
 
+    /// All rows, with the time of their arrival as their event time.
+    pub(crate) fn stamp(&self, batch: &RecordBatch, now: Timestamp) -> Result<(RecordBatch, Option<i64>)> {
+        let times = Timestamp::column(vec![now.micros(); batch.num_rows()]);
+        let latest = (batch.num_rows() > 0).then_some(now.micros());
+        Ok((self.attach(batch, Some(times))?, latest))
+    }
+
     fn attach(&self, batch: &RecordBatch, times: Option<ArrayRef>) -> Result<RecordBatch> {
         let mut columns = batch.columns().to_vec();
         // An array of a nullable column may carry an all-valid mask: event times are read without one.
@@ -114,7 +128,7 @@ impl EventTimeReader {
     fn convert(&self, column: &ArrayRef) -> Result<ArrayRef> {
         let null_if_impossible = CastOptions { safe: true, ..CastOptions::default() };
         match self.conversion {
-            Conversion::AsIs => Ok(column.clone()),
+            Conversion::AsIs | Conversion::Arrival => Ok(column.clone()),
             Conversion::Cast => Ok(cast_with_options(column, &Timestamp::data_type(), &null_if_impossible)?),
             Conversion::Number(unit) => {
                 let numbers = cast_with_options(column, &DataType::Int64, &null_if_impossible)?;

@@ -14,6 +14,7 @@
 //! A batch goes through a chain as plain function calls; only between tasks does it wait in a channel. `await` happens
 //! in four places: a reader's fetch, a gate's input, an output's send, a sink's write.
 
+pub(crate) mod align;
 pub(crate) mod chain;
 pub(crate) mod channel;
 mod event_time;
@@ -23,6 +24,7 @@ pub(crate) mod operator_task;
 pub(crate) mod report;
 pub(crate) mod sink_task;
 pub(crate) mod source_task;
+mod source_time;
 pub(crate) mod splits;
 pub(crate) mod supervisor;
 

@@ -26,11 +26,10 @@ use windrow_connectors::{ConnectorError, Epoch, Fetch, Position, Rejected, Rows,
 use windrow_operators::{OperatorError, Port, Timestamp, Watermark};
 
 use super::{
-    EventTimeReader,
     channel::{End, Message},
     operator_task::Body,
     report::{Reporter, Snapshot},
-    splits::SplitWatermarks,
+    source_time::{Heard, SourceTime},
 };
 use crate::{
     Error, Result,
@@ -68,7 +67,11 @@ pub(crate) struct SourceTask {
     pub(crate) schema: SchemaRef,
     pub(crate) splits: HashMap<SplitId, Progress>,
     /// Absent when the stream has no event time.
-    pub(crate) time: Option<(EventTimeReader, SplitWatermarks)>,
+    pub(crate) time: Option<SourceTime>,
+    /// Whether its splits can only be read together.
+    pub(crate) together: bool,
+    /// Whether it waits for other sources, and reads nothing.
+    pub(crate) waits: bool,
     pub(crate) rejects: RejectTo,
     pub(crate) body: Body,
     pub(crate) counters: Arc<Counters>,
@@ -102,7 +105,10 @@ impl Progress {
 
 enum Event {
     Fetched(windrow_connectors::Result<Fetch>),
-    Idle,
+    /// The splits have to say something without rows: that one is idle, or what the clock says.
+    Silence,
+    /// A split that is paused may be read again, or there is nothing to do.
+    Resume,
     /// An operator of the chain wants to be told the processing time.
     Tick,
     Barrier(Epoch),
@@ -114,22 +120,27 @@ impl SourceTask {
         for watermark in std::mem::take(&mut self.said_before) {
             self.say(Some(watermark)).await?;
         }
-        // The job may have been restored for long.
-        if let Some((_, splits)) = &mut self.time {
-            splits.begin(Moment::now());
+        match &mut self.time {
+            Some(time) => time.begin(),
+            None => self.say(Some(Watermark::Idle)).await?,
         }
         let end = loop {
             // A source that is always ready must still let others run.
             tokio::task::coop::consume_budget().await;
+            self.align();
             match self.next_event().await {
                 Event::Stop => {
                     self.stopped.store(true, Relaxed);
                     break End::Stopped;
                 }
-                Event::Idle => {
-                    self.mark_idle().await?;
+                Event::Silence => {
+                    let said = self.time.as_mut().map_or_else(Vec::new, SourceTime::speak);
+                    for watermark in said {
+                        self.say(Some(watermark)).await?;
+                    }
                     self.excuse();
                 }
+                Event::Resume => {}
                 Event::Tick => {
                     self.body.tick(self.counters.name()).await?;
                     self.excuse();
@@ -141,8 +152,8 @@ impl SourceTask {
                     self.reporter.barrier(epoch, snapshot);
                     // Saving takes time as well, and none of it is silence.
                     self.body.take_waited();
-                    if let Some((_, splits)) = &mut self.time {
-                        splits.excuse(began.elapsed());
+                    if let Some(time) = &mut self.time {
+                        time.splits.excuse(began.elapsed());
                     }
                 }
                 Event::Fetched(fetched) => {
@@ -150,7 +161,7 @@ impl SourceTask {
                         Fetch::Rows(rows) => self.take_rows(rows).await?,
                         Fetch::SplitEnd(split) => {
                             self.splits.entry(split.clone()).or_default().ended = true;
-                            let said = self.time.as_mut().and_then(|(_, splits)| splits.ended(&split));
+                            let said = self.time.as_mut().and_then(|time| time.splits.ended(&split));
                             self.say(said).await?;
                             self.excuse();
                         }
@@ -159,6 +170,10 @@ impl SourceTask {
                 }
             }
         };
+        if let Some(time) = &mut self.time {
+            time.leave();
+            self.counters.pauses(self.reporter.task.task, &[], None);
+        }
         if end == End::Exhausted {
             self.splits.values_mut().for_each(|split| split.ended = true);
             self.say(Some(Watermark::At(Timestamp::MAX))).await?;
@@ -172,9 +187,22 @@ impl SourceTask {
     /// What the task has waited for others is not the silence of its splits.
     fn excuse(&mut self) {
         let waited = self.body.take_waited();
-        if let Some((_, splits)) = &mut self.time {
-            splits.excuse(waited);
+        if let Some(time) = &mut self.time {
+            time.splits.excuse(waited);
         }
+    }
+
+    /// Leaves out the splits that are too far ahead of other sources.
+    fn align(&mut self) {
+        let changed = self.time.as_mut().and_then(|time| time.align(self.together));
+        let Some((paused, hold)) = changed else { return };
+        match self.together {
+            true => self.waits = !paused.is_empty(),
+            false => {
+                self.reader.pause(&paused);
+            }
+        }
+        self.counters.pauses(self.reporter.task.task, &paused, Some(hold));
     }
 
     /// Sends a message through the chain and on the edges of rejected records.
@@ -190,25 +218,29 @@ impl SourceTask {
 
     fn snapshot(&mut self) -> Snapshot {
         let state = |(split, progress): (&SplitId, &Progress)| {
-            let (latest, idle) = self.time.as_ref().map_or((None, false), |(_, splits)| splits.state(split));
-            let mut position = progress.position.map(|position| position.0);
+            let (split, mut position) = (split.as_str().into(), progress.position.map(|position| position.0));
+            let ended = progress.ended;
+            let mut state = SplitState { split, position, ended, latest: None, idle: false, promised: None };
+            if let Some(time) = &self.time {
+                time.splits.save(&mut state);
+            }
             if mutated("a position is saved one too far") {
                 position = position.map(|position| position.saturating_add(1));
             } else if mutated("a position is saved one too little") {
                 position = position.map(|position| position.saturating_sub(1));
-            } else if idle && mutated("the positions of idle splits are not saved") {
+            } else if state.idle && mutated("the positions of idle splits are not saved") {
                 position = None;
             }
-            SplitState { split: split.as_str().into(), position, ended: progress.ended, latest, idle }
+            SplitState { position, ..state }
         };
         let splits = self.splits.iter().map(state).collect();
         Snapshot { operators: self.body.take_saved(), splits, receipts: Vec::new() }
     }
 
     async fn next_event(&mut self) -> Event {
-        let idle = self.time.as_ref().and_then(|(_, splits)| splits.next_idle());
+        let silence = self.time.as_ref().and_then(SourceTime::due);
         // A reader that is always ready for one split must not hide the silence of another.
-        let silent = idle.is_some_and(|at| at <= Moment::now());
+        let silent = silence.is_some_and(|at| at <= Moment::now());
         let due = self.body.due();
         let is_due = due.is_some_and(|at| at <= Moment::now());
         tokio::select! {
@@ -217,22 +249,15 @@ impl SourceTask {
             Ok(_) = self.stop.wait_for(|stop| *stop) => Event::Stop,
             Ok(()) = self.barrier.changed() => match *self.barrier.borrow_and_update() {
                 Some(epoch) => Event::Barrier(epoch),
-                None => Event::Idle,
+                None => Event::Resume,
             },
-            () = std::future::ready(()), if silent => Event::Idle,
+            () = std::future::ready(()), if silent => Event::Silence,
             () = std::future::ready(()), if is_due => Event::Tick,
-            fetched = self.reader.fetch() => Event::Fetched(fetched),
-            () = sleep_until(idle) => Event::Idle,
+            fetched = self.reader.fetch(), if !self.waits => Event::Fetched(fetched),
+            () = may_resume(&mut self.time) => Event::Resume,
+            () = sleep_until(silence) => Event::Silence,
             () = sleep_until(due) => Event::Tick,
         }
-    }
-
-    async fn mark_idle(&mut self) -> Result<()> {
-        let said = self.time.as_mut().map(|(_, splits)| splits.mark_idle(Moment::now()));
-        for watermark in said.into_iter().flatten() {
-            self.say(Some(watermark)).await?;
-        }
-        Ok(())
     }
 
     /// Takes the rows of one fetch all the way through, then what they say about time, then notes the position.
@@ -241,11 +266,11 @@ impl SourceTask {
         self.check(&split, &batch)?;
         let read = (batch.num_rows() + rejected.len()) as u64;
         let undecoded = rejected.len();
-        let (batch, latest) = match &self.time {
-            Some((reader, _)) => reader.read(batch, &mut rejected).map_err(|error| self.failed(error))?,
-            None => (batch, None),
+        let (batch, heard) = match &mut self.time {
+            Some(time) => time.read(&split, batch, &mut rejected).map_err(|error| self.failed(error))?,
+            None => (batch, Heard::default()),
         };
-        let before = self.time.as_mut().and_then(|(_, splits)| splits.before_rows(&split, Moment::now()));
+        let before = self.time.as_mut().and_then(|time| time.splits.before_rows(&split, Moment::now()));
         self.say(before).await?;
         self.counters.rows_in.fetch_add(read, Relaxed);
         self.take_rejected(&split, rejected, undecoded).await?;
@@ -255,10 +280,15 @@ impl SourceTask {
         if kept > 0 {
             self.body.take(self.counters.name(), Port::MAIN, Message::Batch(batch)).await?;
         }
-        if let (Some(latest), Some((_, splits))) = (latest, &mut self.time) {
+        if let (Some(latest), Some(time)) = (heard.latest, &mut self.time) {
             self.counters.saw(latest);
-            let said = splits.after_rows(&split, latest);
+            self.counters.future.fetch_add(heard.future, Relaxed);
+            let said = time.splits.after_rows(&split, heard.promised);
             self.say(said).await?;
+        }
+        if self.time.is_none() {
+            // It says nothing of event time, so nobody who reads it beside others may wait for it to.
+            self.say(Some(Watermark::Idle)).await?;
         }
         self.excuse();
         self.note_position(split, next)
@@ -324,6 +354,13 @@ impl SourceTask {
 
     fn failed(&self, error: OperatorError) -> Error {
         Error::Operator { operator: self.counters.name().into(), error }
+    }
+}
+
+async fn may_resume(time: &mut Option<SourceTime>) {
+    match time {
+        Some(time) => time.may_resume().await,
+        None => std::future::pending().await,
     }
 }
 

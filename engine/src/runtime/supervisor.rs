@@ -10,9 +10,10 @@ use tokio::{
     task::{Id, JoinError, JoinSet},
 };
 use windrow_connectors::{Epoch, Incarnation, SplitId};
-use windrow_operators::{Port, StreamSchema, key::Partitioner, state::SegmentId};
+use windrow_operators::{Port, StreamSchema, Timestamp, key::Partitioner, state::SegmentId};
 
 use super::{
+    align::Alignment,
     chain::{Chain, Link, Target, guard, panic_message},
     channel::{Receiver, Sender, channel},
     exchange::Output,
@@ -21,6 +22,7 @@ use super::{
     report::{Reporter, TaskId, TaskReport},
     sink_task::SinkTask,
     source_task::{Progress, RejectTo, SourceTask},
+    source_time::SourceTime,
     splits::SplitWatermarks,
 };
 use crate::{
@@ -141,7 +143,8 @@ pub(crate) async fn start(
     restored: &mut Restored,
 ) -> Result<Tasks> {
     let mut channels = connect(plan, capacity);
-    let mut builder = Builder { graph, plan, layout, counters, controls, channels: &mut channels, restored };
+    let alignment = Arc::new(Alignment::new());
+    let mut builder = Builder { graph, plan, layout, counters, controls, alignment, channels: &mut channels, restored };
     let mut tasks = Tasks { set: JoinSet::new(), names: HashMap::new(), echo: None, failure: None };
     // Everything that can fail while it is built is built before the first task runs.
     let mut built = Vec::new();
@@ -173,6 +176,7 @@ struct Builder<'a> {
     layout: &'a Layout,
     counters: &'a [Arc<Counters>],
     controls: Controls,
+    alignment: Arc<Alignment>,
     channels: &'a mut Channels,
     restored: &'a mut Restored,
 }
@@ -296,15 +300,28 @@ impl Builder<'_> {
         let open = splits.iter().filter(|split| !progress[*split].ended);
         let assigned = open.map(|split| (split.clone(), progress[split].position)).collect();
         let reader = source.reader(assigned).await;
-        let reader = reader.map_err(|error| Error::Source { operator: counters.name().into(), error })?;
+        let mut reader = reader.map_err(|error| Error::Source { operator: counters.name().into(), error })?;
         let stream = StreamId { node, port: Port::MAIN };
         let Some(schema) = self.graph.schema(stream).map(StreamSchema::visible) else {
             return Err(self.broken("a source without a schema"));
         };
-        let mut time = time
-            .as_ref()
-            .map(|(reader, watermarks)| (reader.clone(), SplitWatermarks::new(*watermarks, splits, Moment::now())));
-        let said_before = time.as_mut().map_or_else(Vec::new, |(_, splits)| splits.restore(&states));
+        let floor = self.restored.latest(id).map(Timestamp::from_micros);
+        let mut said_before = Vec::new();
+        let mut source_time = None;
+        if let Some((reader, watermarks)) = time {
+            let (own, said) = guard(&counters, || {
+                let mut own = SplitWatermarks::new(watermarks.clone(), splits, Moment::now());
+                let said = own.restore(&states);
+                Ok((own, said))
+            })?;
+            said_before = said;
+            let mut time = SourceTime::new(reader.clone(), watermarks, own, self.controls.clock, floor);
+            if let Some(drift) = watermarks.align_within {
+                time.align_with(self.alignment.join(counters.name(), drift, time.splits.slowest()));
+            }
+            source_time = Some(time);
+        }
+        let together = !reader.pause(&[]);
         let rejects = match rejects {
             RejectPolicy::Fail => RejectTo::Fail,
             RejectPolicy::Drop => RejectTo::Count,
@@ -315,7 +332,9 @@ impl Builder<'_> {
             reader,
             schema,
             splits: progress,
-            time,
+            time: source_time,
+            together,
+            waits: false,
             rejects,
             body,
             counters,

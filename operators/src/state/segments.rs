@@ -48,6 +48,11 @@ struct Segment {
 }
 
 impl Segments {
+    /// The number of the next save.
+    pub(crate) fn next(&self) -> u32 {
+        self.last + 1
+    }
+
     /// The number of the save that begins.
     pub(crate) fn begin(&mut self) -> u32 {
         self.last += 1;

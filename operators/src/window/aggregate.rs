@@ -11,11 +11,13 @@ use datafusion_expr::Expr;
 use datafusion_physical_expr::aggregate::LoweredAggregate;
 
 use super::{
-    PreAggregate, Slice, Tumbling, WINDOW_END, WINDOW_START,
+    PreAggregate, Slice, WINDOW_END, WINDOW_START, Window,
     arguments::ArgumentReader,
     form::{LEADING, SLICE, of_aggregation},
-    slices::Slices,
-    table::{GroupTable, Tables},
+    groups::{Groups, merge},
+    saved::Saved,
+    slices::{Due, Parts, Slices},
+    table::Tables,
 };
 use crate::{
     Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
@@ -60,7 +62,7 @@ pub struct AggregatePlan(Arc<Shared>);
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) window: Tumbling,
+    pub(super) window: Window,
     /// The key columns of the input.
     pub(super) key: Vec<usize>,
     pub(super) key_schema: SchemaRef,
@@ -78,7 +80,7 @@ pub(super) struct Shared {
 impl AggregatePlan {
     /// Aggregates rows of `input` per value of the columns `key` and per window. Fails when the stream has no event
     /// time, a column does not exist or cannot be a key, or an expression is not an aggregate.
-    pub fn new(input: &StreamSchema, key: &[&str], window: Tumbling, aggregates: &[Expr]) -> Result<Self> {
+    pub fn new(input: &StreamSchema, key: &[&str], window: Window, aggregates: &[Expr]) -> Result<Self> {
         let input_time = input.event_time("a window")?;
         window.slicing()?;
         let key = key.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>>>()?;
@@ -197,11 +199,12 @@ enum Input {
     States,
 }
 
-/// Keyed tumbling-window aggregation: a table of groups per open slice, emitted and dropped when the slice closes.
+/// Keyed window aggregation: a table of groups per open slice. When the slice closes it is emitted and dropped; or its
+/// states stay until the last window that they are in has given its result.
 pub struct WindowAggregate {
     plan: Arc<Shared>,
     input: Input,
-    slices: Slices<GroupTable>,
+    slices: Slices<Groups>,
     tables: Tables,
     arguments: ArgumentReader,
     scratch: Vec<usize>,
@@ -209,7 +212,7 @@ pub struct WindowAggregate {
 }
 
 impl WindowAggregate {
-    fn new(plan: Arc<Shared>, window: &Tumbling, input: Input) -> Result<Self> {
+    fn new(plan: Arc<Shared>, window: &Window, input: Input) -> Result<Self> {
         Ok(Self {
             input,
             slices: Slices::new(window)?,
@@ -230,7 +233,7 @@ impl WindowAggregate {
         let arguments = arguments.read(&plan.aggregates, batch)?;
         let key: Vec<ArrayRef> = plan.key.iter().map(|&column| comparable(batch.column(column))).collect();
         for (slice, selection) in parts {
-            let table = slices.content(slice, || tables.table(&plan.aggregates))?;
+            let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
             let key = key.iter().map(|column| selection.array(column)).collect::<Result<Vec<_>>>()?;
             table.update(&key, &arguments.select(&selection)?, selection.rows(batch), scratch)?;
         }
@@ -241,7 +244,7 @@ impl WindowAggregate {
         let Self { plan, slices, tables, scratch, .. } = self;
         let keys = plan.key.len();
         for (slice, selection) in slices.assign(batch, batch.num_columns() - 1, out)? {
-            let table = slices.content(slice, || tables.table(&plan.aggregates))?;
+            let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
             let part = selection.batch(batch)?;
             let (key, states) = part.columns().split_at(keys);
             table.merge(key, &states[..states.len() - 1], &plan.widths, part.num_rows(), scratch)?;
@@ -250,12 +253,12 @@ impl WindowAggregate {
     }
 }
 
-/// The groups of all open slices that changed after the save `since`.
-fn segment(plan: &Shared, slices: &mut Slices<GroupTable>, since: u32) -> Result<RecordBatch> {
+/// The groups of all slices that changed after the save `since`.
+fn segment(plan: &Shared, slices: &mut Slices<Groups>, since: u32) -> Result<RecordBatch> {
     let columns = &plan.form.columns;
     let mut pieces: Vec<Vec<ArrayRef>> = vec![Vec::new(); columns.fields().len()];
-    for (slice, table) in slices.open() {
-        let (rows, key, states) = table.saved()?.since(since)?;
+    for (slice, groups) in slices.held() {
+        let (rows, key, states) = groups.saved()?.since(since)?;
         if rows > 0 {
             let leading = [key_group_column(&key, rows)?, constant(slice.start, rows)];
             let all = leading.into_iter().chain(key).chain(states);
@@ -267,13 +270,11 @@ fn segment(plan: &Shared, slices: &mut Slices<GroupTable>, since: u32) -> Result
     Ok(RecordBatch::try_new(columns.clone(), joined)?)
 }
 
-fn result(plan: &Shared, tables: &mut Tables, slice: Slice, table: GroupTable) -> Result<RecordBatch> {
-    let rows = table.groups();
-    let (key, values) = tables.results(table)?;
-    let mut columns = vec![constant(slice.start, rows), constant(slice.end, rows)];
+fn result(plan: &Shared, window: Slice, rows: usize, key: Vec<ArrayRef>, values: Vec<ArrayRef>) -> Result<RecordBatch> {
+    let mut columns = vec![constant(window.start, rows), constant(window.end, rows)];
     columns.extend(key);
     columns.extend(values);
-    columns.push(constant(slice.result_time(), rows));
+    columns.push(constant(window.result_time(), rows));
     Ok(RecordBatch::try_new(plan.output.columns().clone(), columns)?)
 }
 
@@ -286,8 +287,30 @@ impl Operator for WindowAggregate {
     }
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
-        let Self { plan, slices, tables, .. } = self;
-        slices.advance(time, out, |slice, table| result(plan, tables, slice, table))
+        let Self { plan, slices, tables, scratch, segments, .. } = self;
+        slices.advance(time, out, |window, due| {
+            let Parts { contents, owed, grows } = match due {
+                Due::Slice(groups) => {
+                    let table = groups.into_table()?;
+                    let rows = table.groups();
+                    let (key, values) = tables.results(table)?;
+                    return Ok((result(plan, window, rows, key, values)?, None));
+                }
+                Due::Window(parts) => parts,
+            };
+            let next = segments.next();
+            let table = merge(contents, tables, (&plan.aggregates, &plan.widths), next, scratch)?;
+            let rows = table.groups();
+            let (key, values, whole) = match grows {
+                true => {
+                    let (key, values, states) = tables.results_and_states(table, &plan.aggregates, scratch)?;
+                    let whole = Groups::Closed(Saved::new(key.clone(), states, rows, next));
+                    (key, values, Some(whole))
+                }
+                false => tables.results(table).map(|(key, values)| (key, values, None))?,
+            };
+            Ok((owed.keep(result(plan, window, rows, key.clone(), values)?, &key)?, whole))
+        })
     }
 
     fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
@@ -295,13 +318,15 @@ impl Operator for WindowAggregate {
         slices.save(state)?;
         let now = segments.begin();
         if tables.record() {
-            for (_, table) in slices.open() {
-                tables.recorded(table, (&plan.aggregates, &plan.widths), now, scratch)?;
+            for (_, groups) in slices.held() {
+                if let Groups::Open(table) = groups {
+                    tables.recorded(table, (&plan.aggregates, &plan.widths), now, scratch)?;
+                }
             }
         }
         let mut changes = Changes::new();
-        for (_, table) in slices.open() {
-            table.save(&plan.aggregates, now, &mut changes, scratch)?;
+        for (_, groups) in slices.held() {
+            groups.save(&plan.aggregates, now, &mut changes, scratch)?;
         }
         segments.finish(state, &changes, |since| segment(plan, slices, since))
     }
@@ -316,7 +341,7 @@ impl Operator for WindowAggregate {
             for (save, rows) in former.segments {
                 let rows = plan.form.widen(rows)?;
                 for (slice, selection) in slices.saved_parts(former.part, &rows, SLICE)? {
-                    let table = slices.content(slice, || tables.table(&plan.aggregates))?;
+                    let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
                     let rows = selection.batch(&rows)?;
                     let (key, states) = rows.columns()[LEADING..].split_at(plan.key.len());
                     table.restore(key, states, &plan.widths, rows.num_rows(), save, scratch)?;
@@ -324,5 +349,9 @@ impl Operator for WindowAggregate {
             }
         }
         Ok(())
+    }
+
+    fn size(&self) -> usize {
+        self.slices.contents().map(Groups::size).sum()
     }
 }

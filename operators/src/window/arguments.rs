@@ -7,7 +7,7 @@ use datafusion_common::ScalarValue;
 use datafusion_expr::ColumnarValue;
 use datafusion_physical_expr::{PhysicalExpr, aggregate::LoweredAggregate};
 
-use super::slices::Selection;
+use super::split::Selection;
 use crate::{Result, expr::evaluate_condition};
 
 /// The arguments of each aggregate over a batch, and which rows it takes (`FILTER`).

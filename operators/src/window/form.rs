@@ -9,11 +9,23 @@
 //!
 //! An aggregate whose state is one column gives it its own name; wider states say which part they are. Of the rows of an
 //! aggregation with the same slice and key, over the segments of one task, the newest counts. Of a top, the newest
-//! segment that has rows of a slice has all of them. Rows of slices that have given their result are to be passed over.
+//! segment that has rows of a slice has all of them. Rows of slices that no window needs any more, because all of them have
+//! given their result, are to be passed over.
 //!
-//! Two numbers go with the segments, in microseconds: `closed`, how far event time had come (rows of slices that end there or
-//! before are late), and, where it is less, `fired`, up to where slices have given their result. A first phase has only
-//! `closed`.
+//! `window_start` is where the slice begins. A tumbling window and one of the calendar is one slice. Of hopping and
+//! cumulating windows each slice has its own rows, and a window is the union of its slices.
+//!
+//! Numbers go with the segments, in microseconds:
+//!
+//! | number | meaning |
+//! |---|---|
+//! | `closed` | how far event time had come: rows of slices that end there or before are late |
+//! | `fired` | up to where windows have given their result, if that is not so far |
+//! | `fired_7` | the same for the keys of key group 7, if it is further than `fired`: see `progress` |
+//! | `window_size` | tumbling windows: how long they are. A row is open if its window ends after `fired` |
+//! | `open_from` | other windows: a row is open if its slice begins there or later |
+//!
+//! Of a first phase only `closed` means something.
 
 use std::sync::Arc;
 

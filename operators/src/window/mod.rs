@@ -1,16 +1,27 @@
 //! Windows over event time, on slices.
 //!
 //! ```text
-//!   rows ──► Slicing: which slice? ──► Slices<S>: BTreeMap slice → S ──watermark passes──► result of the slice
-//!                 │                           │
-//!                 └─ closed already ──► LATE  └─ S = GroupTable (aggregates) or TopRows (rows)
+//!   rows ──► Slicing: which slice? ──► Slices<S>: BTreeMap slice → S ──watermark passes──► result of the slice (tumbling,
+//!                 │                           │                                            calendar) or of a window, which
+//!                 └─ closed already ──► LATE  └─ S = Groups (aggregates) or Buffer (rows)  merges several (hopping, …)
 //! ```
 //!
-//! A tumbling window is one *slice* of event time. A row goes into its slice once; when the watermark passes the end of
-//! the slice (and the allowed lateness), the slice is closed, gives its result, and is dropped. So a watermark costs
-//! what it closes, not what is alive.
+//! Windows are made of *slices* of event time, which go from one instant at which a window begins or ends to the next. A row
+//! goes into its slice once, in however many windows that is:
 //!
-//! With several tasks the work has two phases around the exchange, so that groups and not rows cross it:
+//! ```text
+//!   hopping 4 every 2        ├─────────┤              a window fires when the watermark passes its end (and the allowed
+//!                                 ├─────────┤         lateness): it merges the states of its slices
+//!   slices               ────┼────┼────┼────┼────
+//!                         ▲             ▲    ▲        a slice is dropped when the last window that it is in has fired
+//!                      dropped       closed  open     a row is late when its slice is closed
+//! ```
+//!
+//! A tumbling window and one of the calendar is one slice, which gives its own result and is dropped. So a watermark costs what
+//! it closes, not what is alive.
+//!
+//! With several tasks the work has two phases around the exchange, so that groups and not rows cross it. The first knows
+//! of slices only; the second makes windows of them:
 //!
 //! ```text
 //!   rows ──► PreAggregate ──(key, state)──► exchange by key ──► WindowAggregate (merging) ──► results
@@ -20,30 +31,39 @@
 //! A save takes down how far event time had come and seals a segment of what has changed since the last one:
 //!
 //! ```text
-//!   table of each open slice ──save──► Saved: which groups changed? ──► Segments: one new, older ones kept or absorbed
+//!   groups of each slice ──save──► Saved: which groups changed? ──► Segments: one new, older ones kept or absorbed
 //!   first phase: nothing but the time, it was flushed
 //! ```
 //!
-//! * [`spec`]: what a window is, and the arithmetic that is right at both ends of time.
-//! * `slices`: assignment of rows to slices, lateness, closing in bounded steps.
-//! * `table`: the groups of one slice: DataFusion's `GroupValues` and `GroupsAccumulator`s.
+//! * [`spec`]: what windows a user asks for. `slicing`: the arithmetic of their slices, right at both ends of time;
+//!   `calendar`: the same for the days of a time zone.
+//! * `slices`: what is held of each slice, lateness, firing in bounded steps. `split`: a batch by slices. `progress`: how far
+//!   event time has come, also over restores.
+//! * `table`: the groups of one slice: DataFusion's `GroupValues` and `GroupsAccumulator`s. `groups`: closed slices, and
+//!   windows of several.
 //! * `saved`: what changed since the last save. `form`: the disk format.
 //! * [`aggregate`], `preaggregate`: the aggregation in one phase or two. [`top`]: the greatest rows of a window.
 
 pub mod aggregate;
 pub(crate) mod arguments;
+mod calendar;
 pub(crate) mod form;
+mod groups;
 mod preaggregate;
+mod progress;
 mod saved;
 mod slices;
+mod slicing;
 pub mod spec;
+mod split;
 pub(crate) mod table;
 pub mod top;
 
 pub use aggregate::{AggregatePlan, WindowAggregate};
 pub use preaggregate::PreAggregate;
-pub use slices::is_open;
-pub use spec::{Slice, Slicing, Tumbling};
+pub use progress::is_open;
+pub use slicing::{Slice, Slicing};
+pub use spec::{Calendar, Cumulating, Hopping, Tumbling, Window};
 pub use top::{Top, TopPlan};
 
 /// The column of a window's result that says where the window begins (inclusive).

@@ -8,11 +8,11 @@ use super::{
     Slice,
     aggregate::{Shared, constant},
     arguments::ArgumentReader,
-    slices::Slices,
+    slices::{Due, Slices},
     table::{GroupTable, Tables, states_of_rows},
 };
 use crate::{
-    Advance, Operator, Outbox, Port, Result, Timestamp,
+    Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
     key::comparable,
     state::{StateReader, StateWriter},
 };
@@ -45,7 +45,7 @@ pub struct PreAggregate {
 impl PreAggregate {
     pub(super) fn new(plan: Arc<Shared>) -> Result<Self> {
         Ok(Self {
-            slices: Slices::new(&plan.window)?,
+            slices: Slices::first_phase(&plan.window)?,
             tables: Tables::new(plan.key_schema.clone()),
             arguments: ArgumentReader::default(),
             plan,
@@ -60,7 +60,7 @@ impl PreAggregate {
         if self.rows_since_look < LOOK_EVERY_ROWS {
             return Ok(());
         }
-        let open: Vec<_> = self.slices.take_open().collect();
+        let open: Vec<_> = self.slices.take().collect();
         let groups: usize = open.iter().map(|(_, table)| table.groups()).sum();
         let rows: usize = open.iter().map(|(_, table)| table.rows()).sum();
         let bytes: usize = open.iter().map(|(_, table)| table.size()).sum();
@@ -127,11 +127,14 @@ impl Operator for PreAggregate {
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
         let Self { plan, slices, tables, .. } = self;
-        slices.advance(time, out, |slice, table| states(plan, tables, slice, table))
+        slices.advance(time, out, |slice, due| match due {
+            Due::Slice(table) => Ok((states(plan, tables, slice, table)?, None)),
+            Due::Window(..) => Err(OperatorError::Internal("a first phase makes no windows".into())),
+        })
     }
 
     fn flush(&mut self, out: &mut Outbox) -> Result<()> {
-        for (slice, table) in self.slices.take_open() {
+        for (slice, table) in self.slices.take() {
             out.emit(states(&self.plan, &mut self.tables, slice, table)?);
         }
         self.rows_since_look = 0;
@@ -145,5 +148,9 @@ impl Operator for PreAggregate {
     fn load(&mut self, state: &StateReader) -> Result<()> {
         self.slices.load_flushed(state);
         Ok(())
+    }
+
+    fn size(&self) -> usize {
+        self.slices.contents().map(GroupTable::size).sum()
     }
 }

@@ -49,6 +49,12 @@ pub(super) fn rows_of_new(groups: &[usize], before: usize, after: usize) -> UInt
 }
 
 impl Saved {
+    /// Groups that no save has seen yet, and that will not change any more.
+    pub(super) fn new(keys: Vec<ArrayRef>, states: Vec<ArrayRef>, groups: usize, now: u32) -> Self {
+        let changes = Changes::from([(now, groups)]);
+        Self { keys: vec![keys], states, changed_at: vec![now; groups], changes, rows: groups }
+    }
+
     /// Notes the keys of new groups.
     pub(super) fn add_keys(&mut self, key: &[ArrayRef], rows: &UInt32Array) -> Result<()> {
         let key = key.iter().map(|column| Ok(own_bytes(take(column, rows, None)?))).collect::<Result<_>>()?;
@@ -100,6 +106,18 @@ impl Saved {
         for (save, groups) in &self.changes {
             *changes.entry(*save).or_default() += groups;
         }
+    }
+
+    /// The keys and the states of all groups, and how many they are.
+    pub(super) fn all(&mut self) -> Result<(usize, &[ArrayRef], &[ArrayRef])> {
+        self.join_keys()?;
+        Ok((self.changed_at.len(), self.keys.first().map_or(&[][..], |keys| keys), &self.states))
+    }
+
+    /// The bytes it holds.
+    pub(super) fn size(&self) -> usize {
+        let arrays = self.keys.iter().flatten().chain(&self.states);
+        arrays.map(|array| array.get_array_memory_size()).sum::<usize>() + size_of_val(&self.changed_at[..])
     }
 
     /// The keys and the states of the groups that changed after the save `since`, and how many they are.

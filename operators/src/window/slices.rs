@@ -1,94 +1,91 @@
-//! The open slices of an operator: which rows go where, what is late, what is complete.
+//! The slices of an operator: which are open, what is late, which windows are complete and what they are made of.
+//!
+//! ```text
+//!                     ┌─ closed ─┬─ closed ─┬─ closed ─┬── open ──┬── open ──┐
+//!   held slices       │  S       │  S       │  S       │  S       │  S       │
+//!                     └──────────┴──────────┴──────────┴──────────┴──────────┘
+//!   the next window   ├────────────────────────────────┤                        fires when the watermark passes its end;
+//!   the one after it             ├────────────────────────────────┤             then the first slice is dropped
+//! ```
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     time::Duration,
 };
 
-use arrow::{
-    array::{ArrayRef, RecordBatch, UInt32Array},
-    compute::{take, take_record_batch},
-};
+use arrow::array::RecordBatch;
 
-use super::{Slice, Slicing, Tumbling};
+use super::{
+    Slice, Slicing, Window,
+    progress::{Owed, Progress, fired},
+    slicing::Stretch,
+    split::{Selection, split},
+};
 use crate::{
     Advance, OperatorError, Outbox, Result, Timestamp,
     state::{Part, StateReader, StateWriter},
     time::event_times,
 };
 
-/// The number that says how far event time had come: rows of slices that end there or before are late.
-const CLOSED: &str = "closed";
-/// The number that says how long a slice is: with it a reader tells which rows of a segment have given their result.
-const SIZE: &str = "window_size";
-/// The number that says up to where slices have given their result, when that is not so far: a task that was restored
-/// from several may have closed slices that the next watermark lets out.
-const FIRED: &str = "fired";
-
-/// How many result rows one call of `advance` emits before it asks to be called again.
+/// How many result rows one call of `advance` emits, and slices it merges, before it asks to be called again.
 const EMIT_ROWS: usize = 8192;
 
-/// The rows of a batch that belong to one slice.
-pub(super) enum Selection {
-    All,
-    Range { offset: usize, rows: usize },
-    Rows(UInt32Array),
+/// What a window that is complete is made of.
+pub(super) enum Due<'a, S> {
+    /// One slice that is in no other window, with its content.
+    Slice(S),
+    /// Slices that later windows may need too.
+    Window(Parts<'a, S>),
 }
 
-impl Selection {
-    pub(super) fn array(&self, array: &ArrayRef) -> Result<ArrayRef> {
-        Ok(match self {
-            Self::All => array.clone(),
-            Self::Range { offset, rows } => array.slice(*offset, *rows),
-            Self::Rows(rows) => take(array, rows, None)?,
-        })
-    }
-
-    pub(super) fn batch(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        Ok(match self {
-            Self::All => batch.clone(),
-            // A small part is copied: as a slice it would keep the whole batch alive for as long as it waits.
-            Self::Range { offset, rows } if 2 * rows < batch.num_rows() => {
-                let rows = UInt32Array::from_iter_values(*offset as u32..(offset + rows) as u32);
-                take_record_batch(batch, &rows)?
-            }
-            Self::Range { offset, rows } => batch.slice(*offset, *rows),
-            Self::Rows(rows) => take_record_batch(batch, rows)?,
-        })
-    }
-
-    pub(super) fn rows(&self, batch: &RecordBatch) -> usize {
-        match self {
-            Self::All => batch.num_rows(),
-            Self::Range { rows, .. } => *rows,
-            Self::Rows(rows) => rows.len(),
-        }
-    }
+/// The slices of a window.
+pub(super) struct Parts<'a, S> {
+    /// Their contents, oldest first. Instead of those of a window that began with this one there may be what was left of it.
+    pub(super) contents: Vec<&'a mut S>,
+    /// Which keys have yet to get the result.
+    pub(super) owed: Owed,
+    /// Whether the next window begins with this one: then all contents in one are left to it.
+    pub(super) grows: bool,
 }
 
-/// Slices that are open, each with its content `S`, and the slice whose result is on its way out.
+/// The result of a window and, if it grows, all its contents in one.
+pub(super) type Fired<S> = (RecordBatch, Option<S>);
+
+/// Slices that are still needed, each with its content `S`, and the window whose result is on its way out.
 pub(super) struct Slices<S> {
     slicing: Slicing,
     lateness: Duration,
-    open: BTreeMap<Timestamp, (Slice, S)>,
-    /// Every slice that ends here or before is closed. Also the promise made downstream.
-    closed: Timestamp,
-    /// Every slice that ends here or before has given its result.
-    fired: Timestamp,
+    /// Whether slices are in several windows, which merge them; otherwise each gives its own result.
+    merging: bool,
+    held: BTreeMap<Timestamp, (Slice, S)>,
+    progress: Progress,
+    /// Where the last window ended that gave its result, if it was not before that of `progress`.
+    reached: i128,
+    /// What the last window was made of, if the next begins with it. Not saved: it is made of slices that are.
+    grown: Option<(Stretch, S)>,
     /// A result too large for one call of `advance`, and how much of it is out.
     leaving: Option<(RecordBatch, usize)>,
 }
 
 impl<S> Slices<S> {
-    pub(super) fn new(window: &Tumbling) -> Result<Self> {
+    pub(super) fn new(window: &Window) -> Result<Self> {
+        let slicing = window.slicing()?;
+        let progress = Progress::new();
         Ok(Self {
-            slicing: window.slicing()?,
             lateness: window.lateness(),
-            open: BTreeMap::new(),
-            closed: Timestamp::MIN,
-            fired: Timestamp::MIN,
+            merging: slicing.overlaps(),
+            slicing,
+            held: BTreeMap::new(),
+            reached: progress.reached(),
+            progress,
+            grown: None,
             leaving: None,
         })
+    }
+
+    /// The same for a first phase, which knows of slices only: the second makes windows of them.
+    pub(super) fn first_phase(window: &Window) -> Result<Self> {
+        Ok(Self { merging: false, ..Self::new(window)? })
     }
 
     /// The rows of `batch` by slice. Rows of closed slices go out as late; what is returned is answered for.
@@ -96,8 +93,9 @@ impl<S> Slices<S> {
         let times = event_times(batch, time)
             .ok_or_else(|| OperatorError::Internal("a row without event time reached a window".into()))?;
         let mut parts = split(&self.slicing, times);
-        if parts.iter().any(|(slice, _)| slice.end <= self.closed) {
-            let (late, on_time): (Vec<_>, _) = parts.into_iter().partition(|(slice, _)| slice.end <= self.closed);
+        let closed = self.progress.closed;
+        if parts.iter().any(|(slice, _)| slice.end <= closed) {
+            let (late, on_time): (Vec<_>, _) = parts.into_iter().partition(|(slice, _)| slice.end <= closed);
             for (_, selection) in late {
                 out.late(selection.batch(batch)?);
             }
@@ -107,22 +105,27 @@ impl<S> Slices<S> {
         Ok(parts)
     }
 
-    /// The content of an open slice, made when it is new.
+    /// The content of a slice, made when it is new.
     pub(super) fn content(&mut self, slice: Slice, new: impl FnOnce() -> Result<S>) -> Result<&mut S> {
-        Ok(match self.open.entry(slice.start) {
-            Entry::Occupied(open) => &mut open.into_mut().1,
+        Ok(match self.held.entry(slice.start) {
+            Entry::Occupied(held) => &mut held.into_mut().1,
             Entry::Vacant(vacant) => &mut vacant.insert((slice, new()?)).1,
         })
     }
 
-    /// Takes all open slices, oldest first, without closing them: rows for them may still come.
-    pub(super) fn take_open(&mut self) -> impl Iterator<Item = (Slice, S)> + use<S> {
-        std::mem::take(&mut self.open).into_values()
+    /// Takes all slices, oldest first, without closing them: rows for them may still come.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (Slice, S)> + use<S> {
+        std::mem::take(&mut self.held).into_values()
     }
 
-    /// The open slices, oldest first.
-    pub(super) fn open(&mut self) -> impl Iterator<Item = (Slice, &mut S)> {
-        self.open.values_mut().map(|(slice, content)| (*slice, content))
+    /// The slices that are still needed, oldest first.
+    pub(super) fn held(&mut self) -> impl Iterator<Item = (Slice, &mut S)> {
+        self.held.values_mut().map(|(slice, content)| (*slice, content))
+    }
+
+    /// All that is held.
+    pub(super) fn contents(&self) -> impl Iterator<Item = &S> {
+        self.held.values().map(|(_, content)| content).chain(self.grown.as_ref().map(|(_, content)| content))
     }
 
     /// Takes down how far event time has come. The contents are for the operator to save.
@@ -130,151 +133,119 @@ impl<S> Slices<S> {
         if self.leaving.is_some() {
             return Err(OperatorError::Internal("a window was saved with a result half-way out".into()));
         }
-        state.set(CLOSED, self.closed.micros());
-        state.set(SIZE, self.slicing.size());
-        if self.fired < self.closed {
-            state.set(FIRED, self.fired.micros());
-        }
+        self.progress.save(&self.slicing, state);
         Ok(())
     }
 
     /// Takes down the same of a first phase, which has been flushed and holds nothing else.
     pub(super) fn save_flushed(&self, state: &mut StateWriter<'_>) -> Result<()> {
-        if !self.open.is_empty() {
+        if !self.held.is_empty() {
             return Err(OperatorError::Internal("the first phase of a window was saved before it was flushed".into()));
         }
         self.save(state)
     }
 
-    /// Goes on where former tasks were. Behind the exchange they stood at the same time, or, when inputs fell idle, one
-    /// was ahead: its windows have given their only result and must not open again, so the greatest counts.
+    /// Goes on where former tasks were.
     pub(super) fn load(&mut self, state: &StateReader) {
-        self.closed = state.greatest(false, CLOSED).map_or(Timestamp::MIN, Timestamp::from_micros);
-        // Of those with segments: if it is one it keeps them, and they have rows of slices that have long fired.
-        let with_segments = state.parts.iter().filter(|part| !part.segments.is_empty());
-        self.fired = with_segments.map(fired).min().unwrap_or(self.closed);
+        self.progress.load(state, self.merging);
+        self.reached = self.progress.reached();
     }
 
-    /// The same for a first phase. Before the exchange tasks stand at different times; the least makes no row late that
-    /// was not. But what the second phase has closed would be late there, and could no longer be told as rows.
+    /// The same for a first phase.
     pub(super) fn load_flushed(&mut self, state: &StateReader) {
-        self.load(state);
-        let least = state.least(true, CLOSED).map_or(Timestamp::MIN, Timestamp::from_micros);
-        self.closed = self.closed.max(least);
-        self.fired = self.closed;
+        self.progress.load_flushed(state);
+        self.reached = self.progress.reached();
     }
 
-    /// The rows of a segment by slice, without those of slices whose result its task had given. `start` is the column
+    /// The rows of a segment by slice, without those of slices that its task did not need any more. `start` is the column
     /// that says where the slice of a row begins.
     pub(super) fn saved_parts(&self, part: &Part, rows: &RecordBatch, start: usize) -> Result<Vec<(Slice, Selection)>> {
         let starts = event_times(rows, start)
             .ok_or_else(|| OperatorError::Internal("a row of a segment has no slice".into()))?;
         let fired = fired(part);
         let parts = split(&self.slicing, starts).into_iter();
-        Ok(parts.filter(|(slice, _)| slice.end > fired).collect())
+        Ok(parts.filter(|(slice, _)| self.slicing.needed_until(*slice) > fired).collect())
     }
 
-    /// Closes the slices that `time` completes and emits what `result` makes of each, in bounded steps.
+    /// Lets the windows fire that `time` completes, in order of their ends: emits what `result` makes of each, in bounded
+    /// steps.
     pub(super) fn advance(
         &mut self,
         time: Timestamp,
         out: &mut Outbox,
-        mut result: impl FnMut(Slice, S) -> Result<RecordBatch>,
+        mut result: impl FnMut(Slice, Due<'_, S>) -> Result<Fired<S>>,
     ) -> Result<Advance> {
         let end_of_input = time == Timestamp::MAX;
+        let closed = self.progress.closed;
         if !end_of_input {
-            self.closed = self.closed.max(time.saturating_sub(self.lateness));
-        } else if let Some((last, _)) = self.open.last_key_value().map(|(_, open)| open) {
-            // All that is open is complete. But the end is not a time: a job that is started again may find more, for
+            self.progress.closed = closed.max(time.saturating_sub(self.lateness));
+        } else if let Some((last, _)) = self.held.last_key_value().map(|(_, held)| held) {
+            // All that is held is complete. But the end is not a time: a job that is started again may find more, for
             // instance a new file, and only windows that have given their result are closed to it.
-            self.closed = self.closed.max(last.end);
+            let end = if self.merging { self.slicing.needed_until(*last) } else { last.end };
+            self.progress.closed = closed.max(end);
         }
-        let mut emitted = 0;
-        while emitted < EMIT_ROWS {
+        let mut spent = 0;
+        while spent < EMIT_ROWS {
             if let Some((batch, offset)) = self.leaving.take() {
-                let rows = (batch.num_rows() - offset).min(EMIT_ROWS - emitted);
+                let rows = (batch.num_rows() - offset).min(EMIT_ROWS - spent);
                 out.emit(batch.slice(offset, rows));
-                emitted += rows;
+                spent += rows;
                 if offset + rows < batch.num_rows() {
                     self.leaving = Some((batch, offset + rows));
                 }
                 continue;
             }
-            match self.open.first_entry() {
-                Some(first) if first.get().0.end <= self.closed => {
-                    let (slice, content) = first.remove();
-                    self.leaving = Some((result(slice, content)?, 0));
+            match self.fire(&mut result)? {
+                Some((batch, slices)) => {
+                    self.leaving = Some((batch, 0));
+                    spent += slices;
                 }
-                _ => {
-                    self.fired = self.closed;
+                None => {
+                    self.progress.caught_up();
+                    self.reached = self.progress.reached();
                     // Just restored it may have closed more than the watermark, which begins anew, has reached.
-                    return Ok(Advance::Promise(if end_of_input { time } else { self.closed.min(time) }));
+                    let closed = self.progress.closed;
+                    return Ok(Advance::Promise(if end_of_input { time } else { closed.min(time) }));
                 }
             }
         }
         Ok(Advance::Again)
     }
-}
 
-/// Up to where slices of a former task have given their result.
-fn fired(part: &Part) -> Timestamp {
-    fired_micros(&part.numbers).map_or(Timestamp::MIN, Timestamp::from_micros)
-}
-
-fn fired_micros(numbers: &BTreeMap<String, i64>) -> Option<i64> {
-    numbers.get(FIRED).or_else(|| numbers.get(CLOSED)).copied()
-}
-
-/// Whether the window that begins at `start` (microseconds) had yet to give its result when its task set these numbers
-/// of its state. For who reads a checkpoint without the job: segments still have rows of windows that are done.
-pub fn is_open(numbers: &BTreeMap<String, i64>, start: i64) -> bool {
-    match (numbers.get(SIZE), fired_micros(numbers)) {
-        (Some(size), Some(fired)) => start.saturating_add(*size) > fired,
-        _ => true,
-    }
-}
-
-/// The rows by slice. The common case, all rows in one slice, costs a scan for the least and the greatest time.
-fn split(slicing: &Slicing, times: &[i64]) -> Vec<(Slice, Selection)> {
-    let Some(&first) = times.first() else { return Vec::new() };
-    let (least, greatest) = times.iter().fold((first, first), |(lo, hi), &t| (lo.min(t), hi.max(t)));
-    let slice = slicing.slice_of(Timestamp::from_micros(least));
-    if slice.contains(Timestamp::from_micros(greatest)) {
-        return vec![(slice, Selection::All)];
-    }
-    let runs = runs(slicing, times);
-    let mut parts: Vec<(Slice, Vec<(usize, usize)>)> = Vec::new();
-    let mut place: HashMap<Timestamp, usize> = HashMap::new();
-    for (slice, offset, rows) in runs {
-        let at = *place.entry(slice.start).or_insert_with(|| {
-            parts.push((slice, Vec::new()));
-            parts.len() - 1
-        });
-        parts[at].1.push((offset, rows));
-    }
-    parts.into_iter().map(|(slice, runs)| (slice, select(&runs))).collect()
-}
-
-/// Stretches of rows that lie in one slice: (slice, first row, number of rows).
-fn runs(slicing: &Slicing, times: &[i64]) -> Vec<(Slice, usize, usize)> {
-    let mut runs: Vec<(Slice, usize, usize)> = Vec::new();
-    for (row, &time) in times.iter().enumerate() {
-        let time = Timestamp::from_micros(time);
-        match runs.last_mut() {
-            Some((slice, _, rows)) if slice.contains(time) => *rows += 1,
-            _ => runs.push((slicing.slice_of(time), row, 1)),
+    /// The result of the next window, if it is complete, and how many slices were merged for it. Drops the slices that it
+    /// was the last to need.
+    fn fire(
+        &mut self,
+        result: &mut impl FnMut(Slice, Due<'_, S>) -> Result<Fired<S>>,
+    ) -> Result<Option<(RecordBatch, usize)>> {
+        let Self { slicing, merging, held, progress, reached, grown, .. } = self;
+        let Some(first) = held.first_entry() else { return Ok(None) };
+        let slice = first.get().0;
+        if !*merging {
+            if slice.end > progress.closed {
+                return Ok(None);
+            }
+            return Ok(Some((result(slice, Due::Slice(first.remove().1))?.0, 0)));
         }
-    }
-    runs
-}
-
-fn select(runs: &[(usize, usize)]) -> Selection {
-    match runs {
-        [(offset, rows)] => Selection::Range { offset: *offset, rows: *rows },
-        _ => {
-            let rows = runs.iter().flat_map(|&(offset, rows)| offset as u32..(offset + rows) as u32);
-            Selection::Rows(UInt32Array::from_iter_values(rows))
+        let window = slicing.next_window(slice, *reached);
+        let bounds = window.cut();
+        if bounds.end > progress.closed {
+            return Ok(None);
         }
+        let former = grown.take().filter(|(former, _)| former.start == window.start);
+        let (covered, mut former) = former.map_or((bounds.start, None), |(of, content)| (of.cut().end, Some(content)));
+        let slices = held.range_mut(covered..bounds.end).map(|(_, (_, content))| content);
+        let contents: Vec<&mut S> = former.iter_mut().chain(slices).collect();
+        let merged = contents.len();
+        let parts = Parts { contents, owed: progress.owed(bounds), grows: slicing.grows(window) };
+        let (batch, whole) = result(bounds, Due::Window(parts))?;
+        *grown = whole.map(|whole| (window, whole));
+        *reached = window.end;
+        while held.first_key_value().is_some_and(|(_, (slice, _))| slicing.last_end(*slice) <= *reached) {
+            held.pop_first();
+        }
+        Ok(Some((batch, merged)))
     }
 }
 
@@ -282,16 +253,24 @@ fn select(runs: &[(usize, usize)]) -> Selection {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{AsArray, Int64Array};
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
     use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::window::{Hopping, Tumbling};
 
     fn batch(times: &[i64]) -> RecordBatch {
         let row = Int64Array::from_iter_values(0..times.len() as i64);
         RecordBatch::try_from_iter([("at", Timestamp::column(times.to_vec())), ("row", Arc::new(row) as ArrayRef)])
             .unwrap()
+    }
+
+    fn rows_of(due: Due<'_, usize>) -> usize {
+        match due {
+            Due::Slice(rows) => rows,
+            Due::Window(parts) => parts.contents.into_iter().map(|rows| *rows).sum(),
+        }
     }
 
     proptest! {
@@ -302,7 +281,7 @@ mod tests {
             let window = Tumbling::of(Duration::from_micros(10)).allowed_lateness(Duration::from_micros(lateness));
             let mut slices = Slices::<()>::new(&window).unwrap();
             let mut out = Outbox::new();
-            slices.advance(Timestamp::from_micros(watermark), &mut out, |_, ()| unreachable!()).unwrap();
+            slices.advance(Timestamp::from_micros(watermark), &mut out, |_, _| unreachable!()).unwrap();
             let batch = batch(&times);
             let mut on_time = Vec::new();
             for (slice, selection) in slices.assign(&batch, 0, &mut out).unwrap() {
@@ -333,7 +312,8 @@ mod tests {
         let mut emitted = Vec::new();
         let promise = loop {
             let mut out = Outbox::new();
-            let step = slices.advance(Timestamp::from_micros(20), &mut out, |_, rows| Ok(batch(&vec![0; rows])));
+            let step = slices
+                .advance(Timestamp::from_micros(20), &mut out, |_, due| Ok((batch(&vec![0; rows_of(due)]), None)));
             let rows: usize = out.drain().map(|(_, batch)| batch.num_rows()).sum();
             assert!(rows <= EMIT_ROWS);
             emitted.push(rows);
@@ -344,5 +324,50 @@ mod tests {
         assert_eq!(promise, Timestamp::from_micros(20));
         assert_eq!(emitted.iter().sum::<usize>(), 20_003, "the slice [20, 30) stays open");
         assert!(emitted.len() > 2);
+    }
+
+    /// Few rows, but each of many slices.
+    #[test]
+    fn many_merges_are_done_in_steps() {
+        let mut slices =
+            Slices::<usize>::new(&Hopping::of(Duration::from_micros(1_000), Duration::from_micros(1))).unwrap();
+        for start in 0..1_000 {
+            let slice = slices.slicing.slice_of(Timestamp::from_micros(start));
+            slices.content(slice, || Ok(1)).unwrap();
+        }
+        let (mut steps, mut windows) = (1, 0);
+        let mut step = |slices: &mut Slices<usize>| {
+            let result = |_, due: Due<'_, usize>| Ok((batch(&vec![0; rows_of(due).min(1)]), None));
+            let mut out = Outbox::new();
+            let step = slices.advance(Timestamp::MAX, &mut out, result).unwrap();
+            windows += out.drain().map(|(_, batch)| batch.num_rows()).sum::<usize>();
+            step
+        };
+        while step(&mut slices) == Advance::Again {
+            steps += 1;
+        }
+        assert!(steps > 100, "a million merges in {steps} steps");
+        assert_eq!(windows, 1_999);
+    }
+
+    /// What windows are made of, which windows there are, and which slices stay.
+    #[test]
+    fn a_slice_stays_until_its_last_window_has_fired() {
+        let mut slices =
+            Slices::<usize>::new(&Hopping::of(Duration::from_micros(10), Duration::from_micros(5))).unwrap();
+        for (start, rows) in [(0, 1), (5, 10), (30, 100)] {
+            let slice = slices.slicing.slice_of(Timestamp::from_micros(start));
+            slices.content(slice, || Ok(rows)).unwrap();
+        }
+        let mut fired = Vec::new();
+        for (time, held) in [(4, 3), (5, 3), (10, 2), (14, 2), (15, 1), (39, 1)] {
+            let step = slices.advance(Timestamp::from_micros(time), &mut Outbox::new(), |window, due| {
+                fired.push((window.start.micros(), window.end.micros(), rows_of(due)));
+                Ok((batch(&[0]), None))
+            });
+            assert_eq!(step.unwrap(), Advance::Promise(Timestamp::from_micros(time)));
+            assert_eq!(slices.held().count(), held, "at {time}");
+        }
+        assert_eq!(fired, [(-5, 5, 1), (0, 10, 11), (5, 15, 10), (25, 35, 100)]);
     }
 }

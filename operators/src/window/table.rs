@@ -1,5 +1,7 @@
 //! The groups of one slice: keys interned by DataFusion's `GroupValues`, one `GroupsAccumulator` per aggregate.
 
+use std::cell::Cell;
+
 use arrow::{array::ArrayRef, compute::take, datatypes::SchemaRef};
 use datafusion_expr::{EmitTo, GroupsAccumulator};
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
@@ -50,14 +52,21 @@ impl Tables {
         Self { key, spare: None, recording: false }
     }
 
+    /// A table that can be saved, if there are saves.
     pub(super) fn table(&mut self, aggregates: &[LoweredAggregate]) -> Result<GroupTable> {
+        let table = self.passing(aggregates)?;
+        Ok(GroupTable { saved: self.recording.then(Saved::default), ..table })
+    }
+
+    /// A table that is gone before the next save.
+    pub(super) fn passing(&mut self, aggregates: &[LoweredAggregate]) -> Result<GroupTable> {
         let keys = match (self.key.fields().is_empty(), self.spare.take()) {
             (true, _) => None,
             (false, Some(spare)) => Some(spare),
             (false, None) => Some(new_group_values(self.key.clone(), &GroupOrdering::None)?),
         };
         let accumulators = aggregates.iter().map(accumulator).collect::<Result<_>>()?;
-        Ok(GroupTable { keys, accumulators, rows: 0, saved: self.recording.then(Saved::default) })
+        Ok(GroupTable { keys, accumulators, rows: 0, saved: None, sized: Cell::default() })
     }
 
     /// Makes tables that can be saved, from now on. Returns whether that is new.
@@ -79,11 +88,50 @@ impl Tables {
         table.restore(&key, &states, plan.1, rows, now, scratch)
     }
 
+    /// What is left of a table when no more rows come for it: its keys and states. What has changed since the last save
+    /// counts as changed in the save `now`, the next one.
+    pub(super) fn close(&mut self, mut table: GroupTable, now: u32) -> Result<Saved> {
+        let (groups, rows) = (table.groups(), table.rows);
+        let Some(mut saved) = table.saved.take() else {
+            let (key, states) = self.states(table)?;
+            return Ok(Saved::new(key, states, groups, now));
+        };
+        if saved.rows == rows {
+            self.take_keys(table)?;
+        } else {
+            let (_, states) = self.states(table)?;
+            saved.compare(states, groups, now)?;
+            saved.rows = rows;
+        }
+        Ok(saved)
+    }
+
     /// The keys and the final values of all groups of a table.
     pub(super) fn results(&mut self, mut table: GroupTable) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
         let values = table.accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All));
         let values = values.collect::<Result<_, _>>()?;
         Ok((self.take_keys(table)?, values))
+    }
+
+    /// The same and, in the order of the groups, their states, which an accumulator gives only once.
+    pub(super) fn results_and_states(
+        &mut self,
+        mut table: GroupTable,
+        aggregates: &[LoweredAggregate],
+        scratch: &mut Vec<usize>,
+    ) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>, Vec<ArrayRef>)> {
+        let groups = table.groups();
+        scratch.clear();
+        scratch.extend(0..groups);
+        let (mut values, mut states) = (Vec::new(), Vec::new());
+        for (former, lowered) in table.accumulators.iter_mut().zip(aggregates) {
+            let own = former.state(EmitTo::All)?;
+            let mut again = accumulator(lowered)?;
+            again.merge_batch(&own, scratch, groups)?;
+            values.push(again.evaluate(EmitTo::All)?);
+            states.extend(own);
+        }
+        Ok((self.take_keys(table)?, values, states))
     }
 
     /// The keys and the states of all groups of a table.
@@ -116,6 +164,8 @@ pub(super) struct GroupTable {
     rows: usize,
     /// What it was at the last save.
     saved: Option<Saved>,
+    /// How many rows it had when its bytes were last counted, and how many these were.
+    sized: Cell<(usize, usize)>,
 }
 
 impl GroupTable {
@@ -128,10 +178,18 @@ impl GroupTable {
         self.rows
     }
 
-    /// The bytes it holds. Not for every batch: some accumulators count group by group.
+    /// About how many bytes it holds. Some accumulators count group by group, so it asks them again only when there is an
+    /// eighth more than when it last did.
     pub(super) fn size(&self) -> usize {
+        let (rows, bytes) = self.sized.get();
+        if rows > 0 && self.rows <= rows + rows / 8 {
+            return bytes;
+        }
         let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
-        keys + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+        let saved = self.saved.as_ref().map_or(0, Saved::size);
+        let bytes = keys + saved + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>();
+        self.sized.set((self.rows, bytes));
+        bytes
     }
 
     /// Adds rows. `scratch` is reused between calls.
@@ -244,6 +302,7 @@ impl GroupTable {
             let saved = self.saved()?;
             saved.compare(states, groups, now)?;
             saved.rows = rows;
+            self.sized.take();
         }
         self.saved()?.add_changes(changes);
         Ok(())

@@ -9,10 +9,10 @@ use arrow::{
 };
 
 use super::{
-    Slice, Tumbling, WINDOW_END, WINDOW_START,
+    Slice, WINDOW_END, WINDOW_START, Window,
     aggregate::{bounds, constant},
     form::{LEADING, SLICE, of_top},
-    slices::Slices,
+    slices::{Due, Parts, Slices},
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
@@ -40,7 +40,7 @@ pub struct TopPlan(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    window: Tumbling,
+    window: Window,
     n: usize,
     key: Vec<usize>,
     by: usize,
@@ -55,7 +55,7 @@ struct Shared {
 
 impl TopPlan {
     /// Over rows of `input`: the `n` with the greatest `by`, per value of the columns `key`.
-    pub fn new(input: &StreamSchema, key: &[&str], window: Tumbling, n: usize, by: &str) -> Result<Self> {
+    pub fn new(input: &StreamSchema, key: &[&str], window: Window, n: usize, by: &str) -> Result<Self> {
         let input_time = input.event_time("a window")?;
         window.slicing()?;
         if n == 0 {
@@ -163,7 +163,7 @@ enum Phase {
     Winners,
 }
 
-/// Buffers the rows of each open slice, sorting out losers as it goes.
+/// Buffers the rows of each slice that is still needed, sorting out losers as it goes.
 pub struct Top {
     plan: Arc<Shared>,
     phase: Phase,
@@ -177,20 +177,24 @@ struct Buffer {
     rows: usize,
     /// Rows that were left after the last sort.
     kept: usize,
+    /// About how many bytes they are.
+    bytes: usize,
     /// The last save that found it changed, and whether it has changed since.
     saved: u32,
     changed: bool,
 }
 
 impl Top {
-    fn new(plan: Arc<Shared>, window: &Tumbling, phase: Phase) -> Result<Self> {
-        Ok(Self { slices: Slices::new(window)?, segments: Segments::default(), plan, phase })
+    fn new(plan: Arc<Shared>, window: &Window, phase: Phase) -> Result<Self> {
+        let slices = if phase == Phase::Candidates { Slices::first_phase(window) } else { Slices::new(window) };
+        Ok(Self { slices: slices?, segments: Segments::default(), plan, phase })
     }
 }
 
 impl Buffer {
     fn push(&mut self, plan: &Shared, batch: RecordBatch) -> Result<()> {
         self.rows += batch.num_rows();
+        self.bytes += bytes(&batch);
         self.batches.push(batch);
         self.changed = true;
         if self.rows >= COMPACT_ROWS.max(4 * self.kept) {
@@ -202,9 +206,21 @@ impl Buffer {
     /// Drops the losers.
     fn compact(&mut self, plan: &Shared) -> Result<()> {
         let (kept, _) = self.sort(plan)?;
-        (self.rows, self.kept) = (kept.num_rows(), kept.num_rows());
+        (self.rows, self.kept, self.bytes) = (kept.num_rows(), kept.num_rows(), bytes(&kept));
         self.batches = vec![kept];
         Ok(())
+    }
+
+    /// The rows of all of these slices that may win in their window. No more rows come for them, so each drops its losers.
+    fn union(slices: Vec<&mut Self>, plan: &Shared) -> Result<Self> {
+        let mut all = Self::default();
+        for slice in slices {
+            if slice.rows > slice.kept {
+                slice.compact(plan)?;
+            }
+            all.batches.extend(slice.batches.iter().cloned());
+        }
+        Ok(all)
     }
 
     /// What a segment has of the slice: the visible columns, after its key groups and its start.
@@ -224,7 +240,9 @@ impl Buffer {
         if columns.len() < schema.fields().len() {
             columns.push(constant(slice.result_time(), rows.num_rows()));
         }
-        self.batches.push(RecordBatch::try_new(schema.clone(), columns)?);
+        let batch = RecordBatch::try_new(schema.clone(), columns)?;
+        self.bytes += bytes(&batch);
+        self.batches.push(batch);
         self.rows += rows.num_rows();
         (self.kept, self.saved) = (self.rows, save);
         Ok(())
@@ -267,16 +285,22 @@ impl Buffer {
     }
 }
 
-fn result(plan: &Shared, phase: Phase, slice: Slice, buffer: &Buffer) -> Result<RecordBatch> {
+/// The bytes of the rows of a batch, which may be a slice of a larger one.
+fn bytes(batch: &RecordBatch) -> usize {
+    let bytes = |array: &ArrayRef| array.to_data().get_slice_memory_size().unwrap_or(array.get_array_memory_size());
+    batch.columns().iter().map(bytes).sum()
+}
+
+fn result(plan: &Shared, phase: Phase, window: Slice, buffer: &Buffer) -> Result<RecordBatch> {
     let (sorted, ranks) = buffer.sort(plan)?;
     let rows = sorted.num_rows();
-    let time = constant(slice.result_time(), rows);
+    let time = constant(window.result_time(), rows);
     if phase == Phase::Candidates {
         let mut columns = plan.input.show(&sorted)?.columns().to_vec();
         columns.push(time);
         return Ok(RecordBatch::try_new(plan.between.columns().clone(), columns)?);
     }
-    let mut columns = vec![constant(slice.start, rows), constant(slice.end, rows)];
+    let mut columns = vec![constant(window.start, rows), constant(window.end, rows)];
     columns.push(Arc::new(UInt64Array::from(ranks)));
     columns.extend(plan.kept.iter().map(|&i| sorted.column(i).clone()));
     columns.push(time);
@@ -296,12 +320,28 @@ impl Operator for Top {
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
         let Self { plan, slices, phase, .. } = self;
-        slices.advance(time, out, |slice, buffer| result(plan, *phase, slice, &buffer))
+        slices.advance(time, out, |window, due| {
+            let Parts { contents, owed, grows } = match due {
+                Due::Slice(buffer) => return Ok((result(plan, *phase, window, &buffer)?, None)),
+                Due::Window(parts) => parts,
+            };
+            let mut all = Buffer::union(contents, plan)?;
+            let mut whole = None;
+            if grows {
+                all.compact(plan)?;
+                whole = Some(Buffer { batches: all.batches.clone(), ..all });
+            }
+            for rows in &mut all.batches {
+                let key: Vec<ArrayRef> = plan.key.iter().map(|&i| rows.column(i).clone()).collect();
+                *rows = owed.keep(rows.clone(), &key)?;
+            }
+            Ok((result(plan, *phase, window, &all)?, whole))
+        })
     }
 
     fn flush(&mut self, out: &mut Outbox) -> Result<()> {
         if self.phase == Phase::Candidates {
-            for (slice, buffer) in self.slices.take_open() {
+            for (slice, buffer) in self.slices.take() {
                 out.emit(result(&self.plan, self.phase, slice, &buffer)?);
             }
         }
@@ -316,7 +356,7 @@ impl Operator for Top {
         slices.save(state)?;
         let now = segments.begin();
         let mut changes = Changes::new();
-        for (_, buffer) in slices.open() {
+        for (_, buffer) in slices.held() {
             if std::mem::take(&mut buffer.changed) {
                 buffer.saved = now;
                 buffer.compact(plan)?;
@@ -324,7 +364,7 @@ impl Operator for Top {
             *changes.entry(buffer.saved).or_default() += buffer.rows;
         }
         segments.finish(state, &changes, |since| {
-            let changed = slices.open().filter(|(_, buffer)| buffer.saved > since);
+            let changed = slices.held().filter(|(_, buffer)| buffer.saved > since);
             let pieces = changed.map(|(slice, buffer)| buffer.segment(plan, slice)).collect::<Result<Vec<_>>>()?;
             Ok(concat_batches(&plan.form.columns, &pieces)?)
         })
@@ -353,5 +393,9 @@ impl Operator for Top {
             }
         }
         Ok(())
+    }
+
+    fn size(&self) -> usize {
+        self.slices.contents().map(|buffer| buffer.bytes).sum()
     }
 }

@@ -12,7 +12,10 @@ use windrow_operators::{
     window::{AggregatePlan, Tumbling},
 };
 
-use crate::bids::{Bid, bids, cases, fail, some_bids, us, window_of};
+use crate::{
+    bids::{Bid, bids, cases, fail, some_bids, us, window_of},
+    shape::{Bounds, cut, groups, wide},
+};
 
 pub(crate) const KEYS: [&[&str]; 4] = [&[], &["auction"], &["who"], &["who", "auction"]];
 
@@ -51,11 +54,17 @@ pub(crate) fn aggregates() -> Vec<Expr> {
 }
 
 pub(crate) fn oracle(rows: &[Bid], key: &[&str], size: u128, offset: u128) -> Vec<Row> {
-    let mut groups: BTreeMap<_, Vec<&Bid>> = BTreeMap::new();
-    for bid in rows {
-        groups.entry((window_of(bid.at, size, offset), key_of(bid, key))).or_default().push(bid);
-    }
-    groups.into_iter().map(|(((start, end), key), bids)| result(start, end, key, &bids)).collect()
+    oracle_of(rows, key, |time| vec![wide(window_of(time, size, offset))])
+}
+
+/// The same over windows of which a row may be in several.
+pub(crate) fn oracle_of(rows: &[Bid], key: &[&str], windows: impl Fn(Timestamp) -> Vec<Bounds>) -> Vec<Row> {
+    let groups = groups(rows, key, windows);
+    let row = |((window, key), bids): ((_, _), Vec<&Bid>)| {
+        let (start, end) = cut(window);
+        result(start, end, key, &bids)
+    };
+    groups.into_iter().map(row).collect()
 }
 
 pub(crate) fn result(start: i64, end: i64, key: Vec<Value>, bids: &[&Bid]) -> Row {

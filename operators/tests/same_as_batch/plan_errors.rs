@@ -10,7 +10,7 @@ use windrow_operators::{
     StreamSchema, Timestamp,
     stateless::{Filter, Project},
     typed::{FilterRows, MapRows},
-    window::{AggregatePlan, TopPlan, Tumbling},
+    window::{AggregatePlan, Calendar, Cumulating, Hopping, TopPlan, Tumbling, Window},
 };
 
 use crate::bids::{Bid, bids, us};
@@ -90,11 +90,28 @@ fn reserved_names_are_refused() {
 fn a_window_needs_event_time_and_a_size() {
     let timeless = StreamSchema::without_time(bids().columns().clone());
     let window = Tumbling::of(us(10));
-    refused(AggregatePlan::new(&timeless, &[], window, &[]), &["needs event time", ".event_time("]);
+    refused(AggregatePlan::new(&timeless, &[], window.clone(), &[]), &["needs event time", ".event_time("]);
     refused(TopPlan::new(&timeless, &[], window, 1, "price"), &["needs event time"]);
     for size in [Duration::ZERO, Duration::from_nanos(10)] {
         refused(AggregatePlan::new(&bids(), &[], Tumbling::of(size), &[]), &["whole microseconds"]);
         refused(TopPlan::new(&bids(), &[], Tumbling::of(size), 1, "price"), &["whole microseconds"]);
+    }
+}
+
+#[test]
+fn windows_that_cannot_be_are_refused() {
+    let cases: [(Window, &[&str]); 7] = [
+        (Hopping::of(us(10), us(0)), &["whole microseconds", "at least one"]),
+        (Hopping::of(us(10), us(11)), &["hopping 10µs every 11µs", "in no window"]),
+        (Hopping::of(us(1_000_000), us(9)), &["222224 slices", "at most 100000"]),
+        (Cumulating::of(us(10), us(3)), &["cumulating 10µs by 3µs", "multiple of the step"]),
+        (Cumulating::of(us(1_000_000), us(1)), &["1000000 slices"]),
+        (Calendar::days("Europe/Berln"), &["\"Europe/Berln\"", "did you mean \"Europe/Berlin\"?"]),
+        (Calendar::weeks("UTC").offset(us(1)), &["weeks in UTC", "local midnight"]),
+    ];
+    for (window, words) in cases {
+        refused(AggregatePlan::new(&bids(), &[], window.clone(), &[]), words);
+        refused(TopPlan::new(&bids(), &[], window, 1, "price"), words);
     }
 }
 
@@ -105,8 +122,8 @@ fn a_list_cannot_be_a_key() {
     let stream = StreamSchema::with_time(Arc::new(Schema::new(fields)), "at").unwrap();
     let window = Tumbling::of(us(10));
     let words = &["\"tags\"", "List", "cannot be a key"][..];
-    refused(AggregatePlan::new(&stream, &["tags"], window, &[]), words);
-    refused(TopPlan::new(&stream, &["tags"], window, 1, "at"), words);
+    refused(AggregatePlan::new(&stream, &["tags"], window.clone(), &[]), words);
+    refused(TopPlan::new(&stream, &["tags"], window.clone(), 1, "at"), words);
     refused(TopPlan::new(&stream, &[], window, 1, "at"), &["\"tags\"", "sorted"]);
 }
 

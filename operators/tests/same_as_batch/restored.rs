@@ -85,12 +85,12 @@ pub(crate) fn batch(rows: impl IntoIterator<Item = (i64, i64, i64)>) -> RecordBa
     builders.finish().into_record_batch()
 }
 
-pub(crate) fn process(operator: &mut impl Operator, rows: impl IntoIterator<Item = (i64, i64, i64)>) {
+pub(crate) fn process(operator: &mut (impl Operator + ?Sized), rows: impl IntoIterator<Item = (i64, i64, i64)>) {
     operator.process(Port::MAIN, batch(rows), &mut Outbox::new()).unwrap();
 }
 
 /// What it emits up to `time`, sorted and printed.
-pub(crate) fn results(operator: &mut impl Operator, time: Timestamp) -> Vec<String> {
+pub(crate) fn results(operator: &mut (impl Operator + ?Sized), time: Timestamp) -> Vec<String> {
     use arrow::util::display::{ArrayFormatter, FormatOptions};
     let (mut out, options) = (Outbox::new(), FormatOptions::default());
     while operator.advance(time, &mut out).unwrap() == Advance::Again {}
@@ -130,7 +130,7 @@ impl Saved {
     }
 
     /// Saves; returns the rows that were sealed.
-    pub(crate) fn save(&mut self, operator: &mut impl Operator) -> usize {
+    pub(crate) fn save(&mut self, operator: &mut (impl Operator + ?Sized)) -> usize {
         let mut writer = StateWriter::new(&mut self.next);
         operator.save(&mut writer).unwrap();
         self.state = writer.finish();
@@ -145,7 +145,7 @@ impl Saved {
         Part { first_phase: false, numbers: self.state.numbers.clone(), segments }
     }
 
-    pub(crate) fn load(&self, operator: &mut impl Operator) {
+    pub(crate) fn load(&self, operator: &mut (impl Operator + ?Sized)) {
         operator.load(&StateReader { key_groups: 0..256, parts: vec![self.part()] }).unwrap();
     }
 }
@@ -272,6 +272,7 @@ fn former_tasks_stood_at_different_times() {
     first.load(&StateReader { key_groups: 0..256, parts }).unwrap();
     let mut saved = Saved::new();
     saved.save(&mut first);
+    assert_eq!(saved.state.numbers.keys().collect::<Vec<_>>(), ["closed", "fired", "window_size"]);
     let mut second = plan.whole().unwrap();
     saved.load(&mut second);
     for operator in [&mut first, &mut second] {
@@ -285,7 +286,7 @@ fn former_tasks_stood_at_different_times() {
     }
 }
 
-fn promise(time: i64) -> Advance {
+pub(crate) fn promise(time: i64) -> Advance {
     Advance::Promise(Timestamp::from_micros(time))
 }
 
@@ -340,20 +341,20 @@ fn the_form_is_in_the_words_of_the_user() {
     let window = Tumbling::of(us(10)).offset(us(3)).allowed_lateness(us(5));
     let dear = sum(col("price") + lit(1) * col("auction")).filter(col("who").eq(lit("ann"))).build().unwrap();
     let aggregates = [dear.alias("dear"), avg(col("price")).alias("avg"), count_distinct(col("who")).alias("n")];
-    let form = AggregatePlan::new(&bids(), &["who"], window, &aggregates).unwrap().state_form();
+    let form = AggregatePlan::new(&bids(), &["who"], window.clone(), &aggregates).unwrap().state_form();
     assert_eq!(
         form.meaning,
         "tumbling 10µs from 3µs; sum(price + 1 * auction) FILTER (WHERE who = 'ann'), avg(price), count(DISTINCT who)"
     );
     assert_eq!(names(&form), [KEY_GROUP, "window_start", "who", "dear", "avg[count]", "avg[sum]", "n"]);
     let parentheses = sum((col("price") + lit(1)) * col("auction"));
-    let other = AggregatePlan::new(&bids(), &["who"], window, &[parentheses]).unwrap().state_form();
+    let other = AggregatePlan::new(&bids(), &["who"], window.clone(), &[parentheses]).unwrap().state_form();
     assert!(other.meaning.contains("sum((price + 1) * auction)"), "{}", other.meaning);
-    let top = TopPlan::new(&bids(), &["auction", "who"], window, 3, "price").unwrap().state_form();
+    let top = TopPlan::new(&bids(), &["auction", "who"], window.clone(), 3, "price").unwrap().state_form();
     assert_eq!(top.meaning, "tumbling 10µs from 3µs; top 3 by price per auction, who");
     assert_eq!(names(&top), [KEY_GROUP, "window_start", "auction", "who", "price", "at"]);
-    let of_windows = AggregatePlan::new(&bids(), &[], window, &[count(lit(1)).alias("bids")]).unwrap();
-    let top = TopPlan::new(of_windows.output(), &[], window, 3, "bids").unwrap().state_form();
+    let of_windows = AggregatePlan::new(&bids(), &[], window.clone(), &[count(lit(1)).alias("bids")]).unwrap();
+    let top = TopPlan::new(of_windows.output(), &[], window.clone(), 3, "bids").unwrap().state_form();
     assert_eq!(names(&top), [KEY_GROUP, "_window_start", "window_start", "window_end", "bids"]);
 }
 

@@ -1,6 +1,6 @@
 //! The greatest rows of a window, whole and in two phases, keyed and over all, with ties and nulls.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::cmp::Reverse;
 
 use proptest::prelude::*;
 use windrow_operators::{
@@ -10,8 +10,9 @@ use windrow_operators::{
 };
 
 use crate::{
-    aggregate::{KEYS, key_of},
+    aggregate::KEYS,
     bids::{Bid, bids, cases, fail, some_bids, us, window_of},
+    shape::{Bounds, cut, groups, wide},
 };
 
 pub(crate) fn pipeline<'a>(plan: &'a TopPlan, key: &[&str], two_phases: bool) -> Pipeline<'a> {
@@ -27,12 +28,14 @@ pub(crate) fn pipeline<'a>(plan: &'a TopPlan, key: &[&str], two_phases: bool) ->
 
 /// Sorts every window and key as the documentation says: greatest price first, nulls least, ties by the other columns.
 pub(crate) fn oracle(rows: &[Bid], key: &[&str], size: u64, n: usize) -> Vec<Row> {
-    let mut groups: BTreeMap<_, Vec<&Bid>> = BTreeMap::new();
-    for bid in rows {
-        groups.entry((window_of(bid.at, size.into(), 0), key_of(bid, key))).or_default().push(bid);
-    }
+    oracle_of(rows, key, n, |time| vec![wide(window_of(time, size.into(), 0))])
+}
+
+/// The same over windows of which a row may be in several.
+pub(crate) fn oracle_of(rows: &[Bid], key: &[&str], n: usize, windows: impl Fn(Timestamp) -> Vec<Bounds>) -> Vec<Row> {
     let mut results = Vec::new();
-    for (((start, end), _), mut bids) in groups {
+    for ((window, _), mut bids) in groups(rows, key, windows) {
+        let (start, end) = cut(window);
         bids.sort_by_key(|bid| (Reverse(bid.price), bid.auction, bid.who.is_none(), bid.who.clone(), bid.at));
         for (rank, bid) in bids.into_iter().take(n).enumerate() {
             results.push(Row::from((start, end, rank + 1, bid.auction, bid.who.clone(), bid.price, bid.at)));

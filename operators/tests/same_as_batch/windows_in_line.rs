@@ -6,13 +6,14 @@ use datafusion_expr::{col, lit};
 use datafusion_functions_aggregate::expr_fn::{count, max};
 use proptest::prelude::*;
 use windrow_operators::{
-    testing::{Check, Pipeline, Row},
-    window::{AggregatePlan, TopPlan, Tumbling},
+    testing::{Check, Pipeline, Row, Value},
+    window::{AggregatePlan, Hopping, TopPlan, Tumbling},
 };
 
 use crate::{
     bids::{Bid, bids, cases, fail, some_bids, us, window_of},
     late::closed,
+    shape::{Shape, cut, groups},
 };
 
 /// Bids per auction and window of `size`.
@@ -107,5 +108,41 @@ proptest! {
             false => counted.exchange([]).stage(top.output(), || top.whole()),
         };
         Check::new(pipeline).out_of_order(us(10)).seed(seed).run(&rows, |rows| hottest(rows, size)).map_err(fail)?;
+    }
+
+    /// The hottest auction of hopping windows: each of them ends in a tumbling window of its own, as long as the slide.
+    #[test]
+    fn the_top_of_hopping_windows(
+        rows in some_bids(-60i64..60), lateness in 0u64..20, slide in 1u64..10, times in 1u64..5, two_phases: bool, seed: u64
+    ) {
+        let size = slide * times;
+        let window = Hopping::of(us(size), us(slide)).allowed_lateness(us(lateness));
+        let plan = AggregatePlan::new(&bids(), &["auction"], window, &[count(lit(1)).alias("bids")]).unwrap();
+        let top = TopPlan::new(plan.output(), &[], Tumbling::of(us(slide)), 1, "bids").unwrap();
+        let counted = Pipeline::new(&bids())
+            .first_phase(plan.between(), || plan.partial())
+            .exchange(plan.key_between())
+            .stage(plan.output(), || plan.merging());
+        let pipeline = match two_phases {
+            true => counted.first_phase(top.between(), || top.partial()).exchange([]).stage(top.output(), || top.merging()),
+            false => counted.exchange([]).stage(top.output(), || top.whole()),
+        };
+        let shape = Shape::Hopping { size, slide, offset: 0 };
+        let oracle = |rows: &[Bid]| {
+            let mut windows: BTreeMap<_, Vec<_>> = BTreeMap::new();
+            for ((window, auction), bids) in groups(rows, &["auction"], |time| shape.windows_of(time)) {
+                windows.entry(window).or_default().push((Reverse(bids.len()), auction));
+            }
+            let hottest = windows.into_iter().map(|(window, auctions)| {
+                let (Reverse(bids), auction) = auctions.into_iter().min().unwrap();
+                let (_, end) = cut(window);
+                let mut row: Vec<Value> = vec![(end - slide as i64).into(), end.into(), 1.into()];
+                row.extend(auction);
+                row.push(bids.into());
+                Row::from(row)
+            });
+            hottest.collect::<Vec<_>>()
+        };
+        Check::new(pipeline).out_of_order(us(10)).seed(seed).run(&rows, oracle).map_err(fail)?;
     }
 }

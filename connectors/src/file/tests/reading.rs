@@ -7,7 +7,7 @@ use arrow::{
 use typed_arrow::Record;
 
 use super::{Place, compress, error_of, read_all, read_well, schema};
-use crate::{File, Position, Source, TypedSource};
+use crate::{Fetch, File, Position, Rows, Source, SourceReader, SplitId, TypedSource};
 
 #[derive(Record)]
 struct Bid {
@@ -217,6 +217,53 @@ async fn files_take_turns_also_when_there_are_many() {
     assert_eq!((delivered.rows(), delivered.ended.len()), (210, 70));
     let first: std::collections::HashSet<_> = delivered.steps[..64].iter().map(|step| step.0.clone()).collect();
     assert_eq!(first.len(), 64, "64 files had a turn before any had a second");
+}
+
+async fn rows(reader: &mut dyn SourceReader) -> Rows {
+    match reader.fetch().await.unwrap() {
+        Fetch::Rows(rows) => rows,
+        other => panic!("rows expected, not {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_files_make_room_for_those_that_wait_and_go_on_where_they_were() {
+    let place = Place::new();
+    for i in 0..150 {
+        let suffix = ["jsonl", "jsonl.gz"][i % 2];
+        place.write(&format!("{i:03}.{suffix}"), b"{\"price\":1}\n{\"price\":2}\n");
+    }
+    let source = File::pattern(place.path("*.jsonl*")).batch_rows(1).json::<Bid>();
+    let splits = Source::splits(&source).await.unwrap();
+    let mut reader = source.reader(splits.iter().map(|split| (split.clone(), None)).collect()).await.unwrap();
+    let mut seen: Vec<SplitId> = Vec::new();
+    let mut prices = Vec::new();
+    while seen.len() < splits.len() {
+        let next = rows(&mut *reader).await;
+        assert!(!seen.contains(&next.split), "it is paused");
+        seen.push(next.split);
+        prices.push(next.batch.column(0).as_primitive::<Int64Type>().value(0));
+        assert!(reader.pause(&seen));
+    }
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(1), reader.fetch()).await.is_err(), "all are paused");
+    // The slowest may be one that gave up its place.
+    for last in [&splits[0], &splits[149]] {
+        let others: Vec<SplitId> = splits.iter().filter(|split| *split != last).cloned().collect();
+        assert!(reader.pause(&others));
+        let next = rows(&mut *reader).await;
+        assert_eq!(&next.split, last);
+        prices.push(next.batch.column(0).as_primitive::<Int64Type>().value(0));
+    }
+    assert!(reader.pause(&[]));
+    loop {
+        match reader.fetch().await.unwrap() {
+            Fetch::Rows(rows) => prices.push(rows.batch.column(0).as_primitive::<Int64Type>().value(0)),
+            Fetch::SplitEnd(_) => {}
+            Fetch::End => break,
+        }
+    }
+    assert_eq!(prices[..150], [1; 150]);
+    assert_eq!(prices[150..], [2; 150]);
 }
 
 #[tokio::test]

@@ -182,3 +182,24 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn paused_splits_are_left_out_at_any_rate() {
+    for source in [Sequence::new(40).splits(3).batch_rows(5), Sequence::new(40).splits(3).batch_rows(5).rate(10)] {
+        let mut reader = open(&source).await;
+        let splits = Source::splits(&source).await.unwrap();
+        assert!(reader.pause(&splits[..2]));
+        let mut values = Vec::new();
+        loop {
+            match reader.fetch().await.unwrap() {
+                Fetch::Rows(rows) => values.extend(int64(&rows.batch, "value")),
+                Fetch::SplitEnd(split) => break assert_eq!(split, splits[2]),
+                Fetch::End => panic!("two splits are paused"),
+            }
+        }
+        assert_eq!(values, (0..40).filter(|value| value % 3 == 2).collect::<Vec<_>>());
+        assert!(tokio::time::timeout(Duration::from_secs(60), reader.fetch()).await.is_err(), "nothing else to read");
+        assert!(reader.pause(&[]));
+        assert_eq!(drain(&mut *reader).await.iter().map(|rows| rows.batch.num_rows()).sum::<usize>(), 27);
+    }
+}

@@ -45,8 +45,12 @@ pub(super) fn full() -> Manifest {
         ended: true,
         latest: Some(i64::MIN),
         idle: false,
+        promised: None,
     };
-    let fresh = SplitState { split: "bids-1 ü".into(), position: None, ended: false, latest: None, idle: true };
+    let fresh =
+        SplitState {
+            split: "bids-1 ü".into(), position: None, ended: false, latest: None, idle: true, promised: None
+        };
     Manifest {
         job: "golden".into(),
         job_id: "0badcafe".into(),

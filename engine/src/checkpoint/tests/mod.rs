@@ -158,8 +158,14 @@ impl Process {
     fn manifest(&self, kind: Kind) -> Manifest {
         let numbers = BTreeMap::from([("closed".to_owned(), self.rng.clone().i64(..))]);
         let task = SavedTask { first_phase: false, key_groups: (0, 256), numbers, segments: self.segments.clone() };
-        let split =
-            SplitState { split: "a.csv".into(), position: Some(self.next.0), ended: false, latest: None, idle: true };
+        let split = SplitState {
+            split: "a.csv".into(),
+            position: Some(self.next.0),
+            ended: false,
+            latest: None,
+            idle: true,
+            promised: None,
+        };
         let sink = SinkState { name: "file out/".into(), receipts: vec![Receipt(format!("part-{}", self.next))] };
         Manifest {
             job: JOB.into(),

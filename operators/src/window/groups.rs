@@ -1,0 +1,106 @@
+//! The groups of a slice while rows come for it and afterwards, and how a window is made of several slices.
+//!
+//! ```text
+//!   rows ──► Open: table ──no more rows──► Closed: arrays (key, states) ─┐
+//!                                          Closed ───────────────────────┼─merge─► a fresh table ──► result of the window
+//!                                          Closed ───────────────────────┘
+//! ```
+//!
+//! A closed slice does not change, so saves write it once; a window that needs it merges it into a table of its own.
+
+use datafusion_physical_expr::aggregate::LoweredAggregate;
+
+use super::{
+    saved::Saved,
+    table::{GroupTable, Tables},
+};
+use crate::{OperatorError, Result, state::segments::Changes};
+
+/// The groups of a slice.
+pub(super) enum Groups {
+    Open(GroupTable),
+    Closed(Saved),
+}
+
+impl Groups {
+    /// The table, for rows to come in.
+    pub(super) fn table(&mut self) -> Result<&mut GroupTable> {
+        match self {
+            Self::Open(table) => Ok(table),
+            Self::Closed(_) => Err(OperatorError::Internal("a row came for a slice that is closed".into())),
+        }
+    }
+
+    /// The table of a slice that is a window of its own.
+    pub(super) fn into_table(self) -> Result<GroupTable> {
+        match self {
+            Self::Open(table) => Ok(table),
+            Self::Closed(_) => {
+                Err(OperatorError::Internal("a slice of several windows gave a result of its own".into()))
+            }
+        }
+    }
+
+    /// The keys and states, for which no more rows come. `next` is the number of the next save.
+    fn close(&mut self, tables: &mut Tables, next: u32) -> Result<&mut Saved> {
+        let groups = std::mem::replace(self, Self::Closed(Saved::default()));
+        *self = Self::Closed(match groups {
+            Self::Open(table) => tables.close(table, next)?,
+            Self::Closed(saved) => saved,
+        });
+        self.saved()
+    }
+
+    /// Finds out which groups have changed since the last save.
+    pub(super) fn save(
+        &mut self,
+        aggregates: &[LoweredAggregate],
+        now: u32,
+        changes: &mut Changes,
+        scratch: &mut Vec<usize>,
+    ) -> Result<()> {
+        match self {
+            Self::Open(table) => table.save(aggregates, now, changes, scratch),
+            Self::Closed(saved) => {
+                saved.add_changes(changes);
+                Ok(())
+            }
+        }
+    }
+
+    /// What they were at the last save.
+    pub(super) fn saved(&mut self) -> Result<&mut Saved> {
+        match self {
+            Self::Open(table) => table.saved(),
+            Self::Closed(saved) => Ok(saved),
+        }
+    }
+
+    /// The bytes it holds.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Open(table) => table.size(),
+            Self::Closed(saved) => saved.size(),
+        }
+    }
+}
+
+/// The groups of all of these slices in one table. They are closed by that.
+pub(super) fn merge(
+    slices: Vec<&mut Groups>,
+    tables: &mut Tables,
+    (aggregates, widths): (&[LoweredAggregate], &[usize]),
+    next: u32,
+    scratch: &mut Vec<usize>,
+) -> Result<GroupTable> {
+    let mut closed = Vec::with_capacity(slices.len());
+    for groups in slices {
+        closed.push(groups.close(tables, next)?);
+    }
+    let mut table = tables.passing(aggregates)?;
+    for saved in closed {
+        let (rows, key, states) = saved.all()?;
+        table.merge(key, states, widths, rows, scratch)?;
+    }
+    Ok(table)
+}
