@@ -8,6 +8,7 @@ mod bad_input;
 mod failures;
 mod files;
 mod flow;
+mod keyed;
 mod mistakes;
 mod real_data;
 mod time;
