@@ -17,6 +17,8 @@
 //! * [`session`]: keyed session windows, as unions of fragments.
 //! * [`window`]: tumbling, hopping, cumulating and calendar windows on slices, their pre-aggregation, and the top rows of a
 //!   window.
+//! * [`sort`]: rows in order of event time, for what depends on it: [`pattern`] (complex events) and [`count`] (windows of
+//!   so many rows).
 //! * `testing` (feature `testing`): the harness that holds an operator against a naive batch computation.
 //!
 //! Laws that every operator keeps, and that the harness checks:
@@ -24,15 +26,18 @@
 //! 2. Rows in = rows processed + rows late. [`Outbox::processed`] is how an operator answers for its rows.
 //! 3. After it has promised `t` it emits no row on [`Port::MAIN`] whose event time is before `t`.
 
+pub mod count;
 pub mod error;
 pub mod expr;
 pub mod key;
 pub mod keyed;
 pub mod operator;
 pub mod outbox;
+pub mod pattern;
 pub mod plan;
 pub mod schema;
 pub mod session;
+pub mod sort;
 pub mod state;
 pub mod stateless;
 #[cfg(feature = "testing")]

@@ -166,7 +166,8 @@ impl<I> TimedRows<I> {
 
     /// Takes what former tasks left. `rows` gives the rows of a segment that are of this kind, or `None`.
     ///
-    /// Tasks that stood at different times leave different rows behind; then all is written again at the next save.
+    /// The segments of one former task are kept. Those of several are written again at the next save, once: their numbers
+    /// are of different tasks, and tasks that stood at different times leave different rows behind.
     pub(crate) fn load(
         &mut self,
         state: &StateReader,
@@ -174,7 +175,7 @@ impl<I> TimedRows<I> {
     ) -> Result<()> {
         let from = |part: &Part| part.numbers.get(&number(self.name)).copied();
         let froms: Vec<i64> = state.parts.iter().filter_map(from).collect();
-        let differ = froms.windows(2).any(|pair| pair[0] != pair[1]);
+        let one = state.parts.iter().filter(|part| !part.segments.is_empty()).count() == 1;
         self.from = froms.iter().max().map_or(Timestamp::MIN, |from| Timestamp::from_micros(*from));
         for part in &state.parts {
             let from = from(part).unwrap_or(i64::MIN);
@@ -183,7 +184,7 @@ impl<I> TimedRows<I> {
                 let gone = times(&rows, self.time)?.partition_point(|&t| t < from);
                 let live = rows.slice(gone, rows.num_rows() - gone);
                 if live.num_rows() > 0 {
-                    self.add(live, (!differ).then_some(*id))?;
+                    self.add(live, one.then_some(*id))?;
                 }
             }
         }

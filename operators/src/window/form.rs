@@ -62,7 +62,7 @@ fn columns(own: Vec<Field>) -> Result<SchemaRef> {
 }
 
 /// `name`, or with as many underscores before it as it needs to be another's.
-fn unused(name: &str, used: impl Fn(&str) -> bool) -> String {
+pub(crate) fn unused(name: &str, used: impl Fn(&str) -> bool) -> String {
     let mut name = name.to_string();
     while used(&name) {
         name.insert(0, '_');
@@ -105,7 +105,7 @@ pub(super) fn of_top(window: String, key: &[FieldRef], visible: &Schema, n: usiz
 }
 
 /// Of DataFusion's name of a state, `avg(price)[sum]`, the part that says which it is.
-fn part_of(state: &str) -> &str {
+pub(crate) fn part_of(state: &str) -> &str {
     state.strip_suffix(']').and_then(|state| state.rsplit_once('[')).map_or(state, |(_, part)| part)
 }
 

@@ -1,0 +1,335 @@
+//! From a batch to results and states, by columns.
+//!
+//! ```text
+//!   rows ──► number within the key ──► windows, each a group: first those that had begun before, then new ones
+//!                                             │
+//!   states of windows that had begun ──merge──┤
+//!   arguments of the rows ────────────update──┴─► accumulators ──states──┬─ full ──► results ──► MAIN
+//!                                                                        └─ not full ──► Counters
+//! ```
+//!
+//! Accumulators live for one batch only, because they do not give the result of some groups and keep the others. So a batch
+//! costs what it touches, however many keys are held.
+
+use std::{collections::HashMap, ops::Range, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array},
+    compute::take,
+    row::Rows,
+};
+use datafusion_expr::EmitTo;
+
+use super::{
+    counters::{Counters, Open},
+    plan::Shared,
+    state::Forms,
+};
+use crate::{
+    Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
+    key::comparable,
+    sort::split_late,
+    state::{StateReader, StateWriter, segments::Segments},
+    time::event_times,
+    window::{
+        arguments::{ArgumentReader, Arguments},
+        table::accumulator,
+    },
+};
+
+/// How many rows are worked on at once, each counted once for every window that it is in.
+const WORK_ROWS: u64 = 65_536;
+/// How many result rows a batch has at most.
+const EMIT_ROWS: usize = 8192;
+
+/// Aggregates windows of so many rows of a key.
+pub struct Count {
+    plan: Arc<Shared>,
+    forms: Forms,
+    counters: Counters,
+    arguments: ArgumentReader,
+    segments: Segments,
+    /// Rows earlier than this are late.
+    closed: Timestamp,
+}
+
+/// A key that has rows in the work at hand.
+struct Touched {
+    /// One of its rows.
+    row: usize,
+    /// How many rows it had, and has now.
+    before: u64,
+    rows: u64,
+    /// The first group of its windows that had begun before, and of those that begin now.
+    known: usize,
+    new: usize,
+}
+
+/// Which rows go into which windows.
+#[derive(Default)]
+struct Work {
+    keys: Vec<Touched>,
+    /// How many windows had begun before: their groups come first, because an accumulator is told of groups in order.
+    known: usize,
+    groups: usize,
+    /// A row and a group for each window that a row is in.
+    rows: Vec<u32>,
+    group_of: Vec<usize>,
+    /// By group: the time of the first row.
+    starts: Vec<i64>,
+    /// The groups that become full, and the last row of each.
+    full: Vec<u32>,
+    last: Vec<u32>,
+}
+
+impl Count {
+    pub(super) fn new(plan: Arc<Shared>) -> Result<Self> {
+        Ok(Self {
+            forms: Forms::new(&plan)?,
+            plan,
+            counters: Counters::default(),
+            arguments: ArgumentReader::default(),
+            segments: Segments::default(),
+            closed: Timestamp::MIN,
+        })
+    }
+
+    /// Takes some rows of a batch: its keys in row format, its times, and the arguments of the aggregates.
+    fn add(&mut self, input: &Input<'_>, range: Range<usize>, out: &mut Outbox) -> Result<()> {
+        let Self { plan, forms, counters, segments, .. } = self;
+        let work = Work::of(plan, counters, input, range);
+        let mut accumulators = plan.aggregates.iter().map(accumulator).collect::<Result<Vec<_>>>()?;
+        let (known, groups) = work.known(plan, counters, input);
+        let mut former = &forms.states(&known)?[..];
+        let arguments = input.arguments.values.iter().zip(&input.arguments.filters);
+        let rows = UInt32Array::from(work.rows.clone());
+        let as_they_are = rows.len() == input.times.len() && rows.values().iter().copied().eq(0..rows.len() as u32);
+        let taken = |array: &ArrayRef| if as_they_are { Ok(array.clone()) } else { take(array, &rows, None) };
+        for ((accumulator, width), (values, filter)) in accumulators.iter_mut().zip(&plan.widths).zip(arguments) {
+            if !known.is_empty() {
+                let (own, others) = former.split_at(*width);
+                accumulator.merge_batch(own, &groups, work.known)?;
+                former = others;
+            }
+            let values = values.iter().map(taken).collect::<Result<Vec<_>, _>>()?;
+            let filter = filter.as_ref().map(|filter| taken(&(Arc::new(filter.clone()) as ArrayRef))).transpose()?;
+            let filter = filter.map(|filter| BooleanArray::from(filter.to_data()));
+            accumulator.update_batch(&values, &work.group_of, filter.as_ref(), work.groups)?;
+        }
+        let mut states = Vec::new();
+        for accumulator in &mut accumulators {
+            states.extend(accumulator.state(EmitTo::All)?);
+        }
+        if !work.full.is_empty() {
+            emit(plan, input, &work, results(plan, &states, &work.full)?, out)?;
+        }
+        let states = forms.encode(&states, work.groups)?;
+        work.put(plan, counters, input, &states, segments.next());
+        Ok(())
+    }
+}
+
+/// A batch, read.
+struct Input<'a> {
+    key_columns: &'a [ArrayRef],
+    keys: Option<&'a Rows>,
+    times: &'a [i64],
+    arguments: &'a Arguments,
+}
+
+impl Input<'_> {
+    /// The key of a row, in row format; that of all rows is empty when there are no key columns.
+    fn key(&self, row: usize) -> &[u8] {
+        self.keys.map_or(&[], |keys| keys.row(row).data())
+    }
+}
+
+/// How many windows are full after so many rows: as many as end before.
+fn full(plan: &Shared, rows: u64) -> u64 {
+    rows.checked_sub(plan.size).map_or(0, |after| after / plan.slide + 1)
+}
+
+/// How many windows have begun after so many rows.
+fn begun(plan: &Shared, rows: u64) -> u64 {
+    rows.div_ceil(plan.slide)
+}
+
+impl Work {
+    fn of(plan: &Shared, counters: &Counters, input: &Input<'_>, range: Range<usize>) -> Self {
+        let mut work = Self::default();
+        let mut places: HashMap<&[u8], usize> = HashMap::new();
+        let mut key_of = Vec::with_capacity(range.len());
+        for row in range.clone() {
+            let key = input.key(row);
+            let place = *places.entry(key).or_insert_with(|| {
+                let before = counters.get(key).map_or(0, |counter| counter.rows);
+                work.keys.push(Touched { row, before, rows: before, known: 0, new: 0 });
+                work.keys.len() - 1
+            });
+            work.keys[place].rows += 1;
+            key_of.push(place);
+        }
+        for key in &mut work.keys {
+            key.known = work.known;
+            work.known += (begun(plan, key.before) - full(plan, key.before)) as usize;
+        }
+        work.groups = work.known;
+        for key in &mut work.keys {
+            key.new = work.groups;
+            work.groups += (begun(plan, key.rows) - begun(plan, key.before)) as usize;
+        }
+        work.starts = vec![0; work.groups];
+        let mut seen: Vec<u64> = work.keys.iter().map(|key| key.before).collect();
+        for (row, place) in range.zip(key_of) {
+            let number = seen[place];
+            seen[place] += 1;
+            for window in full(plan, number)..begun(plan, number + 1) {
+                let group = work.keys[place].group(plan, window);
+                work.rows.push(row as u32);
+                work.group_of.push(group);
+                if number == window * plan.slide {
+                    work.starts[group] = input.times[row];
+                }
+                if number == window * plan.slide + (plan.size - 1) {
+                    work.full.push(group as u32);
+                    work.last.push(row as u32);
+                }
+            }
+        }
+        for key in &work.keys {
+            for (at, open) in open_of(counters, input.key(key.row)).iter().enumerate() {
+                work.starts[key.group(plan, full(plan, key.before) + at as u64)] = open.start;
+            }
+        }
+        work
+    }
+
+    /// The states of windows that had begun before, and their groups.
+    fn known<'a>(&self, plan: &Shared, counters: &'a Counters, input: &Input<'_>) -> (Vec<&'a [u8]>, Vec<usize>) {
+        let (mut states, mut groups) = (Vec::new(), Vec::new());
+        for key in &self.keys {
+            for (window, open) in (full(plan, key.before)..).zip(open_of(counters, input.key(key.row))) {
+                states.push(open.state.as_ref());
+                groups.push(key.group(plan, window));
+            }
+        }
+        (states, groups)
+    }
+
+    /// Notes what is left of each key. `states` are those of the groups that are not complete.
+    fn put(&self, plan: &Shared, counters: &mut Counters, input: &Input<'_>, states: &[Box<[u8]>], save: u32) {
+        for key in &self.keys {
+            let (full, begun) = (full(plan, key.rows), begun(plan, key.rows));
+            let open = (full..begun).map(|window| {
+                let group = key.group(plan, window);
+                Open { start: self.starts[group], state: states[group].clone() }
+            });
+            // From now on the first window that is not full is window 0. Rows between two windows still count.
+            let rows = key.rows - plan.slide * full.min(key.rows / plan.slide);
+            counters.put(input.key(key.row), rows, open.collect(), save);
+        }
+    }
+}
+
+impl Touched {
+    /// The group of one of its windows.
+    fn group(&self, plan: &Shared, window: u64) -> usize {
+        let begun = begun(plan, self.before);
+        match window < begun {
+            true => self.known + (window - full(plan, self.before)) as usize,
+            false => self.new + (window - begun) as usize,
+        }
+    }
+}
+
+fn open_of<'a>(counters: &'a Counters, key: &[u8]) -> &'a [Open] {
+    counters.get(key).map_or(&[], |counter| &counter.open)
+}
+
+/// The results of some groups, by accumulators of their own: those of all groups have given their states.
+fn results(plan: &Shared, states: &[ArrayRef], full: &[u32]) -> Result<Vec<ArrayRef>> {
+    let full = UInt32Array::from(full.to_vec());
+    let group_of: Vec<usize> = (0..full.len()).collect();
+    let mut rest = states;
+    let mut results = Vec::with_capacity(plan.aggregates.len());
+    for (lowered, width) in plan.aggregates.iter().zip(&plan.widths) {
+        let (own, others) = rest.split_at(*width);
+        let own = own.iter().map(|state| take(state, &full, None)).collect::<Result<Vec<_>, _>>()?;
+        let mut accumulator = accumulator(lowered)?;
+        accumulator.merge_batch(&own, &group_of, full.len())?;
+        results.push(accumulator.evaluate(EmitTo::All)?);
+        rest = others;
+    }
+    Ok(results)
+}
+
+fn emit(plan: &Shared, input: &Input<'_>, work: &Work, values: Vec<ArrayRef>, out: &mut Outbox) -> Result<()> {
+    let last = UInt32Array::from(work.last.clone());
+    let ends: Vec<i64> = work.last.iter().map(|&row| input.times[row as usize]).collect();
+    let starts = work.full.iter().map(|&group| work.starts[group as usize]).collect();
+    let mut columns = vec![Timestamp::column(starts), Timestamp::column(ends.clone())];
+    for column in input.key_columns {
+        columns.push(take(column, &last, None)?);
+    }
+    columns.extend(values);
+    columns.push(Timestamp::column(ends));
+    let results = RecordBatch::try_new(plan.output.columns().clone(), columns)?;
+    for offset in (0..results.num_rows()).step_by(EMIT_ROWS) {
+        out.emit(results.slice(offset, EMIT_ROWS.min(results.num_rows() - offset)));
+    }
+    Ok(())
+}
+
+impl Operator for Count {
+    fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
+        let plan = self.plan.clone();
+        let batch = split_late(batch, plan.time, self.closed, out)?;
+        out.processed(batch.num_rows());
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let missing = || OperatorError::Internal("a row without event time reached a count window".into());
+        let key_columns: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(batch.column(i))).collect();
+        let keys = self.forms.keys(&key_columns)?;
+        let arguments = self.arguments.read(&plan.aggregates, &batch)?;
+        let times = event_times(&batch, plan.time).ok_or_else(missing)?;
+        let input = Input { key_columns: &key_columns, keys: keys.as_ref(), times, arguments: &arguments };
+        let step = (WORK_ROWS / plan.size.div_ceil(plan.slide)).max(1) as usize;
+        for first in (0..times.len()).step_by(step) {
+            self.add(&input, first..times.len().min(first + step), out)?;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, time: Timestamp, _out: &mut Outbox) -> Result<Advance> {
+        self.closed = self.closed.max(time);
+        Ok(Advance::Promise(time))
+    }
+
+    fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
+        let Self { plan, forms, counters, segments, .. } = self;
+        segments.begin();
+        segments.finish(state, counters.changes(), |since| forms.segment(plan, counters.since(since)))?;
+        counters.forget(segments);
+        Ok(())
+    }
+
+    fn load(&mut self, state: &StateReader) -> Result<()> {
+        let Self { plan, forms, counters, segments, .. } = self;
+        let (kept, parts) = Segments::load(state);
+        *segments = kept;
+        for former in parts {
+            for (save, rows) in former.segments {
+                let newer = |counters: &Counters, key: &[u8]| counters.get(key).is_some();
+                for (key, rows, open) in forms.restore(plan, rows, |key| newer(counters, key))? {
+                    counters.restore(&key, rows, open, save);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> usize {
+        self.counters.size()
+    }
+}

@@ -1,0 +1,340 @@
+//! Batches and watermarks through the partial matches of all keys.
+//!
+//! ```text
+//!   rows ──► by key ──► Matching of each ──► matches ──► MAIN
+//!                           │
+//!                           └─ rows since the first partial match of a key ──► TimedRows ──► checkpoint
+//!   watermark ──► keys whose first partial match is over ──► matches ──► MAIN
+//! ```
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use arrow::{
+    array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, new_null_array},
+    compute::take,
+    row::{OwnedRow, RowConverter, Rows},
+};
+
+use super::{
+    condition::Candidates,
+    matching::{Match, Matching},
+    partial::Taken,
+    plan::{Shared, Told},
+    stored::{self, LEADING},
+};
+use crate::{
+    Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
+    key::comparable,
+    sort::split_late,
+    state::{StateReader, StateWriter, timed::TimedRows},
+    time::event_times,
+};
+
+/// How many matches one batch has at most, and one call of `advance` emits before it asks to be called again.
+const EMIT_ROWS: usize = 8192;
+/// The number that counts rows.
+const ROWS: &str = "rows";
+
+/// A key in row format.
+type Key = Arc<[u8]>;
+
+/// Finds a pattern in the rows of each key.
+pub struct PatternMatch {
+    plan: Arc<Shared>,
+    converter: Option<RowConverter>,
+    keys: HashMap<Key, Matching>,
+    /// When the first partial match of each key began.
+    starts: BTreeSet<(i64, Key)>,
+    /// The least event time of a match that may still come out of rows that have come, of keys that have one.
+    held: BTreeSet<(i64, Key)>,
+    bytes: usize,
+    /// The rows that partial matches are made of, and marks.
+    rows: TimedRows<()>,
+    /// The number of the next row.
+    next: i64,
+    /// Rows earlier than this are late.
+    closed: Timestamp,
+    /// Matches on their way out.
+    leaving: VecDeque<(Key, Match)>,
+}
+
+/// A mark to be stored: the key, the number from which its rows count, and an event time.
+type Mark = (Key, i64, i64);
+
+impl PatternMatch {
+    pub(super) fn new(plan: Arc<Shared>) -> Result<Self> {
+        Ok(Self {
+            converter: plan.key_converter()?,
+            keys: HashMap::new(),
+            starts: BTreeSet::new(),
+            held: BTreeSet::new(),
+            bytes: 0,
+            rows: TimedRows::new("stored", LEADING + plan.time, |_| Ok(())),
+            next: 0,
+            closed: Timestamp::MIN,
+            leaving: VecDeque::new(),
+            plan,
+        })
+    }
+
+    /// Takes the partial matches of a key out.
+    fn remove(&mut self, key: &[u8]) -> Option<(Key, Matching)> {
+        let (key, matching) = self.keys.remove_entry(key)?;
+        self.bytes = self.bytes.saturating_sub(matching.size() + key.len());
+        if let Some((_, start)) = matching.start() {
+            self.starts.remove(&(start, key.clone()));
+        }
+        if let Some(held) = matching.held(&self.plan) {
+            self.held.remove(&(held, key.clone()));
+        }
+        Some((key, matching))
+    }
+
+    /// Puts them back, if there are any.
+    fn insert(&mut self, key: Key, matching: Matching) {
+        let Some((_, start)) = matching.start() else { return };
+        self.bytes += matching.size() + key.len();
+        self.starts.insert((start, key.clone()));
+        if let Some(held) = matching.held(&self.plan) {
+            self.held.insert((held, key.clone()));
+        }
+        self.keys.insert(key, matching);
+    }
+
+    fn look_at(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
+        let plan = self.plan.clone();
+        let times = times(&plan, batch)?;
+        let columns: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(batch.column(i))).collect();
+        let keys = convert(self.converter.as_ref(), &columns)?;
+        let candidates = Candidates::new(&plan, batch)?;
+        let first = self.next;
+        self.next = first.saturating_add(times.len() as i64);
+        let (mut matches, mut needed, mut marks) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, rows) in by_key(keys.as_ref(), 0..times.len()) {
+            if !self.keys.contains_key(key) && !rows.iter().any(|&row| candidates.may_begin(row as usize)) {
+                continue;
+            }
+            let (key, mut matching) = self.remove(key).unwrap_or_else(|| (key.into(), Matching::default()));
+            let mut found = Vec::new();
+            for &row in &rows {
+                let at = (row as usize, first + i64::from(row), times[row as usize]);
+                matching.take(&plan, &candidates, at, &mut found)?;
+            }
+            matches.extend(found.into_iter().map(|found| (key.clone(), found)));
+            let start = matching.start().map(|(start, _)| start);
+            let skipped = std::mem::take(&mut matching.skipped);
+            if matching.stored && start.is_none_or(|start| skipped || start >= first) {
+                marks.push((key.clone(), start.unwrap_or(self.next), matching.last_time));
+            }
+            if let Some(start) = start {
+                needed.extend(rows.iter().filter(|&&row| first + i64::from(row) >= start));
+                matching.stored = true;
+            }
+            self.insert(key, matching);
+        }
+        needed.sort_unstable();
+        self.rows.push(&stored::rows(&plan, batch, &needed, first)?)?;
+        self.mark(&marks)?;
+        for matches in matches.chunks(EMIT_ROWS) {
+            out.emit(self.results(matches)?);
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, marks: &[Mark]) -> Result<()> {
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let keys = self.key_columns(marks.iter().map(|(key, ..)| key))?;
+        let numbered: Vec<_> = marks.iter().zip(self.next..).map(|((_, from, at), own)| (own, *from, *at)).collect();
+        self.next = self.next.saturating_add(marks.len() as i64);
+        self.rows.push(&stored::marks(&self.plan, &keys, &numbered)?)
+    }
+
+    fn key_columns<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Result<Vec<ArrayRef>> {
+        let Some(converter) = &self.converter else { return Ok(Vec::new()) };
+        let parser = converter.parser();
+        Ok(converter.convert_rows(keys.map(|key| parser.parse(key)))?)
+    }
+
+    /// Decides what is over at `time`, until there is enough to emit. Returns whether that was all.
+    fn close(&mut self, time: Timestamp) -> Result<bool> {
+        let plan = self.plan.clone();
+        let end_of_input = time == Timestamp::MAX;
+        let is_over = |start| end_of_input || plan.is_over(start, time.micros());
+        let mut marks = Vec::new();
+        let mut found = Vec::new();
+        let all = loop {
+            let Some((_, key)) = self.starts.first().filter(|(start, _)| is_over(*start)) else { break true };
+            if self.leaving.len() >= EMIT_ROWS {
+                break false;
+            }
+            let key = key.clone();
+            let Some((key, mut matching)) = self.remove(&key) else {
+                return Err(OperatorError::Internal("a key of a pattern was lost".into()));
+            };
+            matching.close(&plan, is_over, &mut found);
+            self.leaving.extend(found.drain(..).map(|found| (key.clone(), found)));
+            // Rows that were skipped may begin nothing, and the match that tells it will be gone before they are.
+            let rows_remain = matching.last_time >= plan.horizon(time).micros();
+            if std::mem::take(&mut matching.skipped) && matching.stored && rows_remain && !end_of_input {
+                let from = matching.start().map_or(self.next, |(start, _)| start);
+                marks.push((key.clone(), from, matching.last_time));
+            }
+            self.insert(key, matching);
+        };
+        self.mark(&marks)?;
+        Ok(all)
+    }
+
+    /// The rows of matches.
+    fn results(&self, matches: &[(Key, Match)]) -> Result<RecordBatch> {
+        let instants = |of: fn(&Match) -> i64| Timestamp::column(matches.iter().map(|(_, found)| of(found)).collect());
+        let mut columns = vec![instants(|found| found.start), instants(|found| found.end)];
+        columns.extend(self.key_columns(matches.iter().map(|(key, _)| key))?);
+        for measure in &self.plan.measures {
+            columns.push(match *measure {
+                Told::First(step, place) => self.value(matches, place, |found| found.taken[step].first.as_deref())?,
+                Told::Last(step, place) => self.value(matches, place, |found| found.taken[step].last.as_deref())?,
+                Told::Count(step) => {
+                    let count = |(_, found): &(Key, Match)| i64::try_from(found.taken[step].count).unwrap_or(i64::MAX);
+                    Arc::new(Int64Array::from_iter_values(matches.iter().map(count)))
+                }
+            });
+        }
+        columns.push(instants(|found| found.time));
+        Ok(RecordBatch::try_new(self.plan.output.columns().clone(), columns)?)
+    }
+
+    /// A column of a row that each match took, or of none.
+    fn value(
+        &self,
+        matches: &[(Key, Match)],
+        place: usize,
+        row: impl Fn(&Match) -> Option<&OwnedRow>,
+    ) -> Result<ArrayRef> {
+        let mut rows = Vec::with_capacity(matches.len());
+        let mut at = Vec::with_capacity(matches.len());
+        for (_, found) in matches {
+            let row = row(found);
+            at.push(row.map(|_| rows.len() as u32));
+            rows.extend(row);
+        }
+        if rows.is_empty() {
+            return Ok(new_null_array(self.plan.kept.data_type(place), matches.len()));
+        }
+        let values = self.plan.kept.columns(rows.into_iter())?.swap_remove(place);
+        Ok(take(&values, &UInt32Array::from(at), None)?)
+    }
+
+    /// Makes the partial matches of what is stored. What is decided on the way has been emitted.
+    fn look_again(&mut self) -> Result<()> {
+        let plan = self.plan.clone();
+        let apart = stored::apart(&plan, &self.rows)?;
+        let mark_keys = convert(self.converter.as_ref(), &apart.mark_keys)?;
+        let mut from: HashMap<&[u8], i64> = HashMap::new();
+        for (mark, &number) in apart.marks.iter().enumerate() {
+            let from = from.entry(key_of(mark_keys.as_ref(), mark)).or_insert(number);
+            *from = number.max(*from);
+        }
+        let times = times(&plan, &apart.rows)?;
+        let columns: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(apart.rows.column(i))).collect();
+        let keys = convert(self.converter.as_ref(), &columns)?;
+        let candidates = Candidates::new(&plan, &apart.rows)?;
+        for (key, rows) in by_key(keys.as_ref(), 0..times.len()) {
+            let from = from.get(key).copied().unwrap_or(i64::MIN);
+            let mut matching = Matching { stored: true, ..Matching::default() };
+            for row in rows.into_iter().map(|row| row as usize).filter(|&row| apart.numbers[row] >= from) {
+                matching.take(&plan, &candidates, (row, apart.numbers[row], times[row]), &mut Vec::new())?;
+            }
+            matching.skipped = false;
+            self.insert(key.into(), matching);
+        }
+        Ok(())
+    }
+}
+
+fn times<'a>(plan: &Shared, batch: &'a RecordBatch) -> Result<&'a [i64]> {
+    event_times(batch, plan.time)
+        .ok_or_else(|| OperatorError::Internal("a row without event time reached a pattern".into()))
+}
+
+fn convert(converter: Option<&RowConverter>, columns: &[ArrayRef]) -> Result<Option<Rows>> {
+    Ok(converter.map(|converter| converter.convert_columns(columns)).transpose()?)
+}
+
+/// The key of a row; that of all rows is empty when there are no key columns.
+fn key_of(keys: Option<&Rows>, row: usize) -> &[u8] {
+    keys.map_or(&[], |keys| keys.row(row).data())
+}
+
+/// The rows of each key, in order; keys in the order in which they come.
+fn by_key(keys: Option<&Rows>, rows: std::ops::Range<usize>) -> Vec<(&[u8], Vec<u32>)> {
+    let mut places: HashMap<&[u8], usize> = HashMap::new();
+    let mut parts: Vec<(&[u8], Vec<u32>)> = Vec::new();
+    for row in rows {
+        let key = key_of(keys, row);
+        let place = *places.entry(key).or_insert_with(|| {
+            parts.push((key, Vec::new()));
+            parts.len() - 1
+        });
+        parts[place].1.push(row as u32);
+    }
+    parts
+}
+
+impl Operator for PatternMatch {
+    fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
+        // Just restored from tasks of which one was ahead, what it had dropped does not come again either.
+        let batch = split_late(batch, self.plan.time, self.closed.max(self.rows.from()), out)?;
+        out.processed(batch.num_rows());
+        if batch.num_rows() > 0 {
+            self.look_at(&batch, out)?;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
+        self.closed = self.closed.max(time);
+        let all = self.close(time)?;
+        let some = self.leaving.len().min(EMIT_ROWS);
+        if some > 0 {
+            let matches: Vec<_> = self.leaving.drain(..some).collect();
+            out.emit(self.results(&matches)?);
+        }
+        if !all || !self.leaving.is_empty() {
+            return Ok(Advance::Again);
+        }
+        if time == Timestamp::MAX {
+            self.rows.take_all()?;
+            return Ok(Advance::Promise(time));
+        }
+        self.rows.evict_before(self.plan.horizon(time))?;
+        let held = self.held.first().map_or(time, |(held, _)| Timestamp::from_micros(*held));
+        Ok(Advance::Promise(held.min(time)))
+    }
+
+    fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
+        if !self.leaving.is_empty() {
+            return Err(OperatorError::Internal("a pattern was saved with matches half-way out".into()));
+        }
+        state.set(ROWS, self.next);
+        let plan = &self.plan;
+        self.rows.save(state, |rows| stored::segment(plan, rows))
+    }
+
+    fn load(&mut self, state: &StateReader) -> Result<()> {
+        self.next = state.greatest(false, ROWS).unwrap_or(0);
+        let plan = self.plan.clone();
+        self.rows.load(state, |segment| stored::of_segment(&plan, segment).map(Some))?;
+        self.look_again()
+    }
+
+    fn size(&self) -> usize {
+        let leaving = size_of::<Match>() + self.plan.steps.steps.len() * size_of::<Taken>();
+        self.bytes + self.rows.size() + self.leaving.len() * leaving
+    }
+}

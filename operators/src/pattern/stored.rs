@@ -1,0 +1,129 @@
+//! The state of a pattern is rows: partial matches are made again from them.
+//!
+//! ```text
+//!   __key_group │ __row │ __from │ who │ amount │ at
+//!            17 │    40 │        │ ann │      3 │ …    a row of ann, since the first partial match of hers began
+//!            17 │    44 │        │ ann │      5 │ …
+//!            17 │    45 │     44 │ ann │        │ …    a mark: of ann, rows before number 44 are over
+//! ```
+//!
+//! `__row` counts the rows of a task in the order in which it looked at them, and the marks. While a key has a partial
+//! match all its rows are stored, so that to look at them again, in order, gives the same partial matches. A mark is added
+//! where that would not be so: when the last partial match is gone and rows that come then are not stored, and when a match
+//! has skipped rows, because the match itself will be gone before they are. What has no time left begins nothing:
+//! rows go when they are as old as a match may be, and a mark goes after what it is about.
+//!
+//! What is decided while rows are looked at again had been decided before, and is not emitted again.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
+    compute::{concat_batches, take_record_batch},
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
+};
+
+use super::{plan::Shared, spec::Pattern};
+use crate::{
+    OperatorError, Result, StreamSchema, Timestamp,
+    key::comparable,
+    state::{
+        KEY_GROUP, StateForm,
+        segments::{key_group_column, own_bytes},
+        timed::TimedRows,
+    },
+};
+
+const ROW: &str = "__row";
+const FROM: &str = "__from";
+/// The columns of what is stored before those of the input.
+pub(super) const LEADING: usize = 2;
+
+/// The form of the state: a disk format.
+pub(super) fn form(input: &StreamSchema, key: &[usize], pattern: &Pattern) -> Result<StateForm> {
+    let columns = input.columns().fields();
+    let mut fields = vec![
+        Field::new(KEY_GROUP, DataType::UInt8, false),
+        Field::new(ROW, DataType::Int64, false),
+        Field::new(FROM, DataType::Int64, true),
+    ];
+    if let Some(field) = columns.iter().find(|field| fields.iter().any(|own| own.name() == field.name())) {
+        return Err(OperatorError::Plan(format!("the column name {:?} is reserved", field.name())));
+    }
+    // A mark has the columns of the key, and nulls.
+    fields.extend(columns.iter().map(|field| field.as_ref().clone().with_nullable(true)));
+    let names: Vec<&str> = key.iter().map(|&i| columns[i].name().as_str()).collect();
+    let per = if key.is_empty() { String::new() } else { format!("; per {}", names.join(", ")) };
+    Ok(StateForm { columns: Arc::new(Schema::new(fields)), identity: 1, meaning: format!("{pattern}{per}") })
+}
+
+/// The schema of what is stored: that of a segment, without the key groups.
+pub(super) fn schema(plan: &Shared) -> SchemaRef {
+    Arc::new(Schema::new(plan.form.columns.fields()[1..].to_vec()))
+}
+
+/// Some rows of a batch, with their numbers, the first of which is `first`.
+pub(super) fn rows(plan: &Shared, batch: &RecordBatch, rows: &[u32], first: i64) -> Result<RecordBatch> {
+    let taken = take_record_batch(batch, &UInt32Array::from(rows.to_vec()))?;
+    let numbers = Int64Array::from_iter_values(rows.iter().map(|&row| first + i64::from(row)));
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(numbers), new_null_array(&DataType::Int64, rows.len())];
+    columns.extend(taken.columns().iter().cloned());
+    Ok(RecordBatch::try_new(schema(plan), columns)?)
+}
+
+/// A mark for each of some keys, in a row of its own: (its own number, from where its rows count, event time).
+pub(super) fn marks(plan: &Shared, keys: &[ArrayRef], marks: &[(i64, i64, i64)]) -> Result<RecordBatch> {
+    let numbers = Int64Array::from_iter_values(marks.iter().map(|mark| mark.0));
+    let from = Int64Array::from_iter_values(marks.iter().map(|mark| mark.1));
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(numbers), Arc::new(from)];
+    for (i, field) in plan.input.columns().fields().iter().enumerate() {
+        columns.push(match plan.key.iter().position(|&key| key == i) {
+            _ if i == plan.time => Timestamp::column(marks.iter().map(|mark| mark.2).collect()),
+            Some(place) => keys[place].clone(),
+            None => new_null_array(field.data_type(), marks.len()),
+        });
+    }
+    Ok(RecordBatch::try_new(schema(plan), columns)?)
+}
+
+/// What is stored as a segment.
+pub(super) fn segment(plan: &Shared, stored: &RecordBatch) -> Result<RecordBatch> {
+    let key: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(stored.column(LEADING + i))).collect();
+    let mut columns = vec![key_group_column(&key, stored.num_rows())?];
+    columns.extend(stored.columns().iter().cloned().map(own_bytes));
+    Ok(RecordBatch::try_new(plan.form.columns.clone(), columns)?)
+}
+
+/// A segment as what is stored.
+pub(super) fn of_segment(plan: &Shared, segment: &RecordBatch) -> Result<RecordBatch> {
+    let columns = plan.form.widen(segment)?.columns()[1..].to_vec();
+    Ok(RecordBatch::try_new(schema(plan), columns)?)
+}
+
+/// What is stored, apart: rows of the input in order, their numbers, and the key columns and contents of marks.
+pub(super) struct Apart {
+    pub(super) rows: RecordBatch,
+    pub(super) numbers: Vec<i64>,
+    pub(super) mark_keys: Vec<ArrayRef>,
+    pub(super) marks: Vec<i64>,
+}
+
+/// Takes apart all that is stored.
+pub(super) fn apart(plan: &Shared, stored: &TimedRows<()>) -> Result<Apart> {
+    let live = stored.pieces().iter().map(|piece| piece.rows.slice(piece.start, piece.rows.num_rows() - piece.start));
+    let all = concat_batches(&schema(plan), &live.collect::<Vec<_>>())?;
+    let numbers = all.column(0).as_primitive::<Int64Type>();
+    let from = all.column(1).as_primitive::<Int64Type>();
+    let (mut rows, mut marks) = (Vec::new(), Vec::new());
+    for row in 0..all.num_rows() {
+        if from.is_valid(row) { marks.push(row as u32) } else { rows.push(row as u32) }
+    }
+    rows.sort_by_key(|&row| numbers.value(row as usize));
+    let numbers = rows.iter().map(|&row| numbers.value(row as usize)).collect();
+    let from = marks.iter().map(|&row| from.value(row as usize)).collect();
+    let rows = take_record_batch(&all, &UInt32Array::from(rows))?;
+    let rows = RecordBatch::try_new(plan.input.columns().clone(), rows.columns()[LEADING..].to_vec())?;
+    let marked = take_record_batch(&all, &UInt32Array::from(marks))?;
+    let mark_keys = plan.key.iter().map(|&i| comparable(marked.column(LEADING + i))).collect();
+    Ok(Apart { rows, numbers, mark_keys, marks: from })
+}
