@@ -18,6 +18,7 @@
 //! * [`mod@format`]: bytes to columns and back, in batches. A record that does not decode becomes a [`Rejected`] row with
 //!   its bytes, its position and the reason; its neighbours are not harmed.
 //! * [`mod@file`], [`generator`], [`memory`], [`console`]: the connectors.
+//! * [`lookup`]: tables that rows are looked up in.
 
 /// What implementations of the contracts are written with.
 pub use async_trait::async_trait;
@@ -27,6 +28,7 @@ pub mod error;
 pub mod file;
 pub mod format;
 pub mod generator;
+pub mod lookup;
 pub mod memory;
 pub mod sink;
 pub mod source;
@@ -35,6 +37,7 @@ pub use console::Console;
 pub use error::{ConnectorError, Result};
 pub use file::{File, TimePartition};
 pub use generator::{nexmark::Nexmark, sequence::Sequence};
+pub use lookup::{Cached, Lookup, TableFile};
 pub use memory::{MemorySink, MemorySource};
 pub use sink::{Epoch, Incarnation, Receipt, Sink, SinkWriter};
 pub use source::{Fetch, Position, Rejected, Rows, Source, SourceReader, SplitId, TypedSource, Untyped};

@@ -21,7 +21,7 @@ pub enum Error {
         /// What is wrong with each operator, by its number and name in the printed job.
         mistakes: Vec<String>,
     },
-    /// A source cannot be read.
+    /// A source, or the table of a lookup, cannot be read.
     #[error("{operator}: {error}")]
     Source {
         /// Its number and name in the printed job.
@@ -56,6 +56,22 @@ pub enum Error {
         operator: String,
         /// What it said.
         error: OperatorError,
+    },
+    /// A call of an async operator failed for good, and the job has not said what to do with such rows.
+    #[error(
+        "{operator}: a call failed after {attempts} attempt{}: {reason}\n  the row: {excerpt}\n  \
+         to keep such rows say .with_failed() instead of .fail_on_failure(), to count and drop them .drop_failed()",
+        if *attempts == 1 { "" } else { "s" }
+    )]
+    Call {
+        /// Its number and name in the printed job.
+        operator: String,
+        /// How often the call was tried.
+        attempts: u32,
+        /// What the last attempt said.
+        reason: String,
+        /// The beginning of the row, or of the first row of the batch, that the call was for.
+        excerpt: String,
     },
     /// A sink cannot be written.
     #[error("{operator}: {error}")]
@@ -156,7 +172,7 @@ impl Error {
             }
             Self::Operator { error, .. } => !matches!(error, OperatorError::Plan(_)),
             Self::Checkpoint { error, .. } => error.may_pass(),
-            Self::Panic { .. } | Self::Disconnected { .. } | Self::CheckpointTimeout { .. } => true,
+            Self::Call { .. } | Self::Panic { .. } | Self::Disconnected { .. } | Self::CheckpointTimeout { .. } => true,
             Self::Plan { .. }
             | Self::Rejected { .. }
             | Self::Misfit { .. }

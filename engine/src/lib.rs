@@ -91,6 +91,8 @@
 //! * A sink commits by itself ([`connectors::Sink::commit`], no separate committer), because what was staged is described
 //!   wholly by receipts; and a job without checkpoints takes the same way, with one commit at its end.
 //! * Stopping a job cleanly is a checkpoint: what windows hold is kept, and the next start goes on.
+//! * Operators never await. What calls a service or a table ([`Stream::map_async`], [`Stream::lookup`]) is a task of its
+//!   own; at a barrier the rows in flight are its state, so a checkpoint waits for no call.
 //! * An operator that has more to emit than is good at once says [`operators::Advance::Again`].
 
 pub mod api;
@@ -117,6 +119,7 @@ pub use checkpoint::{Faults, MUTANTS};
 pub use error::{Error, Result};
 pub use event_time::{EventTime, WatermarkGenerator, Watermarks};
 pub use functions::{col, count, hours, millis, mins, secs};
+pub use runtime::async_task::{call::Retry, lookup::LookupKind};
 
 pub use arrow;
 pub use datafusion_expr::cast;

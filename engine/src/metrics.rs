@@ -1,7 +1,8 @@
 //! What a running job counts.
 //!
 //! Every operator of the printed job has one set of counters, shared by its tasks. They are exact and keep the law that
-//! no row vanishes: for an operator `rows_in = processed + late`, for a source `rows_in = rows_out + rejected`.
+//! no row vanishes: for an operator `rows_in = processed + late`, for a source `rows_in = rows_out + rejected`, for an async
+//! operator `rows_in = processed + failed + in_flight`.
 
 use std::{
     fmt,
@@ -32,6 +33,8 @@ pub(crate) struct Counters {
     pub(crate) late: AtomicU64,
     pub(crate) rejected: AtomicU64,
     pub(crate) future: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) retries: AtomicU64,
     latest: AtomicI64,
     /// The watermark of each task.
     watermarks: Vec<AtomicI64>,
@@ -39,6 +42,9 @@ pub(crate) struct Counters {
     held: Vec<AtomicU64>,
     /// Of each task: the splits that are not read for now, and why.
     paused: Mutex<Vec<Option<(String, Hold)>>>,
+    /// The rows in flight of each task.
+    in_flight: Vec<AtomicU64>,
+    warning: Mutex<Option<String>>,
 }
 
 impl Counters {
@@ -51,10 +57,14 @@ impl Counters {
             late: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             future: AtomicU64::new(0),
+            paused: Mutex::new((0..tasks).map(|_| None).collect()),
+            failed: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
             latest: AtomicI64::new(i64::MIN),
             watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
             held: (0..tasks).map(|_| AtomicU64::new(0)).collect(),
-            paused: Mutex::new((0..tasks).map(|_| None).collect()),
+            in_flight: (0..tasks).map(|_| AtomicU64::new(0)).collect(),
+            warning: Mutex::new(None),
         })
     }
 
@@ -83,13 +93,27 @@ impl Counters {
         self.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn in_flight(&self, task: usize, rows: usize) {
+        self.in_flight[task].store(rows as u64, Relaxed);
+    }
+
+    /// What a person should know of the operator now, if anything.
+    pub(crate) fn warn(&self, warning: Option<String>) {
+        *self.warning.lock().unwrap_or_else(PoisonError::into_inner) = warning;
+    }
+
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.warning.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn saw(&self, time: i64) {
         self.latest.fetch_max(time, Relaxed);
     }
 
     /// A number that changes whenever rows come in or leave.
     pub(crate) fn activity(&self) -> u64 {
-        [&self.rows_in, &self.rows_out, &self.late].iter().map(|count| count.load(Relaxed)).fold(0, u64::wrapping_add)
+        let counts = [&self.rows_in, &self.rows_out, &self.late, &self.processed, &self.failed];
+        counts.iter().map(|count| count.load(Relaxed)).fold(0, u64::wrapping_add)
     }
 
     fn read(&self) -> OperatorMetrics {
@@ -103,6 +127,9 @@ impl Counters {
             late: self.late.load(Relaxed),
             rejected: self.rejected.load(Relaxed),
             future: self.future.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            in_flight: self.in_flight.iter().map(|rows| rows.load(Relaxed)).sum(),
+            retries: self.retries.load(Relaxed),
             watermark: watermark.and_then(time),
             latest: time(self.latest.load(Relaxed)),
             state_bytes: self.held.iter().map(|bytes| bytes.load(Relaxed)).sum(),
@@ -140,6 +167,13 @@ pub struct OperatorMetrics {
     /// Rows of a source from the future, which did not move the watermark: see
     /// [`Watermarks::max_future`](crate::Watermarks::max_future).
     pub future: u64,
+    /// Rows of an async operator whose call failed, after its last attempt.
+    pub failed: u64,
+    /// Rows of an async operator that have come in and have neither a result nor failed yet. A job that was stopped has
+    /// them in its last checkpoint.
+    pub in_flight: u64,
+    /// Attempts of an async operator after the first of a call.
+    pub retries: u64,
     /// The watermark of the task that is furthest behind; `None` before the first. [`Timestamp::MAX`] after the end.
     pub watermark: Option<Timestamp>,
     /// The latest event time a source has seen.
@@ -154,7 +188,7 @@ pub struct OperatorMetrics {
 impl OperatorMetrics {
     /// Whether every row is accounted for. True between two batches, and at the end of a job.
     pub fn balances(&self) -> bool {
-        self.rows_in == self.processed + self.late + self.rejected
+        self.rows_in == self.processed + self.late + self.rejected + self.failed + self.in_flight
     }
 }
 

@@ -4,7 +4,9 @@ pub use datafusion_expr::{Expr, lit};
 pub use datafusion_functions_aggregate::expr_fn::{avg, max, min, sum};
 // `#[derive(Record)]` writes code that names `typed_arrow`: import it along with `Record`, as the glob does.
 pub use typed_arrow::{self, Record};
-pub use windrow_connectors::{Console, File, MemorySink, MemorySource, Nexmark, Sequence, TimePartition, Untyped};
+pub use windrow_connectors::{
+    Cached, Console, File, MemorySink, MemorySource, Nexmark, Sequence, TableFile, TimePartition, Untyped,
+};
 pub use windrow_operators::{
     Timestamp,
     keyed::{Keyed, NoSide, Process, State, Timer},
@@ -14,6 +16,6 @@ pub use windrow_operators::{
 };
 
 pub use crate::{
-    EventTime, Job, Restarts, Restore, Stream, Watermarks,
+    EventTime, Job, LookupKind, Restarts, Restore, Retry, Stream, Watermarks,
     functions::{col, count, hours, millis, mins, secs},
 };

@@ -5,10 +5,12 @@
 mod alignment;
 mod answers;
 mod bad_input;
+mod calls;
 mod failures;
 mod files;
 mod flow;
 mod keyed;
+mod lookups;
 mod mistakes;
 mod real_data;
 mod time;

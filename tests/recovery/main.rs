@@ -5,6 +5,7 @@
 
 mod aged;
 mod backpressure;
+mod calls;
 mod crashes;
 mod extremes;
 mod hand;

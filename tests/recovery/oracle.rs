@@ -61,6 +61,7 @@ impl Scenario {
 
     fn through_steps(&self, rows: Vec<Click>) -> Vec<Click> {
         let rows = self.steps.iter().fold(rows, |rows, step| match *step {
+            Step::Call { .. } => rows,
             Step::KeepShops(but) => rows.into_iter().filter(|click| click.shop % 3 != but).collect(),
             Step::Scale(by) => {
                 rows.into_iter().map(|click| Click { amount: click.amount * by, ..click }).collect::<Vec<_>>()

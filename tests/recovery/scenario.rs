@@ -74,6 +74,10 @@ pub enum Step {
     KeepShops(i64),
     Scale(i64),
     Halve,
+    /// Each row goes through a call that takes its time. Not drawn.
+    Call {
+        ordered: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,7 +280,29 @@ fn step(rows: Stream<Click>, step: &Step) -> Stream<Click> {
             let half = click.amount / 2;
             [half, click.amount - half].map(|amount| Click { user: click.user, shop: click.shop, amount, at: click.at })
         }),
+        Step::Call { ordered } => {
+            let calls = rows.map_async(|click| {
+                call(Click { user: click.user, shop: click.shop, amount: click.amount, at: click.at })
+            });
+            let calls = calls.capacity(40);
+            let calls = if ordered { calls.ordered() } else { calls };
+            calls.fail_on_failure()
+        }
     }
+}
+
+/// Answers at once, soon or late.
+async fn call(click: Click) -> Result<Click, String> {
+    match fastrand::u8(0..100) {
+        0..40 => {}
+        40..99 => {
+            for _ in 0..fastrand::u32(0..20) {
+                tokio::task::yield_now().await;
+            }
+        }
+        _ => tokio::time::sleep(Duration::from_micros(fastrand::u64(0..3_000))).await,
+    }
+    Ok(click)
 }
 
 fn aggregate(rows: Stream<Click>, window: &WindowSpec, to: &Outputs) {

@@ -17,7 +17,7 @@ use super::{
     split::{Settings, SplitFile},
 };
 use crate::{
-    ConnectorError, Fetch, Position, Result, Source, SourceReader, SplitId, TypedSource, Untyped,
+    ConnectorError, Fetch, Position, Result, Rows, Source, SourceReader, SplitId, TypedSource, Untyped,
     format::{Format, infer},
 };
 
@@ -185,6 +185,34 @@ impl<T> Clone for FileSource<T> {
 impl<T> fmt::Debug for FileSource<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileSource").field("patterns", &self.patterns).field("settings", &self.settings).finish()
+    }
+}
+
+impl<T> FileSource<T> {
+    /// The same for those who do not know the type.
+    pub(crate) fn retyped<U>(self) -> FileSource<U> {
+        FileSource { patterns: self.patterns, settings: self.settings, schema: self.schema, row: PhantomData }
+    }
+
+    pub(crate) fn patterns(&self) -> String {
+        self.patterns.join(", ")
+    }
+
+    /// The files there are now.
+    pub(crate) fn files(&self) -> Result<Vec<SplitId>> {
+        find(&self.patterns)
+    }
+
+    /// Everything in the files, with what did not decode. Blocks until it is read.
+    pub(crate) fn read_all(&self) -> Result<Vec<Rows>> {
+        let mut all = Vec::new();
+        for split in self.files()? {
+            let mut file = SplitFile::open(split, None, self.schema.clone(), &self.settings)?;
+            while let Some(rows) = file.read()? {
+                all.push(rows);
+            }
+        }
+        Ok(all)
     }
 }
 

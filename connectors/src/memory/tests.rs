@@ -10,7 +10,9 @@ use proptest::prelude::*;
 use typed_arrow::Record;
 
 use super::*;
-use crate::{Epoch, Fetch, Incarnation, Position, Rejected, Sink, SinkWriter, Source, SourceReader, SplitId, TypedSource};
+use crate::{
+    Epoch, Fetch, Incarnation, Position, Rejected, Sink, SinkWriter, Source, SourceReader, SplitId, TypedSource,
+};
 
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]))

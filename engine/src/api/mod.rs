@@ -12,6 +12,7 @@
 //! of calls; it is kept, and [`Job::run`] lists all of them before the first row is read.
 
 mod attempt;
+mod calls;
 mod job;
 mod key;
 mod keyed;
@@ -20,6 +21,7 @@ mod running;
 mod stream;
 mod windowed;
 
+pub use calls::{AsyncResult, LookupOn};
 pub use job::Job;
 pub use key::Key;
 pub use keyed::KeyedStream;

@@ -197,9 +197,12 @@ impl JobHandle {
     }
 
     /// What a person should know about the checkpoint store, although the job runs: that everybody may write to it, that
-    /// the remains of an interrupted checkpoint were left aside.
+    /// the remains of an interrupted checkpoint were left aside. And about its operators: that the new file of a lookup's
+    /// table cannot be read, and the old rows serve on.
     pub fn warnings(&self) -> Vec<String> {
-        self.0.line().warnings.clone()
+        let line = self.0.line();
+        let operators = line.counters.iter().filter_map(|own| Some(format!("{}: {}", own.name(), own.warning()?)));
+        line.warnings.iter().cloned().chain(operators).collect()
     }
 
     /// How long the job has been running.

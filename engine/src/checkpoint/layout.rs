@@ -43,7 +43,7 @@ impl Layout {
             let node = |node: usize| (graph.nodes[node].name.clone(), graph.nodes[node].id.clone());
             let head = match &chain.head {
                 Head::Source { node: source, .. } => Some(node(*source)),
-                Head::Gate => None,
+                Head::Gate | Head::Async { .. } => None,
             };
             let (operators, sink) = match &chain.body {
                 Body::Sink { node: sink } => (Vec::new(), Some(node(*sink))),
@@ -75,6 +75,7 @@ impl OperatorLayout {
         let node = &graph.nodes[node];
         let form = match &node.kind {
             Kind::Stateful(plan) => Some(plan.state_form()),
+            Kind::Async(plan, _) => Some(plan.state_form()),
             _ => None,
         };
         Self { name: node.name.clone(), saved: node.id.clone().zip(form), first_phase }

@@ -5,7 +5,13 @@ use std::{fmt, sync::Arc};
 use windrow_connectors::{Sink, Source};
 use windrow_operators::{Plan, Port, StreamSchema, plan::Factory};
 
-use crate::{Watermarks, runtime::EventTimeReader};
+use crate::{
+    Watermarks,
+    runtime::{
+        EventTimeReader,
+        async_task::{AsyncPlan, FAILED, call::Policy},
+    },
+};
 
 /// A stream: an output of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +42,8 @@ pub(crate) enum Kind {
     Stateless(Factory),
     /// Work that remembers, on rows that an exchange has brought together.
     Stateful(Arc<dyn Plan>),
+    /// Work that calls something outside, in a task of its own.
+    Async(Arc<dyn AsyncPlan>, Policy),
     Union,
     Sink(Arc<dyn Sink>),
 }
@@ -46,6 +54,7 @@ impl Kind {
         match self {
             Self::Source { .. } => Some("source"),
             Self::Stateful(plan) => Some(plan.noun()),
+            Self::Async(..) => Some("async"),
             Self::Sink(_) => Some("sink"),
             Self::Stateless(_) | Self::Union => None,
         }
@@ -160,6 +169,7 @@ impl Graph {
                     Port::LATE_RIGHT => "its late rows of the right side go",
                     REJECTS => "its rejected records go",
                     Port::MAIN => "its rows go",
+                    FAILED if matches!(node.kind, Kind::Async(..)) => "its failed rows go",
                     _ => "the rows of its side output go",
                 };
                 mistakes.push(format!("{}: {what} nowhere: give the stream a .sink(…), or .discard() it", node.name));
@@ -196,6 +206,7 @@ impl Graph {
                 Port::LATE_RIGHT => "late on the right: ",
                 REJECTS => "rejected: ",
                 Port::MAIN => "",
+                FAILED if matches!(self.nodes[node].kind, Kind::Async(..)) => "failed: ",
                 _ => "side: ",
             };
             let dropped = if self.nodes[node].dropped.contains(port) { " (counted and dropped)" } else { "" };

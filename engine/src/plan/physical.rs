@@ -17,7 +17,10 @@ use windrow_connectors::SplitId;
 use windrow_operators::{Partitioning, Plan, Port, plan::Factory, stateless::Union};
 
 use super::graph::{Graph, Kind, REJECTS, RejectPolicy, StreamId};
-use crate::runtime::chain::Target;
+use crate::runtime::{
+    async_task::{Deliver, FAILED},
+    chain::Target,
+};
 
 /// How rows choose their task on an edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,10 @@ pub(crate) enum Head {
         splits: Vec<Vec<SplitId>>,
     },
     Gate,
+    /// Calls something outside for the rows of a gate; the first operator of its chain delivers the results.
+    Async {
+        node: usize,
+    },
 }
 
 pub(crate) struct LinkPlan {
@@ -129,6 +136,16 @@ impl Planner<'_> {
                 self.places.insert(main, link);
             }
             (Kind::Stateful(plan), Some(_)) => self.stateful(node, plan),
+            (Kind::Async(..), Some(input)) => {
+                let tasks = self.plan.chains[input.chain].tasks;
+                let chain = self.chain(tasks, Head::Async { node }, links());
+                self.edge(input, chain, Port::MAIN, Routing::Forward);
+                let deliver: Factory = Arc::new(|| Ok(Box::new(Deliver)));
+                let link = self.link(Place::root(chain), node, deliver, false);
+                for port in [Port::MAIN, FAILED] {
+                    self.places.insert(StreamId { node, port }, on_port(link, port));
+                }
+            }
             (Kind::Union, _) => {
                 let inputs: Vec<Place> = self.graph.nodes[node].inputs.iter().map(|s| self.places[s]).collect();
                 let tasks = inputs.iter().map(|place| self.plan.chains[place.chain].tasks).max().unwrap_or(1);

@@ -12,9 +12,11 @@
 //! ```
 //!
 //! A batch goes through a chain as plain function calls; only between tasks does it wait in a channel. `await` happens
-//! in four places: a reader's fetch, a gate's input, an output's send, a sink's write.
+//! in five places: a reader's fetch, a gate's input, an output's send, a sink's write, and the calls of an async operator,
+//! which is a task of its own: a gate, calls, and the chain behind them.
 
 pub(crate) mod align;
+pub(crate) mod async_task;
 pub(crate) mod chain;
 pub(crate) mod channel;
 mod event_time;

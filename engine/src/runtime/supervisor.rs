@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
+use futures::future::BoxFuture;
 use tokio::{
     sync::{mpsc::UnboundedSender, watch},
     task::{Id, JoinError, JoinSet},
@@ -14,6 +15,7 @@ use windrow_operators::{Port, StreamSchema, Timestamp, key::Partitioner, state::
 
 use super::{
     align::Alignment,
+    async_task::TaskParts,
     chain::{Chain, Link, Target, guard, panic_message},
     channel::{Receiver, Sender, channel},
     exchange::Output,
@@ -156,6 +158,7 @@ pub(crate) async fn start(
     for task in built {
         let (name, handle) = match task {
             Task::Source(task) => (task.counters.name().to_string(), tasks.set.spawn(inherit(task.run()))),
+            Task::Async(name, run) => (name, tasks.set.spawn(inherit(run))),
             Task::Operator(task) => (task.name.clone(), tasks.set.spawn(inherit(task.run()))),
             Task::Sink(task) => (task.counters.name().to_string(), tasks.set.spawn(inherit(task.run()))),
         };
@@ -167,6 +170,7 @@ pub(crate) async fn start(
 enum Task {
     Source(Box<SourceTask>),
     Operator(OperatorTask),
+    Async(String, BoxFuture<'static, Result<()>>),
     Sink(SinkTask),
 }
 
@@ -198,6 +202,7 @@ impl Builder<'_> {
                 let name = links.first().map_or_else(String::new, |link| self.graph.nodes[link.node].name.clone());
                 Ok(Task::Operator(OperatorTask { name, gate: self.gate(index, task), body, reporter }))
             }
+            (Head::Async { node }, Body::Links { root, .. }) => self.calls(*node, chain, root, reporter).await,
             (_, Body::Sink { node }) => {
                 let gate = self.gate(index, task);
                 let node_plan = &self.graph.nodes[*node];
@@ -210,6 +215,25 @@ impl Builder<'_> {
                 Ok(Task::Sink(SinkTask { incarnation, epoch, sink: sink.clone(), schema, gate, counters, reporter }))
             }
         }
+    }
+
+    /// A task that calls something outside.
+    async fn calls(&mut self, node: usize, chain: &ChainPlan, root: &[Target], reporter: Reporter) -> Result<Task> {
+        let Kind::Async(plan, policy) = &self.graph.nodes[node].kind else {
+            return Err(self.broken("an async chain without an async operator"));
+        };
+        let counters = self.counters[node].clone();
+        let operator = counters.name().to_string();
+        plan.open().await.map_err(|error| Error::Source { operator: operator.clone(), error })?;
+        let TaskId { chain: index, task } = reporter.task;
+        let (outputs, place) = self.outputs(index, task);
+        // The state is this task's, not that of the operator behind it that delivers.
+        let state = self.restored.operator(self.layout, reporter.task, 0);
+        let body = self.body(chain, reporter.task, root, &place, outputs)?;
+        let checkpointed = self.controls.checkpointed;
+        let (gate, policy) = (self.gate(index, task), policy.clone());
+        let run = plan.task(TaskParts { policy, gate, body, counters, reporter, state, checkpointed });
+        run.map(|run| Task::Async(operator.clone(), run)).map_err(|error| Error::Operator { operator, error })
     }
 
     fn gate(&mut self, chain: usize, task: usize) -> Gate {
@@ -256,8 +280,11 @@ impl Builder<'_> {
         for (place, plan) in links.iter().enumerate() {
             let name = &self.graph.nodes[plan.node].name;
             let mut operator = (plan.factory)().map_err(|error| Error::Operator { operator: name.clone(), error })?;
+            let delivers = matches!(chain.head, Head::Async { node } if node == plan.node);
             let counters = match plan.first_phase {
                 true => self.first_phase(plan.node),
+                // The task itself counts; what only delivers its results would count them as rows that came in.
+                false if delivers => Counters::new(name.clone(), chain.tasks),
                 false => self.counters[plan.node].clone(),
             };
             let targets = plan.targets.iter().filter_map(|(port, target)| Some((*port, here(*target)?))).collect();
