@@ -7,8 +7,8 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, RecordBatch, new_empty_array},
-    datatypes::{Field, SchemaRef},
+    array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, new_empty_array},
+    datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type},
     error::ArrowError,
     json::{
         WriterBuilder,
@@ -21,7 +21,7 @@ use arrow::{
 };
 use async_trait::async_trait;
 
-use crate::{ConnectorError, Epoch, Incarnation, Receipt, Result, Sink, SinkWriter};
+use crate::{ConnectorError, Epoch, Incarnation, OP, Receipt, Result, Sink, SinkWriter};
 
 /// How [`Console`] writes rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub enum ConsoleStyle {
 ///
 /// A table needs the whole batch to know the widths of its columns, so batches decide how rows are grouped. When the
 /// other end of a pipe is closed, as by `head`, writing is an error that says so.
+///
+/// Of changes the first column, [`OP`], says what each does: `+` a new row, `~` the row of its key now, `-` the row that is gone.
 ///
 /// What was printed cannot be taken back, so rows are visible as they are written and there is nothing to commit: after
 /// a crash the rows since the last checkpoint are printed again (at least once).
@@ -125,6 +127,10 @@ impl Sink for Console {
         Ok(())
     }
 
+    fn accepts_changes(&self, schema: &SchemaRef, _key: &[usize]) -> Result<()> {
+        self.accepts(schema)
+    }
+
     /// Tables of several tasks would mix.
     fn max_writers(&self) -> usize {
         1
@@ -142,7 +148,7 @@ impl SinkWriter for Console {
             return Ok(());
         }
         // The whole text first, then one write: a reader of the pipe never sees half a line of a failed batch.
-        self.print(&self.style.format(&batch)?)
+        self.print(&self.style.format(&with_signs(batch)?)?)
     }
 
     /// Flushes. There are no receipts, because nothing is hidden.
@@ -150,6 +156,25 @@ impl SinkWriter for Console {
         self.print(&[])?;
         Ok(Vec::new())
     }
+}
+
+/// Changes with a first column of `+`, `~` and `-`; rows as they are.
+fn with_signs(batch: RecordBatch) -> Result<RecordBatch> {
+    let schema = batch.schema();
+    let Some((last, visible)) = schema.fields().split_last() else { return Ok(batch) };
+    let Some(ops) = batch.column(visible.len()).as_primitive_opt::<UInt8Type>().filter(|_| last.name() == OP) else {
+        return Ok(batch);
+    };
+    let sign = |op: &u8| match op {
+        0 => "+",
+        1 => "~",
+        _ => "-",
+    };
+    let signs = StringArray::from_iter_values(ops.values().iter().map(sign));
+    let fields: Vec<_> =
+        [Arc::new(Field::new(OP, DataType::Utf8, false))].into_iter().chain(visible.to_vec()).collect();
+    let columns = [Arc::new(signs) as ArrayRef].into_iter().chain(batch.columns()[..visible.len()].to_vec()).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 impl ConsoleStyle {
@@ -180,8 +205,8 @@ impl ConsoleStyle {
 #[cfg(test)]
 mod tests {
     use arrow::{
-        array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray},
-        datatypes::{DataType, Schema, UnionFields, UnionMode},
+        array::{Int64Array, TimestampMicrosecondArray, UInt8Array},
+        datatypes::{UnionFields, UnionMode},
     };
 
     use super::*;
@@ -271,6 +296,20 @@ mod tests {
         let long = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..5_000)) as _)]).unwrap();
         let text = printed(ConsoleStyle::Table, &[long]).await.text();
         assert_eq!(text.lines().count(), 5_000 + 4);
+    }
+
+    #[tokio::test]
+    async fn changes_have_signs() {
+        let n: ArrayRef = Arc::new(Int64Array::from(vec![5, 6, 7]));
+        let ops: ArrayRef = Arc::new(UInt8Array::from(vec![0, 1, 2]));
+        let changes = RecordBatch::try_from_iter([("n", n.clone()), (OP, ops)]).unwrap();
+        let page = printed(ConsoleStyle::JsonLines, std::slice::from_ref(&changes)).await;
+        let lines = ["{\"__op\":\"+\",\"n\":5}\n", "{\"__op\":\"~\",\"n\":6}\n", "{\"__op\":\"-\",\"n\":7}\n"];
+        assert_eq!(page.text(), lines.concat());
+        let text = printed(ConsoleStyle::Table, &[changes]).await.text();
+        assert!(text.contains("| ~    | 6 |"), "{text}");
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        assert!(Console::to(io::sink(), ConsoleStyle::Table).accepts_changes(&schema, &[0]).is_ok());
     }
 
     #[tokio::test]

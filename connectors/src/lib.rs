@@ -38,6 +38,6 @@ pub use error::{ConnectorError, Result};
 pub use file::{File, TimePartition};
 pub use generator::{nexmark::Nexmark, sequence::Sequence};
 pub use lookup::{Cached, Lookup, TableFile};
-pub use memory::{MemorySink, MemorySource};
-pub use sink::{Epoch, Incarnation, Receipt, Sink, SinkWriter};
+pub use memory::{MemorySink, MemorySource, MemoryTable};
+pub use sink::{Epoch, Incarnation, OP, Receipt, Sink, SinkWriter};
 pub use source::{Fetch, Position, Rejected, Rows, Source, SourceReader, SplitId, TypedSource, Untyped};

@@ -18,7 +18,13 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{ConnectorError, Result};
+
+/// The column that says what a change does, a `UInt8` and the last one of the batches that a sink of changes is given: 0 insert,
+/// 1 update, 2 delete.
+///
+/// Insert and update both mean that this is the row of its key now; a delete may name a key that is not there.
+pub const OP: &str = "__op";
 
 /// The number of a checkpoint, and of the rows that flow between the barrier before it and its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,6 +63,18 @@ pub trait Sink: Send + Sync + 'static {
     /// Whether rows with this schema can be written. Asked before the first row is read; the error says which column
     /// cannot be written and why.
     fn accepts(&self, schema: &SchemaRef) -> Result<()>;
+
+    /// Whether changes of a table with these columns can be written, of which `key` say which row changes. `schema` are the columns
+    /// without [`OP`]; the batches that writers then get have it as their last one. Asked before the first change is read,
+    /// instead of [`Sink::accepts`]; the error says why not.
+    ///
+    /// Changes of one key come to one writer, in order. A sink that appends rows keeps this default, which refuses.
+    fn accepts_changes(&self, _schema: &SchemaRef, _key: &[usize]) -> Result<()> {
+        Err(ConnectorError::Config(format!(
+            "{} appends rows and cannot take changes: write .changelog() to it, or use a sink that takes upserts",
+            self.name()
+        )))
+    }
 
     /// How many writers may work side by side. 1 for a sink whose rows share one stream, such as the console.
     fn max_writers(&self) -> usize {

@@ -207,11 +207,16 @@ fn group_of(hash: u64) -> KeyGroup {
 /// assert_eq!(groups[0], groups[2]);
 /// ```
 pub fn key_groups(key: &[ArrayRef], rows: usize) -> Result<Vec<KeyGroup>> {
+    Ok(key_hashes(key, rows)?.into_iter().map(group_of).collect())
+}
+
+/// The hash of each row's key, of which the key group is a part.
+pub(crate) fn key_hashes(key: &[ArrayRef], rows: usize) -> Result<Vec<u64>> {
     let mut hashes = vec![0; rows];
     for column in key {
         hash_column(column.as_ref(), &mut hashes)?;
     }
-    Ok(hashes.into_iter().map(group_of).collect())
+    Ok(hashes)
 }
 
 #[cfg(test)]

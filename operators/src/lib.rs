@@ -19,6 +19,8 @@
 //!   window.
 //! * [`sort`]: rows in order of event time, for what depends on it: [`pattern`] (complex events) and [`count`] (windows of
 //!   so many rows).
+//! * [`join`]: rows of two streams that belong together: in a window, in an interval, or as of a time.
+//! * [`changes`]: tables that change: streams of inserts, updates and deletes by a key, and their joins.
 //! * `testing` (feature `testing`): the harness that holds an operator against a naive batch computation.
 //!
 //! Laws that every operator keeps, and that the harness checks:
@@ -26,9 +28,11 @@
 //! 2. Rows in = rows processed + rows late. [`Outbox::processed`] is how an operator answers for its rows.
 //! 3. After it has promised `t` it emits no row on [`Port::MAIN`] whose event time is before `t`.
 
+pub mod changes;
 pub mod count;
 pub mod error;
 pub mod expr;
+pub mod join;
 pub mod key;
 pub mod keyed;
 pub mod operator;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Vec<RecordBatch>, Vec<T>, MemoryInput ──► MemorySource ──► job ──► MemorySink ──► batches()
+//!                                                          └──► MemoryTable ─► the newest row per key
 //! ```
 //!
 //! Both sides keep the promises of the contracts to the letter, so that a test that passes with them says something
@@ -9,9 +10,13 @@
 
 mod sink;
 mod source;
+mod table;
 
 pub use sink::MemorySink;
 pub use source::{MemoryInput, MemorySource};
+pub use table::MemoryTable;
 
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;

@@ -32,12 +32,18 @@ pub(crate) struct TimedRows<I> {
     name: &'static str,
     /// The column of event time.
     time: usize,
-    index: Box<dyn Fn(&RecordBatch) -> Result<I> + Send>,
+    index: Box<MakeIndex<I>>,
+    /// Leaves out rows that are not needed any more, when pieces are merged.
+    compact: Option<Box<Compact>>,
     /// Larger ones first.
     pieces: Vec<Piece<I>>,
     /// Rows earlier than this are gone.
     from: Timestamp,
 }
+
+type MakeIndex<I> = dyn Fn(&RecordBatch) -> Result<I> + Send;
+
+type Compact = dyn Fn(RecordBatch) -> Result<RecordBatch> + Send;
 
 /// Some of the rows, in order of event time.
 pub(crate) struct Piece<I> {
@@ -61,7 +67,12 @@ impl<I> TimedRows<I> {
         time: usize,
         index: impl Fn(&RecordBatch) -> Result<I> + Send + 'static,
     ) -> Self {
-        Self { name, time, index: Box::new(index), pieces: Vec::new(), from: Timestamp::MIN }
+        Self { name, time, index: Box::new(index), compact: None, pieces: Vec::new(), from: Timestamp::MIN }
+    }
+
+    /// When pieces are merged, `compact` leaves out the rows, sorted by event time, that are not needed any more.
+    pub(crate) fn compacting(self, compact: impl Fn(RecordBatch) -> Result<RecordBatch> + Send + 'static) -> Self {
+        Self { compact: Some(Box::new(compact)), ..self }
     }
 
     /// The pieces, for those who look for rows.
@@ -72,6 +83,18 @@ impl<I> TimedRows<I> {
     /// How many rows it holds.
     pub(crate) fn rows(&self) -> usize {
         self.pieces.iter().map(Piece::live).sum()
+    }
+
+    /// The event time of the earliest row.
+    pub(crate) fn earliest(&self) -> Option<Timestamp> {
+        let first = |piece: &Piece<I>| event_times(&piece.rows, self.time)?.get(piece.start).copied();
+        self.pieces.iter().filter_map(first).min().map(Timestamp::from_micros)
+    }
+
+    /// The event time of the latest row.
+    pub(crate) fn latest(&self) -> Option<Timestamp> {
+        let last = |piece: &Piece<I>| event_times(&piece.rows, self.time)?.last().copied();
+        self.pieces.iter().filter_map(last).max().map(Timestamp::from_micros)
     }
 
     /// Rows earlier than this have been dropped or taken.
@@ -97,7 +120,9 @@ impl<I> TimedRows<I> {
             let both = [former, last].map(|piece| piece.rows.slice(piece.start, piece.live()));
             let both = concat_batches(both[0].schema_ref(), &both)?;
             self.pieces.truncate(self.pieces.len() - 2);
-            self.add(sorted(&both, self.time)?, None)?;
+            let both = sorted(&both, self.time)?;
+            let both = if let Some(compact) = &self.compact { compact(both)? } else { both };
+            self.add(both, None)?;
         }
         Ok(())
     }
@@ -302,6 +327,41 @@ mod tests {
         assert_eq!((rows.rows(), rows.pieces().len()), (1, 1));
         assert_eq!(rows.take_all().unwrap().len(), 1);
         assert_eq!(rows.size(), 0);
+    }
+
+    #[test]
+    fn segments_of_several_tasks_are_written_again() {
+        let part = |times: &[i64], id| Part {
+            first_phase: false,
+            numbers: [("rows_from".to_string(), 0)].into(),
+            segments: vec![(SegmentId(id), batch(times, times[0]))],
+        };
+        for (parts, sealed) in [(vec![part(&[20, 30], 0), part(&[16, 17], 0)], 2), (vec![part(&[20, 30], 0)], 0)] {
+            let mut rows = store();
+            rows.load(&StateReader { key_groups: 0..256, parts }, |rows| Ok(Some(rows.clone()))).unwrap();
+            let mut next = SegmentId(2);
+            let mut state = StateWriter::new(&mut next);
+            rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
+            let state = state.finish();
+            assert_eq!(state.segments.iter().filter(|(_, rows)| rows.is_some()).count(), sealed);
+        }
+    }
+
+    #[test]
+    fn merged_pieces_leave_out_what_is_not_needed() {
+        let even = |rows: RecordBatch| {
+            let keep = UInt32Array::from_iter_values((0..rows.num_rows() as u32).filter(|row| row % 2 == 0));
+            Ok(take_record_batch(&rows, &keep)?)
+        };
+        let mut rows = store().compacting(even);
+        assert_eq!((rows.earliest(), rows.latest()), (None, None));
+        rows.push(&batch(&[5, 1, 9], 0)).unwrap();
+        assert_eq!(held(&rows), [0, 1, 2], "nothing was merged");
+        rows.push(&batch(&[7, 3], 3)).unwrap();
+        assert_eq!(held(&rows), [0, 1, 2], "of 1, 3, 5, 7, 9 every other");
+        rows.evict_before(Timestamp::from_micros(2)).unwrap();
+        let ends = [rows.earliest(), rows.latest()];
+        assert_eq!(ends, [Some(Timestamp::from_micros(5)), Some(Timestamp::from_micros(9))]);
     }
 
     #[test]

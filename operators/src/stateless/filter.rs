@@ -37,6 +37,7 @@ pub struct Filter {
 impl Filter {
     /// Over rows of `stream`. Fails when the expression names an unknown column or is not a condition.
     pub fn new(stream: &StreamSchema, condition: &Expr) -> Result<Self> {
+        stream.expect_rows("a filter of rows")?;
         Ok(Self { condition: Lowering::new(stream)?.condition(condition)? })
     }
 }

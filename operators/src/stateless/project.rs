@@ -28,6 +28,7 @@ pub struct Project {
 impl Project {
     /// Over rows of `stream`. Fails when an expression names an unknown column or two results share a name.
     pub fn new(stream: &StreamSchema, expressions: &[Expr]) -> Result<Self> {
+        stream.expect_rows("a projection of rows")?;
         let lowering = Lowering::new(stream)?;
         let mut columns = Vec::with_capacity(expressions.len());
         let mut fields = Vec::with_capacity(expressions.len());

@@ -27,14 +27,18 @@ pub struct Check<'a> {
     seed: u64,
     rounds: u8,
     replay: Option<u64>,
+    reduce: Option<Reduce<'a>>,
 }
+
+/// What makes of the rows that came out what is compared.
+type Reduce<'a> = Box<dyn Fn(Vec<Row>) -> Result<Vec<Row>, String> + 'a>;
 
 impl<'a> Check<'a> {
     /// Checks `pipeline` on rows in order of event time within each source task, until [`Check::out_of_order`] says more.
     pub fn new(pipeline: Pipeline<'a>) -> Self {
         let (bound, batch_rows) = (Duration::ZERO, 1..=usize::MAX);
         let limits = Limits { bound, parallelism: 1..=4, batch_rows, beyond_bound: false, idle: false };
-        Self { pipeline, one_task: None, limits, seed: 0, rounds: 12, replay: None }
+        Self { pipeline, one_task: None, limits, seed: 0, rounds: 12, replay: None, reduce: None }
     }
 
     /// With one task another pipeline runs: the same operators, in one phase instead of two. So a job that was saved in
@@ -61,6 +65,14 @@ impl<'a> Check<'a> {
     #[must_use]
     pub fn rounds(self, rounds: u8) -> Self {
         Self { rounds, ..self }
+    }
+
+    /// Compares what `reduce` makes of the rows that came out: of operators whose rows depend on how the batches were cut, but
+    /// what they add up to does not. It gets them in the order in which they came. Those of a stream of changes begin with a
+    /// value that says what the change does; [`final_table`](super::final_table) makes a table of them.
+    #[must_use]
+    pub fn reduced(self, reduce: impl Fn(Vec<Row>) -> Result<Vec<Row>, String> + 'a) -> Self {
+        Self { reduce: Some(Box::new(reduce)), ..self }
     }
 
     /// The number of tasks of each stage; 1 to 4 unless told.
@@ -211,8 +223,18 @@ impl<'a> Check<'a> {
     pub(super) fn compare(&self, expected: Vec<Row>, results: &[RecordBatch]) -> Result<(), String> {
         let mut actual = Vec::new();
         for batch in results {
-            let visible = self.pipeline.output().show(batch).map_err(|error| error.to_string())?;
+            let output = self.pipeline.output();
+            let visible = match output.op() {
+                Some(op) => {
+                    let columns: Vec<usize> = [op].into_iter().chain(0..op).collect();
+                    batch.project(&columns).map_err(|error| error.to_string())?
+                }
+                None => output.show(batch).map_err(|error| error.to_string())?,
+            };
             actual.extend(rows_of(&visible)?);
+        }
+        if let Some(reduce) = &self.reduce {
+            actual = reduce(actual)?;
         }
         match difference(expected, actual) {
             None => Ok(()),

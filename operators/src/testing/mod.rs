@@ -64,10 +64,11 @@
 //!   again with: .replay(0x1302)
 //! ```
 //!
-//! [`Check::run_beyond_bound`] does the same with rows that come too late. [`Pipeline::two`] and [`Check::run_two`] are for an
+//! [`Check::reduced`] compares what changes add up to. [`Check::run_beyond_bound`] does the same with rows that come too late. [`Pipeline::two`] and [`Check::run_two`] are for an
 //! operator with two inputs.
 
 mod arrivals;
+mod changes;
 mod check;
 mod guard;
 mod pipeline;
@@ -77,6 +78,7 @@ mod run;
 mod store;
 mod two;
 
+pub use changes::final_table;
 pub use check::Check;
 pub use pipeline::Pipeline;
 pub use rows::{Row, Value};

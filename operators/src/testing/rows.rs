@@ -40,6 +40,13 @@ impl Value {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Row(Vec<Value>);
 
+impl Row {
+    /// Its values, in the order of the columns.
+    pub fn values(&self) -> &[Value] {
+        &self.0
+    }
+}
+
 impl From<Vec<Value>> for Row {
     fn from(values: Vec<Value>) -> Self {
         Self(values)

@@ -54,6 +54,7 @@ impl<T: FromRecordBatch + SchemaMeta> Rows<T> {
     /// type, or may be null where `T` cannot say so.
     pub fn new(stream: &StreamSchema) -> Result<Self> {
         let name = short_name::<T>();
+        stream.expect_rows("a closure over records")?;
         let visible = stream.visible();
         let find = |field: &Field| {
             let index = crate::schema::index_of(&visible, field.name())

@@ -46,7 +46,7 @@ use crate::{
 /// Which column of a segment says where the slice of a row begins.
 pub(super) const SLICE: usize = 1;
 /// The columns before those of the operator.
-pub(super) const LEADING: usize = 2;
+pub(crate) const LEADING: usize = 2;
 
 /// The columns of a segment, of which `own` are the operator's.
 fn columns(own: Vec<Field>) -> Result<SchemaRef> {

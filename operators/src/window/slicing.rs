@@ -125,7 +125,7 @@ impl Slicing {
     }
 
     /// Whether a slice may be in several windows.
-    pub(super) fn overlaps(&self) -> bool {
+    pub(crate) fn overlaps(&self) -> bool {
         matches!(self.0, Shape::Hopping { .. } | Shape::Cumulating { .. })
     }
 

@@ -175,12 +175,12 @@ impl Window {
     }
 
     /// How long a window waits for late rows.
-    pub(super) fn lateness(&self) -> Duration {
+    pub(crate) fn lateness(&self) -> Duration {
         self.lateness
     }
 
-    /// Which windows these are, however long they wait for late rows. Part of the form of the state.
-    pub(super) fn describe(&self) -> String {
+    /// Which windows these are, however long they wait for late rows.
+    pub(crate) fn describe(&self) -> String {
         self.without_lateness().to_string()
     }
 

@@ -40,7 +40,7 @@ pub(super) fn states_of_rows(aggregates: &[LoweredAggregate], arguments: &Argume
 
 /// Makes the tables of an operator's slices. Emptied hash maps are used again: growing one for every slice costs more
 /// than clearing it.
-pub(super) struct Tables {
+pub(crate) struct Tables {
     key: SchemaRef,
     spare: Option<Box<dyn GroupValues>>,
     /// Whether tables are to be saved. A job without checkpoints must not pay for them.
@@ -48,12 +48,12 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn new(key: SchemaRef) -> Self {
+    pub(crate) fn new(key: SchemaRef) -> Self {
         Self { key, spare: None, recording: false }
     }
 
     /// A table that can be saved, if there are saves.
-    pub(super) fn table(&mut self, aggregates: &[LoweredAggregate]) -> Result<GroupTable> {
+    pub(crate) fn table(&mut self, aggregates: &[LoweredAggregate]) -> Result<GroupTable> {
         let table = self.passing(aggregates)?;
         Ok(GroupTable { saved: self.recording.then(Saved::default), ..table })
     }
@@ -107,7 +107,7 @@ impl Tables {
     }
 
     /// The keys and the final values of all groups of a table.
-    pub(super) fn results(&mut self, mut table: GroupTable) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+    pub(crate) fn results(&mut self, mut table: GroupTable) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
         let values = table.accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All));
         let values = values.collect::<Result<_, _>>()?;
         Ok((self.take_keys(table)?, values))
@@ -135,7 +135,7 @@ impl Tables {
     }
 
     /// The keys and the states of all groups of a table.
-    pub(super) fn states(&mut self, mut table: GroupTable) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
+    pub(crate) fn states(&mut self, mut table: GroupTable) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
         let mut states = Vec::new();
         for accumulator in &mut table.accumulators {
             states.extend(accumulator.state(EmitTo::All)?);
@@ -157,7 +157,7 @@ impl Tables {
 }
 
 /// Groups and their aggregates.
-pub(super) struct GroupTable {
+pub(crate) struct GroupTable {
     /// `None` when there are no key columns: all rows are one group.
     keys: Option<Box<dyn GroupValues>>,
     accumulators: Vec<Box<dyn GroupsAccumulator>>,
@@ -169,7 +169,7 @@ pub(super) struct GroupTable {
 }
 
 impl GroupTable {
-    pub(super) fn groups(&self) -> usize {
+    pub(crate) fn groups(&self) -> usize {
         self.keys.as_ref().map_or(1, |keys| keys.len())
     }
 
@@ -193,7 +193,7 @@ impl GroupTable {
     }
 
     /// Adds rows. `scratch` is reused between calls.
-    pub(super) fn update(
+    pub(crate) fn update(
         &mut self,
         key: &[ArrayRef],
         arguments: &Arguments,
@@ -209,7 +209,7 @@ impl GroupTable {
     }
 
     /// Adds states that other tables emitted: for each row a key and the states of the aggregates, in order.
-    pub(super) fn merge(
+    pub(crate) fn merge(
         &mut self,
         key: &[ArrayRef],
         mut states: &[ArrayRef],

@@ -1,0 +1,206 @@
+//! Which pairs of rows come and go, and what that adds up to for each row of the result.
+//!
+//! ```text
+//!   row 5 was with 8 and 9: (5,8)−  (5,9)−          per output key the first says whether it was there,
+//!   row 5 is now with 9:    (5,9)+              ──► the last whether it is there now: delete (5,8), update (5,9)
+//! ```
+
+use std::collections::{BTreeSet, HashMap};
+
+use arrow::{
+    array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array},
+    compute::{kernels::zip::zip, take},
+};
+
+use super::{LEFT, RIGHT, Shared, Source, nulls};
+use crate::{
+    Result,
+    changes::{
+        DELETE, INSERT, UPDATE,
+        keys::{KeyBytes, KeyEncoder},
+    },
+};
+
+/// The rows of a side by join key: the slots of its store.
+#[derive(Default)]
+pub(super) struct ByJoinKey {
+    slots: HashMap<Box<[u8]>, BTreeSet<u32>>,
+    entries: usize,
+    key_bytes: usize,
+}
+
+impl ByJoinKey {
+    /// Adds a row; returns whether it is the first with this key.
+    pub(super) fn add(&mut self, key: &[u8], slot: u32) -> bool {
+        self.entries += 1;
+        if let Some(slots) = self.slots.get_mut(key) {
+            slots.insert(slot);
+            return false;
+        }
+        self.slots.insert(key.into(), BTreeSet::from([slot]));
+        self.key_bytes += key.len();
+        true
+    }
+
+    /// Removes a row; returns whether it was the last with this key.
+    pub(super) fn remove(&mut self, key: &[u8], slot: u32) -> bool {
+        let Some(slots) = self.slots.get_mut(key) else { return true };
+        self.entries -= usize::from(slots.remove(&slot));
+        if !slots.is_empty() {
+            return false;
+        }
+        self.slots.remove(key);
+        self.key_bytes -= key.len();
+        if self.slots.capacity() > 1024 + 8 * self.slots.len() {
+            self.slots.shrink_to(2 * self.slots.len());
+        }
+        true
+    }
+
+    fn matches(&self, key: &[u8]) -> impl Iterator<Item = u32> + '_ {
+        self.slots.get(key).into_iter().flatten().copied()
+    }
+
+    /// About how many bytes it holds.
+    pub(super) fn size(&self) -> usize {
+        self.slots.len() * size_of::<(Box<[u8]>, BTreeSet<u32>)>() + self.key_bytes + 16 * self.entries
+    }
+}
+
+/// The join keys of some rows.
+pub(super) struct JoinKeys {
+    pub(super) columns: Vec<ArrayRef>,
+    pub(super) bytes: KeyBytes,
+}
+
+impl JoinKeys {
+    /// The key of a row; `None` when it has no partner.
+    pub(super) fn get(&self, row: usize) -> Option<&[u8]> {
+        (!nulls(&self.columns, row)).then(|| self.bytes.get(row))
+    }
+}
+
+/// A row of the result that comes or goes.
+struct Pair {
+    comes: bool,
+    /// Among the rows of the side that changes, and the slot on the other one.
+    own: Option<u32>,
+    other: Option<u32>,
+    time: i64,
+}
+
+/// Pairs in the order in which they come and go, because of changes of one side.
+pub(super) struct Pairs<'p> {
+    plan: &'p Shared,
+    side: usize,
+    pairs: Vec<Pair>,
+}
+
+impl<'p> Pairs<'p> {
+    pub(super) fn new(plan: &'p Shared, side: usize) -> Self {
+        Self { plan, side, pairs: Vec::new() }
+    }
+
+    /// The row `own` goes. `last`: no other of its side has its join key now.
+    pub(super) fn go(&mut self, own: u32, key: Option<&[u8]>, last: bool, others: &ByJoinKey, time: i64) {
+        let mut alone = true;
+        for other in key.into_iter().flat_map(|key| others.matches(key)) {
+            alone = false;
+            self.pairs.push(Pair { comes: false, own: Some(own), other: Some(other), time });
+            if last && self.plan.keeps[1 - self.side] {
+                self.pairs.push(Pair { comes: true, own: None, other: Some(other), time });
+            }
+        }
+        if alone && self.plan.keeps[self.side] {
+            self.pairs.push(Pair { comes: false, own: Some(own), other: None, time });
+        }
+    }
+
+    /// The row `own` comes. `first`: no other of its side has had its join key.
+    pub(super) fn come(&mut self, own: u32, key: Option<&[u8]>, first: bool, others: &ByJoinKey, time: i64) {
+        let mut alone = true;
+        for other in key.into_iter().flat_map(|key| others.matches(key)) {
+            alone = false;
+            if first && self.plan.keeps[1 - self.side] {
+                self.pairs.push(Pair { comes: false, own: None, other: Some(other), time });
+            }
+            self.pairs.push(Pair { comes: true, own: Some(own), other: Some(other), time });
+        }
+        if alone && self.plan.keeps[self.side] {
+            self.pairs.push(Pair { comes: true, own: Some(own), other: None, time });
+        }
+    }
+
+    /// The slots of the other side that pairs have, for the rows that [`Pairs::changes`] takes.
+    pub(super) fn others(&self) -> Vec<u32> {
+        self.pairs.iter().filter_map(|pair| pair.other).collect()
+    }
+
+    /// What the pairs add up to: the visible columns of the result, what each change does, and when. `own` are the rows of the
+    /// store of the side that changes, `others` the rows of [`Pairs::others`].
+    pub(super) fn changes(
+        self,
+        own: &RecordBatch,
+        others: &RecordBatch,
+        encoder: &KeyEncoder,
+    ) -> Result<(Vec<ArrayRef>, Vec<u8>, Vec<i64>)> {
+        let mut next = 0..;
+        let of_other: Vec<Option<u32>> = self.pairs.iter().map(|pair| pair.other.and_then(|_| next.next())).collect();
+        let rows = |chosen: &[usize]| {
+            let own = UInt32Array::from_iter(chosen.iter().map(|&at| self.pairs[at].own));
+            let other = UInt32Array::from_iter(chosen.iter().map(|&at| of_other[at]));
+            if self.side == LEFT { [own, other] } else { [other, own] }
+        };
+        let batches = if self.side == LEFT { [own, others] } else { [others, own] };
+
+        let key = self.plan.output.change_key().unwrap_or_default();
+        let all = rows(&(0..self.pairs.len()).collect::<Vec<_>>());
+        let key = key.iter().map(|&column| self.column(self.plan.sources[column], &batches, &all));
+        let (chosen, ops) = self.fold(&encoder.encode(&key.collect::<Result<Vec<_>>>()?)?);
+
+        let rows = rows(&chosen);
+        let columns = self.plan.sources.iter().map(|&source| self.column(source, &batches, &rows));
+        let times = chosen.iter().map(|&at| self.pairs[at].time).collect();
+        Ok((columns.collect::<Result<_>>()?, ops, times))
+    }
+
+    /// For each output key one pair at most, and what its change does.
+    fn fold(&self, keys: &KeyBytes) -> (Vec<usize>, Vec<u8>) {
+        let mut place: HashMap<&[u8], usize> = HashMap::with_capacity(self.pairs.len());
+        // The first and the last pair of each key.
+        let mut ends: Vec<(usize, usize)> = Vec::new();
+        for at in 0..self.pairs.len() {
+            let end = *place.entry(keys.get(at)).or_insert_with(|| {
+                ends.push((at, at));
+                ends.len() - 1
+            });
+            ends[end].1 = at;
+        }
+        let change = |(first, last): (usize, usize)| match (self.pairs[first].comes, self.pairs[last].comes) {
+            (true, true) => Some((last, INSERT)),
+            (false, true) => Some((last, UPDATE)),
+            // The row as it was before any of this.
+            (false, false) => Some((first, DELETE)),
+            (true, false) => None,
+        };
+        ends.into_iter().filter_map(change).unzip()
+    }
+
+    fn column(&self, source: Source, batches: &[&RecordBatch; 2], rows: &[UInt32Array; 2]) -> Result<ArrayRef> {
+        let of = |side: usize, column: usize| {
+            let column = batches[side].column(self.plan.sides[side].place(column));
+            // A batch without rows cannot be taken from, not even nothing.
+            match column.is_empty() {
+                true => Ok(arrow::array::new_null_array(column.data_type(), rows[side].len())),
+                false => take(column, &rows[side], None),
+            }
+        };
+        match source {
+            Source::Side(side, column) => Ok(of(side, column)?),
+            Source::Both(left, right) => {
+                let is_left = BooleanArray::from_iter(rows[LEFT].iter().map(|row| Some(row.is_some())));
+                Ok(zip(&is_left, &of(LEFT, left)?, &of(RIGHT, right)?)?)
+            }
+        }
+    }
+}

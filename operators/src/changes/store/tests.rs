@@ -1,0 +1,194 @@
+//! The store against a map, through saves and loads of which only the named segments are read.
+
+use std::collections::BTreeMap;
+
+use arrow::{array::Int64Array, datatypes::Int64Type};
+use proptest::prelude::*;
+
+use super::*;
+use crate::state::{Part, StateReader, StateWriter, TaskState};
+
+fn store() -> Newest {
+    let field = |name| Arc::new(Field::new(name, DataType::Int64, false)) as FieldRef;
+    Newest::new(columns(&[field("key")], &[field("value")]).unwrap(), 1, true).unwrap()
+}
+
+fn numbers(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values))
+}
+
+/// Puts (key, gone, time, value).
+fn put(store: &mut Newest, rows: &[(i64, bool, i64, i64)]) {
+    let key = [numbers(rows.iter().map(|row| row.0))];
+    let gone = rows.iter().map(|row| Some(row.1)).collect();
+    let time = Timestamp::column(rows.iter().map(|row| row.2).collect());
+    let batch = store.rows(&key, &key, gone, time, vec![numbers(rows.iter().map(|row| row.3))]).unwrap();
+    let keys = store.encode(&key).unwrap();
+    let found = store.find(&keys, rows.len());
+    store.put(batch, &keys, &found).unwrap();
+}
+
+/// The slots of keys that are there, and those of keys that are known to be gone.
+fn known(store: &Newest) -> (Vec<u32>, Vec<u32>) {
+    let keys = store.encode(&[numbers(-50..50)]).unwrap();
+    store.find(&keys, 100).into_iter().flatten().partition(|slot| !store.is_gone(*slot))
+}
+
+type Rows = BTreeMap<i64, (i64, i64)>;
+
+fn rows_of(store: &Newest, rows: &RecordBatch) -> Rows {
+    let numbers = |column: &ArrayRef| column.as_primitive::<Int64Type>().values().to_vec();
+    let (keys, values) = (numbers(&store.key(rows)[0]), numbers(&store.own(rows)[0]));
+    keys.into_iter().zip(store.times(rows).iter().copied().zip(values)).collect()
+}
+
+fn content(store: &Newest) -> Rows {
+    rows_of(store, &store.gather(&known(store).0).unwrap())
+}
+
+/// One task and its checkpoints.
+#[derive(Default)]
+struct Disk {
+    next: Option<SegmentId>,
+    segments: HashMap<SegmentId, RecordBatch>,
+    state: TaskState,
+}
+
+impl Disk {
+    fn save(&mut self, store: &mut Newest) -> usize {
+        let mut writer = StateWriter::new(self.next.get_or_insert(SegmentId(0)));
+        store.save(&mut writer, |rows| Ok(rows.clone())).unwrap();
+        self.state = writer.finish();
+        let new: Vec<_> = self.state.segments.iter().filter_map(|(id, rows)| Some((*id, rows.clone()?))).collect();
+        let sealed = new.iter().map(|(_, rows)| rows.num_rows()).sum();
+        self.segments.extend(new);
+        self.segments.retain(|id, _| self.state.segments.iter().any(|(named, _)| named == id));
+        sealed
+    }
+
+    fn load(&self, store: &mut Newest) {
+        let segments = self.state.segments.iter().map(|(id, _)| (*id, self.segments[id].clone())).collect();
+        let part = Part { first_phase: false, numbers: BTreeMap::new(), segments };
+        store.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone()))).unwrap();
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(BTreeMap<i64, (i64, i64)>),
+    Remove(BTreeMap<i64, ()>),
+    Expire(i64),
+    Save,
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let key = || -20i64..20;
+    let step = prop_oneof![
+        4 => prop::collection::btree_map(key(), (-30i64..30, 0i64..1000), 0..12).prop_map(Step::Put),
+        2 => prop::collection::btree_map(key(), Just(()), 0..8).prop_map(Step::Remove),
+        1 => (-40i64..40).prop_map(Step::Expire),
+        2 => Just(Step::Save),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #[test]
+    fn it_is_a_map(steps in steps()) {
+        let (mut store, mut disk, mut model) = (store(), Disk::default(), Rows::new());
+        for step in steps {
+            match step {
+                Step::Put(rows) => {
+                    put(&mut store, &rows.iter().map(|(&key, &(time, value))| (key, false, time, value)).collect::<Vec<_>>());
+                    model.extend(rows);
+                }
+                Step::Remove(keys) => {
+                    let columns = [numbers(keys.keys().copied())];
+                    let found = store.find(&store.encode(&columns).unwrap(), keys.len());
+                    let slots: Vec<u32> = found.into_iter().flatten().filter(|slot| !store.is_gone(*slot)).collect();
+                    let removed = store.remove(&slots).unwrap();
+                    let gone: Rows = model.extract_if(.., |key, _| keys.contains_key(key)).collect();
+                    prop_assert_eq!(rows_of(&store, &removed), gone);
+                }
+                Step::Expire(before) => loop {
+                    let (slots, rows) = store.expire(Some(before), 5).unwrap();
+                    prop_assert!(slots.len() <= 5 && slots.len() == rows.num_rows());
+                    for (key, row) in rows_of(&store, &rows) {
+                        prop_assert!(row.0 < before);
+                        prop_assert_eq!(model.remove(&key), Some(row));
+                    }
+                    if slots.is_empty() {
+                        prop_assert!(model.values().all(|row| row.0 >= before));
+                        break;
+                    }
+                },
+                Step::Save => drop(disk.save(&mut store)),
+                Step::Restart => {
+                    disk.save(&mut store);
+                    store = self::store();
+                    disk.load(&mut store);
+                }
+            }
+            prop_assert_eq!(content(&store), model.clone());
+            let all: usize = store.all().map(|(_, slots)| slots.len()).sum();
+            prop_assert_eq!(all, model.len());
+            prop_assert!(store.pieces.len() < 8);
+            if model.is_empty() {
+                prop_assert_eq!((store.pieces.len(), store.index.len(), store.slots.len(), store.size()), (0, 0, 0, 0));
+            }
+        }
+    }
+
+    /// Keys that went away at or after the time are known to be gone, also after a restart; the others are forgotten.
+    #[test]
+    fn it_remembers_keys_that_are_gone(
+        steps in prop::collection::vec((prop::collection::btree_map(-20i64..20, (any::<bool>(), 0i64..30), 0..10), 0i64..4, any::<bool>()), 1..30)
+    ) {
+        let (mut store, mut disk, mut model, mut watermark) = (store(), Disk::default(), BTreeMap::new(), 0);
+        store.remember_from(Timestamp::from_micros(watermark));
+        for (rows, more, restart) in steps {
+            let rows: Vec<_> = rows.into_iter().map(|(key, (gone, ahead))| (key, gone, watermark + ahead, 0)).collect();
+            put(&mut store, &rows);
+            model.extend(rows.iter().map(|&(key, gone, time, _)| (key, (gone, time))));
+            watermark += more;
+            store.forget_before(Timestamp::from_micros(watermark)).unwrap();
+            if restart {
+                disk.save(&mut store);
+                store = self::store();
+                store.remember_from(Timestamp::from_micros(watermark));
+                disk.load(&mut store);
+            }
+            let (there, gone) = known(&store);
+            let keys = |slots: &[u32]| rows_of(&store, &store.gather(slots).unwrap()).into_keys().collect::<Vec<_>>();
+            let expected = |gone: bool| {
+                let of = model.iter().filter(move |(_, row)| row.0 == gone && (!gone || row.1 >= watermark));
+                of.map(|(key, _)| *key).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(keys(&there), expected(false));
+            let gone = keys(&gone);
+            prop_assert!(expected(true).iter().all(|key| gone.contains(key)), "{:?} of {:?}", gone, expected(true));
+        }
+        store.forget_before(Timestamp::from_micros(1_000)).unwrap();
+        let (there, _) = known(&store);
+        store.remove(&there).unwrap();
+        prop_assert_eq!(store.size(), 0);
+    }
+}
+
+#[test]
+fn a_small_change_of_a_large_table_writes_little() {
+    let (mut store, mut disk) = (store(), Disk::default());
+    put(&mut store, &(0..50_000).map(|key| (key, false, key, 0)).collect::<Vec<_>>());
+    assert_eq!((disk.save(&mut store), disk.save(&mut store)), (50_000, 0));
+    let (mut total, mut copied) = (0, 0);
+    for save in 0..300 {
+        let before = store.next;
+        put(&mut store, &(0..10).map(|i| ((save * 37 + i * 4_999) % 50_000, false, save, 1)).collect::<Vec<_>>());
+        copied += usize::from(store.next > before + 1);
+        total += disk.save(&mut store);
+        assert!(store.pieces.len() <= 12, "{} pieces", store.pieces.len());
+    }
+    assert!(total < 30_000, "{total} rows for 3000 changes, {copied} merges");
+}

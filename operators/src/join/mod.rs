@@ -1,0 +1,85 @@
+//! Joins of two streams by key: in a window, in an interval of event time, or as of a time.
+//!
+//! ```text
+//!   MAIN  = left  ──► rows of both sides wait in TimedRows, ──► pairs of equal key ──► condition ──► result rows
+//!   RIGHT = right ──► sorted by time, indexed by key hash   └─► rows without a partner, when none can come any more
+//!        └─ behind the watermark (or in a closed window) ──► LATE, LATE_RIGHT
+//! ```
+//!
+//! | join | a left row meets | it leaves |
+//! |---|---|---|
+//! | [`window`] | the right rows of its window | when the window closes |
+//! | [`interval`] | the right rows near it in time | with the later of the two rows |
+//! | [`temporal`] | the newest version of its key at its time | when the watermark has passed it |
+//!
+//! Keys are compared as SQL does: a null equals nothing, so a row with a null key has no partner (an outer join still
+//! gives it). All zeros are one key, and so are all NaNs, as everywhere in the engine.
+//!
+//! Whether a row has met a partner is not kept: it is looked up once more when no other partner can come. So the state is
+//! rows and nothing else, and there is nothing to be derived again after a restore.
+//!
+//! * [`spec`]: the types of joins, and intervals. `shape`: columns, condition, result rows, the disk format.
+//! * `index`: which rows have a key. `probe`: the rows of a batch and their partners, in bounded steps.
+//! * `closing`: the result of a window, in bounded steps. `versions`: the newest row of each key.
+
+mod closing;
+mod index;
+pub mod interval;
+mod probe;
+mod shape;
+pub mod spec;
+pub mod temporal;
+mod versions;
+pub mod window;
+
+pub use interval::{IntervalJoin, IntervalJoinPlan};
+pub use spec::{Interval, JoinType};
+pub use temporal::{TemporalJoin, TemporalJoinPlan};
+pub use window::{WindowJoin, WindowJoinPlan};
+
+use arrow::{
+    array::{BooleanArray, RecordBatch},
+    compute::{filter_record_batch, not},
+};
+
+use crate::{OperatorError, Outbox, Port, Result, time::event_times};
+
+/// How many result rows one step emits.
+const EMIT_ROWS: usize = 8192;
+
+/// The left side, as an index.
+const LEFT: usize = 0;
+/// The right side, as an index.
+const RIGHT: usize = 1;
+
+/// The side whose rows come by this port.
+fn side_of(port: Port) -> usize {
+    if port == Port::RIGHT { RIGHT } else { LEFT }
+}
+
+/// The event times of rows of a join.
+fn times(rows: &RecordBatch, column: usize) -> Result<&[i64]> {
+    event_times(rows, column).ok_or_else(|| OperatorError::Internal("a row without event time reached a join".into()))
+}
+
+/// Answers for the rows of a side: those that are late leave, the others are given back.
+fn on_time(
+    side: usize,
+    batch: RecordBatch,
+    time: usize,
+    is_late: impl Fn(i64) -> bool,
+    out: &mut Outbox,
+) -> Result<RecordBatch> {
+    let times = times(&batch, time)?;
+    let late: Vec<bool> = times.iter().map(|&time| is_late(time)).collect();
+    if !late.contains(&true) {
+        out.processed(batch.num_rows());
+        return Ok(batch);
+    }
+    let late = BooleanArray::from(late);
+    let port = if side == LEFT { Port::LATE } else { Port::LATE_RIGHT };
+    out.late_on(port, filter_record_batch(&batch, &late)?);
+    let rows = filter_record_batch(&batch, &not(&late)?)?;
+    out.processed(rows.num_rows());
+    Ok(rows)
+}

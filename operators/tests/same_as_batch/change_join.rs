@@ -1,0 +1,459 @@
+//! The join of two tables that change: what its changes add up to is the join of the tables.
+//!
+//! The harness gives rows in any order within the bound, and changes of one key must come in order. So each side goes through an
+//! upsert first, in the same task, because an operator of two inputs is the first one of its pipeline.
+
+use std::collections::BTreeMap;
+
+use arrow::{
+    array::{AsArray, RecordBatch, UInt8Array},
+    datatypes::{TimestampMicrosecondType, UInt8Type},
+};
+use datafusion_expr::{col, lit};
+use proptest::prelude::*;
+use typed_arrow::{
+    prelude::*,
+    schema::{BuildRows, SchemaMeta},
+};
+use windrow_operators::join::JoinType;
+use windrow_operators::{
+    Advance, KeyGroup, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
+    changes::{ChangeJoinPlan, UpsertPlan},
+    key::key_groups,
+    state::{SegmentId, StateForm, StateReader, StateWriter},
+    testing::{Check, Pipeline, Row, Value, final_table},
+};
+
+use crate::{
+    bids::{cases, fail, us},
+    planned::{Fault, Faulty, Task},
+};
+
+#[derive(Clone, Debug, PartialEq, Record)]
+struct Left {
+    k: i64,
+    a: i64,
+    x: Option<i64>,
+    at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Record)]
+struct Right {
+    y: Option<i64>,
+    k: i64,
+    c: i64,
+    since: Timestamp,
+}
+
+fn streams() -> (StreamSchema, StreamSchema) {
+    (StreamSchema::with_time(Left::schema(), "at").unwrap(), StreamSchema::with_time(Right::schema(), "since").unwrap())
+}
+
+/// What is joined: the keys of both sides, the join columns, and the key of the result among its columns
+/// `k, a, x, at, y, c, since`.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    left: &'static [&'static str],
+    right: &'static [&'static str],
+    on: &'static [(&'static str, &'static str)],
+    key: &'static [usize],
+}
+
+const SHAPES: [Shape; 5] = [
+    // By the join key in many tasks.
+    Shape { left: &["k"], right: &["k"], on: &[("k", "k")], key: &[0] },
+    Shape { left: &["k", "a"], right: &["c", "k"], on: &[("k", "k")], key: &[0, 1, 5] },
+    Shape { left: &["a", "k"], right: &["k"], on: &[("k", "k")], key: &[0, 1] },
+    // In one task: rows change their join key, which may be null.
+    Shape { left: &["a"], right: &["k"], on: &[("k", "k")], key: &[0, 1] },
+    Shape { left: &["a"], right: &["c"], on: &[("k", "k"), ("x", "y")], key: &[1, 5] },
+];
+
+const TYPES: [JoinType; 4] = [JoinType::Inner, JoinType::Left, JoinType::Right, JoinType::Full];
+
+/// Upserts of both sides, and their join.
+struct Joined {
+    upserts: [UpsertPlan; 2],
+    join: ChangeJoinPlan,
+}
+
+impl Joined {
+    fn new(shape: &Shape, join_type: JoinType, ttl: Option<u64>) -> Self {
+        let (left, right) = streams();
+        let upserts = [
+            UpsertPlan::new(&left, shape.left, Some(&col("x").eq(lit(0)))).unwrap(),
+            UpsertPlan::new(&right, shape.right, Some(&col("y").eq(lit(0)))).unwrap(),
+        ];
+        let (l, r) = (upserts[0].output(), upserts[1].output());
+        let join = ChangeJoinPlan::new(l, r, shape.on, join_type, ttl.map(us)).unwrap();
+        Self { upserts, join }
+    }
+
+    fn pipeline(&self, fault: Option<Fault>) -> Pipeline<'_> {
+        let [Partitioning::Key(left), right] = &self.join.inputs()[..] else { panic!("two inputs by key") };
+        let by_k = !left.is_empty();
+        let (l, r) = streams();
+        Pipeline::two(&l, &r).exchange_two(left.clone(), right.clone()).stage(self.join.output(), move || {
+            let upsert = |plan: &UpsertPlan| {
+                Ok::<_, OperatorError>(Upsert { inner: plan.whole()?, by_k, next: SegmentId(0), ids: BTreeMap::new() })
+            };
+            let [left, right] = &self.upserts;
+            let forms = [left.state_form(), right.state_form(), self.join.state_form()];
+            let chain = Chain { upserts: [upsert(left)?, upsert(right)?], join: self.join.whole()?, forms };
+            Ok(Faulty::new(chain, self.join.output(), fault))
+        })
+    }
+}
+
+/// An upsert whose rows came by the key of the join, `k` or none, so that its state must be of these key groups.
+struct Upsert {
+    inner: Box<dyn Operator>,
+    by_k: bool,
+    next: SegmentId,
+    /// Its numbers of segments, and those that they have in the chain.
+    ids: BTreeMap<SegmentId, SegmentId>,
+}
+
+impl Upsert {
+    fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
+        let mut own = StateWriter::new(&mut self.next);
+        self.inner.save(&mut own)?;
+        let own = own.finish();
+        own.numbers.iter().for_each(|(name, number)| state.set(name, *number));
+        for (id, rows) in own.segments {
+            let Some(rows) = rows else {
+                state.keep(self.ids[&id]);
+                continue;
+            };
+            let k = rows.column_by_name("k").unwrap().clone();
+            let groups =
+                if self.by_k { key_groups(&[k], rows.num_rows())? } else { vec![KeyGroup(0); rows.num_rows()] };
+            let mut columns = rows.columns().to_vec();
+            columns[0] = std::sync::Arc::new(UInt8Array::from_iter_values(groups.iter().map(|group| group.0)));
+            self.ids.insert(id, state.seal(RecordBatch::try_new(rows.schema(), columns)?));
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, state: &StateReader) -> Result<()> {
+        for (id, _) in state.parts.iter().flat_map(|part| &part.segments) {
+            self.ids.insert(*id, *id);
+            self.next = self.next.max(SegmentId(id.0 + 1));
+        }
+        self.inner.load(state)
+    }
+}
+
+struct Chain {
+    upserts: [Upsert; 2],
+    join: Box<dyn Operator>,
+    forms: [StateForm; 3],
+}
+
+impl Operator for Chain {
+    fn process(&mut self, port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
+        let (mut changes, mut joined) = (Outbox::new(), Outbox::new());
+        self.upserts[usize::from(port.0)].inner.process(port, batch, &mut changes)?;
+        out.processed(changes.take_counts().0 as usize);
+        for (to, rows) in changes.drain() {
+            match to {
+                Port::MAIN => self.join.process(port, rows, &mut joined)?,
+                _ => out.late_on(if port == Port::RIGHT { Port::LATE_RIGHT } else { Port::LATE }, rows),
+            }
+        }
+        joined.drain().for_each(|(_, rows)| out.emit(rows));
+        Ok(())
+    }
+
+    fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
+        for upsert in &mut self.upserts {
+            upsert.inner.advance(time, out)?;
+        }
+        self.join.advance(time, out)
+    }
+
+    fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
+        self.upserts.iter_mut().try_for_each(|upsert| upsert.save(state))?;
+        self.join.save(state)
+    }
+
+    fn load(&mut self, state: &StateReader) -> Result<()> {
+        for (at, form) in self.forms.iter().enumerate() {
+            let mut state = state.clone();
+            // Of the others' segments only that they are there.
+            for (_, rows) in state.parts.iter_mut().flat_map(|part| &mut part.segments) {
+                if rows.schema_ref().fields().iter().map(|f| f.name()).ne(form
+                    .columns
+                    .fields()
+                    .iter()
+                    .map(|f| f.name()))
+                {
+                    *rows = RecordBatch::new_empty(form.columns.clone());
+                }
+            }
+            match self.upserts.get_mut(at) {
+                Some(upsert) => upsert.load(&state)?,
+                None => self.join.load(&state)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn newest<T: Clone>(rows: &[T], key: impl Fn(&T) -> Vec<i64>, order: impl Fn(&T) -> Vec<Value>) -> Vec<T> {
+    let mut newest: BTreeMap<Vec<i64>, T> = BTreeMap::new();
+    for row in rows {
+        let kept = newest.entry(key(row)).or_insert_with(|| row.clone());
+        if order(row) > order(kept) {
+            *kept = row.clone();
+        }
+    }
+    newest.into_values().collect()
+}
+
+fn oracle(left: &[Left], right: &[Right], shape: &Shape, join_type: JoinType) -> Vec<Row> {
+    let value = |names: &[&str], k, a| names.iter().map(|name| if *name == "k" { k } else { a }).collect();
+    let of_left = |row: &Left| vec![row.at.into(), row.k.into(), row.a.into(), row.x.into(), row.at.into()];
+    let of_right = |row: &Right| vec![row.since.into(), row.y.into(), row.k.into(), row.c.into()];
+    let mut left = newest(left, |row| value(shape.left, row.k, row.a), of_left);
+    let mut right = newest(right, |row| value(shape.right, row.k, row.c), of_right);
+    left.retain(|row| row.x != Some(0));
+    right.retain(|row| row.y != Some(0));
+    let also = shape.on.len() > 1;
+    let meet = |l: &Left, r: &Right| l.k == r.k && (!also || (l.x.is_some() && l.x == r.y));
+    let pair = |l: Option<&Left>, r: Option<&Right>| {
+        let k = l.map(|l| l.k).or(r.map(|r| r.k));
+        Row::from(vec![
+            k.into(),
+            l.map(|l| l.a).into(),
+            l.and_then(|l| l.x).into(),
+            l.map(|l| l.at).into(),
+            r.and_then(|r| r.y).into(),
+            r.map(|r| r.c).into(),
+            r.map(|r| r.since).into(),
+        ])
+    };
+    let mut rows = Vec::new();
+    for l in &left {
+        rows.extend(right.iter().filter(|r| meet(l, r)).map(|r| pair(Some(l), Some(r))));
+        if matches!(join_type, JoinType::Left | JoinType::Full) && !right.iter().any(|r| meet(l, r)) {
+            rows.push(pair(Some(l), None));
+        }
+    }
+    for r in &right {
+        if matches!(join_type, JoinType::Right | JoinType::Full) && !left.iter().any(|l| meet(l, r)) {
+            rows.push(pair(None, Some(r)));
+        }
+    }
+    rows
+}
+
+fn some_rows() -> impl Strategy<Value = (Vec<Left>, Vec<Right>)> {
+    let at = || (-20i64..20).prop_map(Timestamp::from_micros);
+    let value = || prop::option::weighted(0.8, 0i64..5);
+    let left = (0i64..4, 0i64..4, value(), at()).prop_map(|(k, a, x, at)| Left { k, a, x, at });
+    let right = (0i64..4, 0i64..4, value(), at()).prop_map(|(k, c, y, since)| Right { y, k, c, since });
+    (prop::collection::vec(left, 0..40), prop::collection::vec(right, 0..40))
+}
+
+proptest! {
+    #![proptest_config(cases(10))]
+
+    #[test]
+    fn every_join_of_every_shape(
+        rows in some_rows(), shape in prop::sample::select(SHAPES.to_vec()), join_type in prop::sample::select(TYPES.to_vec()),
+        bound in 0u64..40, seed: u64,
+    ) {
+        let joined = Joined::new(&shape, join_type, None);
+        let check = || {
+            let check = Check::new(joined.pipeline(None)).out_of_order(us(bound)).seed(seed);
+            check.reduced(final_table(shape.key))
+        };
+        let oracle = |left: &[Left], right: &[Right]| oracle(left, right, &shape, join_type);
+        check().run_two(&rows.0, &rows.1, oracle).map_err(fail)?;
+        let is_late = (|row: &Left, time| row.at < time, |row: &Right, time| row.since < time);
+        check().fall_idle().run_two_beyond_bound(&rows.0, &rows.1, is_late, oracle).map_err(fail)?;
+    }
+
+    /// At the end all rows have gone, and what they were in.
+    #[test]
+    fn with_a_time_to_live_nothing_is_left(
+        rows in some_rows(), shape in prop::sample::select(SHAPES.to_vec()), join_type in prop::sample::select(TYPES.to_vec()),
+        bound in 0u64..40, ttl in 0u64..40, seed: u64,
+    ) {
+        let joined = Joined::new(&shape, join_type, Some(ttl));
+        let check = Check::new(joined.pipeline(None)).out_of_order(us(bound)).seed(seed).reduced(final_table(shape.key));
+        check.run_two(&rows.0, &rows.1, |_, _| Vec::<Row>::new()).map_err(fail)?;
+    }
+}
+
+#[test]
+fn both_ends_of_time() {
+    let ends = [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 1, i64::MAX].map(Timestamp::from_micros);
+    let left: Vec<_> = (0..).zip(ends).map(|(i, at)| Left { k: i % 3, a: i, x: None, at }).collect();
+    let right: Vec<_> = (0..).zip(ends).map(|(i, since)| Right { y: None, k: i % 4, c: i, since }).collect();
+    for shape in [SHAPES[0], SHAPES[1], SHAPES[3]] {
+        for ttl in [None, Some(0), Some(5), Some(u64::MAX)] {
+            let joined = Joined::new(&shape, JoinType::Full, ttl);
+            let check = Check::new(joined.pipeline(None)).reduced(final_table(shape.key));
+            check.assert_two(&left, &right, |left, right| match ttl {
+                None => oracle(left, right, &shape, JoinType::Full),
+                Some(_) => Vec::new(),
+            });
+        }
+    }
+}
+
+fn rows() -> (Vec<Left>, Vec<Right>) {
+    let at = |i: i64| Timestamp::from_micros(i * 37 % 61);
+    let left = (0..90).map(|i| Left { k: i % 7, a: i * i % 5, x: Some(i * 3 % 4), at: at(i) }).collect();
+    let right = (0..70).map(|i| Right { y: Some(i % 4), k: i * i % 6, c: i % 3, since: at(i + 1) }).collect();
+    (left, right)
+}
+
+#[test]
+fn faults_are_caught() {
+    let (left, right) = rows();
+    let caught = [
+        (Fault::InsertsForUpdates, "came upon"),
+        (Fault::DeletesAreLost, ""),
+        (Fault::ForgetsItsState, "came upon"),
+        (Fault::LastRowOfABatchIsLost, ""),
+        (Fault::DeletesAnotherRow, "came upon"),
+    ];
+    for shape in [SHAPES[1], SHAPES[3]] {
+        let joined = Joined::new(&shape, JoinType::Full, None);
+        let run = |fault| {
+            let check = Check::new(joined.pipeline(fault)).out_of_order(us(9)).reduced(final_table(shape.key));
+            check.run_two(&left, &right, |left, right| oracle(left, right, &shape, JoinType::Full))
+        };
+        run(None).unwrap();
+        for (fault, words) in caught {
+            let failure = run(Some(fault)).expect_err(&format!("{fault:?} was not caught"));
+            assert!(failure.contains(words), "{fault:?} was caught, but by this: {failure}");
+        }
+    }
+}
+
+fn change(stream: &StreamSchema, row: RecordBatch, op: u8) -> RecordBatch {
+    let time =
+        row.column(stream.visible().fields().iter().position(|f| *f.data_type() == Timestamp::data_type()).unwrap());
+    let mut columns = row.columns().to_vec();
+    columns.push(std::sync::Arc::new(UInt8Array::from(vec![op; row.num_rows()])));
+    columns.push(time.clone());
+    RecordBatch::try_new(stream.columns().clone(), columns).unwrap()
+}
+
+fn left(rows: Vec<(i64, i64, i64)>) -> RecordBatch {
+    let row = |(k, a, at)| Left { k, a, x: None, at: Timestamp::from_micros(at) };
+    let mut builders = Left::new_builders(0);
+    builders.append_rows(rows.into_iter().map(row));
+    builders.finish().into_record_batch()
+}
+
+fn right(rows: Vec<(i64, i64, i64)>) -> RecordBatch {
+    let row = |(k, c, at)| Right { y: None, k, c, since: Timestamp::from_micros(at) };
+    let mut builders = Right::new_builders(0);
+    builders.append_rows(rows.into_iter().map(row));
+    builders.finish().into_record_batch()
+}
+
+/// (op, a, c, time) of what was emitted.
+fn told(emitted: Vec<(Port, RecordBatch)>) -> Vec<(u8, Option<i64>, Option<i64>, i64)> {
+    let mut told = Vec::new();
+    for (_, rows) in emitted {
+        let number = |column: usize| {
+            rows.column(column).as_primitive::<arrow::datatypes::Int64Type>().iter().collect::<Vec<_>>()
+        };
+        let ops = rows.column(7).as_primitive::<UInt8Type>().values();
+        let times = rows.column(8).as_primitive::<TimestampMicrosecondType>().values();
+        let (a, c) = (number(1), number(5));
+        told.extend((0..rows.num_rows()).map(|row| (ops[row], a[row], c[row], times[row])));
+    }
+    told.sort_unstable();
+    told
+}
+
+#[test]
+fn padded_rows_come_and_go() {
+    let shape = SHAPES[1];
+    let joined = Joined::new(&shape, JoinType::Full, Some(100));
+    let (l, r) = (joined.upserts[0].output(), joined.upserts[1].output());
+    let mut task = Task::new(&joined.join);
+    let mut step = |port, rows| {
+        let told = told(task.process(port, rows));
+        task.save();
+        task.restart();
+        told
+    };
+    let of_left = |rows, op| change(l, left(rows), op);
+    let of_right = |rows, op| change(r, right(rows), op);
+    assert_eq!(
+        step(Port::MAIN, of_left(vec![(1, 10, 5), (1, 11, 6)], 0)),
+        [(0, Some(10), None, 5), (0, Some(11), None, 6)]
+    );
+    let first = [(0, Some(10), Some(7), 8), (0, Some(11), Some(7), 8), (2, Some(10), None, 8), (2, Some(11), None, 8)];
+    assert_eq!(step(Port::RIGHT, of_right(vec![(1, 7, 8)], 0)), first);
+    assert_eq!(step(Port::RIGHT, of_right(vec![(1, 7, 9)], 1)), [(1, Some(10), Some(7), 9), (1, Some(11), Some(7), 9)]);
+    assert_eq!(step(Port::MAIN, of_left(vec![(1, 10, 10)], 2)), [(2, Some(10), Some(7), 10)]);
+    assert_eq!(step(Port::MAIN, of_left(vec![(1, 12, 10)], 2)), [], "it was never there");
+    assert_eq!(step(Port::MAIN, of_left(vec![(1, 11, 11)], 2)), [(0, None, Some(7), 11), (2, Some(11), Some(7), 11)]);
+    assert_eq!(told(task.advance(110)), [(2, None, Some(7), 109)]);
+    assert_eq!(
+        (task.operator.size(), task.save(), task.state.segments.len()),
+        (joined.join.whole().unwrap().size(), 0, 0)
+    );
+    let late = task.process(Port::RIGHT, of_right(vec![(1, 7, 9)], 1));
+    assert_eq!(late[0].0, Port::LATE_RIGHT);
+}
+
+#[test]
+fn a_day_with_a_time_to_live_leaves_nothing() {
+    let joined = Joined::new(&SHAPES[1], JoinType::Full, Some(3_600));
+    let (l, r) = (joined.upserts[0].output(), joined.upserts[1].output());
+    let mut task = Task::new(&joined.join);
+    let (mut most, mut early) = (0, 0);
+    for minute in 0..24 * 60 {
+        let at = minute * 60;
+        task.process(Port::MAIN, change(l, left((0..20).map(|i| (minute * 10 + i, i % 3, at)).collect()), 0));
+        task.process(Port::RIGHT, change(r, right((0..20).map(|i| (minute * 10 + i, i % 2, at)).collect()), 0));
+        task.advance(at);
+        if minute % 10 == 0 {
+            task.save();
+            assert!(task.state.segments.len() < 24, "{} segments", task.state.segments.len());
+        }
+        if minute % 250 == 0 {
+            task.save();
+            task.restart();
+        }
+        most = most.max(task.operator.size());
+        early = if minute == 180 { most } else { early };
+    }
+    assert!(most < 2 * early, "{early} bytes after three hours and {most} at the most");
+    task.advance(26 * 3_600);
+    assert_eq!(
+        (task.operator.size(), task.save(), task.state.segments.len()),
+        (joined.join.whole().unwrap().size(), 0, 0)
+    );
+}
+
+#[test]
+fn plans_that_cannot_work() {
+    let (rows_of_left, rows_of_right) = streams();
+    let table = |stream: &StreamSchema, key: &str| UpsertPlan::new(stream, &[key], None).unwrap().output().clone();
+    let (l, r) = (table(&rows_of_left, "a"), table(&rows_of_right, "c"));
+    let error = |l, r, on: &[(&str, &str)], join_type, ttl| {
+        ChangeJoinPlan::new(l, r, on, join_type, ttl).unwrap_err().to_string()
+    };
+    let inner = JoinType::Inner;
+    assert!(error(&rows_of_left, &r, &[("k", "k")], inner, None).contains("make changes of them with .upsert(key)"));
+    assert!(error(&l, &r, &[("a", "c")], inner, None).contains(r#"both sides of the join have a column "k""#));
+    assert!(error(&l, &r, &[("k", "since")], inner, None).contains("joining different key types"));
+    assert!(error(&l, &r, &[("k", "q")], inner, None).contains(r#"there is no column "q""#));
+    assert!(error(&l, &r, &[], inner, None).contains("at least one pair"));
+    assert!(error(&l, &r, &[("k", "k")], JoinType::LeftSemi, None).contains("it is Inner, Left, Right or Full"));
+    let untimed = StreamSchema::changes_without_time(&Right::schema(), &["c"]).unwrap();
+    assert!(error(&l, &untimed, &[("k", "k")], inner, Some(us(1))).contains("a time to live is counted in event time"));
+    let join = ChangeJoinPlan::new(&l, &untimed, &[("k", "k")], inner, None).unwrap();
+    assert_eq!((join.output().time(), join.inputs()), (None, vec![Partitioning::Key(vec![]); 2]));
+}
