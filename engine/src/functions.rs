@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use datafusion_common::Column;
 use datafusion_expr::{Expr, ident, lit};
 
 /// The column called `name`, exactly as it is written (DataFusion's own `col` folds case and splits at dots).
@@ -12,6 +13,21 @@ use datafusion_expr::{Expr, ident, lit};
 /// ```
 pub fn col(name: impl Into<String>) -> Expr {
     ident(name)
+}
+
+/// The column called `name` of the left side of a join, where both sides have one.
+pub fn left(name: impl Into<String>) -> Expr {
+    col_of("left", name)
+}
+
+/// The column called `name` of the right side of a join, where both sides have one.
+pub fn right(name: impl Into<String>) -> Expr {
+    col_of("right", name)
+}
+
+/// The column called `name` of the row that an earlier `step` of a pattern has matched.
+pub fn col_of(step: impl Into<String>, name: impl Into<String>) -> Expr {
+    Expr::Column(Column::new(Some(step.into()), name))
 }
 
 /// The number of rows, called `count` unless it is given an `.alias(…)`.

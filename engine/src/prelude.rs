@@ -5,11 +5,14 @@ pub use datafusion_functions_aggregate::expr_fn::{avg, max, min, sum};
 // `#[derive(Record)]` writes code that names `typed_arrow`: import it along with `Record`, as the glob does.
 pub use typed_arrow::{self, Record};
 pub use windrow_connectors::{
-    Cached, Console, File, MemorySink, MemorySource, Nexmark, Sequence, TableFile, TimePartition, Untyped,
+    Cached, Console, File, MemorySink, MemorySource, MemoryTable, Nexmark, Sequence, TableFile, TimePartition, Untyped,
 };
 pub use windrow_operators::{
     Timestamp,
-    keyed::{Keyed, NoSide, Process, State, Timer},
+    count::Count,
+    join::{Interval, JoinType},
+    keyed::{BroadcastProcess, Keyed, KeyedBy, NoSide, Process, State, Timer},
+    pattern::{Condition, Pattern, Skip, count_of, first, last},
     session::Session,
     typed::{Aggregate, custom},
     window::{Calendar, Cumulating, Hopping, Tumbling, Window},
@@ -17,5 +20,5 @@ pub use windrow_operators::{
 
 pub use crate::{
     EventTime, Job, LookupKind, Restarts, Restore, Retry, Stream, Watermarks,
-    functions::{col, count, hours, millis, mins, secs},
+    functions::{col, col_of, count, hours, left, millis, mins, right, secs},
 };

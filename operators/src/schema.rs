@@ -171,6 +171,22 @@ impl StreamSchema {
         }
     }
 
+    /// The columns that a sink gets: those a user sees, and what a change does as the last one.
+    pub fn delivered(&self) -> SchemaRef {
+        match self.hidden {
+            false => self.columns.clone(),
+            true => Arc::new(Schema::new(self.columns.fields()[..self.columns.fields().len() - 1].to_vec())),
+        }
+    }
+
+    /// The same of a batch, without a copy.
+    pub fn deliver(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        match self.hidden {
+            false => Ok(batch.clone()),
+            true => Ok(batch.project(&(0..batch.num_columns() - 1).collect::<Vec<_>>())?),
+        }
+    }
+
     /// How many of the last columns are hidden.
     fn hidden_columns(&self) -> usize {
         usize::from(self.hidden) + usize::from(self.change_key.is_some())

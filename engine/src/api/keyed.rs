@@ -10,15 +10,19 @@
 
 use std::time::Duration;
 
+use datafusion_expr::Expr;
 use serde::{Serialize, de::DeserializeOwned};
 use windrow_operators::{
-    Port,
-    keyed::{Emit, NoSide, Process, ProcessPlan, State, fold, reduce},
+    Port, StreamSchema,
+    changes::{UpdatingPlan, UpsertPlan},
+    keyed::{BroadcastPlan, BroadcastProcess, DedupPlan, Emit, NoSide, Process, ProcessPlan, State, fold, reduce},
+    pattern::{Measure, Pattern, PatternPlan},
+    sort::SortPlan,
     typed::Record,
 };
 
-use super::{Key, Stream, WindowKind, Windowed};
-use crate::plan::graph::{StreamId, stateful};
+use super::{Joining, Key, Results, Stream, WindowKind, Windowed, stream::lock};
+use crate::plan::graph::{Kind, StreamId, stateful};
 
 /// A stream partitioned by a key.
 #[must_use]
@@ -43,6 +47,26 @@ impl<T: 'static> KeyedStream<T> {
     /// Windows per key over event time: `.window(Tumbling::of(secs(10)))`.
     pub fn window(self, window: impl Into<WindowKind>) -> Windowed<T> {
         Windowed { stream: self.stream, key: self.key, window: window.into() }
+    }
+
+    /// Joins with the rows of another stream that have the same key, column by column.
+    pub fn join<U: 'static>(self, right: KeyedStream<U>) -> Joining<T, U> {
+        Joining::new(self, right)
+    }
+
+    /// The same rows in order of event time (rows of one time in the order of their columns): each waits until the watermark
+    /// has passed it. Rows that come too late for their place are late.
+    pub fn in_order(self) -> Results<T, T> {
+        let (at, late) = self.sorted();
+        Results::new(self.stream.graph, at, late)
+    }
+
+    /// Of rows of one key keeps the first by event time, and drops those that are later than it by at most `within`.
+    pub fn deduplicate(self, within: Duration) -> Results<T, T> {
+        self.in_order_then(&format!("first within {within:?}"), |schema| {
+            Ok(stateful(DedupPlan::new(schema, &self.key.names(), within)?))
+        })
+        .retyped()
     }
 
     /// Calls a function with state and timers per key for each row: see [`Process`].
@@ -87,10 +111,106 @@ impl<T: 'static> KeyedStream<T> {
         self.process(fold(step))
     }
 
+    /// Finds patterns of rows in order of event time: see [`Pattern`]. The `measures` say what is told of a match, after
+    /// `match_start`, `match_end` and the key: `[first("small", "amount"), count_of("small")]`.
+    pub fn pattern(self, pattern: &Pattern, measures: impl IntoIterator<Item = Measure>) -> Results<T> {
+        let measures: Vec<Measure> = measures.into_iter().collect();
+        self.in_order_then("pattern", |schema| {
+            Ok(stateful(PatternPlan::new(schema, &self.key.names(), pattern, &measures)?))
+        })
+    }
+
+    /// Any aggregates over all rows of a key so far: a table that changes. What leaves is a stream of changes, for a sink
+    /// that takes them, such as [`MemoryTable`](windrow_connectors::MemoryTable), or for [`Stream::changelog`].
+    pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> Results<T> {
+        let aggregates: Vec<Expr> = aggregates.into_iter().collect();
+        let at = self.stream.then(&self.name("aggregate"), |schema| {
+            Ok(stateful(UpdatingPlan::new(schema, &self.key.names(), &aggregates, self.ttl)?))
+        });
+        Results::late_on_port(self.stream.graph, at)
+    }
+
+    /// The newest row of each key by event time: a table that changes. What leaves is a stream of changes.
+    pub fn latest(self) -> Results<T> {
+        self.latest_but(None)
+    }
+
+    /// The same, but a row that meets a condition takes its key away.
+    pub fn latest_unless(self, deleted: Expr) -> Results<T> {
+        self.latest_but(Some(deleted))
+    }
+
+    fn latest_but(self, deleted: Option<Expr>) -> Results<T> {
+        let at = self.stream.then(&self.name("latest"), |schema| {
+            Ok(stateful(UpsertPlan::new(schema, &self.key.names(), deleted.as_ref())?))
+        });
+        Results::late_on_port(self.stream.graph, at)
+    }
+
+    /// Has every task know all rows of another stream, such as rules: see [`BroadcastProcess`].
+    pub fn with_rules<R: 'static>(self, rules: Stream<R>) -> Ruled<T, R> {
+        Ruled { rows: self, rules }
+    }
+
+    /// The rows in order of event time, and those that come too late for that.
+    pub(super) fn sorted(&self) -> (Option<StreamId>, Option<StreamId>) {
+        let at =
+            self.stream.then(&self.name("in order"), |schema| Ok(stateful(SortPlan::new(schema, &self.key.names())?)));
+        (at, at.map(|at| StreamId { port: Port::LATE, ..at }))
+    }
+
+    /// An operator that takes its rows in order of event time, with the rows that come too late for that.
+    pub(super) fn in_order_then(
+        &self,
+        what: &str,
+        build: impl FnOnce(&StreamSchema) -> windrow_operators::Result<(Kind, Vec<(Port, StreamSchema)>)>,
+    ) -> Results<T> {
+        let (sorted, late) = self.sorted();
+        let sorted = Stream::<T>::new(self.stream.graph.clone(), sorted);
+        let at = sorted.then(&self.name(what), build);
+        if let Some(at) = at {
+            // Behind the sort nothing is late any more.
+            lock(&self.stream.graph).drop_stream(StreamId { port: Port::LATE, ..at });
+        }
+        Results::new(self.stream.graph.clone(), at, late)
+    }
+
     pub(super) fn name(&self, what: &str) -> String {
         match self.key.0.is_empty() {
             true => what.to_string(),
             false => format!("{what} per {}", self.key.0.join(", ")),
         }
+    }
+}
+
+/// Rows by key, and rules that every task gets.
+#[must_use]
+pub struct Ruled<T, R> {
+    rows: KeyedStream<T>,
+    rules: Stream<R>,
+}
+
+impl<T: 'static, R: 'static> Ruled<T, R> {
+    /// Calls a function with the rules, and with state and timers per key.
+    pub fn process<B: BroadcastProcess<Row = T, Rule = R, Side = NoSide>>(self, process: B) -> Stream<B::Output> {
+        let at = self.processed(process);
+        Stream::new(self.rows.stream.graph, at)
+    }
+
+    /// The same with a side output: its results, and its side.
+    pub fn process_with_side<B>(self, process: B) -> (Stream<B::Output>, Stream<B::Side>)
+    where
+        B: BroadcastProcess<Row = T, Rule = R>,
+    {
+        let at = self.processed(process);
+        let side = at.map(|at| StreamId { port: Port::side(0), ..at });
+        (Stream::new(self.rows.stream.graph.clone(), at), Stream::new(self.rows.stream.graph, side))
+    }
+
+    fn processed<B: BroadcastProcess<Row = T, Rule = R>>(&self, process: B) -> Option<StreamId> {
+        let rows = &self.rows;
+        rows.stream.then_both(&self.rules, &rows.name("process with rules"), |schema, rules| {
+            Ok(stateful(BroadcastPlan::new(schema, &rows.key.names(), rules, process, rows.ttl)?))
+        })
     }
 }

@@ -14,6 +14,7 @@
 mod attempt;
 mod calls;
 mod job;
+mod joined;
 mod key;
 mod keyed;
 mod results;
@@ -23,8 +24,9 @@ mod windowed;
 
 pub use calls::{AsyncResult, LookupOn};
 pub use job::Job;
+pub use joined::{Joined, Joining};
 pub use key::Key;
-pub use keyed::KeyedStream;
+pub use keyed::{KeyedStream, Ruled};
 pub use results::Results;
 pub use running::{JobHandle, Report, RunningJob};
 pub use stream::{FromSource, Stream};

@@ -31,8 +31,21 @@ impl<T: 'static, U: 'static> Results<T, U> {
         Self { graph, at, late, rows: PhantomData }
     }
 
+    /// The same results, seen as another type.
+    pub(super) fn retyped<V: 'static>(self) -> Results<T, V> {
+        Results { graph: self.graph, at: self.at, late: self.late, rows: PhantomData }
+    }
+
     /// The results, and the late rows as they came.
     pub fn with_late(self) -> (Stream<U>, Stream<T>) {
+        if let (Some(at), Some(late)) = (self.at, self.late) {
+            let mut graph = lock(&self.graph);
+            if graph.schema(late).is_none() {
+                let mistake = format!("{}: no row is too late for it: say .drop_late()", graph.nodes[at.node].name);
+                graph.mistakes.push(mistake);
+                return (Stream::new(self.graph.clone(), self.at), Stream::new(self.graph.clone(), None));
+            }
+        }
         (Stream::new(self.graph.clone(), self.at), Stream::new(self.graph, self.late))
     }
 

@@ -9,6 +9,7 @@ use datafusion_expr::Expr;
 use windrow_connectors::{Sink, Untyped};
 use windrow_operators::{
     Operator, OperatorError, Port, StreamSchema,
+    changes::{ChangeFilter, ChangeProject, Changelog},
     plan::Factory,
     stateless::{Filter, Project},
     typed::{FilterRows, FlatMapRows, MapRows, Record, Rows},
@@ -293,9 +294,14 @@ impl<T: 'static, S> Stream<T, S> {
         self.then_each("filter", |schema| Ok((FilterRows::<T, F>::new(schema, keep)?, schema.clone())))
     }
 
-    /// Keeps the rows that meet a condition: `.filter_expr(col("price").gt(lit(100)))`.
+    /// Keeps the rows that meet a condition: `.filter_expr(col("price").gt(lit(100)))`. Of changes those of rows that do not
+    /// meet it become deletes.
     pub fn filter_expr(self, condition: Expr) -> Stream<T> {
-        self.then_each(&format!("filter {condition}"), |schema| Ok((Filter::new(schema, &condition)?, schema.clone())))
+        let name = format!("filter {condition}");
+        match self.has_changes() {
+            true => self.then_each(&name, |schema| Ok((ChangeFilter::new(schema, &condition)?, schema.clone()))),
+            false => self.then_each(&name, |schema| Ok((Filter::new(schema, &condition)?, schema.clone()))),
+        }
     }
 
     /// Makes one record of each row: `.map(|bid| Euro { cents: bid.price * 9 / 10 })`. Event time stays with the row.
@@ -328,14 +334,35 @@ impl<T: 'static, S> Stream<T, S> {
     }
 
     /// Computes new columns: `.select([col("auction"), (col("price") * lit(2)).alias("double")])`. Event time stays with
-    /// the row, whether it is among the columns or not.
+    /// the row, whether it is among the columns or not. Of changes the key must stay among the columns.
     pub fn select(self, columns: impl IntoIterator<Item = Expr>) -> Stream<Untyped> {
         let columns: Vec<Expr> = columns.into_iter().collect();
+        if self.has_changes() {
+            return self.then_each("select", |schema| {
+                let operator = ChangeProject::new(schema, &columns)?;
+                let output = operator.output().clone();
+                Ok((operator, output))
+            });
+        }
         self.then_each("select", |schema| {
             let operator = Project::new(schema, &columns)?;
             let output = operator.output().clone();
             Ok((operator, output))
         })
+    }
+
+    /// Makes rows of changes: the columns of the table after a first one, `op`, that says `insert`, `update` or `delete`.
+    pub fn changelog(self) -> Stream<Untyped> {
+        self.then_each("changelog", |schema| {
+            let operator = Changelog::new(schema)?;
+            let output = operator.output().clone();
+            Ok((operator, output))
+        })
+    }
+
+    fn has_changes(&self) -> bool {
+        let graph = lock(&self.graph);
+        self.at.and_then(|at| graph.schema(at)).is_some_and(|schema| schema.change_key().is_some())
     }
 
     /// The same rows, seen by closures as `U`, whose fields are found among the columns by name.
@@ -356,6 +383,8 @@ impl<T: 'static, S> Stream<T, S> {
     /// The rows of both streams. They must have the same columns. The merged watermark is the lesser of the two.
     pub fn union<R>(self, other: Stream<T, R>) -> Stream<T> {
         let at = self.then_both(&other, "union", |left, right| match left == right {
+            // Changes of one key could come from both sides, in any order.
+            true if left.change_key().is_some() => left.expect_rows("a union").map(|()| (Kind::Union, Vec::new())),
             true => Ok((Kind::Union, vec![(Port::MAIN, left.clone())])),
             false => Err(OperatorError::Plan(format!(
                 "the columns differ: {left} and {right}; .select(…) the same from both"
@@ -377,9 +406,13 @@ impl<T: 'static, S> Stream<T, S> {
     /// Writes the rows to a sink.
     pub fn sink(self, sink: impl Sink) {
         let name = format!("sink {}", sink.name());
-        self.then(&name, |schema| match sink.accepts(&schema.visible()) {
-            Ok(()) => Ok((Kind::Sink(Arc::new(sink)), Vec::new())),
-            Err(error) => Err(OperatorError::Plan(error.to_string())),
+        self.then(&name, |schema| {
+            let accepted = match schema.change_key() {
+                Some(key) => sink.accepts_changes(&schema.visible(), key),
+                None => sink.accepts(&schema.visible()),
+            };
+            accepted.map_err(|error| OperatorError::Plan(error.to_string()))?;
+            Ok((Kind::Sink(Arc::new(sink)), Vec::new()))
         });
     }
 

@@ -3,22 +3,25 @@
 use datafusion_expr::Expr;
 use windrow_operators::{
     OperatorError,
+    count::{Count, CountPlan},
     session::{Session, SessionPlan},
     window::{AggregatePlan, TopPlan, Window},
 };
 
-use super::{Key, Results, Stream};
+use super::{Key, KeyedStream, Results, Stream};
 use crate::plan::graph::stateful;
 
 /// What `.window(…)` takes: windows on slices ([`Tumbling`](windrow_operators::window::Tumbling),
 /// [`Hopping`](windrow_operators::window::Hopping), [`Cumulating`](windrow_operators::window::Cumulating),
-/// [`Calendar`](windrow_operators::window::Calendar)) or a [`Session`].
+/// [`Calendar`](windrow_operators::window::Calendar)), a [`Session`] or a [`Count`].
 #[derive(Clone, Debug)]
 pub enum WindowKind {
     /// Windows whose bounds do not depend on the rows.
     Slices(Window),
     /// Windows that end when no row of the key has come for a while.
     Session(Session),
+    /// Windows of so many rows of a key, in order of event time.
+    Count(Count),
 }
 
 impl From<Window> for WindowKind {
@@ -33,11 +36,18 @@ impl From<Session> for WindowKind {
     }
 }
 
+impl From<Count> for WindowKind {
+    fn from(count: Count) -> Self {
+        Self::Count(count)
+    }
+}
+
 impl std::fmt::Display for WindowKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Slices(window) => window.fmt(f),
             Self::Session(session) => session.fmt(f),
+            Self::Count(count) => count.fmt(f),
         }
     }
 }
@@ -58,6 +68,12 @@ impl<T: 'static> Windowed<T> {
         let aggregates: Vec<Expr> = aggregates.into_iter().collect();
         let key = self.key.names();
         let at = match self.window.clone() {
+            WindowKind::Count(count) => {
+                let keyed = KeyedStream::new(self.stream.clone(), self.key.clone());
+                return keyed.in_order_then(&format!("window {count}"), |schema| {
+                    Ok(stateful(CountPlan::new(schema, &key, count, &aggregates)?))
+                });
+            }
             WindowKind::Slices(window) => self.stream.then(&self.name("window"), |schema| {
                 Ok(stateful(AggregatePlan::new(schema, &key, window, &aggregates)?))
             }),
@@ -73,8 +89,9 @@ impl<T: 'static> Windowed<T> {
     pub fn top(self, n: usize, by: &str) -> Results<T> {
         let at = self.stream.then(&self.name(&format!("top {n} by {by} of")), |schema| match self.window.clone() {
             WindowKind::Slices(window) => Ok(stateful(TopPlan::new(schema, &self.key.names(), window, n, by)?)),
-            WindowKind::Session(_) => Err(OperatorError::Plan(
-                "the greatest rows of a session are not there: aggregate it, or use a window of a fixed size".into(),
+            WindowKind::Session(_) | WindowKind::Count(_) => Err(OperatorError::Plan(
+                "the greatest rows are there for windows whose bounds do not depend on the rows: aggregate this one"
+                    .into(),
             )),
         });
         Results::late_on_port(self.stream.graph, at)

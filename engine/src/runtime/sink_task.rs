@@ -28,7 +28,7 @@ pub(crate) struct SinkTask {
 impl SinkTask {
     pub(crate) async fn run(mut self) -> Result<()> {
         let task = self.reporter.task.task;
-        let writer = self.sink.writer(&self.incarnation, task, self.schema.visible()).await;
+        let writer = self.sink.writer(&self.incarnation, task, self.schema.delivered()).await;
         let mut writer = writer.map_err(|error| self.failed(error))?;
         loop {
             match self
@@ -40,11 +40,11 @@ impl SinkTask {
             {
                 Message::Batch(batch) => {
                     let rows = batch.num_rows() as u64;
-                    let visible = self.schema.show(&batch);
-                    let visible =
-                        visible.map_err(|error| Error::Operator { operator: self.counters.name().into(), error })?;
+                    let delivered = self.schema.deliver(&batch);
+                    let delivered =
+                        delivered.map_err(|error| Error::Operator { operator: self.counters.name().into(), error })?;
                     self.counters.rows_in.fetch_add(rows, Relaxed);
-                    writer.write(visible).await.map_err(|error| self.failed(error))?;
+                    writer.write(delivered).await.map_err(|error| self.failed(error))?;
                     self.counters.processed.fetch_add(rows, Relaxed);
                     self.counters.rows_out.fetch_add(rows, Relaxed);
                 }

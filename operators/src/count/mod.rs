@@ -33,7 +33,9 @@
 mod counters;
 pub mod operator;
 pub mod plan;
+mod spec;
 mod state;
 
-pub use operator::Count;
+pub use operator::CountAggregate;
 pub use plan::CountPlan;
+pub use spec::Count;

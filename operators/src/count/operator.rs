@@ -43,7 +43,7 @@ const WORK_ROWS: u64 = 65_536;
 const EMIT_ROWS: usize = 8192;
 
 /// Aggregates windows of so many rows of a key.
-pub struct Count {
+pub struct CountAggregate {
     plan: Arc<Shared>,
     forms: Forms,
     counters: Counters,
@@ -82,7 +82,7 @@ struct Work {
     last: Vec<u32>,
 }
 
-impl Count {
+impl CountAggregate {
     pub(super) fn new(plan: Arc<Shared>) -> Result<Self> {
         Ok(Self {
             forms: Forms::new(&plan)?,
@@ -280,7 +280,7 @@ fn emit(plan: &Shared, input: &Input<'_>, work: &Work, values: Vec<ArrayRef>, ou
     Ok(())
 }
 
-impl Operator for Count {
+impl Operator for CountAggregate {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let plan = self.plan.clone();
         let batch = split_late(batch, plan.time, self.closed, out)?;

@@ -18,7 +18,7 @@ use arrow::row::{RowConverter, SortField};
 use datafusion_expr::Expr;
 use datafusion_physical_expr::aggregate::LoweredAggregate;
 
-use super::Count;
+use super::{Count, CountAggregate};
 use crate::{
     Operator, OperatorError, Port, Result, StreamSchema, Timestamp,
     expr::Lowering,
@@ -58,7 +58,7 @@ pub(super) const ROWS: &str = "__rows";
 /// let stream = StreamSchema::with_time(bids.schema(), "at").unwrap();
 ///
 /// // The sums of three rows, every two rows.
-/// let plan = CountPlan::new(&stream, &[], 3, 2, &[sum(col("price")).alias("sum")]).unwrap();
+/// let plan = CountPlan::new(&stream, &[], Count::of(3).every(2), &[sum(col("price")).alias("sum")]).unwrap();
 /// let mut count = plan.whole().unwrap();
 /// let mut out = Outbox::new();
 /// count.process(Port::MAIN, bids, &mut out).unwrap();
@@ -83,10 +83,11 @@ pub(super) struct Shared {
 }
 
 impl CountPlan {
-    /// Aggregates rows of `input` per value of the columns `key`, over `size` rows every `slide` rows. Fails when one of
-    /// them is 0, a row would be in very many windows, the stream has no event time, a column does not exist or cannot be
+    /// Aggregates rows of `input` per value of the columns `key`, over the windows that `count` says. Fails when a number of
+    /// rows is 0, a row would be in very many windows, the stream has no event time, a column does not exist or cannot be
     /// a key, or an expression is not an aggregate.
-    pub fn new(input: &StreamSchema, key: &[&str], size: u64, slide: u64, aggregates: &[Expr]) -> Result<Self> {
+    pub fn new(input: &StreamSchema, key: &[&str], count: Count, aggregates: &[Expr]) -> Result<Self> {
+        let Count { size, slide } = count;
         let time = input.event_time("a count window")?;
         check_size(size, slide)?;
         let key = key.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>>>()?;
@@ -120,8 +121,8 @@ impl CountPlan {
     }
 
     /// The operator of one task.
-    pub fn whole(&self) -> Result<Count> {
-        Count::new(self.0.clone())
+    pub fn whole(&self) -> Result<CountAggregate> {
+        CountAggregate::new(self.0.clone())
     }
 }
 

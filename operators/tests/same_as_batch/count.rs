@@ -8,7 +8,7 @@ use datafusion_functions_aggregate::expr_fn::{count, sum};
 use proptest::prelude::*;
 use windrow_operators::{
     Operator, Outbox, Port, StreamSchema, Timestamp,
-    count::CountPlan,
+    count::{Count, CountPlan},
     sort::SortPlan,
     state::{Part, SegmentId, StateReader, StateWriter, TaskState},
     testing::{Check, Pipeline, Row, Value},
@@ -68,7 +68,7 @@ proptest! {
         size in 1u64..9, slide in 1u64..9, bound in prop_oneof![Just(0u64), 0u64..25], seed: u64,
     ) {
         let sort = SortPlan::new(&bids(), key).unwrap();
-        let plan = CountPlan::new(&bids(), key, size, slide, &aggregates()).unwrap();
+        let plan = CountPlan::new(&bids(), key, Count::of(size).every(slide), &aggregates()).unwrap();
         let check = Check::new(pipeline(&sort, &plan, key)).out_of_order(us(bound)).seed(seed);
         check.run(&rows, |rows| oracle(rows, key, size as usize, slide as usize)).map_err(fail)?;
     }
@@ -79,7 +79,7 @@ proptest! {
         key in prop::sample::select(KEYS.to_vec()), size in 1u64..6, slide in 1u64..6, seed: u64,
     ) {
         let sort = SortPlan::new(&bids(), key).unwrap();
-        let plan = CountPlan::new(&bids(), key, size, slide, &aggregates()).unwrap();
+        let plan = CountPlan::new(&bids(), key, Count::of(size).every(slide), &aggregates()).unwrap();
         let check = Check::new(pipeline(&sort, &plan, key)).out_of_order(us(5)).seed(seed).fall_idle();
         let oracle = |rows: &[Bid]| oracle(rows, key, size as usize, slide as usize);
         check.run_beyond_bound(&rows, is_late, oracle).map_err(fail)?;
@@ -91,7 +91,7 @@ proptest! {
         size in 1u64..5, slide in 1u64..5, seed: u64,
     ) {
         let sort = SortPlan::new(&bids(), &["auction"]).unwrap();
-        let plan = CountPlan::new(&bids(), &["auction"], size, slide, &aggregates()).unwrap();
+        let plan = CountPlan::new(&bids(), &["auction"], Count::of(size).every(slide), &aggregates()).unwrap();
         let check = Check::new(pipeline(&sort, &plan, &["auction"])).out_of_order(us(1 << 62)).seed(seed);
         check.run(&rows, |rows| oracle(rows, &["auction"], size as usize, slide as usize)).map_err(fail)?;
     }
@@ -107,7 +107,7 @@ fn many_rows_in_many_windows() {
     let rows: Vec<Bid> = (0..3_000).map(|i| bid(i % 2, i)).collect();
     for (size, slide) in [(500, 1), (1_000, 300), (7, 1_000), (1, 1)] {
         let sort = SortPlan::new(&bids(), &["auction"]).unwrap();
-        let plan = CountPlan::new(&bids(), &["auction"], size, slide, &aggregates()).unwrap();
+        let plan = CountPlan::new(&bids(), &["auction"], Count::of(size).every(slide), &aggregates()).unwrap();
         let check = Check::new(pipeline(&sort, &plan, &["auction"])).rounds(1).batch_rows(500..=3_000);
         check.assert(&rows, |rows| oracle(rows, &["auction"], size as usize, slide as usize));
     }
@@ -117,7 +117,7 @@ fn many_rows_in_many_windows() {
 fn a_count_of_keys_only() {
     let rows: Vec<Bid> = (0..50).map(|i| bid(i % 4, i)).collect();
     let sort = SortPlan::new(&bids(), &["auction"]).unwrap();
-    let plan = CountPlan::new(&bids(), &["auction"], 5, 5, &[]).unwrap();
+    let plan = CountPlan::new(&bids(), &["auction"], Count::of(5), &[]).unwrap();
     Check::new(pipeline(&sort, &plan, &["auction"]))
         .out_of_order(us(8))
         .assert(&rows, |_| (0..4).flat_map(|key| (0..2).map(move |n| (key + 20 * n, key + 20 * n + 16, key))));
@@ -125,7 +125,7 @@ fn a_count_of_keys_only() {
 
 fn counts(size: u64, slide: u64) -> CountPlan {
     let aggregates = [count(lit(1)).alias("bids"), sum(col("price")).alias("sum")];
-    CountPlan::new(&bids(), &["auction"], size, slide, &aggregates).unwrap()
+    CountPlan::new(&bids(), &["auction"], Count::of(size).every(slide), &aggregates).unwrap()
 }
 
 /// One task and what a store would have of it.
@@ -242,7 +242,8 @@ fn planted_faults_are_found() {
 
 #[test]
 fn mistakes_are_refused() {
-    let message = |size, slide| CountPlan::new(&bids(), &[], size, slide, &[]).unwrap_err().to_string();
+    let message =
+        |size, slide| CountPlan::new(&bids(), &[], Count::of(size).every(slide), &[]).unwrap_err().to_string();
     assert!(message(0, 1).contains("at least one row"));
     assert!(message(1, 0).contains("at least one row"));
     assert!(message(u64::MAX, u64::MAX).contains("at most"));
@@ -252,14 +253,14 @@ fn mistakes_are_refused() {
          windows begin every 10 rows or more"
     );
     let timeless = StreamSchema::without_time(bids().columns().clone());
-    assert!(CountPlan::new(&timeless, &[], 1, 1, &[]).unwrap_err().to_string().contains("needs event time"));
+    assert!(CountPlan::new(&timeless, &[], Count::of(1), &[]).unwrap_err().to_string().contains("needs event time"));
     let error = |key: &str, name: &str| {
-        let twice = CountPlan::new(&bids(), &[key], 1, 1, &[count(lit(1)).alias(name)]);
+        let twice = CountPlan::new(&bids(), &[key], Count::of(1), &[count(lit(1)).alias(name)]);
         twice.unwrap_err().to_string()
     };
     assert!(error("auction", "auction").contains("two columns"));
     assert!(error("prise", "n").contains("did you mean \"price\"?"));
-    let plan = |size| CountPlan::new(&bids(), &["auction"], size, 1, &[]).unwrap();
-    let form = |size| windrow_operators::Plan::state_form(&plan(size));
+    let plan = |size| CountPlan::new(&bids(), &["auction"], Count::of(size).every(1), &[]).unwrap();
+    let form = |size: u64| windrow_operators::Plan::state_form(&plan(size));
     assert!(form(2).accepts(&form(3)).is_err());
 }
