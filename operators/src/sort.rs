@@ -145,6 +145,10 @@ impl Plan for SortPlan {
         self.0.form.clone()
     }
 
+    fn keeps_rows(&self) -> bool {
+        true
+    }
+
     fn whole(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(Self::whole(self)?))
     }

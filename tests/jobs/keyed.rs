@@ -90,7 +90,7 @@ fn sums_of_quiet_users_are_those_of_a_sorted_list() {
             .typed::<Click>()
             .key_by("user")
             .process_with_side(Bill { silence: std::time::Duration::from_micros(1_000) });
-        totals.sink(bills.clone());
+        totals.drop_late().sink(bills.clone());
         side.sink(refunds.clone());
         let report = run(job).unwrap();
         assert_eq!(rows(&bills.batches()), expected, "parallelism {parallelism}");
@@ -132,7 +132,7 @@ async fn a_timer_of_processing_time_fires_while_nothing_comes() {
         let (hand, source) = MemorySource::by_hand(batch(&[]).schema(), 1);
         let job = Job::new("soon").parallelism(parallelism);
         let out = MemorySink::new();
-        job.source(source).typed::<Click>().key_by("user").process(Soon).sink(out.clone());
+        job.source(source).typed::<Click>().key_by("user").on_arrival().process(Soon).drop_late().sink(out.clone());
         let running = job.start().await.unwrap();
         let handle = running.handle();
         hand.push(0, batch(&[(1, 0, 0), (2, 0, 0), (1, 0, 0)]));

@@ -13,7 +13,7 @@ use std::time::Duration;
 use datafusion_expr::Expr;
 use serde::{Serialize, de::DeserializeOwned};
 use windrow_operators::{
-    Port, StreamSchema,
+    OperatorError, Port, StreamSchema,
     changes::{UpdatingPlan, UpsertPlan},
     keyed::{BroadcastPlan, BroadcastProcess, DedupPlan, Emit, NoSide, Process, ProcessPlan, State, fold, reduce},
     pattern::{Measure, Pattern, PatternPlan},
@@ -30,11 +30,19 @@ pub struct KeyedStream<T> {
     pub(super) stream: Stream<T>,
     pub(super) key: Key,
     pub(super) ttl: Option<Duration>,
+    on_arrival: bool,
 }
 
 impl<T: 'static> KeyedStream<T> {
     pub(super) fn new(stream: Stream<T>, key: Key) -> Self {
-        Self { stream, key, ttl: None }
+        Self { stream, key, ttl: None, on_arrival: false }
+    }
+
+    /// Has [`process`](Self::process), [`reduce`](Self::reduce) and [`fold`](Self::fold) see rows as they arrive and not in
+    /// order of event time. Nothing waits for the watermark and nothing is late, and a stream needs no event time; but what
+    /// the function answers may depend on the order of arrival, and timers fire at watermarks only.
+    pub fn on_arrival(self) -> Self {
+        Self { on_arrival: true, ..self }
     }
 
     /// Time to live: what is kept of a key is forgotten when the watermark is more than `ttl` past its last row. For
@@ -69,28 +77,44 @@ impl<T: 'static> KeyedStream<T> {
         .retyped()
     }
 
-    /// Calls a function with state and timers per key for each row: see [`Process`].
-    pub fn process<P: Process<Row = T, Side = NoSide>>(self, process: P) -> Stream<P::Output> {
-        let at = self.processed(process);
-        Stream::new(self.stream.graph, at)
+    /// Calls a function with state and timers per key for each row, in order of event time: see [`Process`]. A row waits
+    /// until the watermark has passed it, and finds all timers fired that are due at its time. So the answer does not depend
+    /// on the order of arrival.
+    pub fn process<P: Process<Row = T, Side = NoSide>>(self, process: P) -> Results<T, P::Output> {
+        self.processed(process).retyped()
     }
 
     /// The same with a side output: its results, and its side.
-    pub fn process_with_side<P: Process<Row = T>>(self, process: P) -> (Stream<P::Output>, Stream<P::Side>) {
-        let at = self.processed(process);
-        let side = at.map(|at| StreamId { port: Port::side(0), ..at });
-        (Stream::new(self.stream.graph.clone(), at), Stream::new(self.stream.graph, side))
+    pub fn process_with_side<P: Process<Row = T>>(self, process: P) -> (Results<T, P::Output>, Stream<P::Side>) {
+        let results = self.processed(process);
+        let side = results.output(Port::side(0));
+        (results.retyped(), side)
     }
 
-    fn processed<P: Process<Row = T>>(&self, process: P) -> Option<StreamId> {
-        self.stream.then(&self.name("process"), |schema| {
-            Ok(stateful(ProcessPlan::new(schema, &self.key.names(), process, self.ttl)?))
-        })
+    fn processed<P: Process<Row = T>>(&self, process: P) -> Results<T> {
+        let plan = |schema: &StreamSchema| ProcessPlan::new(schema, &self.key.names(), process, self.ttl);
+        if self.on_arrival {
+            let at = self.stream.then(&self.name("process"), |schema| Ok(stateful(plan(schema)?)));
+            return Results::new(self.stream.graph.clone(), at, None);
+        }
+        let timed =
+            self.stream.at.and_then(|at| lock(&self.stream.graph).schema(at).map(|schema| schema.time().is_some()));
+        if timed == Some(false) {
+            let at = self.stream.then(&self.name("process"), |_| {
+                Err(OperatorError::Plan(
+                    "it takes rows in order of event time, and there is none: declare it at the source with \
+                     .event_time(column, …), or say .on_arrival() before it"
+                        .into(),
+                ))
+            });
+            return Results::new(self.stream.graph.clone(), at, None);
+        }
+        self.in_order_then("process", |schema| Ok(stateful(plan(schema)?.in_order())))
     }
 
     /// Combines each row with the result so far of its key and emits the new result; the first row of a key is its first
     /// result: `.reduce(|top, bid| if bid.price > top.price { bid } else { top })`.
-    pub fn reduce<F>(self, combine: F) -> Stream<T>
+    pub fn reduce<F>(self, combine: F) -> Results<T, T>
     where
         T: Record + Clone + Send + Serialize + DeserializeOwned,
         T: for<'a> TryFrom<T::View<'a>, Error: std::fmt::Display>,
@@ -101,7 +125,7 @@ impl<T: 'static> KeyedStream<T> {
 
     /// Folds the rows of a key into a state, which begins with its default, and emits any number of records for each row:
     /// `.fold::<u64, Milestone, _>(|count, bid, out| …)`.
-    pub fn fold<S, U, F>(self, step: F) -> Stream<U>
+    pub fn fold<S, U, F>(self, step: F) -> Results<T, U>
     where
         T: Record,
         S: State,
@@ -168,9 +192,13 @@ impl<T: 'static> KeyedStream<T> {
         let (sorted, late) = self.sorted();
         let sorted = Stream::<T>::new(self.stream.graph.clone(), sorted);
         let at = sorted.then(&self.name(what), build);
-        if let Some(at) = at {
+        if let (Some(sorted), Some(at)) = (sorted.at, at) {
+            let mut graph = lock(&self.stream.graph);
             // Behind the sort nothing is late any more.
-            lock(&self.stream.graph).drop_stream(StreamId { port: Port::LATE, ..at });
+            graph.drop_stream(StreamId { port: Port::LATE, ..at });
+            graph.nodes[sorted.node].orders = true;
+            let id = graph.nodes[at.node].id.clone();
+            id.map(|id| graph.set_id(at.node, id));
         }
         Results::new(self.stream.graph.clone(), at, late)
     }

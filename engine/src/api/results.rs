@@ -31,6 +31,11 @@ impl<T: 'static, U: 'static> Results<T, U> {
         Self { graph, at, late, rows: PhantomData }
     }
 
+    /// Another output of the same operator.
+    pub(super) fn output<V: 'static>(&self, port: Port) -> Stream<V> {
+        Stream::new(self.graph.clone(), self.at.map(|at| StreamId { port, ..at }))
+    }
+
     /// The same results, seen as another type.
     pub(super) fn retyped<V: 'static>(self) -> Results<T, V> {
         Results { graph: self.graph, at: self.at, late: self.late, rows: PhantomData }
@@ -38,9 +43,9 @@ impl<T: 'static, U: 'static> Results<T, U> {
 
     /// The results, and the late rows as they came.
     pub fn with_late(self) -> (Stream<U>, Stream<T>) {
-        if let (Some(at), Some(late)) = (self.at, self.late) {
+        if let Some(at) = self.at {
             let mut graph = lock(&self.graph);
-            if graph.schema(late).is_none() {
+            if self.late.and_then(|late| graph.schema(late)).is_none() {
                 let mistake = format!("{}: no row is too late for it: say .drop_late()", graph.nodes[at.node].name);
                 graph.mistakes.push(mistake);
                 return (Stream::new(self.graph.clone(), self.at), Stream::new(self.graph.clone(), None));

@@ -266,20 +266,17 @@ impl<T: 'static, S> Stream<T, S> {
         Stream { graph: self.graph, at, rows: PhantomData }
     }
 
-    /// Names the source or the window that this stream comes from, for checkpoints: its state is kept under this name,
+    /// Names the source or the operator that this stream comes from, for checkpoints: its state is kept under this name,
     /// and found again by it in a job that has been changed. Without a name operators are counted by kind, `window_1`,
     /// `window_2`: enough until one of them is added, removed or moved.
     pub fn id(self, id: impl Into<String>) -> Self {
         if let Some(at) = self.at {
-            let (id, mut graph) = (id.into(), lock(&self.graph));
-            let node = &mut graph.nodes[at.node];
-            let mistake = match &mut node.id {
-                Some(own) => {
-                    *own = id;
-                    None
-                }
-                None => Some(format!("{}: it keeps no state, so it needs no id: name a source or a window", node.name)),
-            };
+            let mut graph = lock(&self.graph);
+            let known = graph.set_id(at.node, id.into());
+            let name = &graph.nodes[at.node].name;
+            let mistake = (!known).then(|| {
+                format!("{name}: it keeps no state, so it needs no id: name an operator that has something to remember")
+            });
             graph.mistakes.extend(mistake);
         }
         self

@@ -73,6 +73,8 @@ pub(crate) struct Node {
     /// What it is called in checkpoints, `window_1` unless the user said otherwise. Only what has something to remember
     /// has one: sources, windows, sinks. Counted by kind, so that it stays when stateless operators come and go.
     pub(crate) id: Option<String>,
+    /// Whether it is there only to put rows in order for the operator behind it, whose name it shares in checkpoints.
+    pub(crate) orders: bool,
     pub(crate) kind: Kind,
     pub(crate) inputs: Vec<StreamId>,
     pub(crate) outputs: Vec<(Port, StreamSchema)>,
@@ -99,11 +101,33 @@ impl Graph {
     ) -> usize {
         let node = self.nodes.len();
         let id = kind.noun().map(|noun| {
-            let same = self.nodes.iter().filter(|node| node.kind.noun() == Some(noun)).count();
-            format!("{noun}_{}", same + 1)
+            let same = self.nodes.iter().filter(|node| node.kind.noun() == Some(noun) && !node.orders);
+            format!("{noun}_{}", same.count() + 1)
         });
-        self.nodes.push(Node { name: self.next_name(name), id, kind, inputs, outputs, dropped: Vec::new() });
+        self.nodes.push(Node {
+            name: self.next_name(name),
+            id,
+            orders: false,
+            kind,
+            inputs,
+            outputs,
+            dropped: Vec::new(),
+        });
         node
+    }
+
+    /// Gives an operator its name in checkpoints, and one to the sort that is there only for it. `false` when it has
+    /// nothing to remember.
+    pub(crate) fn set_id(&mut self, node: usize, id: String) -> bool {
+        if self.nodes[node].id.is_none() {
+            return false;
+        }
+        let orders = self.nodes[node].inputs.first().map(|input| input.node).filter(|&sort| self.nodes[sort].orders);
+        if let Some(sort) = orders {
+            self.nodes[sort].id = Some(format!("{id}_order"));
+        }
+        self.nodes[node].id = Some(id);
+        true
     }
 
     /// Operators that are called the same in checkpoints.

@@ -102,6 +102,10 @@ impl Plan for DedupPlan {
         self.0.key.form().clone()
     }
 
+    fn keeps_rows(&self) -> bool {
+        true
+    }
+
     fn whole(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(Self::whole(self)?))
     }

@@ -7,8 +7,9 @@
 //!   tick    ──► processing-time timers that are due ──► timer()          in steps, wake_at
 //! ```
 //!
-//! A timer beyond the end of its key's time to live does not fire, whether one watermark passes both or two do: the answer
-//! does not depend on how often watermarks come.
+//! When rows come in order of event time, what is due for a key at the time of its row comes before the row. A timer beyond
+//! the end of its key's time to live does not fire, whether one watermark passes both or two do: the answer does not depend
+//! on how often watermarks come.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ use super::{
     Keyed, Process, State as _, Timer,
     context::{Held, Outputs},
     outputs::STEP,
-    process::Shared,
+    process::{Order, Shared},
     state,
     store::{Fate, Key, Store},
     timers::{Kind, Timers},
@@ -45,6 +46,7 @@ const CHAINS: usize = 1_000_000;
 /// A process at work. Made by [`ProcessPlan`](super::ProcessPlan).
 pub struct ProcessOperator<P: Process> {
     plan: Arc<Shared<P>>,
+    order: Order,
     pub(super) process: P,
     store: Store<Held<P::State>>,
     timers: Timers,
@@ -57,8 +59,9 @@ pub struct ProcessOperator<P: Process> {
 }
 
 impl<P: Process> ProcessOperator<P> {
-    pub(super) fn new(plan: Arc<Shared<P>>) -> Result<Self> {
+    pub(super) fn new(plan: Arc<Shared<P>>, order: Order) -> Result<Self> {
         Ok(Self {
+            order,
             process: plan.process.clone(),
             store: Store::new(&plan.key)?,
             timers: Timers::default(),
@@ -119,6 +122,31 @@ impl<P: Process> ProcessOperator<P> {
         Ok(all)
     }
 
+    /// What is due for a key before its next row, at `time`: its timers, then the end of its time to live. A timer that
+    /// is set meanwhile for the past waits for the next row or watermark.
+    fn catch_up(&mut self, key: &[u8], time: i64, outputs: &mut Outputs<P>, out: &mut Outbox) -> Result<()> {
+        let mut fired = None;
+        while let Some((key, at)) = self.store.get(key).and_then(|(key, held)| {
+            let at = held.timers.iter().find(|at| fired.is_none_or(|fired| **at > fired))?;
+            (*at <= time).then(|| (key.clone(), *at))
+        }) {
+            fired = Some(at);
+            self.timers.unset(Kind::Event, &[at], &key);
+            self.fire(Kind::Event, at, &key, outputs, out)?;
+        }
+        let Self { plan, store, timers, .. } = self;
+        if let Some((key, held)) = store.get(key)
+            && expiry(plan.ttl, held.time).is_some_and(|due| due < time)
+        {
+            let key = key.clone();
+            store.existing(&key, |held| {
+                held.detach(&key, timers);
+                Fate::Removed
+            });
+        }
+        Ok(())
+    }
+
     /// Removes keys whose time to live has passed; says whether all have been removed.
     fn expire(&mut self, now: i64) -> bool {
         let Self { plan, store, timers, .. } = self;
@@ -165,7 +193,7 @@ fn endless<P: Process>() -> OperatorError {
 impl<P: Process> Operator for ProcessOperator<P> {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let mut outputs = self.outputs();
-        let Self { plan, process, store, timers, promised, .. } = self;
+        let plan = self.plan.clone();
         let times = match plan.input_time {
             Some(column) => Some(
                 event_times(&batch, column)
@@ -173,11 +201,15 @@ impl<P: Process> Operator for ProcessOperator<P> {
             ),
             None => None,
         };
-        let keys = store.keys(&batch)?;
+        let keys = self.store.keys(&batch)?;
         let columns = plan.rows.columns(&batch)?;
         for (row, view) in plan.rows.views(&columns)?.enumerate() {
             let view = view?;
             let time = times.map(|times| times[row]);
+            if let (Order::EventTime, Some(time)) = (self.order, time) {
+                self.catch_up(keys.row(row), time, &mut outputs, out)?;
+            }
+            let Self { process, store, timers, promised, .. } = self;
             store.entry(keys.row(row), |key, held| {
                 let changed = time > held.time;
                 held.time = held.time.max(time);

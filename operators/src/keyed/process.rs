@@ -111,7 +111,14 @@ pub trait Process: Clone + Send + Sync + 'static {
 }
 
 /// Makes operators of a [`Process`].
-pub struct ProcessPlan<P: Process>(pub(super) Arc<Shared<P>>);
+pub struct ProcessPlan<P: Process>(pub(super) Arc<Shared<P>>, Order);
+
+/// In which order rows come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Arrival,
+    EventTime,
+}
 
 pub(super) struct Shared<P: Process> {
     pub(super) process: P,
@@ -127,7 +134,7 @@ pub(super) struct Shared<P: Process> {
 
 impl<P: Process> Clone for ProcessPlan<P> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(self.0.clone(), self.1)
     }
 }
 
@@ -166,16 +173,27 @@ impl<P: Process> ProcessPlan<P> {
         ];
         held.extend(others.iter().cloned());
         let plan = KeyPlan::new(input, key, held, name)?;
-        Ok(Self(Arc::new(Shared {
-            process,
-            ttl,
-            rows: Rows::new(input)?,
-            input_time: input.time(),
-            output: output_of::<P::Output>(input)?,
-            side: P::Side::schema(input)?,
-            key: if others.is_empty() { plan } else { plan.with_rows_without_key() },
-            others,
-        })))
+        Ok(Self(
+            Arc::new(Shared {
+                process,
+                ttl,
+                rows: Rows::new(input)?,
+                input_time: input.time(),
+                output: output_of::<P::Output>(input)?,
+                side: P::Side::schema(input)?,
+                key: if others.is_empty() { plan } else { plan.with_rows_without_key() },
+                others,
+            }),
+            Order::Arrival,
+        ))
+    }
+
+    /// Rows come in order of event time, because they have been sorted. Before each row the timers fire that are due at its
+    /// time, and keys are forgotten whose time to live has passed: so what the function sees, and what it answers, does not
+    /// depend on how rows arrive, on batches or on watermarks.
+    #[must_use]
+    pub fn in_order(self) -> Self {
+        Self(self.0, Order::EventTime)
     }
 
     /// The schema of what it emits.
@@ -190,7 +208,7 @@ impl<P: Process> ProcessPlan<P> {
 
     /// The operator.
     pub fn whole(&self) -> Result<ProcessOperator<P>> {
-        ProcessOperator::new(self.0.clone())
+        ProcessOperator::new(self.0.clone(), self.1)
     }
 }
 

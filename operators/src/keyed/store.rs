@@ -225,6 +225,11 @@ impl<E: Default> Store<E> {
         self.entries.insert(key.clone(), Slot { key, held, saved, changed });
     }
 
+    /// What a key holds, if anything.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<(&Key, &E)> {
+        self.entries.get(key).map(|slot| (&slot.key, &slot.held))
+    }
+
     /// All keys that hold something. What changes here is not saved for it.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&Key, &mut E)> {
         self.entries.values_mut().map(|slot| (&slot.key, &mut slot.held))
