@@ -15,7 +15,7 @@ pub use windrow_operators::{
     pattern::{Condition, Pattern, Skip, count_of, first, last},
     session::Session,
     typed::{Aggregate, custom},
-    window::{Calendar, Cumulating, Hopping, Tumbling, Window},
+    window::{Calendar, Cumulating, Global, Hopping, Tumbling, Window},
 };
 
 pub use crate::{

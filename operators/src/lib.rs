@@ -15,8 +15,8 @@
 //! * [`typed`]: filter, map and flat-map by Rust closures over zero-copy views of the same batches.
 //! * [`keyed`]: Rust code with state and timers per key.
 //! * [`session`]: keyed session windows, as unions of fragments.
-//! * [`window`]: tumbling, hopping, cumulating and calendar windows on slices, their pre-aggregation, and the top rows of a
-//!   window.
+//! * [`window`]: tumbling, hopping, cumulating and calendar windows on slices, their pre-aggregation, early results and
+//!   corrections, one window over all time, and the top rows of a window.
 //! * [`sort`]: rows in order of event time, for what depends on it: [`pattern`] (complex events) and [`count`] (windows of
 //!   so many rows).
 //! * [`join`]: rows of two streams that belong together: in a window, in an interval, or as of a time.

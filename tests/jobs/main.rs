@@ -13,6 +13,7 @@ mod keyed;
 mod lookups;
 mod mistakes;
 mod real_data;
+mod revisions;
 mod time;
 mod watermarks;
 

@@ -111,7 +111,7 @@ impl UpdatingPlan {
             lowered.iter().map(|lowered| Ok(lowered.aggregate.state_fields()?.len())).collect::<Result<_>>()?;
 
         // The same names for states as those of a window.
-        let form = of_aggregation("updating".into(), &key_fields, aggregates, &lowered)?;
+        let form = of_aggregation("updating".into(), &key_fields, aggregates, &lowered, false)?;
         let states = &form.columns.fields()[LEADING + key.len()..];
         let form = StateForm { columns: store::columns(&key_fields, states)?, identity: key.len(), ..form };
         Ok(Self(Arc::new(Shared {

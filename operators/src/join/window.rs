@@ -95,6 +95,7 @@ impl WindowJoinPlan {
         join_type: JoinType,
         condition: Option<&Expr>,
     ) -> Result<Self> {
+        window.only_final("the results of a join")?;
         if window.slicing()?.overlaps() {
             return Err(OperatorError::Plan(format!(
                 "a join over {}: a row is in one window only: join over tumbling or calendar windows, or in an interval",

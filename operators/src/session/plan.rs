@@ -147,7 +147,7 @@ fn form(
     expressions: &[Expr],
     aggregates: &[LoweredAggregate],
 ) -> Result<StateForm> {
-    let form = of_aggregation(session.describe()?, key, expressions, aggregates)?;
+    let form = of_aggregation(session.describe()?, key, expressions, aggregates, false)?;
     let mut fields: Vec<FieldRef> = form.columns.fields().to_vec();
     if fields.iter().any(|field| field.name() == WINDOW_END) {
         return Err(OperatorError::Plan(format!("the column name {WINDOW_END:?} is reserved")));

@@ -5,22 +5,23 @@ use std::sync::Arc;
 use arrow::{
     array::{ArrayRef, RecordBatch},
     compute::concat,
-    datatypes::{Field, FieldRef, Schema, SchemaRef},
+    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
 };
 use datafusion_expr::Expr;
 use datafusion_physical_expr::aggregate::LoweredAggregate;
 
 use super::{
-    PreAggregate, Slice, WINDOW_END, WINDOW_START, Window,
+    PreAggregate, REVISION, Slice, WINDOW_END, WINDOW_START, Window,
     arguments::ArgumentReader,
     form::{LEADING, SLICE, of_aggregation},
     groups::{Groups, merge},
+    revise::{Revise, Revision, emit},
     saved::Saved,
     slices::{Due, Parts, Slices},
-    table::Tables,
+    table::{Revised, Tables},
 };
 use crate::{
-    Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
+    Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
     expr::Lowering,
     key::{check_key, comparable},
     plan::{Partitioning, Plan, TwoPhases},
@@ -34,7 +35,8 @@ use crate::{
 /// What a window aggregation computes. Built once, when the job is planned; makes the operators of every task.
 ///
 /// The result has the columns `window_start`, `window_end`, the key, the aggregates; its event time is the last instant
-/// of the window.
+/// of the window. With results that may be revised there is a column `revision` after `window_end`; of a
+/// [`Global`](super::Global) window there are no bounds and no event time.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -70,7 +72,8 @@ pub(super) struct Shared {
     /// How many state columns each aggregate has.
     pub(super) widths: Vec<usize>,
     input: StreamSchema,
-    pub(super) input_time: usize,
+    /// Only all time can do without.
+    pub(super) input_time: Option<usize>,
     output: StreamSchema,
     /// What the first phase emits: the key, the states, and the last instant of the slice as hidden event time.
     pub(super) partial: StreamSchema,
@@ -79,10 +82,11 @@ pub(super) struct Shared {
 
 impl AggregatePlan {
     /// Aggregates rows of `input` per value of the columns `key` and per window. Fails when the stream has no event
-    /// time, a column does not exist or cannot be a key, or an expression is not an aggregate.
+    /// time, a column does not exist or cannot be a key, an expression is not an aggregate, or there can be no such window.
     pub fn new(input: &StreamSchema, key: &[&str], window: Window, aggregates: &[Expr]) -> Result<Self> {
-        let input_time = input.event_time("a window")?;
+        let input_time = if window.is_global() { None } else { Some(input.event_time("a window")?) };
         window.slicing()?;
+        let revised = window.repeats()?.is_some();
         let key = key.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>>>()?;
         check_key(input.columns(), &key)?;
         let key_fields: Vec<FieldRef> = key.iter().map(|&i| input.columns().fields()[i].clone()).collect();
@@ -91,10 +95,12 @@ impl AggregatePlan {
         let expressions = aggregates;
         let aggregates = expressions.iter().map(|expr| lowering.aggregate(expr)).collect::<Result<Vec<_>>>()?;
 
-        let mut output = bounds();
+        let mut output = if window.is_global() { Vec::new() } else { bounds() };
+        output.extend(revised.then(|| Field::new(REVISION, DataType::Int64, false)));
         output.extend(key_fields.iter().map(|field| field.as_ref().clone()));
         output.extend(aggregates.iter().map(|lowered| lowered.aggregate.field().as_ref().clone()));
         no_duplicates(&output)?;
+        let output = Schema::new(output);
 
         let mut widths = Vec::with_capacity(aggregates.len());
         let mut partial: Vec<Field> = key_fields.iter().map(|field| field.as_ref().clone()).collect();
@@ -108,15 +114,18 @@ impl AggregatePlan {
             partial.extend(states.iter().enumerate().map(state).map(|field| field.with_nullable(true)));
         }
         Ok(Self(Arc::new(Shared {
-            form: of_aggregation(window.describe(), &key_fields, expressions, &aggregates)?,
-            window,
+            form: of_aggregation(window.describe(), &key_fields, expressions, &aggregates, revised)?,
             key,
             key_schema: Arc::new(Schema::new(key_fields)),
             aggregates,
             widths,
             input: input.clone(),
             input_time,
-            output: StreamSchema::with_hidden_time(&Schema::new(output))?,
+            output: match window.is_global() {
+                true => StreamSchema::without_time(Arc::new(output)),
+                false => StreamSchema::with_hidden_time(&output)?,
+            },
+            window,
             partial: StreamSchema::with_hidden_time(&Schema::new(partial))?,
         })))
     }
@@ -131,14 +140,26 @@ impl AggregatePlan {
         WindowAggregate::new(self.0.clone(), &self.0.window, Input::Rows)
     }
 
-    /// The first of two phases: rows to states of groups.
+    /// The first of two phases: rows to states of groups. Fails when results may be revised, as does the second.
     pub fn partial(&self) -> Result<PreAggregate> {
+        self.in_two_phases()?;
         PreAggregate::new(self.0.clone())
     }
 
     /// The second of two phases: states of groups to results. The first phase has already waited for late rows.
     pub fn merging(&self) -> Result<WindowAggregate> {
+        self.in_two_phases()?;
         WindowAggregate::new(self.0.clone(), &self.0.window.without_lateness(), Input::States)
+    }
+
+    fn in_two_phases(&self) -> Result<()> {
+        match self.0.window.repeats()? {
+            None => Ok(()),
+            Some(_) => Err(OperatorError::Plan(format!(
+                "a window {}: corrections and early results are made in one phase, by the whole operator",
+                self.0.window
+            ))),
+        }
     }
 
     /// The schema between the two phases.
@@ -174,6 +195,7 @@ impl Plan for AggregatePlan {
     }
 
     fn two_phases(&self) -> Option<TwoPhases> {
+        self.in_two_phases().ok()?;
         let (first, second) = (self.clone(), self.clone());
         Some(TwoPhases {
             first: Arc::new(move || Ok(Box::new(first.partial()?))),
@@ -209,14 +231,19 @@ pub struct WindowAggregate {
     arguments: ArgumentReader,
     scratch: Vec<usize>,
     segments: Segments,
+    /// When there are results, if there may be more than one.
+    revise: Option<Revise>,
 }
 
 impl WindowAggregate {
     fn new(plan: Arc<Shared>, window: &Window, input: Input) -> Result<Self> {
+        let revise = window.repeats()?.map(Revise::new);
+        let key = plan.key_schema.clone();
         Ok(Self {
             input,
             slices: Slices::new(window)?,
-            tables: Tables::new(plan.key_schema.clone()),
+            tables: if revise.is_some() { Tables::revising(key) } else { Tables::new(key) },
+            revise,
             arguments: ArgumentReader::default(),
             scratch: Vec::new(),
             segments: Segments::default(),
@@ -225,7 +252,7 @@ impl WindowAggregate {
     }
 
     fn add_rows(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
-        let Self { plan, slices, tables, arguments, scratch, .. } = self;
+        let Self { plan, slices, tables, arguments, scratch, revise, .. } = self;
         let parts = slices.assign(batch, plan.input_time, out)?;
         if parts.is_empty() {
             return Ok(());
@@ -236,6 +263,15 @@ impl WindowAggregate {
             let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
             let key = key.iter().map(|column| selection.array(column)).collect::<Result<Vec<_>>>()?;
             table.update(&key, &arguments.select(&selection)?, selection.rows(batch), scratch)?;
+            if let Some(revise) = revise {
+                let due = revise.came(slice, table, scratch)?;
+                if !due.is_empty() {
+                    emit(&revised(plan, slice, table.revise(due, &plan.aggregates, scratch)?)?, out);
+                }
+            }
+        }
+        if let Some(revise) = revise {
+            revise.ask(out);
         }
         Ok(())
     }
@@ -243,7 +279,7 @@ impl WindowAggregate {
     fn add_states(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
         let Self { plan, slices, tables, scratch, .. } = self;
         let keys = plan.key.len();
-        for (slice, selection) in slices.assign(batch, batch.num_columns() - 1, out)? {
+        for (slice, selection) in slices.assign(batch, Some(batch.num_columns() - 1), out)? {
             let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
             let part = selection.batch(batch)?;
             let (key, states) = part.columns().split_at(keys);
@@ -278,6 +314,37 @@ fn result(plan: &Shared, window: Slice, rows: usize, key: Vec<ArrayRef>, values:
     Ok(RecordBatch::try_new(plan.output.columns().clone(), columns)?)
 }
 
+/// A result that may be replaced by another.
+fn revised(plan: &Shared, window: Slice, Revised { key, revision, values }: Revised) -> Result<RecordBatch> {
+    let rows = revision.len();
+    let is_global = plan.window.is_global();
+    let bounds = [window.start, window.end].map(|time| constant(time, rows));
+    let mut columns: Vec<ArrayRef> = if is_global { Vec::new() } else { bounds.to_vec() };
+    columns.push(revision);
+    columns.extend(key);
+    columns.extend(values);
+    columns.extend((!is_global).then(|| constant(window.result_time(), rows)));
+    Ok(RecordBatch::try_new(plan.output.columns().clone(), columns)?)
+}
+
+/// What makes a result of a [`Revision`].
+fn reviser<'a>(
+    plan: &'a Shared,
+    tables: &'a mut Tables,
+    scratch: &'a mut Vec<usize>,
+) -> impl FnMut(Slice, Revision<'_>) -> Result<RecordBatch> + 'a {
+    move |window, revision| {
+        let rows = match revision {
+            Revision::Of(table, due) => Some(table.revise(due, &plan.aggregates, scratch)?),
+            Revision::Last(table) => tables.last_results(table)?,
+        };
+        match rows {
+            Some(rows) => revised(plan, window, rows),
+            None => Ok(RecordBatch::new_empty(plan.output.columns().clone())),
+        }
+    }
+}
+
 impl Operator for WindowAggregate {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         match self.input {
@@ -287,7 +354,10 @@ impl Operator for WindowAggregate {
     }
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
-        let Self { plan, slices, tables, scratch, segments, .. } = self;
+        let Self { plan, slices, tables, scratch, segments, revise, .. } = self;
+        if let Some(revise) = revise {
+            return revise.advance(time, slices, out, reviser(plan, tables, scratch));
+        }
         slices.advance(time, out, |window, due| {
             let Parts { contents, owed, grows } = match due {
                 Due::Slice(groups) => {
@@ -313,9 +383,20 @@ impl Operator for WindowAggregate {
         })
     }
 
+    fn tick(&mut self, out: &mut Outbox) -> Result<()> {
+        let Self { plan, slices, tables, scratch, revise, .. } = self;
+        match revise {
+            Some(revise) => revise.tick(slices, out, reviser(plan, tables, scratch)),
+            None => Ok(()),
+        }
+    }
+
     fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
-        let Self { plan, slices, tables, scratch, segments, .. } = self;
+        let Self { plan, slices, tables, scratch, segments, revise, .. } = self;
         slices.save(state)?;
+        if let Some(revise) = revise {
+            revise.save(slices, state);
+        }
         let now = segments.begin();
         if tables.record() {
             for (_, groups) in slices.held() {
@@ -332,7 +413,7 @@ impl Operator for WindowAggregate {
     }
 
     fn load(&mut self, state: &StateReader) -> Result<()> {
-        let Self { plan, slices, tables, scratch, .. } = self;
+        let Self { plan, slices, tables, scratch, revise, .. } = self;
         slices.load(state);
         tables.record();
         let (segments, parts) = Segments::load(state);
@@ -347,6 +428,9 @@ impl Operator for WindowAggregate {
                     table.restore(key, states, &plan.widths, rows.num_rows(), save, scratch)?;
                 }
             }
+        }
+        if let Some(revise) = revise {
+            revise.load(state, slices)?;
         }
         Ok(())
     }

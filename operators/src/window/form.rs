@@ -24,8 +24,13 @@
 //! | `fired_7` | the same for the keys of key group 7, if it is further than `fired`: see `progress` |
 //! | `window_size` | tumbling windows: how long they are. A row is open if its window ends after `fired` |
 //! | `open_from` | other windows: a row is open if its slice begins there or later |
+//! | `passed` | windows with revisions: those that end there or before have given a result at a watermark, if that is not `closed` |
 //!
 //! Of a first phase only `closed` means something.
+//!
+//! An aggregation whose windows give more than one result has two more columns after the states: `revision`, that of the next
+//! result of the group, and `since`, how many rows have come to it since its last result. A global window is one slice, which
+//! begins at the least instant.
 
 use std::sync::Arc;
 
@@ -37,7 +42,7 @@ use datafusion_common::{
 use datafusion_expr::Expr;
 use datafusion_physical_expr::aggregate::LoweredAggregate;
 
-use super::WINDOW_START;
+use super::{WINDOW_START, given};
 use crate::{
     OperatorError, Result, Timestamp,
     state::{KEY_GROUP, StateForm},
@@ -76,6 +81,7 @@ pub(crate) fn of_aggregation(
     key: &[FieldRef],
     expressions: &[Expr],
     aggregates: &[LoweredAggregate],
+    revised: bool,
 ) -> Result<StateForm> {
     let mut own: Vec<Field> = key.iter().map(|field| field.as_ref().clone()).collect();
     for lowered in aggregates {
@@ -89,6 +95,10 @@ pub(crate) fn of_aggregation(
             let name = unused(&name, |name| own.iter().any(|field| field.name() == name));
             own.push(state.as_ref().clone().with_name(name).with_nullable(true));
         }
+    }
+    for field in given::fields().into_iter().filter(|_| revised) {
+        let name = unused(field.name(), |name| own.iter().any(|field| field.name() == name));
+        own.push(field.with_name(name));
     }
     let described: Vec<String> = expressions.iter().map(describe).collect::<Result<_>>()?;
     let separator = if described.is_empty() { "" } else { "; " };

@@ -20,8 +20,21 @@
 //! A tumbling window and one of the calendar is one slice, which gives its own result and is dropped. So a watermark costs what
 //! it closes, not what is alive.
 //!
-//! With several tasks the work has two phases around the exchange, so that groups and not rows cross it. The first knows
-//! of slices only; the second makes windows of them:
+//! A window of aggregates may also give results before it is complete, and corrections afterwards (`revise`). Each has a
+//! `revision`, and the greatest of a window and key is the answer. How many there are depends on how rows arrive and on the
+//! clock; what the last one says does not.
+//!
+//! ```text
+//!   rows of a window ───────────────────────────┤ end                        ├ end + lateness
+//!                      ▲ early_rows, early_every │ ▲ next watermark           │
+//!   revision           0        1                2      3 (a correction)      └ dropped: what comes now is late
+//!   promised           ◄─────────────── the watermark less the lateness: no correction is late downstream
+//! ```
+//!
+//! Such a window is one slice, and is made in one phase: tumbling, of the calendar, or [`Global`], which is all time.
+//!
+//! Otherwise, with several tasks, the work has two phases around the exchange, so that groups and not rows cross it. The
+//! first knows of slices only; the second makes windows of them:
 //!
 //! ```text
 //!   rows ──► PreAggregate ──(key, state)──► exchange by key ──► WindowAggregate (merging) ──► results
@@ -41,6 +54,8 @@
 //!   event time has come, also over restores.
 //! * `table`: the groups of one slice: DataFusion's `GroupValues` and `GroupsAccumulator`s. `groups`: closed slices, and
 //!   windows of several.
+//! * `repeats`: which windows may give more than one result. `revise`: when there is more than one result. `given`: what each group
+//!   has given, and whether it has changed since.
 //! * `saved`: what changed since the last save. `form`: the disk format.
 //! * [`aggregate`], `preaggregate`: the aggregation in one phase or two. [`top`]: the greatest rows of a window.
 
@@ -48,9 +63,12 @@ pub mod aggregate;
 pub(crate) mod arguments;
 mod calendar;
 pub(crate) mod form;
+mod given;
 mod groups;
 mod preaggregate;
 mod progress;
+mod repeats;
+mod revise;
 mod saved;
 mod slices;
 mod slicing;
@@ -62,6 +80,7 @@ pub mod top;
 pub use aggregate::{AggregatePlan, WindowAggregate};
 pub use preaggregate::PreAggregate;
 pub use progress::is_open;
+pub use repeats::Global;
 pub use slicing::{Slice, Slicing};
 pub use spec::{Calendar, Cumulating, Hopping, Tumbling, Window};
 pub use top::{Top, TopPlan};
@@ -70,3 +89,5 @@ pub use top::{Top, TopPlan};
 pub const WINDOW_START: &str = "window_start";
 /// The column of a window's result that says where the window ends (exclusive).
 pub const WINDOW_END: &str = "window_end";
+/// The column that counts the results of a window and key from 0, when there may be more than one.
+pub const REVISION: &str = "revision";

@@ -114,6 +114,11 @@ impl Saved {
         Ok((self.changed_at.len(), self.keys.first().map_or(&[][..], |keys| keys), &self.states))
     }
 
+    /// The states of the groups there were at the last save.
+    pub(super) fn states(&self) -> &[ArrayRef] {
+        &self.states
+    }
+
     /// The bytes it holds.
     pub(super) fn size(&self) -> usize {
         let arrays = self.keys.iter().flatten().chain(&self.states);

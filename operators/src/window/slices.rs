@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How many result rows one call of `advance` emits, and slices it merges, before it asks to be called again.
-const EMIT_ROWS: usize = 8192;
+pub(super) const EMIT_ROWS: usize = 8192;
 
 /// What a window that is complete is made of.
 pub(super) enum Due<'a, S> {
@@ -88,9 +88,20 @@ impl<S> Slices<S> {
         Ok(Self { merging: false, ..Self::new(window)? })
     }
 
-    /// The rows of `batch` by slice. Rows of closed slices go out as late; what is returned is answered for.
-    pub(super) fn assign(&self, batch: &RecordBatch, time: usize, out: &mut Outbox) -> Result<Vec<(Slice, Selection)>> {
-        let times = event_times(batch, time)
+    /// The rows of `batch` by slice. Rows of closed slices go out as late; what is returned is answered for. `time` is the
+    /// column of event time, which only the slice of all time can do without.
+    pub(super) fn assign(
+        &self,
+        batch: &RecordBatch,
+        time: Option<usize>,
+        out: &mut Outbox,
+    ) -> Result<Vec<(Slice, Selection)>> {
+        if let Some(all) = self.slicing.all_time() {
+            out.processed(batch.num_rows());
+            return Ok(if batch.num_rows() > 0 { vec![(all, Selection::All)] } else { Vec::new() });
+        }
+        let times = time
+            .and_then(|time| event_times(batch, time))
             .ok_or_else(|| OperatorError::Internal("a row without event time reached a window".into()))?;
         let mut parts = split(&self.slicing, times);
         let closed = self.progress.closed;
@@ -111,6 +122,22 @@ impl<S> Slices<S> {
             Entry::Occupied(held) => &mut held.into_mut().1,
             Entry::Vacant(vacant) => &mut vacant.insert((slice, new()?)).1,
         })
+    }
+
+    /// The slice that begins at `start`, if it is held.
+    pub(super) fn at(&mut self, start: Timestamp) -> Option<(Slice, &mut S)> {
+        self.held.get_mut(&start).map(|(slice, content)| (*slice, content))
+    }
+
+    /// Takes the oldest slice, if it is closed.
+    pub(super) fn take_closed(&mut self) -> Option<(Slice, S)> {
+        let first = self.held.first_entry().filter(|first| first.get().0.end <= self.progress.closed);
+        first.map(|first| first.remove())
+    }
+
+    /// Every slice that ends here or before is closed.
+    pub(super) fn closed(&self) -> Timestamp {
+        self.progress.closed
     }
 
     /// Takes all slices, oldest first, without closing them: rows for them may still come.
@@ -175,9 +202,18 @@ impl<S> Slices<S> {
         out: &mut Outbox,
         mut result: impl FnMut(Slice, Due<'_, S>) -> Result<Fired<S>>,
     ) -> Result<Advance> {
-        let end_of_input = time == Timestamp::MAX;
+        self.close(time);
+        self.leave(time, out, |slices| slices.fire(&mut result))
+    }
+
+    /// Closes the slices that `time` completes, after the allowed lateness. All time never closes: whoever goes on after
+    /// the end of the input goes on with it.
+    pub(super) fn close(&mut self, time: Timestamp) {
         let closed = self.progress.closed;
-        if !end_of_input {
+        if self.slicing.all_time().is_some() {
+            return;
+        }
+        if time < Timestamp::MAX {
             self.progress.closed = closed.max(time.saturating_sub(self.lateness));
         } else if let Some((last, _)) = self.held.last_key_value().map(|(_, held)| held) {
             // All that is held is complete. But the end is not a time: a job that is started again may find more, for
@@ -185,6 +221,16 @@ impl<S> Slices<S> {
             let end = if self.merging { self.slicing.needed_until(*last) } else { last.end };
             self.progress.closed = closed.max(end);
         }
+    }
+
+    /// Emits, in bounded steps, the results that `next` gives until there is none, each with what it cost to make in rows.
+    /// Then all windows that are closed have given their result, and the promise is made.
+    pub(super) fn leave(
+        &mut self,
+        time: Timestamp,
+        out: &mut Outbox,
+        mut next: impl FnMut(&mut Self) -> Result<Option<(RecordBatch, usize)>>,
+    ) -> Result<Advance> {
         let mut spent = 0;
         while spent < EMIT_ROWS {
             if let Some((batch, offset)) = self.leaving.take() {
@@ -196,17 +242,17 @@ impl<S> Slices<S> {
                 }
                 continue;
             }
-            match self.fire(&mut result)? {
-                Some((batch, slices)) => {
+            match next(self)? {
+                Some((batch, cost)) => {
                     self.leaving = Some((batch, 0));
-                    spent += slices;
+                    spent += cost;
                 }
                 None => {
                     self.progress.caught_up();
                     self.reached = self.progress.reached();
                     // Just restored it may have closed more than the watermark, which begins anew, has reached.
-                    let closed = self.progress.closed;
-                    return Ok(Advance::Promise(if end_of_input { time } else { closed.min(time) }));
+                    let is_all = time == Timestamp::MAX || self.slicing.all_time().is_some();
+                    return Ok(Advance::Promise(if is_all { time } else { self.progress.closed.min(time) }));
                 }
             }
         }
@@ -284,7 +330,7 @@ mod tests {
             slices.advance(Timestamp::from_micros(watermark), &mut out, |_, _| unreachable!()).unwrap();
             let batch = batch(&times);
             let mut on_time = Vec::new();
-            for (slice, selection) in slices.assign(&batch, 0, &mut out).unwrap() {
+            for (slice, selection) in slices.assign(&batch, Some(0), &mut out).unwrap() {
                 let part = selection.batch(&batch).unwrap();
                 prop_assert_eq!(part.num_rows(), selection.rows(&batch));
                 for &row in part.column(1).as_primitive::<Int64Type>().values() {

@@ -72,6 +72,8 @@ enum Shape {
         ends: Grid,
     },
     Calendar(Days),
+    /// One for all time.
+    Global,
 }
 
 /// Instants at equal distances.
@@ -116,6 +118,15 @@ impl Slicing {
         Self(Shape::Calendar(days))
     }
 
+    pub(super) fn global() -> Self {
+        Self(Shape::Global)
+    }
+
+    /// The one slice of all time, if there is only that.
+    pub(super) fn all_time(&self) -> Option<Slice> {
+        matches!(self.0, Shape::Global).then_some(Slice { start: Timestamp::MIN, end: Timestamp::MAX })
+    }
+
     /// How long every window is, in microseconds, if it is one slice and all have the same length.
     pub(super) fn size(&self) -> Option<i64> {
         match &self.0 {
@@ -148,6 +159,7 @@ impl Slicing {
             }
             Shape::Cumulating { ends, .. } => Stretch { start: ends.at_or_before(at), end: ends.after(at) }.cut(),
             Shape::Calendar(days) => days.slice_of(time),
+            Shape::Global => Slice { start: Timestamp::MIN, end: Timestamp::MAX },
         }
     }
 
@@ -165,7 +177,9 @@ impl Slicing {
                 let end = ends.after(after);
                 Stretch { start: starts.at_or_before(end - 1), end }
             }
-            Shape::Tumbling(_) | Shape::Calendar(_) => Stretch { start, end: slice.end.micros().into() },
+            Shape::Tumbling(_) | Shape::Calendar(_) | Shape::Global => {
+                Stretch { start, end: slice.end.micros().into() }
+            }
         }
     }
 
@@ -173,7 +187,7 @@ impl Slicing {
     pub(super) fn grows(&self, window: Stretch) -> bool {
         match &self.0 {
             Shape::Cumulating { starts, .. } => window.end < starts.after(window.start),
-            Shape::Hopping { .. } | Shape::Tumbling(_) | Shape::Calendar(_) => false,
+            Shape::Hopping { .. } | Shape::Tumbling(_) | Shape::Calendar(_) | Shape::Global => false,
         }
     }
 
@@ -183,7 +197,7 @@ impl Slicing {
         match &self.0 {
             Shape::Hopping { starts, size } => starts.at_or_before(start) + size,
             Shape::Cumulating { starts, .. } => starts.after(start),
-            Shape::Tumbling(_) | Shape::Calendar(_) => slice.end.micros().into(),
+            Shape::Tumbling(_) | Shape::Calendar(_) | Shape::Global => slice.end.micros().into(),
         }
     }
 
@@ -201,7 +215,7 @@ impl Slicing {
         match &self.0 {
             Shape::Hopping { starts, size } => cut(starts.after(after - size)),
             Shape::Cumulating { starts, .. } => cut(starts.at_or_before(after)),
-            Shape::Tumbling(_) | Shape::Calendar(_) => self.slice_of(fired).start,
+            Shape::Tumbling(_) | Shape::Calendar(_) | Shape::Global => self.slice_of(fired).start,
         }
     }
 }

@@ -13,6 +13,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     Slicing,
     calendar::{Days, Unit},
+    repeats::Repeats,
 };
 use crate::{OperatorError, Result};
 
@@ -25,19 +26,25 @@ const MOST_SLICES: u128 = 100_000;
 /// A window gives one result per key, when the watermark passes its end (and the allowed lateness). A row is late as soon
 /// as the watermark has passed the next instant after it at which any window begins or ends (and the allowed lateness):
 /// then it is in no result at all, so that every result is what a batch computation over the rows that are not late gives.
+///
+/// With [`Window::corrections`], [`Window::early_every`] or [`Window::early_rows`] a window of aggregates gives more than one
+/// result per key. Each is marked by the column `revision`, which counts from 0, and replaces those before it: only the one
+/// with the greatest revision is the answer. How many there are depends on how rows arrive and on the clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
-    shape: Shape,
+    pub(super) shape: Shape,
     offset: Duration,
     lateness: Duration,
+    pub(super) repeats: Repeats,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Shape {
+pub(super) enum Shape {
     Tumbling { size: Duration },
     Hopping { size: Duration, slide: Duration },
     Cumulating { size: Duration, step: Duration },
     Calendar { unit: Unit, zone: Arc<str> },
+    Global,
 }
 
 /// Windows of one size, side by side: `[0 s, 10 s)`, `[10 s, 20 s)`, …, counted from 1970-01-01T00:00:00Z.
@@ -148,8 +155,8 @@ impl Calendar {
 }
 
 impl Window {
-    fn new(shape: Shape) -> Self {
-        Self { shape, offset: Duration::ZERO, lateness: Duration::ZERO }
+    pub(super) fn new(shape: Shape) -> Self {
+        Self { shape, offset: Duration::ZERO, lateness: Duration::ZERO, repeats: Repeats::default() }
     }
 
     fn calendar(unit: Unit, zone: &str) -> Self {
@@ -163,10 +170,15 @@ impl Window {
     }
 
     /// Keeps a window open until the watermark is `lateness` past its end. It then gives one final result. The price is
-    /// that every result comes so much later.
+    /// that every result comes so much later, unless there are [`Window::corrections`].
     #[must_use]
     pub fn allowed_lateness(self, lateness: Duration) -> Self {
         Self { lateness, ..self }
+    }
+
+    /// Whether it is all time.
+    pub(super) fn is_global(&self) -> bool {
+        self.shape == Shape::Global
     }
 
     /// The same windows, closed as soon as the watermark passes their end.
@@ -179,9 +191,12 @@ impl Window {
         self.lateness
     }
 
-    /// Which windows these are, however long they wait for late rows.
+    /// Which windows these are, however long they wait for late rows. Part of the form of the state.
     pub(crate) fn describe(&self) -> String {
-        self.without_lateness().to_string()
+        let once = Self { repeats: Repeats::default(), ..self.without_lateness() };
+        // On which occasions may change: the state is the same.
+        let revised = if self.repeats == Repeats::default() { "" } else { ", with revisions" };
+        format!("{once}{revised}")
     }
 
     /// The slices of these windows; fails when there can be no such windows.
@@ -219,13 +234,21 @@ impl Window {
                 }
                 Ok(Slicing::calendar(Days::new(*unit, zone)?))
             }
+            Shape::Global => {
+                if !self.offset.is_zero() || !self.lateness.is_zero() {
+                    return refuse(
+                        "all time does not move and no row is late: leave out .offset(…) and .allowed_lateness(…)"
+                            .into(),
+                    );
+                }
+                Ok(Slicing::global())
+            }
         }
     }
 
     /// Refuses what is not whole microseconds, and nothing at all.
     fn whole(&self, spans: &[Duration]) -> Result<()> {
-        let is_whole = |span: &Duration| span.subsec_nanos().is_multiple_of(1_000);
-        match spans.iter().all(|span| is_whole(span) && !span.is_zero()) && is_whole(&self.offset) {
+        match spans.iter().all(|span| is_whole(*span) && !span.is_zero()) && is_whole(self.offset) {
             true => Ok(()),
             false => Err(OperatorError::Plan(format!(
                 "a window {}: its spans and its offset are whole microseconds, the spans at least one",
@@ -246,6 +269,11 @@ impl Window {
     }
 }
 
+/// Whether it is whole microseconds.
+pub(super) fn is_whole(span: Duration) -> bool {
+    span.subsec_nanos().is_multiple_of(1_000)
+}
+
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.shape {
@@ -254,12 +282,22 @@ impl fmt::Display for Window {
             Shape::Hopping { size, slide } => write!(f, "hopping {} every {}", Span(*size), Span(*slide))?,
             Shape::Cumulating { size, step } => write!(f, "cumulating {} by {}", Span(*size), Span(*step))?,
             Shape::Calendar { unit, zone } => write!(f, "{unit} in {zone}")?,
+            Shape::Global => f.write_str("all time")?,
         }
         if !self.offset.is_zero() {
             write!(f, " from {:?}", self.offset)?;
         }
         if !self.lateness.is_zero() {
             write!(f, ", allowed lateness {:?}", self.lateness)?;
+        }
+        if self.repeats.corrections {
+            f.write_str(", with corrections")?;
+        }
+        if let Some(every) = self.repeats.every {
+            write!(f, ", early every {}", Span(every))?;
+        }
+        if let Some(rows) = self.repeats.rows {
+            write!(f, ", early after {rows} rows")?;
         }
         Ok(())
     }

@@ -2,7 +2,11 @@
 
 use std::cell::Cell;
 
-use arrow::{array::ArrayRef, compute::take, datatypes::SchemaRef};
+use arrow::{
+    array::{ArrayRef, UInt32Array},
+    compute::take,
+    datatypes::SchemaRef,
+};
 use datafusion_expr::{EmitTo, GroupsAccumulator};
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
 use datafusion_physical_expr::aggregate::LoweredAggregate;
@@ -13,6 +17,7 @@ use datafusion_physical_plan::aggregates::{
 
 use super::{
     arguments::Arguments,
+    given::{COLUMNS, Given},
     saved::{Saved, rows_of_new},
 };
 use crate::{OperatorError, Result, state::segments::Changes};
@@ -45,17 +50,32 @@ pub(crate) struct Tables {
     spare: Option<Box<dyn GroupValues>>,
     /// Whether tables are to be saved. A job without checkpoints must not pay for them.
     recording: bool,
+    /// Whether the groups of a table give more than one result each.
+    revising: bool,
+}
+
+/// The results of some groups: their keys, the revision of each, and the values of the aggregates.
+pub(super) struct Revised {
+    pub(super) key: Vec<ArrayRef>,
+    pub(super) revision: ArrayRef,
+    pub(super) values: Vec<ArrayRef>,
 }
 
 impl Tables {
     pub(crate) fn new(key: SchemaRef) -> Self {
-        Self { key, spare: None, recording: false }
+        Self { key, spare: None, recording: false, revising: false }
+    }
+
+    /// Tables whose groups give more than one result each. They note keys from the beginning: a result needs them.
+    pub(super) fn revising(key: SchemaRef) -> Self {
+        Self { recording: true, revising: true, ..Self::new(key) }
     }
 
     /// A table that can be saved, if there are saves.
     pub(crate) fn table(&mut self, aggregates: &[LoweredAggregate]) -> Result<GroupTable> {
         let table = self.passing(aggregates)?;
-        Ok(GroupTable { saved: self.recording.then(Saved::default), ..table })
+        let given = self.revising.then(Given::default);
+        Ok(GroupTable { saved: self.recording.then(Saved::default), given, ..table })
     }
 
     /// A table that is gone before the next save.
@@ -66,7 +86,7 @@ impl Tables {
             (false, None) => Some(new_group_values(self.key.clone(), &GroupOrdering::None)?),
         };
         let accumulators = aggregates.iter().map(accumulator).collect::<Result<_>>()?;
-        Ok(GroupTable { keys, accumulators, rows: 0, saved: None, sized: Cell::default() })
+        Ok(GroupTable { keys, accumulators, rows: 0, saved: None, given: None, sized: Cell::default() })
     }
 
     /// Makes tables that can be saved, from now on. Returns whether that is new.
@@ -113,7 +133,24 @@ impl Tables {
         Ok((self.take_keys(table)?, values))
     }
 
-    /// The same and, in the order of the groups, their states, which an accumulator gives only once.
+    /// The last results of a table: those of the groups that have changed since their last one, if there are any.
+    pub(super) fn last_results(&mut self, mut table: GroupTable) -> Result<Option<Revised>> {
+        let due = UInt32Array::from(table.given()?.changed());
+        if due.is_empty() {
+            // For the spare: not all kinds forget their keys without giving them.
+            self.take_keys(table)?;
+            return Ok(None);
+        }
+        let revision = table.given()?.revisions(&due);
+        let groups = table.groups();
+        let (key, values) = self.results(table)?;
+        if due.len() == groups {
+            return Ok(Some(Revised { key, revision, values }));
+        }
+        Ok(Some(Revised { key: rows_of(&key, &due)?, revision, values: rows_of(&values, &due)? }))
+    }
+
+    /// The keys, the final values and, in the order of the groups, the states, which an accumulator gives only once.
     pub(super) fn results_and_states(
         &mut self,
         mut table: GroupTable,
@@ -156,6 +193,10 @@ impl Tables {
     }
 }
 
+fn rows_of(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {
+    Ok(columns.iter().map(|column| take(column, rows, None)).collect::<Result<_, _>>()?)
+}
+
 /// Groups and their aggregates.
 pub(crate) struct GroupTable {
     /// `None` when there are no key columns: all rows are one group.
@@ -164,6 +205,8 @@ pub(crate) struct GroupTable {
     rows: usize,
     /// What it was at the last save.
     saved: Option<Saved>,
+    /// Which results its groups have given, if they give more than one.
+    given: Option<Given>,
     /// How many rows it had when its bytes were last counted, and how many these were.
     sized: Cell<(usize, usize)>,
 }
@@ -187,7 +230,9 @@ impl GroupTable {
         }
         let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
         let saved = self.saved.as_ref().map_or(0, Saved::size);
-        let bytes = keys + saved + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>();
+        let given = self.given.as_ref().map_or(0, Given::size);
+        let bytes =
+            keys + saved + given + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>();
         self.sized.set((self.rows, bytes));
         bytes
     }
@@ -205,7 +250,42 @@ impl GroupTable {
         for (accumulator, (values, filter)) in self.accumulators.iter_mut().zip(arguments) {
             accumulator.update_batch(values, scratch, filter.as_ref(), groups)?;
         }
+        if let Some(given) = &mut self.given {
+            given.count(scratch, groups);
+        }
         Ok(())
+    }
+
+    /// The results of these groups, which stay as they are.
+    ///
+    /// An accumulator gives values or states only by giving up all of them. So its states go into a new one, and those of the
+    /// groups that are due into another that makes values of them.
+    pub(super) fn revise(
+        &mut self,
+        due: Vec<u32>,
+        aggregates: &[LoweredAggregate],
+        scratch: &mut Vec<usize>,
+    ) -> Result<Revised> {
+        let (groups, due) = (self.groups(), UInt32Array::from(due));
+        scratch.clear();
+        scratch.extend(0..groups);
+        let mut values = Vec::with_capacity(aggregates.len());
+        for (lasting, lowered) in self.accumulators.iter_mut().zip(aggregates) {
+            let states = lasting.state(EmitTo::All)?;
+            *lasting = accumulator(lowered)?;
+            lasting.merge_batch(&states, scratch, groups)?;
+            let mut passing = accumulator(lowered)?;
+            passing.merge_batch(&rows_of(&states, &due)?, &scratch[..due.len()], due.len())?;
+            values.push(passing.evaluate(EmitTo::All)?);
+        }
+        let (_, key, _) = self.saved()?.all()?;
+        Ok(Revised { key: rows_of(key, &due)?, revision: self.given()?.revisions(&due), values })
+    }
+
+    /// Which results its groups have given.
+    pub(super) fn given(&mut self) -> Result<&mut Given> {
+        let missing = || OperatorError::Internal("the groups of a table give one result each".into());
+        self.given.as_mut().ok_or_else(missing)
     }
 
     /// Adds states that other tables emitted: for each row a key and the states of the aggregates, in order.
@@ -272,6 +352,9 @@ impl GroupTable {
                 accumulator.merge_batch(own, scratch, groups)?;
                 rest = others;
             }
+            if let Some(given) = &mut self.given {
+                given.restore(rest)?;
+            }
             self.saved()?.add_states(states, groups, save)?;
         }
         let rows = self.rows;
@@ -299,10 +382,21 @@ impl GroupTable {
                 accumulator.merge_batch(&own, scratch, groups)?;
                 states.extend(own);
             }
+            states.extend(self.given.iter().flat_map(Given::columns));
             let saved = self.saved()?;
             saved.compare(states, groups, now)?;
             saved.rows = rows;
             self.sized.take();
+        } else if let Some(given) = self.given.as_ref().filter(|given| given.unsaved) {
+            let columns = given.columns();
+            let saved = self.saved()?;
+            let mut states = saved.states().to_vec();
+            states.truncate(states.len().saturating_sub(COLUMNS));
+            states.extend(columns);
+            saved.compare(states, groups, now)?;
+        }
+        if let Some(given) = &mut self.given {
+            given.unsaved = false;
         }
         self.saved()?.add_changes(changes);
         Ok(())

@@ -58,6 +58,7 @@ impl TopPlan {
     pub fn new(input: &StreamSchema, key: &[&str], window: Window, n: usize, by: &str) -> Result<Self> {
         let input_time = input.event_time("a window")?;
         window.slicing()?;
+        window.only_final("the top rows of a window")?;
         if n == 0 {
             return Err(OperatorError::Plan("the top 0 rows are no rows: ask for at least one".into()));
         }
@@ -311,7 +312,7 @@ impl Operator for Top {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let Self { plan, slices, phase, .. } = self;
         let time = if *phase == Phase::Winners { batch.num_columns() - 1 } else { plan.input_time };
-        for (slice, selection) in slices.assign(&batch, time, out)? {
+        for (slice, selection) in slices.assign(&batch, Some(time), out)? {
             let part = selection.batch(&batch)?;
             slices.content(slice, || Ok(Buffer::default()))?.push(plan, part)?;
         }

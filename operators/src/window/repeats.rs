@@ -1,0 +1,170 @@
+//! Windows that give more than one result: on which occasions, and which windows can.
+//!
+//! ```text
+//!   corrections    after the end, of groups to which late rows have come        needs allowed lateness
+//!   early          before the end, by the clock or by the number of rows
+//!   Global         all time: early results, and one at the end of the input
+//! ```
+
+use std::time::Duration;
+
+use super::{
+    Window,
+    spec::{Shape, is_whole},
+};
+use crate::{OperatorError, Result};
+
+/// On which occasions a window gives more results than the final one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Repeats {
+    pub(super) corrections: bool,
+    pub(super) every: Option<Duration>,
+    pub(super) rows: Option<u32>,
+}
+
+/// One window over all time, which gives results while it goes on: the number of bids per auction so far.
+///
+/// Of each key whose rows have changed it gives a result now and then, and one at the end of the input if there is one. The
+/// result has no `window_start` and no `window_end`, but a column `revision` that counts the results of the key from 0, then
+/// the key and the aggregates. It has no event time, and the input needs none: no row is late.
+///
+/// The state of a key is kept for ever, also over the end of the input: whoever goes on with the job goes on with it.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+/// use datafusion_expr::col;
+/// use datafusion_functions_aggregate::expr_fn::sum;
+/// use windrow_operators::{Outbox, Plan, Port, StreamSchema};
+/// use windrow_operators::window::{AggregatePlan, Global};
+///
+/// assert_eq!(Global::every(Duration::from_secs(5)).to_string(), "all time, early every 5s");
+/// let price: ArrayRef = Arc::new(Int64Array::from(vec![5, 7]));
+/// let bids = RecordBatch::try_from_iter([("price", price)]).unwrap();
+/// let stream = StreamSchema::without_time(bids.schema());
+/// let plan = AggregatePlan::new(&stream, &[], Global::every_rows(2), &[sum(col("price"))]).unwrap();
+/// assert_eq!(plan.output().to_string(), "revision Int64, sum(price) Int64");
+/// let mut operator = Plan::whole(&plan).unwrap();
+/// let mut out = Outbox::new();
+/// operator.process(Port::MAIN, bids, &mut out).unwrap();
+/// assert_eq!(out.drain().count(), 1, "two rows have come");
+/// ```
+#[derive(Debug)]
+pub enum Global {}
+
+impl Global {
+    /// With results every `span` of processing time, in whole microseconds and at least one.
+    pub fn every(span: Duration) -> Window {
+        Window::new(Shape::Global).early_every(span)
+    }
+
+    /// With a result of a key when at least `rows` rows have come to it since its last one. Looked at once per batch.
+    pub fn every_rows(rows: u32) -> Window {
+        Window::new(Shape::Global).early_rows(rows)
+    }
+}
+
+impl Window {
+    /// Does not wait for late rows: a window gives its first result when the watermark passes its end. Rows that come within
+    /// the allowed lateness, of which there must be some, make a new result of their groups, with the next `revision`, at
+    /// the next watermark.
+    ///
+    /// What is promised downstream is still as late as the last correction, so that none is late for a window that follows.
+    ///
+    /// ```
+    /// use std::{sync::Arc, time::Duration};
+    /// use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+    /// use arrow::datatypes::Int64Type;
+    /// use datafusion_expr::col;
+    /// use datafusion_functions_aggregate::expr_fn::sum;
+    /// use windrow_operators::{Outbox, Plan, Port, StreamSchema, Timestamp};
+    /// use windrow_operators::window::{AggregatePlan, Tumbling};
+    ///
+    /// let bid = |price: i64, at: i64| {
+    ///     let price: ArrayRef = Arc::new(Int64Array::from(vec![price]));
+    ///     RecordBatch::try_from_iter([("price", price), ("at", Timestamp::column(vec![at]))]).unwrap()
+    /// };
+    /// let window = Tumbling::of(Duration::from_micros(10)).allowed_lateness(Duration::from_micros(30)).corrections();
+    /// let stream = StreamSchema::with_time(bid(0, 0).schema(), "at").unwrap();
+    /// let plan = AggregatePlan::new(&stream, &[], window, &[sum(col("price"))]).unwrap();
+    /// let mut operator = Plan::whole(&plan).unwrap();
+    /// let mut out = Outbox::new();
+    /// let mut results = Vec::new();
+    /// for (price, at, watermark) in [(5, 3, 12), (7, 4, 20), (0, 25, 29)] {
+    ///     operator.process(Port::MAIN, bid(price, at), &mut out).unwrap();
+    ///     operator.advance(Timestamp::from_micros(watermark), &mut out).unwrap();
+    ///     let value = |rows: &RecordBatch, column: usize| rows.column(column).as_primitive::<Int64Type>().value(0);
+    ///     results.extend(out.drain().map(|(_, rows)| (value(&rows, 2), value(&rows, 3))));
+    /// }
+    /// assert_eq!(results, [(0, 5), (1, 12)], "(revision, sum) of the window [0, 10)");
+    /// ```
+    #[must_use]
+    pub fn corrections(mut self) -> Self {
+        self.repeats.corrections = true;
+        self
+    }
+
+    /// Gives results of a window before its end, too: every `span` of processing time, of the groups that have changed since
+    /// their last result. In whole microseconds and at least one. With [`Window::corrections`] those that come after the
+    /// end do not wait for the clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use windrow_operators::window::Calendar;
+    /// let window = Calendar::days("Europe/Berlin").early_every(Duration::from_secs(10));
+    /// assert_eq!(window.to_string(), "days in Europe/Berlin, early every 10s");
+    /// ```
+    #[must_use]
+    pub fn early_every(mut self, span: Duration) -> Self {
+        self.repeats.every = Some(span);
+        self
+    }
+
+    /// Gives results of a window before its end, too: of a group when at least `rows` rows have come to it since its last
+    /// result. Looked at once per batch, so how many results there are depends on how rows arrive.
+    ///
+    /// Each batch that makes a result costs a copy of the states of all groups of the window, as does a tick of
+    /// [`Window::early_every`]: with very many keys take so many rows that it is seldom, or the clock.
+    #[must_use]
+    pub fn early_rows(mut self, rows: u32) -> Self {
+        self.repeats.rows = Some(rows);
+        self
+    }
+
+    /// On which occasions there are more results than the final one, if there are any; fails when there can be none.
+    pub(super) fn repeats(&self) -> Result<Option<&Repeats>> {
+        let refuse = |why: &str| Err(OperatorError::Plan(format!("a window {self}: {why}")));
+        let Repeats { corrections, every, rows } = &self.repeats;
+        if self.repeats == Repeats::default() {
+            return Ok(None);
+        }
+        if matches!(self.shape, Shape::Hopping { .. } | Shape::Cumulating { .. }) {
+            return refuse(
+                "corrections and early results are for tumbling windows, those of the calendar and Global: leave them out",
+            );
+        }
+        if *corrections && self.shape == Shape::Global {
+            return refuse("all time has no end after which there could be corrections: leave out .corrections()");
+        }
+        if *corrections && self.lateness().is_zero() {
+            return refuse("corrections are made of rows that come late: say how late with .allowed_lateness(…)");
+        }
+        if *rows == Some(0) {
+            return refuse("early results come after at least one row: say after how many");
+        }
+        if every.is_some_and(|every| every.is_zero() || !is_whole(every)) {
+            return refuse("early results come every so many whole microseconds, at least one");
+        }
+        Ok(Some(&self.repeats))
+    }
+
+    /// Refuses windows that give more than one result; `what` gives only one.
+    pub(crate) fn only_final(&self, what: &str) -> Result<()> {
+        match self.repeats()? {
+            None => Ok(()),
+            Some(_) => Err(OperatorError::Plan(format!(
+                "a window {self}: {what} are given once, when they are final; corrections and early results are for aggregates"
+            ))),
+        }
+    }
+}
