@@ -1,6 +1,6 @@
 //! What can go wrong with a job, in words that say what happened, where, and what to do.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use windrow_connectors::{ConnectorError, Epoch, Position, SplitId};
 use windrow_operators::OperatorError;
@@ -11,7 +11,7 @@ use crate::checkpoint::CheckpointError;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a job could not be started or could not go on.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// The job cannot work as it is written. Found before the first row is read; every mistake is listed.
     #[error("job {job:?} cannot run:{}", mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect::<String>())]
@@ -147,6 +147,13 @@ pub enum Error {
         /// The job.
         job: String,
     },
+}
+
+/// As it is displayed: a program whose `main` returns an error prints it so.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 fn place(position: Option<Position>, line: Option<u64>) -> String {

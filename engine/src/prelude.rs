@@ -5,13 +5,14 @@ pub use datafusion_functions_aggregate::expr_fn::{avg, max, min, sum};
 // `#[derive(Record)]` writes code that names `typed_arrow`: import it along with `Record`, as the glob does.
 pub use typed_arrow::{self, Record};
 pub use windrow_connectors::{
-    Cached, Console, File, MemorySink, MemorySource, MemoryTable, Nexmark, Sequence, TableFile, TimePartition, Untyped,
+    Cached, Console, File, MemorySink, MemorySource, MemoryTable, Nexmark, Sequence, TableFile, TimePartition,
+    TypedSource, Untyped,
 };
 pub use windrow_operators::{
     Timestamp,
     count::Count,
     join::{Interval, JoinType},
-    keyed::{BroadcastProcess, Keyed, KeyedBy, NoSide, Process, State, Timer},
+    keyed::{BroadcastProcess, Keyed, KeyedBy, NoSide, Process, Saved, State, Timer},
     pattern::{Condition, Pattern, Skip, count_of, first, last},
     session::Session,
     typed::{Aggregate, custom},

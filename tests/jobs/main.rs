@@ -6,6 +6,7 @@ mod alignment;
 mod answers;
 mod bad_input;
 mod calls;
+mod examples;
 mod failures;
 mod files;
 mod flow;
@@ -19,8 +20,29 @@ mod watermarks;
 
 /// The examples are tested as they are, not a copy of them.
 #[allow(dead_code, unreachable_pub)]
+#[path = "../../examples/cqrs.rs"]
+mod cqrs;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../examples/event_sourcing.rs"]
+mod event_sourcing;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../examples/fan_out.rs"]
+mod fan_out;
+#[allow(dead_code, unreachable_pub)]
 #[path = "../../examples/hot_items.rs"]
 mod hot_items;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../examples/idempotent_consumer.rs"]
+mod idempotent_consumer;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../examples/retry_dead_letter.rs"]
+mod retry_dead_letter;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../examples/schema_versions.rs"]
+mod schema_versions;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../examples/sessions_and_funnels.rs"]
+mod sessions_and_funnels;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../examples/windows_over_files.rs"]
 mod windows_over_files;

@@ -46,14 +46,17 @@ impl<T: 'static> KeyedStream<T> {
     }
 
     /// Time to live: what is kept of a key is forgotten when the watermark is more than `ttl` past its last row. For
-    /// [`process`](Self::process), [`reduce`](Self::reduce), [`fold`](Self::fold), [`aggregate`](Self::aggregate) and
-    /// [`latest`](Self::latest), which otherwise keep every key for ever.
+    /// [`process`](Self::process), [`reduce`](Self::reduce), [`fold`](Self::fold) and [`aggregate`](Self::aggregate), which
+    /// otherwise keep every key for ever, and for joins [as of](super::Joining::as_of) and of
+    /// [tables](super::Joining::tables).
     pub fn ttl(self, ttl: Duration) -> Self {
         Self { ttl: Some(ttl), ..self }
     }
 
     /// Windows per key over event time: `.window(Tumbling::of(secs(10)))`.
     pub fn window(self, window: impl Into<WindowKind>) -> Windowed<T> {
+        self.refuse_ttl("a window forgets its rows by itself");
+        self.refuse_on_arrival();
         Windowed { stream: self.stream, key: self.key, window: window.into() }
     }
 
@@ -65,12 +68,16 @@ impl<T: 'static> KeyedStream<T> {
     /// The same rows in order of event time (rows of one time in the order of their columns): each waits until the watermark
     /// has passed it. Rows that come too late for their place are late.
     pub fn in_order(self) -> Results<T, T> {
+        self.refuse_ttl("rows in order are forgotten as they leave");
+        self.refuse_on_arrival();
         let (at, late) = self.sorted();
         Results::new(self.stream.graph, at, late)
     }
 
     /// Of rows of one key keeps the first by event time, and drops those that are later than it by at most `within`.
     pub fn deduplicate(self, within: Duration) -> Results<T, T> {
+        self.refuse_ttl("a key is forgotten when its time within which rows are dropped is over");
+        self.refuse_on_arrival();
         self.in_order_then(&format!("first within {within:?}"), |schema| {
             Ok(stateful(DedupPlan::new(schema, &self.key.names(), within)?))
         })
@@ -138,6 +145,8 @@ impl<T: 'static> KeyedStream<T> {
     /// Finds patterns of rows in order of event time: see [`Pattern`]. The `measures` say what is told of a match, after
     /// `match_start`, `match_end` and the key: `[first("small", "amount"), count_of("small")]`.
     pub fn pattern(self, pattern: &Pattern, measures: impl IntoIterator<Item = Measure>) -> Results<T> {
+        self.refuse_ttl("a pattern forgets rows by its .within(…)");
+        self.refuse_on_arrival();
         let measures: Vec<Measure> = measures.into_iter().collect();
         self.in_order_then("pattern", |schema| {
             Ok(stateful(PatternPlan::new(schema, &self.key.names(), pattern, &measures)?))
@@ -147,6 +156,7 @@ impl<T: 'static> KeyedStream<T> {
     /// Any aggregates over all rows of a key so far: a table that changes. What leaves is a stream of changes, for a sink
     /// that takes them, such as [`MemoryTable`](windrow_connectors::MemoryTable), or for [`Stream::changelog`].
     pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> Results<T> {
+        self.refuse_on_arrival();
         let aggregates: Vec<Expr> = aggregates.into_iter().collect();
         let at = self.stream.then(&self.name("aggregate"), |schema| {
             Ok(stateful(UpdatingPlan::new(schema, &self.key.names(), &aggregates, self.ttl)?))
@@ -165,6 +175,10 @@ impl<T: 'static> KeyedStream<T> {
     }
 
     fn latest_but(self, deleted: Option<Expr>) -> Results<T> {
+        self.refuse_ttl(
+            "a table keeps the newest row of every key; say which rows take theirs away with .latest_unless(…)",
+        );
+        self.refuse_on_arrival();
         let at = self.stream.then(&self.name("latest"), |schema| {
             Ok(stateful(UpsertPlan::new(schema, &self.key.names(), deleted.as_ref())?))
         });
@@ -174,6 +188,26 @@ impl<T: 'static> KeyedStream<T> {
     /// Has every task know all rows of another stream, such as rules: see [`BroadcastProcess`].
     pub fn with_rules<R: 'static>(self, rules: Stream<R>) -> Ruled<T, R> {
         Ruled { rows: self, rules }
+    }
+
+    /// Notes that a time to live was said of something that has none.
+    fn refuse_ttl(&self, why: &str) {
+        if self.ttl.is_some() {
+            self.mistake(&format!(".ttl(…) says nothing here: {why}"));
+        }
+    }
+
+    fn refuse_on_arrival(&self) {
+        if self.on_arrival {
+            self.mistake(".on_arrival() is for .process(…), .reduce(…) and .fold(…)");
+        }
+    }
+
+    fn mistake(&self, what: &str) {
+        let Some(at) = self.stream.at else { return };
+        let mut graph = lock(&self.stream.graph);
+        let mistake = format!("{}, keyed by {}: {what}", graph.nodes[at.node].name, self.key.0.join(", "));
+        graph.mistakes.push(mistake);
     }
 
     /// The rows in order of event time, and those that come too late for that.

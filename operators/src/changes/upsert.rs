@@ -118,7 +118,7 @@ impl UpsertPlan {
 
 impl Plan for UpsertPlan {
     fn noun(&self) -> &'static str {
-        "upsert"
+        "latest"
     }
 
     fn inputs(&self) -> Vec<Partitioning> {

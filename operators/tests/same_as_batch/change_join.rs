@@ -446,7 +446,10 @@ fn plans_that_cannot_work() {
         ChangeJoinPlan::new(l, r, on, join_type, ttl).unwrap_err().to_string()
     };
     let inner = JoinType::Inner;
-    assert!(error(&rows_of_left, &r, &[("k", "k")], inner, None).contains("make changes of them with .upsert(key)"));
+    assert!(
+        error(&rows_of_left, &r, &[("k", "k")], inner, None)
+            .contains("make changes of them with .key_by(key).latest()")
+    );
     assert!(error(&l, &r, &[("a", "c")], inner, None).contains(r#"both sides of the join have a column "k""#));
     assert!(error(&l, &r, &[("k", "since")], inner, None).contains("joining different key types"));
     assert!(error(&l, &r, &[("k", "q")], inner, None).contains(r#"there is no column "q""#));

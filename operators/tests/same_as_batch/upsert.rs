@@ -248,7 +248,7 @@ fn plans_that_cannot_work() {
         error(ChangeProject::new(&bids(), &[col("price")]).map(drop)),
         error(Changelog::new(&bids()).map(drop)),
     ] {
-        assert!(text.contains("make changes of them with .upsert(key)"), "{text}");
+        assert!(text.contains("make changes of them with .key_by(key).latest()"), "{text}");
     }
     let text = error(ChangeProject::new(table, &[col("price"), (col("auction") + lit(1)).alias("auction")]).map(drop));
     assert!(text.contains(r#"the projection drops "auction", a column of the key"#), "{text}");
