@@ -18,15 +18,65 @@
 //! ```text
 //!  file, topic ─► SourceReader ─► event time ─► Chain ──┐            rejected ─► fail | count | stream
 //!                 (split, rows,    per split     filter, │
-//!                  next position)  watermarks    map, …  │ exchange by key group, channels bounded in bytes
-//!                                                        ▼
-//!                            SinkWriter ◄─ Gate ◄─ Chain: window ◄─ Gate (merges inputs and watermarks)
-//!                                                         └─ late rows ─► drop | stream
+//!                  next position)  watermarks    map, …  │ exchange: by key group, to every task (rules), or all to one;
+//!                                                        ▼ channels bounded in bytes
+//!  the right side of a join ═════ exchange by key ═════► Gate (merges the inputs of a port, and all watermarks)
+//!                                                        ▼ ports: MAIN, RIGHT
+//!                                Chain: sort ─► operator with state: window, process, join, pattern, table, …
+//!                                        └──────────┴─ late rows ─► drop | stream
+//!                                                   └─ results, side outputs ─┐
+//!                  failed rows ◄─ AsyncTask: calls in flight ◄── Gate ◄───────┤
+//!                                     └──────── results ──────► Gate ─► SinkWriter: rows, or changes by key
 //! ```
 //!
-//! One enum travels on every edge, in order: batches, watermarks, barriers, and the end. Operators are synchronous state machines
-//! over batches and watermarks; they never await, read a clock, or touch a disk. Tokio lives in `runtime`, I/O in the
-//! connectors.
+//! One enum travels on every edge, in order: batches, watermarks, barriers, and the end. Operators are synchronous state
+//! machines over batches and watermarks; they never await, read a clock, or touch a disk. Tokio lives in `runtime`, I/O in
+//! the connectors.
+//!
+//! * An operator with state is described by a [`Plan`](operators::Plan): how the rows of each input choose their task, which
+//!   streams leave it by which [`Port`](operators::Port), the form of its state, and whether its work can be split around the
+//!   exchange, so that groups and not rows cross it. The engine knows no more of a window, a join or a pattern than that.
+//! * What depends on the order of rows has a [`sort`](operators::sort) by the same key in front.
+//! * What calls something outside ([`Stream::map_async`], [`Stream::lookup`]) is a task of its own, with its rows in flight; at
+//!   a barrier they are its state, and nobody waits for a call.
+//! * Processing time comes from the task: [`Outbox::now`](operators::Outbox::now). An operator asks for it with
+//!   [`wake_at`](operators::Outbox::wake_at), and gets a [`tick`](operators::Operator::tick).
+//! * A stream has rows, or [changes](operators::changes) of a table by its key: inserts, updates and deletes, for a join of
+//!   tables and for a sink that takes them.
+//!
+//! ## Time
+//!
+//! A watermark `w` on an edge promises: no row earlier than `w` will come. Sources make them per split (a file, a partition);
+//! a task takes the least of its inputs, so the slowest split counts, and an operator promises downstream what it can keep.
+//!
+//! | the watermark of a split is | |
+//! |---|---|
+//! | its latest row, less a bound | [`Watermarks::out_of_order`], [`in_order`](Watermarks::in_order) |
+//! | what a rule of yours says | [`Watermarks::custom`] |
+//! | the clock | [`Stream::processing_time`]: no row is late, and the answer depends on when the job runs |
+//!
+//! | against | say |
+//! |---|---|
+//! | one row that is stamped a year ahead | [`max_future`](Watermarks::max_future) |
+//! | a split that falls silent and holds all windows | [`idle_after`](Watermarks::idle_after) |
+//! | a source that runs far ahead of another, and fills joins | [`align_within`](Watermarks::align_within) |
+//!
+//! A stream without event time, such as rules read from a file, or late rows, is idle: it holds nobody back. At the end of its
+//! input a source promises the end of time; a job that is stopped does not, so that what is open stays open.
+//!
+//! ## Order
+//!
+//! Rows arrive in any order within the bound. Windows, joins, and tables that keep all their keys give the same answer
+//! for all of them. What depends on the order sees rows **in order of event time**, rows of one time in the order of their
+//! columns:
+//!
+//! | in order of event time | as rows arrive |
+//! |---|---|
+//! | [`process`](api::KeyedStream::process), [`reduce`](api::KeyedStream::reduce), [`fold`](api::KeyedStream::fold) | the same after [`on_arrival`](api::KeyedStream::on_arrival) |
+//! | [`pattern`](api::KeyedStream::pattern), [`deduplicate`](api::KeyedStream::deduplicate), [`Count`](prelude::Count) windows | functions [`with_rules`](api::KeyedStream::with_rules) |
+//! | what [`in_order`](api::KeyedStream::in_order) gives | `array_agg`, `first_value` and their like in other windows; how many changes a table tells on its way |
+//!
+//! The price of order is that a row waits until the watermark has passed it, and that a row behind the watermark is late.
 //!
 //! ## The life of a checkpoint
 //!
@@ -78,7 +128,8 @@
 //!
 //! ## Where to look
 //!
-//! * [`api`]: [`Job`], [`Stream`] and what can be said with them.
+//! * [`api`]: [`Job`], [`Stream`] and what can be said with them. Which window, which join, what is late and what becomes of it:
+//!   `docs/event-time.md` in the repository.
 //! * [`operators`]: the contract of an operator and all operators. [`connectors`]: sources, sinks, formats.
 //! * [`metrics`]: what a job counts. [`Error`]: what can go wrong. [`state`]: a look into the state of a stopped job.
 //!
@@ -90,9 +141,11 @@
 //! * An operator answers for its rows ([`operators::Outbox::processed`]); the engine checks the sum after each batch.
 //! * A sink commits by itself ([`connectors::Sink::commit`], no separate committer), because what was staged is described
 //!   wholly by receipts; and a job without checkpoints takes the same way, with one commit at its end.
-//! * Stopping a job cleanly is a checkpoint: what windows hold is kept, and the next start goes on.
-//! * Operators never await. What calls a service or a table ([`Stream::map_async`], [`Stream::lookup`]) is a task of its
-//!   own; at a barrier the rows in flight are its state, so a checkpoint waits for no call.
+//! * Stopping a job cleanly is a checkpoint: what operators hold is kept, and the next start goes on.
+//! * Allowed lateness keeps a window open longer, and it still gives one result: not a first one and corrections.
+//! * A row that is late is in no result at all, also where windows overlap and some that it belongs to are open. So every result
+//!   is what a batch computation over the rows that are not late gives.
+//! * The state of a key is one value of a Rust type ([`operators::keyed::State`]), not handles to values, lists and maps.
 //! * An operator that has more to emit than is good at once says [`operators::Advance::Again`].
 
 pub mod api;

@@ -5,8 +5,8 @@
 //!                     or a savepoint        source_1: split │ position │ ended │ latest │ idle
 //! ```
 //!
-//! Every source, window and top of the job is a table, called by its id in checkpoints. Nothing is written, and the job
-//! may even run meanwhile.
+//! Every source, and every operator with state, is a table, called by its id in checkpoints ([`Stream::id`](crate::Stream::id)).
+//! Nothing is written, and the job may even run meanwhile.
 //!
 //! ```
 //! use windrow::prelude::*;

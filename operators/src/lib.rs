@@ -2,18 +2,21 @@
 //!
 //! ```text
 //!                     ┌───────────────────── Operator ─────────────────────┐
-//!   batch ──process──►│  a state machine: no clock, no thread, no I/O      │──► Outbox: MAIN rows, LATE rows
-//!   time  ──advance──►│  (what it holds is its fields between two calls)   │──► the promise made downstream
+//!   batch ──process──►│  a state machine: no clock, no thread, no I/O      │──► Outbox: rows on MAIN and side outputs,
+//!   time  ──advance──►│  (what it holds is its fields between two calls)   │            late rows on LATE, LATE_RIGHT
+//!   clock ────tick───►│                                                    │──► the promise made downstream
 //!                     └────────────────────────────────────────────────────┘
+//!                         ▲ made for every task by a Plan: inputs, outputs, form of the state, one phase or two
 //! ```
 //!
 //! An operator is synchronous and has one caller at a time. So "its state" is simply its fields between two calls, it
 //! is tested without a runtime, and back-pressure happens where the caller empties the [`Outbox`].
 //!
-//! * [`operator`], [`outbox`], [`watermark`], [`time`], [`schema`], [`key`]: the vocabulary.
+//! * [`operator`], [`outbox`], [`watermark`], [`time`], [`schema`], [`key`]: the vocabulary. [`plan`]: what the engine has to know of
+//!   an operator with state. [`state`]: segments, which checkpoints are made of.
 //! * [`stateless`]: filter and project by DataFusion expressions.
 //! * [`typed`]: filter, map and flat-map by Rust closures over zero-copy views of the same batches.
-//! * [`keyed`]: Rust code with state and timers per key.
+//! * [`keyed`]: Rust code with state and timers per key, with rules that every task gets; the first row of a key in a while.
 //! * [`session`]: keyed session windows, as unions of fragments.
 //! * [`window`]: tumbling, hopping, cumulating and calendar windows on slices, their pre-aggregation, early results and
 //!   corrections, one window over all time, and the top rows of a window.
@@ -26,7 +29,7 @@
 //! Laws that every operator keeps, and that the harness checks:
 //! 1. On a bounded input its output is what a batch computation gives, for every arrival order within the bound.
 //! 2. Rows in = rows processed + rows late. [`Outbox::processed`] is how an operator answers for its rows.
-//! 3. After it has promised `t` it emits no row on [`Port::MAIN`] whose event time is before `t`.
+//! 3. After it has promised `t` it emits no row whose event time is before `t`, but for late ones ([`Port::is_timed`]).
 
 pub mod changes;
 pub mod count;

@@ -111,6 +111,32 @@ impl<T: 'static, S> Stream<T, S> {
 
     /// Makes any number of records of each row with a call to something outside: an `Option`, a `Vec`. Otherwise as
     /// [`Stream::map_async`]. Each record keeps the row's event time.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Record)]
+    /// struct Number { value: i64 }
+    ///
+    /// async fn divisors(n: i64) -> Result<Vec<Number>, String> {
+    ///     Ok((1..=n).filter(|d| n % d == 0).map(|value| Number { value }).collect())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("divisors");
+    /// let out = MemorySink::new();
+    /// job.source(Sequence::new(7))
+    ///     .typed::<Number>()
+    ///     .flat_map_async(|number| divisors(number.value))
+    ///     .ordered()
+    ///     .fail_on_failure()
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.rows(), 1 + 2 + 2 + 3 + 2 + 4, "of 1 to 6");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn flat_map_async<U, I, E, Fut, F>(self, call: F) -> AsyncResult<U>
     where
         T: Record,
@@ -138,6 +164,9 @@ impl<T: 'static, S> Stream<T, S> {
     /// A batch of rows is one call, with each different key once; [`Cached`](crate::connectors::Cached) keeps what was
     /// found. What is said of calls at [`Stream::map_async`] is true of lookups. The table is as it is when the row is
     /// looked up: so its results may differ from run to run when it changes.
+    ///
+    /// The job does not run when a column of the key is missing on either side, has another type there, or is a float, or both
+    /// sides have another column of the same name. For streams of rows, not of changes.
     ///
     /// ```
     /// use windrow::prelude::*;
@@ -188,6 +217,7 @@ impl<T: 'static, S> Stream<T, S> {
         let (retry, on_failure) = (Retry::never(), OnFailure::Fail);
         let policy = Policy { capacity, timeout: TIMEOUT, retry, ordered: false, on_failure };
         let at = self.then(name, |schema| {
+            schema.expect_rows("a call")?;
             let (work, output) = build(schema)?;
             let plan = Calls { work: Arc::new(work), input: schema.clone() };
             Ok((Kind::Async(Arc::new(plan), policy), vec![(Port::MAIN, output)]))
@@ -197,6 +227,11 @@ impl<T: 'static, S> Stream<T, S> {
 }
 
 /// The columns of a lookup's key, in the stream and in the table: `"shop"`, `["shop", "day"]`, `[("shop", "id")]`.
+///
+/// ```
+/// use windrow::api::LookupOn;
+/// assert_eq!(LookupOn::from("shop"), LookupOn::from([("shop", "shop")]));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookupOn(Vec<(String, String)>);
 
@@ -219,6 +254,7 @@ impl<const N: usize> From<[(&str, &str); N]> for LookupOn {
 }
 
 /// The results of calls, once it is said what becomes of rows whose call fails; and how the calls are made.
+/// [`Stream::map_async`] has an example with all of it.
 #[must_use = "say what becomes of rows whose call fails: .with_failed(), .drop_failed() or .fail_on_failure()"]
 pub struct AsyncResult<U> {
     graph: SharedGraph,
@@ -235,13 +271,13 @@ impl<U: 'static> AsyncResult<U> {
         self.policy(wrong, |policy| policy.capacity = calls)
     }
 
-    /// How long one attempt may take. A minute unless told.
+    /// How long one attempt may take, in processing time. A minute unless told. An attempt that takes longer has failed.
     pub fn timeout(self, timeout: Duration) -> Self {
         let wrong = timeout.is_zero().then_some("a timeout of 0 would fail every call: say how long one may take");
         self.policy(wrong, |policy| policy.timeout = timeout)
     }
 
-    /// How often a call is tried before it has failed. Once unless told.
+    /// How often a call is tried before it has failed, and how long it waits in between: see [`Retry`]. Once unless told.
     pub fn retry(self, retry: Retry) -> Self {
         let wrong = (retry.attempts == 0).then_some("0 attempts would never call: say at least 1");
         self.policy(wrong, |policy| policy.retry = retry)
@@ -252,7 +288,8 @@ impl<U: 'static> AsyncResult<U> {
         self.policy(None, |policy| policy.ordered = true)
     }
 
-    /// The results, and the rows whose call failed after its last attempt: all their columns, and `error` and `attempts`.
+    /// The results, and the rows whose call failed after its last attempt: all their columns, and `error` and `attempts`. They
+    /// keep their event time.
     pub fn with_failed(self) -> (Stream<U>, Stream<Untyped>) {
         let result = self.policy(None, |policy| policy.on_failure = OnFailure::Stream);
         let failed = result.at.and_then(|at| {
@@ -273,7 +310,33 @@ impl<U: 'static> AsyncResult<U> {
         (Stream::new(result.graph.clone(), result.at), Stream::new(result.graph, failed))
     }
 
-    /// The results; rows whose call failed after its last attempt are counted and dropped.
+    /// The results; rows whose call failed after its last attempt are counted
+    /// ([`OperatorMetrics::failed`](crate::metrics::OperatorMetrics::failed)) and dropped.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Record)]
+    /// struct Number { value: i64 }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("even");
+    /// let out = MemorySink::new();
+    /// job.source(Sequence::new(10))
+    ///     .typed::<Number>()
+    ///     .map_async(|number| {
+    ///         let value = number.value;
+    ///         async move { if value % 2 == 0 { Ok(Number { value }) } else { Err("odd") } }
+    ///     })
+    ///     .drop_failed()
+    ///     .sink(out.clone());
+    /// let report = job.run().await?;
+    /// assert_eq!(out.rows(), 5);
+    /// assert_eq!(report.metrics.named("async map").next().unwrap().failed, 5);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn drop_failed(self) -> Stream<U> {
         let result = self.policy(None, |policy| policy.on_failure = OnFailure::Drop);
         Stream::new(result.graph, result.at)

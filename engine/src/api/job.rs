@@ -54,7 +54,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job called `name`, with one task per operator.
+    /// A job called `name`, with one task per operator. Its checkpoints are kept under this name.
     pub fn new(name: impl Into<String>) -> Self {
         let graph = Graph { job: name.into(), ..Graph::default() };
         Self {
@@ -75,7 +75,7 @@ impl Job {
         Self { parallelism: tasks, ..self }
     }
 
-    /// How many bytes may wait in the channel between two tasks. A full channel slows down who writes to it.
+    /// How many bytes may wait in the channel between two tasks; 2 MiB unless told. A full channel slows down who writes to it.
     pub fn channel_bytes(self, bytes: usize) -> Self {
         Self { channel_bytes: bytes, ..self }
     }
@@ -86,6 +86,31 @@ impl Job {
     /// With checkpoints a job that was killed goes on where it was when it is started again, and its output is exactly
     /// what it would have been: what the sinks wrote becomes visible checkpoint by checkpoint. A job that fails is started
     /// again by itself, see [`Job::restarts`].
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let store = directory.path().to_str().unwrap(); // "/var/lib/jobs"
+    /// let out = MemorySink::new();
+    /// let evens = || {
+    ///     let job = Job::new("evens")
+    ///         .parallelism(2)
+    ///         .checkpoint(store, secs(10))
+    ///         .checkpoint_timeout(mins(1))
+    ///         .restarts(Restarts::at_most(3).waiting(millis(100)..=secs(5)));
+    ///     job.source(Sequence::new(10)).filter_expr((col("value") % lit(2)).eq(lit(0))).sink(out.clone());
+    ///     job
+    /// };
+    /// let report = evens().run().await?;
+    /// assert!(report.metrics.checkpoints.completed > 0);
+    /// evens().run().await?; // again: it goes on where it was, which is at the end
+    /// assert_eq!(out.rows(), 5);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn checkpoint(self, url: impl Into<String>, every: Duration) -> Self {
         Self { settings: Some(Settings::new(url.into(), every)), ..self }
     }
@@ -97,7 +122,7 @@ impl Job {
         Self { checkpoint_timeout: Some(timeout), ..self }
     }
 
-    /// Which checkpoint the job begins from; the newest unless told.
+    /// Which checkpoint the job begins from; the newest unless told. [`RunningJob`] has an example.
     pub fn restore(self, from: Restore) -> Self {
         Self { restore: from, ..self }
     }
@@ -108,12 +133,12 @@ impl Job {
         Self { drop_state: true, ..self }
     }
 
-    /// How often the job is started again after a failure; needs checkpoints.
+    /// How often the job is started again after a failure, with checkpoints: without them a job that fails stays down.
     pub fn restarts(self, restarts: Restarts) -> Self {
         Self { restarts, ..self }
     }
 
-    /// Reads from a source.
+    /// Reads from a source. A job may have several. [`Job`] has an example.
     pub fn source<S: TypedSource>(&self, source: S) -> Stream<S::Row, FromSource> {
         let mut graph = lock(&self.graph);
         let name = format!("source {}", source.name());
@@ -133,12 +158,29 @@ impl Job {
         Stream::new(self.graph.clone(), at)
     }
 
-    /// Runs the job to its end, or until Ctrl-C: see [`RunningJob::wait`].
+    /// Runs the job to its end, or until Ctrl-C: see [`RunningJob::wait`]. Must be called on a tokio runtime.
+    ///
+    /// Fails with [`Error::Plan`] before the first row, with all mistakes that can be known then; and with what went wrong when
+    /// a task fails, if the job is not started again.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("mistakes");
+    /// job.source(Sequence::new(10)).filter_expr(col("valeu").gt(lit(3))).sink(MemorySink::new());
+    /// let error = job.run().await.unwrap_err().to_string();
+    /// assert!(error.contains("did you mean \"value\"?"), "{error}");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn run(self) -> Result<Report> {
         self.start().await?.wait().await
     }
 
-    /// Starts the job and returns while it runs. Must be called on a tokio runtime.
+    /// Starts the job and returns while it runs. Must be called on a tokio runtime. [`RunningJob`] has an example; what
+    /// fails is as with [`Job::run`].
     pub async fn start(self) -> Result<RunningJob> {
         self.check()?;
         // The job is complete: from here on nobody adds to the graph.
@@ -158,7 +200,28 @@ impl Job {
         .await
     }
 
-    /// The physical plan in words: which operators share a task, how many tasks there are, where rows are exchanged.
+    /// The physical plan in words: which operators share a task, how many tasks there are, where rows are exchanged. Asks the
+    /// sources for their splits. Fails with the mistakes that [`Job::run`] would tell.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("explained").parallelism(2);
+    /// job.source(Nexmark::new().splits(2).bids())
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("auction")
+    ///     .window(Tumbling::of(secs(10)))
+    ///     .aggregate([count()])
+    ///     .drop_late()
+    ///     .sink(MemorySink::new());
+    /// let plan = job.explain().await?;
+    /// assert!(plan.contains("chain 1, 2 tasks: #2 window tumbling 10s per auction"), "{plan}");
+    /// assert!(plan.contains("by key group"), "{plan}");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn explain(&self) -> Result<String> {
         self.check()?;
         let sources = sources(&lock(&self.graph));

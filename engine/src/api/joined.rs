@@ -13,14 +13,28 @@ use windrow_operators::{
 
 use super::{
     KeyedStream, Stream,
+    results::late_of,
     stream::{SharedGraph, lock},
 };
 use crate::plan::graph::{Kind, StreamId, stateful};
 
 type Outputs = (Kind, Vec<(Port, StreamSchema)>);
 
-/// A join that has still to be told which rows of the same key belong together in time: [`window`](Self::window),
-/// [`between`](Self::between) or [`as_of`](Self::as_of).
+/// A join that has still to be told which rows of the same key belong together in time:
+///
+/// | | a left row meets | a result has the event time | late is |
+/// |---|---|---|---|
+/// | [`window`](Self::window) | the right rows of its window | of the last instant of the window | a row of a window that is closed |
+/// | [`within`](Self::within), [`between`](Self::between) | the right rows near it in time | of the later of the two rows | a row that is earlier than the watermark |
+/// | [`as_of`](Self::as_of) | the right row that was the newest at its time | of the left row | a row that is earlier than the watermark, on either side |
+/// | [`tables`](Self::tables) | the right row there is now; either may change | of the change | nothing, unless there is a ttl |
+///
+/// The result has the columns of the left side, then those of the right side; a key column that both call alike is there
+/// once. The watermark behind a join is that of the slower side, so what is held depends on how far the sides are apart:
+/// [`Watermarks::align_within`](crate::Watermarks::align_within) keeps them together.
+///
+/// The job does not run when a side has no event time (except for [`tables`](Self::tables)), the keys differ in number or
+/// type, or both sides have another column of the same name: `.select(…)` with an `.alias(…)` renames it.
 #[must_use]
 pub struct Joining<T, U> {
     left: KeyedStream<T>,
@@ -34,29 +48,156 @@ impl<T: 'static, U: 'static> Joining<T, U> {
         Self { left, right, kind: JoinType::Inner, condition: None }
     }
 
-    /// Which rows the join gives: pairs only, unless it is said here.
+    /// Which rows the join gives: pairs only, unless it is said here. A window and an interval take all kinds,
+    /// [`as_of`](Self::as_of) [`JoinType::Inner`] and [`JoinType::Left`], [`tables`](Self::tables) all but the semi and the anti join.
+    /// [`condition`](Self::condition) has an example.
     pub fn kind(self, kind: JoinType) -> Self {
         Self { kind, ..self }
     }
 
-    /// Pairs have to meet a condition besides. A column that is on both sides is written `left("price")`, `right("price")`.
+    /// Pairs have to meet a condition besides, in a window or an interval. A column that is on both sides is written
+    /// `left("price")`, `right("price")`.
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// #[derive(Record)]
+    /// struct Order { item: i64, amount: i64, at: Timestamp }
+    ///
+    /// #[derive(Record)]
+    /// struct Price { item: i64, cents: i64, since: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let at = |s: u64| Timestamp::default() + secs(s);
+    /// let orders = [(1, 4, 0), (2, 900, 1)].map(|(item, amount, s)| Order { item, amount, at: at(s) });
+    /// let prices = [(1, 300, 2), (2, 500, 3)].map(|(item, cents, s)| Price { item, cents, since: at(s) });
+    /// let job = Job::new("orders-with-prices");
+    /// let out = MemorySink::new();
+    /// let prices = job.source(MemorySource::records(prices.into())).event_time("since", Watermarks::in_order());
+    /// job.source(MemorySource::records(orders.into()))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("item")
+    ///     .join(prices.key_by("item"))
+    ///     .kind(JoinType::LeftAnti)
+    ///     .condition(left("item").eq(right("item")).and(col("amount").lt(col("cents"))))
+    ///     .window(Tumbling::of(secs(10)))
+    ///     .drop_late()
+    ///     .select(["item", "amount"].map(col))
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+------+--------+",
+    ///     "| item | amount |",
+    ///     "+------+--------+",
+    ///     "| 2    | 900    |",
+    ///     "+------+--------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn condition(self, condition: Expr) -> Self {
         Self { condition: Some(condition), ..self }
     }
 
-    /// Rows that fall into the same window: `window_start`, `window_end`, the columns of the left side and of the right.
+    /// Rows that fall into the same window: `window_start`, `window_end`, the columns of the left side and of the right. Results
+    /// come when the watermark has passed the window (and its allowed lateness). Tumbling windows and those of the calendar; the
+    /// job does not run with others.
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// #[derive(Record)]
+    /// struct Order { item: i64, amount: i64, at: Timestamp }
+    ///
+    /// #[derive(Record)]
+    /// struct Price { item: i64, cents: i64, since: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let at = |s: u64| Timestamp::default() + secs(s);
+    /// let orders = [(1, 4, 0), (1, 6, 12), (2, 1, 13)].map(|(item, amount, s)| Order { item, amount, at: at(s) });
+    /// let prices = [(1, 300, 3), (1, 310, 15), (2, 500, 25)].map(|(item, cents, s)| Price { item, cents, since: at(s) });
+    /// let job = Job::new("orders-with-prices");
+    /// let out = MemorySink::new();
+    /// let prices = job.source(MemorySource::records(prices.into())).event_time("since", Watermarks::in_order());
+    /// job.source(MemorySource::records(orders.into()))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("item")
+    ///     .join(prices.key_by("item"))
+    ///     .window(Tumbling::of(secs(10)))
+    ///     .drop_late()
+    ///     .select(["item", "amount", "cents"].map(col))
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+------+--------+-------+",
+    ///     "| item | amount | cents |",
+    ///     "+------+--------+-------+",
+    ///     "| 1    | 4      | 300   |",
+    ///     "| 1    | 6      | 310   |",
+    ///     "+------+--------+-------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn window(self, window: Window) -> Joined<T, U> {
         self.plan(&window.to_string(), |join, left, right, on| {
             Ok(stateful(WindowJoinPlan::new(left, right, on, window.clone(), join.kind, join.condition.as_ref())?))
         })
     }
 
-    /// Rows that are near each other: the right one at most `before` earlier and at most `after` later than the left one.
+    /// Rows that are near each other: the right one at most `before` earlier and at most `after` later than the left one, both
+    /// included, in whole microseconds. A pair leaves as soon as both rows are there, a row without a partner (in an outer join)
+    /// when none can come any more.
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// #[derive(Record)]
+    /// struct Order { order: i64, at: Timestamp }
+    ///
+    /// #[derive(Record)]
+    /// struct Payment { order: i64, paid: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let at = |s: u64| Timestamp::default() + secs(s);
+    /// let orders = [(1, 0), (2, 10)].map(|(order, s)| Order { order, at: at(s) });
+    /// let payments = [(2, 12), (1, 60)].map(|(order, s)| Payment { order, paid: at(s) });
+    /// let job = Job::new("paid-in-time");
+    /// let out = MemorySink::new();
+    /// let payments = job.source(MemorySource::records(payments.into())).event_time("paid", Watermarks::in_order());
+    /// job.source(MemorySource::records(orders.into()))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("order")
+    ///     .join(payments.key_by("order"))
+    ///     .kind(JoinType::Left)
+    ///     .within(secs(0), secs(30))
+    ///     .drop_late()
+    ///     .select([col("order"), col("paid").is_not_null().alias("paid")])
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+-------+-------+",
+    ///     "| order | paid  |",
+    ///     "+-------+-------+",
+    ///     "| 2     | true  |",
+    ///     "| 1     | false |",
+    ///     "+-------+-------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn within(self, before: Duration, after: Duration) -> Joined<T, U> {
         self.between(Interval::around(before, after))
     }
 
-    /// The same with any bounds: see [`Interval::between`].
+    /// The same with any bounds, in microseconds: `Interval::between(1, 4_000_000)` is after the left row, within four seconds.
+    /// The job does not run when the lower bound is above the upper one.
     pub fn between(self, interval: Interval) -> Joined<T, U> {
         self.plan(&interval.to_string(), |join, left, right, on| {
             Ok(stateful(IntervalJoinPlan::new(left, right, on, interval, join.kind, join.condition.as_ref())?))
@@ -64,7 +205,52 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     }
 
     /// Each left row with the row of the right side that was the newest at its time: a rate of exchange, an address. Inner or
-    /// left. With a [`ttl`](KeyedStream::ttl) on the right side a row is nobody's partner after that time.
+    /// left. With a [`ttl`](KeyedStream::ttl) on the right side a row is nobody's partner after that time; without it the newest
+    /// row of every key is kept for ever. A result leaves when the watermark of both sides has passed the left row. Of right rows
+    /// of one key and time the one counts that sorts last by its columns.
+    ///
+    /// The job does not run with a condition: filter what comes out.
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// #[derive(Record)]
+    /// struct Order { item: i64, amount: i64, at: Timestamp }
+    ///
+    /// #[derive(Record)]
+    /// struct Price { item: i64, cents: i64, since: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let at = |s: u64| Timestamp::default() + secs(s);
+    /// let orders = [(1, 4, 5), (1, 6, 20), (2, 1, 20)].map(|(item, amount, s)| Order { item, amount, at: at(s) });
+    /// let prices = [(1, 300, 0), (1, 310, 20), (2, 500, 25)].map(|(item, cents, s)| Price { item, cents, since: at(s) });
+    /// let job = Job::new("orders-with-prices");
+    /// let out = MemorySink::new();
+    /// let prices = job.source(MemorySource::records(prices.into())).event_time("since", Watermarks::in_order());
+    /// job.source(MemorySource::records(orders.into()))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("item")
+    ///     .join(prices.key_by("item"))
+    ///     .kind(JoinType::Left)
+    ///     .as_of()
+    ///     .drop_late()
+    ///     .select(["item", "amount", "cents"].map(col))
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+------+--------+-------+",
+    ///     "| item | amount | cents |",
+    ///     "+------+--------+-------+",
+    ///     "| 1    | 4      | 300   |",
+    ///     "| 1    | 6      | 310   |",
+    ///     "| 2    | 1      |       |",
+    ///     "+------+--------+-------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn as_of(self) -> Joined<T, U> {
         self.plan("as of", |join, left, right, on| {
             if join.condition.is_some() {
@@ -76,7 +262,42 @@ impl<T: 'static, U: 'static> Joining<T, U> {
 
     /// Tables that change, row by row: both sides are streams of changes (see [`KeyedStream::latest`]), and so is the
     /// result. Its key is that of both sides. Inner, left, right or full; with a [`ttl`](KeyedStream::ttl) on the left side
-    /// what has not changed for that time is forgotten.
+    /// what has not changed for that time is forgotten, on both sides. Without it the rows of both tables are kept for ever, and
+    /// nothing is late.
+    ///
+    /// When the columns that are joined by are not part of the keys of both sides, one task does all the work.
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let table = |job: &Job, rows, name| {
+    ///     job.source(Sequence::new(rows))
+    ///         .event_time("at", Watermarks::in_order())
+    ///         .select([(col("value") % lit(3)).alias("item"), col("value").alias(name)])
+    ///         .key_by("item")
+    ///         .latest()
+    ///         .drop_late()
+    /// };
+    /// let job = Job::new("stock-and-prices");
+    /// let out = MemoryTable::new();
+    /// let (stock, prices) = (table(&job, 5, "stock"), table(&job, 2, "price"));
+    /// stock.key_by("item").join(prices.key_by("item")).kind(JoinType::Left).tables().drop_late().sink(out.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+------+-------+-------+",
+    ///     "| item | stock | price |",
+    ///     "+------+-------+-------+",
+    ///     "| 0    | 3     | 0     |",
+    ///     "| 1    | 4     | 1     |",
+    ///     "| 2    | 2     |       |",
+    ///     "+------+-------+-------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tables(self) -> Joined<T, U> {
         self.plan("tables", |join, left, right, on| {
             if join.condition.is_some() {
@@ -117,15 +338,42 @@ pub struct Joined<T, U> {
 }
 
 impl<T: 'static, U: 'static> Joined<T, U> {
-    /// The results, the late rows of the left side and those of the right.
+    /// The results, the late rows of the left side and those of the right, as they came. Of [`Joining::tables`] without a ttl no
+    /// row is late: say [`drop_late`](Self::drop_late).
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("pairs");
+    /// let (out, late) = (MemorySink::new(), MemorySink::new());
+    /// let numbers = |disorder| job.source(Nexmark::new().events(5_000).out_of_order(disorder).bids());
+    /// let left = numbers(secs(1)).event_time("at", Watermarks::in_order()); // in order, it says
+    /// let right = numbers(secs(0)).event_time("at", Watermarks::in_order());
+    /// let (left, right) = (left.select([col("auction")]), right.select([col("auction"), col("price")]));
+    /// let joined = left.key_by("auction").join(right.key_by("auction")).within(millis(1), millis(1));
+    /// let (pairs, late_left, late_right) = joined.with_late();
+    /// pairs.sink(out.clone());
+    /// late_left.sink(late.clone());
+    /// late_right.discard();
+    /// let report = job.run().await?;
+    /// let join = report.metrics.named("join").next().unwrap();
+    /// assert_eq!(join.rows_in, 2 * 4_600);
+    /// assert!(join.balances());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn with_late(self) -> (Stream<Untyped>, Stream<T>, Stream<U>) {
-        let on = |port| self.at.map(|at| StreamId { port, ..at });
-        let (left, right) = (on(Port::LATE), on(Port::LATE_RIGHT));
+        let late = |port| self.at.and_then(|at| late_of(&self.graph, at, Some(StreamId { port, ..at })));
+        let left = late(Port::LATE);
+        // Of a join that has no late rows it is said once.
+        let right = left.and_then(|_| late(Port::LATE_RIGHT));
         let graph = || self.graph.clone();
         (Stream::new(graph(), self.at), Stream::new(graph(), left), Stream::new(graph(), right))
     }
 
-    /// The results; late rows are counted and dropped.
+    /// The results; late rows are counted ([`OperatorMetrics::late`](crate::metrics::OperatorMetrics::late)) and dropped.
     pub fn drop_late(self) -> Stream<Untyped> {
         if let Some(at) = self.at {
             let mut graph = lock(&self.graph);

@@ -1,6 +1,11 @@
 //! The columns a stream is keyed by.
 
 /// One or more column names: `"auction"`, or `["auction", "bidder"]`.
+///
+/// ```
+/// use windrow::api::Key;
+/// assert_eq!(Key::from("auction"), Key::from(["auction"]));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key(pub(crate) Vec<String>);
 

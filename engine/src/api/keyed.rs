@@ -4,24 +4,30 @@
 //!   .key_by("user") ──► KeyedStream ─┬─ .window(…)            results per window        (windowed.rs)
 //!                                    ├─ .join(other)          partners of the same key  (joined.rs)
 //!                                    ├─ .process(…), .reduce, .fold                     state and timers per key
-//!                                    ├─ .deduplicate(within), .in_order()
-//!                                    └─ .aggregate([…]), .latest()   a table that changes    (changes.rs)
+//!                                    ├─ .deduplicate(within), .in_order(), .pattern(…)
+//!                                    ├─ .with_rules(rules).process(…)                   rules in every task (ruled.rs)
+//!                                    └─ .aggregate([…]), .latest()   a table that changes    (tables.rs)
+//! ```
+//!
+//! What depends on the order of rows stands behind a sort by the same key, which has the late rows:
+//!
+//! ```text
+//!   rows ──► in order per user ──► process, reduce, fold, pattern, deduplicate, count windows
+//!                 └─ LATE          (.on_arrival() leaves the sort out: process, reduce, fold)
 //! ```
 
 use std::time::Duration;
 
-use datafusion_expr::Expr;
 use serde::{Serialize, de::DeserializeOwned};
 use windrow_operators::{
     OperatorError, Port, StreamSchema,
-    changes::{UpdatingPlan, UpsertPlan},
-    keyed::{BroadcastPlan, BroadcastProcess, DedupPlan, Emit, NoSide, Process, ProcessPlan, State, fold, reduce},
+    keyed::{DedupPlan, Emit, NoSide, Process, ProcessPlan, State, fold, reduce},
     pattern::{Measure, Pattern, PatternPlan},
     sort::SortPlan,
     typed::Record,
 };
 
-use super::{Joining, Key, Results, Stream, WindowKind, Windowed, stream::lock};
+use super::{Joining, Key, Results, Ruled, Stream, WindowKind, Windowed, stream::lock};
 use crate::plan::graph::{Kind, StreamId, stateful};
 
 /// A stream partitioned by a key.
@@ -39,34 +45,146 @@ impl<T: 'static> KeyedStream<T> {
     }
 
     /// Has [`process`](Self::process), [`reduce`](Self::reduce) and [`fold`](Self::fold) see rows as they arrive and not in
-    /// order of event time. Nothing waits for the watermark and nothing is late, and a stream needs no event time; but what
-    /// the function answers may depend on the order of arrival, and timers fire at watermarks only.
+    /// order of event time. Nothing waits for the watermark and nothing is late (so that what follows is
+    /// [`drop_late`](Results::drop_late)), and a stream needs no event time; but what the function answers may depend on the
+    /// order of arrival, and timers of event time fire at watermarks only. It changes nothing else that is said of a keyed
+    /// stream.
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Clone, Record, Serialize, Deserialize)]
+    /// struct Bid { auction: i64, price: i64 }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("highest-so-far");
+    /// let out = MemorySink::new();
+    /// job.source(Nexmark::new().events(500).bids()) // without event time
+    ///     .typed::<Bid>()
+    ///     .key_by("auction")
+    ///     .on_arrival()
+    ///     .reduce(|top, bid| if bid.price > top.price { bid } else { top })
+    ///     .drop_late()
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.rows(), 460, "one for each bid");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_arrival(self) -> Self {
         Self { on_arrival: true, ..self }
     }
 
-    /// Time to live: what is kept of a key is forgotten when the watermark is more than `ttl` past its last row. For
-    /// [`process`](Self::process), [`reduce`](Self::reduce), [`fold`](Self::fold) and [`aggregate`](Self::aggregate), which
-    /// otherwise keep every key for ever, and for joins [as of](super::Joining::as_of) and of
-    /// [tables](super::Joining::tables).
+    /// Time to live, in event time: what is kept of a key is forgotten when the watermark is more than `ttl` past its last row.
+    /// For [`process`](Self::process), [`reduce`](Self::reduce), [`fold`](Self::fold) and [`aggregate`](Self::aggregate), which
+    /// otherwise keep every key for ever, and for [`with_rules`](Self::with_rules); on the right side of a join
+    /// [as of](Joining::as_of), and on the left side of one of [tables](Joining::tables). Of anything else it is
+    /// a mistake that is told when the job runs: windows, patterns and [`deduplicate`](Self::deduplicate) forget by themselves,
+    /// and [`latest`](Self::latest) keeps the row of every key for ever.
+    ///
+    /// It needs event time: otherwise the job does not run.
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// #[derive(Record)]
+    /// struct Click { user: i64, page: i64, at: Timestamp }
+    ///
+    /// #[derive(Record)]
+    /// struct Nth { page: i64, nth: u64 }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let clicks = [(7, 1, 0), (7, 2, 20), (7, 3, 90)];
+    /// let clicks = clicks.map(|(user, page, s)| Click { user, page, at: Timestamp::default() + secs(s) });
+    /// let job = Job::new("visits");
+    /// let out = MemorySink::new();
+    /// job.source(MemorySource::records(clicks.into()))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("user")
+    ///     .ttl(secs(60))
+    ///     .fold::<u64, Nth, _>(|seen, click, out| {
+    ///         *seen += 1;
+    ///         out.emit(Nth { page: click.page, nth: *seen });
+    ///     })
+    ///     .drop_late()
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+------+-----+",
+    ///     "| page | nth |",
+    ///     "+------+-----+",
+    ///     "| 1    | 1   |",
+    ///     "| 2    | 2   |",
+    ///     "| 3    | 1   |",
+    ///     "+------+-----+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn ttl(self, ttl: Duration) -> Self {
         Self { ttl: Some(ttl), ..self }
     }
 
-    /// Windows per key over event time: `.window(Tumbling::of(secs(10)))`.
+    /// Windows per key over event time: `.window(Tumbling::of(secs(10)))`. See [`WindowKind`] for what there is and
+    /// [`Windowed::aggregate`] for an example. The job does not run when the stream has no event time, or the window cannot be
+    /// (such as one of no length).
     pub fn window(self, window: impl Into<WindowKind>) -> Windowed<T> {
         self.refuse_ttl("a window forgets its rows by itself");
         self.refuse_on_arrival();
         Windowed { stream: self.stream, key: self.key, window: window.into() }
     }
 
-    /// Joins with the rows of another stream that have the same key, column by column.
+    /// Joins with the rows of another stream that have the same key, column by column; the columns may have other names
+    /// there, but have the same types. What belongs together in time is said on what this returns, which has the examples:
+    /// [`Joining`].
+    ///
+    /// A null equals nothing: a row with a null in its key has no partner.
     pub fn join<U: 'static>(self, right: KeyedStream<U>) -> Joining<T, U> {
         Joining::new(self, right)
     }
 
-    /// The same rows in order of event time (rows of one time in the order of their columns): each waits until the watermark
-    /// has passed it. Rows that come too late for their place are late.
+    /// The same rows in order of event time (rows of one time in the order of their columns, from the first to the last): each
+    /// waits until the watermark has passed it. Rows that are earlier than the watermark when they come are late. Rows are in
+    /// order per task, so those of one key are; a sink behind several tasks gets them mixed.
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// #[derive(Record)]
+    /// struct Click { user: i64, page: i64, at: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let clicks = [(7, 2, 20), (7, 1, 10), (7, 3, 20), (7, 4, 50)];
+    /// let clicks = clicks.map(|(user, page, at)| Click { user, page, at: Timestamp::from_micros(at) });
+    /// let job = Job::new("ordered");
+    /// let out = MemorySink::new();
+    /// job.source(MemorySource::records(clicks.into()))
+    ///     .event_time("at", Watermarks::out_of_order(millis(1)))
+    ///     .key_by("user")
+    ///     .in_order()
+    ///     .drop_late()
+    ///     .select([col("page")])
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+------+",
+    ///     "| page |",
+    ///     "+------+",
+    ///     "| 1    |",
+    ///     "| 2    |",
+    ///     "| 3    |",
+    ///     "| 4    |",
+    ///     "+------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn in_order(self) -> Results<T, T> {
         self.refuse_ttl("rows in order are forgotten as they leave");
         self.refuse_on_arrival();
@@ -74,7 +192,31 @@ impl<T: 'static> KeyedStream<T> {
         Results::new(self.stream.graph, at, late)
     }
 
-    /// Of rows of one key keeps the first by event time, and drops those that are later than it by at most `within`.
+    /// Of rows of one key keeps the first by event time, and drops those that are later than it by at most `within` (in whole
+    /// microseconds; what is less is cut off). The next one is a first one again. A row waits until the watermark has passed it;
+    /// one that is earlier than the watermark when it comes is late, whether it is a duplicate or not.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("once");
+    /// let out = MemorySink::new();
+    /// // Eight orders a second, of four kinds: each is told once in half a second.
+    /// job.source(Sequence::new(16).step(125_000))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .select([col("at"), (col("value") % lit(4)).alias("kind")])
+    ///     .key_by("kind")
+    ///     .deduplicate(millis(500))
+    ///     .drop_late()
+    ///     .sink(out.clone());
+    /// let report = job.run().await?;
+    /// assert_eq!(out.rows(), 8);
+    /// assert!(report.metrics.operators.iter().all(|operator| operator.balances()), "the others are processed too");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn deduplicate(self, within: Duration) -> Results<T, T> {
         self.refuse_ttl("a key is forgotten when its time within which rows are dropped is over");
         self.refuse_on_arrival();
@@ -84,14 +226,90 @@ impl<T: 'static> KeyedStream<T> {
         .retyped()
     }
 
-    /// Calls a function with state and timers per key for each row, in order of event time: see [`Process`]. A row waits
-    /// until the watermark has passed it, and finds all timers fired that are due at its time. So the answer does not depend
-    /// on the order of arrival.
+    /// Calls a function with state and timers per key for each row, in order of event time: see [`Process`], and
+    /// [`process_with_side`](Self::process_with_side) for an example. A row waits until the watermark has passed it, and finds
+    /// all timers fired that are due at its time or before. So the answer does not depend on the order of arrival. A row that is
+    /// earlier than the watermark when it comes is late.
+    ///
+    /// The job does not run when the stream has no event time (then say [`on_arrival`](Self::on_arrival)) or lacks a field of
+    /// the function's row type. It fails when a state that is restored cannot be read.
     pub fn process<P: Process<Row = T, Side = NoSide>>(self, process: P) -> Results<T, P::Output> {
         self.processed(process).retyped()
     }
 
-    /// The same with a side output: its results, and its side.
+    /// The same with a side output: its results, and its side. The rows of the side keep event time as the results do.
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// #[derive(Record)]
+    /// struct Click { user: i64, page: i64, at: Timestamp }
+    ///
+    /// #[derive(Record)]
+    /// struct Visit { user: i64, pages: u64 }
+    ///
+    /// /// Counts the pages of a user until nothing has come for a minute; pages below 0 go aside.
+    /// #[derive(Clone)]
+    /// struct Visits;
+    ///
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Seen { user: i64, pages: u64, until: Timestamp }
+    /// impl State for Seen {}
+    ///
+    /// impl Process for Visits {
+    ///     type Row = Click;
+    ///     type State = Seen;
+    ///     type Output = Visit;
+    ///     type Side = Click; // or NoSide
+    ///
+    ///     fn row(&mut self, click: ClickView<'_>, key: &mut Keyed<'_, Self>) {
+    ///         if click.page < 0 {
+    ///             return key.emit_side(Click { user: click.user, page: click.page, at: click.at });
+    ///         }
+    ///         let until = key.time() + mins(1);
+    ///         let seen = key.state_mut();
+    ///         (seen.user, seen.pages, seen.until) = (click.user, seen.pages + 1, until);
+    ///         key.set_timer(until);
+    ///     }
+    ///
+    ///     fn timer(&mut self, timer: Timer, key: &mut Keyed<'_, Self>) {
+    ///         let seen = key.state();
+    ///         if timer == Timer::Event(seen.until) {
+    ///             let visit = Visit { user: seen.user, pages: seen.pages };
+    ///             key.emit(visit);
+    ///             key.clear();
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let clicks = [(7, 1, 0), (8, -1, 5), (7, 2, 30), (7, 3, 120)];
+    /// let clicks = clicks.map(|(user, page, s)| Click { user, page, at: Timestamp::default() + secs(s) });
+    /// let job = Job::new("visits");
+    /// let (out, aside) = (MemorySink::new(), MemorySink::new());
+    /// let (visits, odd) = job
+    ///     .source(MemorySource::records(clicks.into()))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("user")
+    ///     .process_with_side(Visits);
+    /// visits.drop_late().sink(out.clone());
+    /// odd.sink(aside.clone());
+    /// job.run().await?;
+    /// assert_eq!(aside.rows(), 1);
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+------+-------+",
+    ///     "| user | pages |",
+    ///     "+------+-------+",
+    ///     "| 7    | 2     |",
+    ///     "| 7    | 1     |",
+    ///     "+------+-------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn process_with_side<P: Process<Row = T>>(self, process: P) -> (Results<T, P::Output>, Stream<P::Side>) {
         let results = self.processed(process);
         let side = results.output(Port::side(0));
@@ -120,7 +338,45 @@ impl<T: 'static> KeyedStream<T> {
     }
 
     /// Combines each row with the result so far of its key and emits the new result; the first row of a key is its first
-    /// result: `.reduce(|top, bid| if bid.price > top.price { bid } else { top })`.
+    /// result: `.reduce(|top, bid| if bid.price > top.price { bid } else { top })`. In order of event time, unless
+    /// [`on_arrival`](Self::on_arrival) is said; each result has the event time of its row. Keeps one row per key for ever, unless
+    /// there is a [`ttl`](Self::ttl).
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// #[derive(Clone, Record, Serialize, Deserialize)]
+    /// struct Bid { auction: i64, price: i64, at: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let bids = [(1, 5, 10), (2, 9, 20), (1, 3, 30), (1, 8, 40)];
+    /// let bids = bids.map(|(auction, price, at)| Bid { auction, price, at: Timestamp::from_micros(at) });
+    /// let job = Job::new("highest-so-far");
+    /// let out = MemorySink::new();
+    /// job.source(MemorySource::records(bids.to_vec()))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("auction")
+    ///     .reduce(|top, bid| if bid.price > top.price { bid } else { top })
+    ///     .drop_late()
+    ///     .select([col("auction"), col("price")])
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+---------+-------+",
+    ///     "| auction | price |",
+    ///     "+---------+-------+",
+    ///     "| 1       | 5     |",
+    ///     "| 2       | 9     |",
+    ///     "| 1       | 5     |",
+    ///     "| 1       | 8     |",
+    ///     "+---------+-------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn reduce<F>(self, combine: F) -> Results<T, T>
     where
         T: Record + Clone + Send + Serialize + DeserializeOwned,
@@ -130,8 +386,41 @@ impl<T: 'static> KeyedStream<T> {
         self.process(reduce(combine))
     }
 
-    /// Folds the rows of a key into a state, which begins with its default, and emits any number of records for each row:
-    /// `.fold::<u64, Milestone, _>(|count, bid, out| …)`.
+    /// Folds the rows of a key into a state, which begins with its default, and emits any number of records for each row. In
+    /// order of event time, unless [`on_arrival`](Self::on_arrival) is said; each record has the event time of its row. Keeps the
+    /// state of a key for ever, unless there is a [`ttl`](Self::ttl). The state is any [`State`]: a number, a `Vec`, a
+    /// `BTreeMap`, or a struct of yours.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Record)]
+    /// struct Bid { auction: i64, price: i64 }
+    ///
+    /// #[derive(Record)]
+    /// struct Milestone { auction: i64, bids: u64 }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("milestones");
+    /// let out = MemorySink::new();
+    /// job.source(Nexmark::new().events(5_000).bids())
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .typed::<Bid>()
+    ///     .key_by("auction")
+    ///     .fold::<u64, Milestone, _>(|bids, bid, out| {
+    ///         *bids += 1;
+    ///         if bids.is_multiple_of(100) {
+    ///             out.emit(Milestone { auction: bid.auction, bids: *bids });
+    ///         }
+    ///     })
+    ///     .drop_late()
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert!(out.rows() > 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fold<S, U, F>(self, step: F) -> Results<T, U>
     where
         T: Record,
@@ -142,8 +431,50 @@ impl<T: 'static> KeyedStream<T> {
         self.process(fold(step))
     }
 
-    /// Finds patterns of rows in order of event time: see [`Pattern`]. The `measures` say what is told of a match, after
-    /// `match_start`, `match_end` and the key: `[first("small", "amount"), count_of("small")]`.
+    /// Finds patterns of rows in order of event time: see [`Pattern`], and the module
+    /// [`pattern`](crate::operators::pattern) for what exactly it means. The `measures` say what is told of a match, after
+    /// `match_start`, `match_end` and the key: `[first("small", "amount"), count_of("small")]`. A condition reads the row an
+    /// earlier step took with [`col_of`](crate::col_of). A row that is earlier than the watermark when it comes is late.
+    ///
+    /// The job does not run when the pattern has no [`within`](Pattern::within), ends with `not_next`, names a step or a column
+    /// that does not exist, or the stream has no event time.
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, col_of, prelude::*};
+    ///
+    /// #[derive(Record)]
+    /// struct Payment { card: i64, amount: i64, at: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// // Small payments, to see whether the card works, and then a large one.
+    /// let pattern = Pattern::begin("small", col("amount").lt(lit(10)))
+    ///     .one_or_more()
+    ///     .next("large", col("amount").gt(col_of("small", "amount") * lit(100)))
+    ///     .within(mins(1));
+    /// let payments = [(4, 1, 0), (4, 50, 0), (4, 3, 5), (4, 2, 6), (4, 900, 7), (4, 800, 8)];
+    /// let payments = payments.map(|(card, amount, s)| Payment { card, amount, at: Timestamp::default() + secs(s) });
+    /// let job = Job::new("fraud");
+    /// let out = MemorySink::new();
+    /// job.source(MemorySource::records(payments.into()))
+    ///     .event_time("at", Watermarks::out_of_order(secs(5)))
+    ///     .key_by("card")
+    ///     .pattern(&pattern, [count_of("small").alias("probes"), last("large", "amount").alias("amount")])
+    ///     .drop_late()
+    ///     .select(["card", "probes", "amount"].map(col))
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+------+--------+--------+",
+    ///     "| card | probes | amount |",
+    ///     "+------+--------+--------+",
+    ///     "| 4    | 2      | 900    |",
+    ///     "+------+--------+--------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pattern(self, pattern: &Pattern, measures: impl IntoIterator<Item = Measure>) -> Results<T> {
         self.refuse_ttl("a pattern forgets rows by its .within(…)");
         self.refuse_on_arrival();
@@ -153,51 +484,20 @@ impl<T: 'static> KeyedStream<T> {
         })
     }
 
-    /// Any aggregates over all rows of a key so far: a table that changes. What leaves is a stream of changes, for a sink
-    /// that takes them, such as [`MemoryTable`](windrow_connectors::MemoryTable), or for [`Stream::changelog`].
-    pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> Results<T> {
-        self.refuse_on_arrival();
-        let aggregates: Vec<Expr> = aggregates.into_iter().collect();
-        let at = self.stream.then(&self.name("aggregate"), |schema| {
-            Ok(stateful(UpdatingPlan::new(schema, &self.key.names(), &aggregates, self.ttl)?))
-        });
-        Results::late_on_port(self.stream.graph, at)
-    }
-
-    /// The newest row of each key by event time: a table that changes. What leaves is a stream of changes.
-    pub fn latest(self) -> Results<T> {
-        self.latest_but(None)
-    }
-
-    /// The same, but a row that meets a condition takes its key away.
-    pub fn latest_unless(self, deleted: Expr) -> Results<T> {
-        self.latest_but(Some(deleted))
-    }
-
-    fn latest_but(self, deleted: Option<Expr>) -> Results<T> {
-        self.refuse_ttl(
-            "a table keeps the newest row of every key; say which rows take theirs away with .latest_unless(…)",
-        );
-        self.refuse_on_arrival();
-        let at = self.stream.then(&self.name("latest"), |schema| {
-            Ok(stateful(UpsertPlan::new(schema, &self.key.names(), deleted.as_ref())?))
-        });
-        Results::late_on_port(self.stream.graph, at)
-    }
-
-    /// Has every task know all rows of another stream, such as rules: see [`BroadcastProcess`].
+    /// Has every task know all rows of another stream, such as rules: see
+    /// [`BroadcastProcess`](windrow_operators::keyed::BroadcastProcess), and [`Ruled::process`] for an example.
     pub fn with_rules<R: 'static>(self, rules: Stream<R>) -> Ruled<T, R> {
-        Ruled { rows: self, rules }
+        Ruled::new(self, rules)
     }
 
     /// Notes that a time to live was said of something that has none.
-    fn refuse_ttl(&self, why: &str) {
+    pub(super) fn refuse_ttl(&self, why: &str) {
         if self.ttl.is_some() {
             self.mistake(&format!(".ttl(…) says nothing here: {why}"));
         }
     }
 
-    fn refuse_on_arrival(&self) {
+    pub(super) fn refuse_on_arrival(&self) {
         if self.on_arrival {
             self.mistake(".on_arrival() is for .process(…), .reduce(…) and .fold(…)");
         }
@@ -242,37 +542,5 @@ impl<T: 'static> KeyedStream<T> {
             true => what.to_string(),
             false => format!("{what} per {}", self.key.0.join(", ")),
         }
-    }
-}
-
-/// Rows by key, and rules that every task gets.
-#[must_use]
-pub struct Ruled<T, R> {
-    rows: KeyedStream<T>,
-    rules: Stream<R>,
-}
-
-impl<T: 'static, R: 'static> Ruled<T, R> {
-    /// Calls a function with the rules, and with state and timers per key.
-    pub fn process<B: BroadcastProcess<Row = T, Rule = R, Side = NoSide>>(self, process: B) -> Stream<B::Output> {
-        let at = self.processed(process);
-        Stream::new(self.rows.stream.graph, at)
-    }
-
-    /// The same with a side output: its results, and its side.
-    pub fn process_with_side<B>(self, process: B) -> (Stream<B::Output>, Stream<B::Side>)
-    where
-        B: BroadcastProcess<Row = T, Rule = R>,
-    {
-        let at = self.processed(process);
-        let side = at.map(|at| StreamId { port: Port::side(0), ..at });
-        (Stream::new(self.rows.stream.graph.clone(), at), Stream::new(self.rows.stream.graph, side))
-    }
-
-    fn processed<B: BroadcastProcess<Row = T, Rule = R>>(&self, process: B) -> Option<StreamId> {
-        let rows = &self.rows;
-        rows.stream.then_both(&self.rules, &rows.name("process with rules"), |schema, rules| {
-            Ok(stateful(BroadcastPlan::new(schema, &rows.key.names(), rules, process, rows.ttl)?))
-        })
     }
 }

@@ -41,24 +41,80 @@ impl<T: 'static, U: 'static> Results<T, U> {
         Results { graph: self.graph, at: self.at, late: self.late, rows: PhantomData }
     }
 
-    /// The results, and the late rows as they came.
+    /// The results, and the late rows as they came, with all their columns. Late rows promise nothing about event time: they can
+    /// be filtered, mapped and written, and a window over them fires at the end of the input only.
+    ///
+    /// The job does not run when no row can be late: after [`on_arrival`](super::KeyedStream::on_arrival),
+    /// [`latest`](super::KeyedStream::latest), and [`aggregate`](super::KeyedStream::aggregate) without a ttl.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Record)]
+    /// struct Reading { celsius: f64, at: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let readings = [(20.5, 1), (19.0, 30), (21.0, 2)]; // the last one is 28 seconds behind
+    /// let readings = readings.map(|(celsius, s)| Reading { celsius, at: Timestamp::default() + secs(s) });
+    /// let job = Job::new("readings");
+    /// let (out, too_late) = (MemorySink::new(), MemorySink::new());
+    /// let (means, late) = job
+    ///     .source(MemorySource::records(readings.into()).batch_rows(1))
+    ///     .event_time("at", Watermarks::out_of_order(secs(5)))
+    ///     .window(Tumbling::of(secs(10)))
+    ///     .aggregate([avg(col("celsius"))])
+    ///     .with_late();
+    /// means.sink(out.clone());
+    /// late.sink(too_late.clone());
+    /// job.run().await?;
+    /// assert_eq!((out.rows(), too_late.rows()), (2, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn with_late(self) -> (Stream<U>, Stream<T>) {
-        if let Some(at) = self.at {
-            let mut graph = lock(&self.graph);
-            if self.late.and_then(|late| graph.schema(late)).is_none() {
-                let mistake = format!("{}: no row is too late for it: say .drop_late()", graph.nodes[at.node].name);
-                graph.mistakes.push(mistake);
-                return (Stream::new(self.graph.clone(), self.at), Stream::new(self.graph.clone(), None));
-            }
-        }
-        (Stream::new(self.graph.clone(), self.at), Stream::new(self.graph, self.late))
+        let late = self.at.and_then(|at| late_of(&self.graph, at, self.late));
+        (Stream::new(self.graph.clone(), self.at), Stream::new(self.graph, late))
     }
 
-    /// The results; late rows are counted and dropped.
+    /// The results; late rows are counted ([`OperatorMetrics::late`](crate::metrics::OperatorMetrics::late)) and dropped. It has
+    /// to be said also where no row can be late.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("counts");
+    /// let out = MemorySink::new();
+    /// let bids = job.source(Nexmark::new().events(50_000).out_of_order(secs(1)).bids());
+    /// bids.event_time("at", Watermarks::in_order()) // they are not
+    ///     .window(Tumbling::of(millis(100)))
+    ///     .aggregate([count()])
+    ///     .drop_late()
+    ///     .sink(out.clone());
+    /// let report = job.run().await?;
+    /// let window = report.metrics.named("window").next().unwrap();
+    /// assert!(window.late > 0);
+    /// assert_eq!(window.rows_in, window.processed + window.late);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn drop_late(self) -> Stream<U> {
         if let Some(late) = self.late {
             lock(&self.graph).drop_stream(late);
         }
         Stream::new(self.graph, self.at)
     }
+}
+
+/// The stream of late rows of the operator `at`; when it has none, that is a mistake.
+pub(super) fn late_of(graph: &SharedGraph, at: StreamId, late: Option<StreamId>) -> Option<StreamId> {
+    let mut graph = lock(graph);
+    let late = late.filter(|late| graph.schema(*late).is_some());
+    if late.is_none() {
+        let mistake = format!("{}: no row is too late for it: say .drop_late()", graph.nodes[at.node].name);
+        graph.mistakes.push(mistake);
+    }
+    late
 }

@@ -52,6 +52,39 @@ impl Shared {
 }
 
 /// A job at work. Dropping it ends it at once, without publishing what its sinks have not finished.
+///
+/// ```
+/// use windrow::prelude::*;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> windrow::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let store = directory.path().to_str().unwrap(); // "/var/lib/jobs"
+/// let numbers = || {
+///     let job = Job::new("numbers").checkpoint(store, hours(1));
+///     job.source(Sequence::endless().rate(1_000)).sink(MemorySink::new());
+///     job
+/// };
+/// let running = numbers().start().await?;
+/// let handle = running.handle(); // may be cloned, and asked from anywhere
+/// # while handle.metrics().named("source").all(|source| source.rows_in < 10) { tokio::task::yield_now().await; }
+/// println!("{} after {:?}", handle.metrics(), handle.elapsed());
+/// for warning in handle.warnings() {
+///     eprintln!("{warning}");
+/// }
+/// handle.savepoint("before-lunch").await?;
+/// let stop = tokio::spawn(async move { handle.stop_with_savepoint("before-upgrade").await });
+/// let report = running.wait().await?;
+/// assert!(report.stopped);
+/// stop.await.unwrap()?;
+///
+/// // Another day: from there, and not from an older checkpoint.
+/// let running = numbers().restore(Restore::savepoint("before-upgrade")).start().await?;
+/// running.handle().stop(); // without a name: its last checkpoint holds what was read
+/// running.wait().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping a running job ends it: .wait() for it"]
 pub struct RunningJob {
     blueprint: Blueprint,

@@ -41,7 +41,35 @@ pub enum Derived {}
 /// Rows on their way. `T` is the Rust type that closures see them as, a `#[derive(Record)]` struct, or [`Untyped`]
 /// when the columns are known at run time only; expressions work on both.
 ///
-/// A stream is used up by what is done with it. A fork is a visible `.clone()`.
+/// A stream is used up by what is done with it. A fork is a visible `.clone()`. Every stream goes somewhere: into a sink, or
+/// [`discard`](Self::discard)ed.
+///
+/// ```
+/// use windrow::prelude::*;
+///
+/// #[derive(Record)]
+/// struct Bid { auction: i64, price: i64 }
+///
+/// #[derive(Record)]
+/// struct Euro { auction: i64, cents: i64 }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> windrow::Result<()> {
+/// let job = Job::new("expensive");
+/// let (dear, euros) = (MemorySink::new(), MemorySink::new());
+/// let bids = job
+///     .source(Nexmark::new().events(1_000).bids())
+///     .typed::<Bid>() // closures see rows as this; expressions need no type
+///     .filter(|bid| bid.auction % 10 != 0)
+///     .filter_expr(col("price").gt(lit(1_000)));
+/// bids.clone().select([col("auction"), (col("price") * lit(2)).alias("double")]).sink(dear.clone());
+/// bids.map(|bid| Euro { auction: bid.auction, cents: bid.price * 9 / 10 }).sink(euros.clone());
+/// job.run().await?;
+/// assert_eq!(dear.rows(), euros.rows());
+/// assert_eq!(dear.batches()[0].schema().field(1).name(), "double");
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a stream that goes nowhere is a mistake when the job runs: give it a sink or .discard() it"]
 pub struct Stream<T, S = Derived> {
     pub(crate) graph: SharedGraph,
@@ -60,7 +88,31 @@ impl<T: 'static> Stream<T, FromSource> {
     /// Says which column holds event time, and how far out of order its rows may come. Windows need it.
     ///
     /// A timestamp column of microseconds in UTC is used as it is. Of any other column the values are converted, and
-    /// the column itself stays as it was. Rows without a usable time are rejected.
+    /// the column itself stays as it was. Rows without a usable time are rejected. The job does not run when there is no such
+    /// column, it is a number and the unit is not said, or its type is none that has a time.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Record)]
+    /// struct Reading { celsius: f64, unix: i64 }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let readings = [(20.5, 60), (19.0, 0), (21.0, 65)].map(|(celsius, unix)| Reading { celsius, unix });
+    /// let job = Job::new("per-minute");
+    /// let out = MemorySink::new();
+    /// job.source(MemorySource::records(readings.into()))
+    ///     .event_time(EventTime::column("unix").seconds(), Watermarks::out_of_order(mins(1)))
+    ///     .window(Tumbling::of(mins(1)))
+    ///     .aggregate([avg(col("celsius"))])
+    ///     .drop_late()
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.rows(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn event_time(self, column: impl Into<EventTime>, watermarks: Watermarks) -> Self {
         let spec = column.into();
         self.with_time(watermarks, |schema| EventTimeReader::new(schema.columns(), &spec))
@@ -108,8 +160,32 @@ impl<T: 'static> Stream<T, FromSource> {
         })
     }
 
-    /// Records that do not decode become a stream of their own, with the columns `source`, `split`, `position`, `line`,
-    /// `reason` and `bytes`.
+    /// Records that do not decode, or have no usable event time, become a stream of their own, with the columns `source`,
+    /// `split`, `position`, `line`, `reason` and `bytes`. The others go on. See also [`drop_rejects`](Self::drop_rejects) and
+    /// [`fail_on_rejects`](Self::fail_on_rejects).
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Record)]
+    /// struct Bid { auction: i64, price: i64 }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("bids.csv");
+    /// # std::fs::write(&path, "auction,price\n7,100\n8,cheap\n9,300\n").unwrap();
+    /// let job = Job::new("read");
+    /// let (out, bad) = (MemorySink::new(), MemorySink::new());
+    /// let bids = File::pattern(path.to_str().unwrap()).csv::<Bid>(); // "bids.csv"
+    /// let (bids, rejected) = job.source(bids).with_rejects();
+    /// bids.sink(out.clone());
+    /// rejected.select(["line", "reason"].map(col)).sink(bad.clone());
+    /// job.run().await?;
+    /// assert_eq!((out.rows(), bad.rows()), (2, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn with_rejects(self) -> (Stream<T>, Stream<Untyped>) {
         let stream = self.with_source(|_, _, rejects| {
             *rejects = RejectPolicy::Stream;
@@ -119,7 +195,8 @@ impl<T: 'static> Stream<T, FromSource> {
         (stream.retyped(), Stream { graph: stream.graph.clone(), at: rejected, rows: PhantomData })
     }
 
-    /// Records that do not decode are counted and dropped.
+    /// Records that do not decode are counted ([`OperatorMetrics::rejected`](crate::metrics::OperatorMetrics::rejected)) and
+    /// dropped.
     pub fn drop_rejects(self) -> Stream<T> {
         let stream = self.with_source(|_, _, rejects| {
             *rejects = RejectPolicy::Drop;
@@ -266,9 +343,35 @@ impl<T: 'static, S> Stream<T, S> {
         Stream { graph: self.graph, at, rows: PhantomData }
     }
 
-    /// Names the source or the operator that this stream comes from, for checkpoints: its state is kept under this name,
-    /// and found again by it in a job that has been changed. Without a name operators are counted by kind, `window_1`,
-    /// `window_2`: enough until one of them is added, removed or moved.
+    /// Names what this stream comes from, if it keeps state, for checkpoints: its state is kept under this name, and found
+    /// again by it in a job that has been changed. Without a name operators are counted by kind, `window_1`, `process_1`,
+    /// `join_2`: enough until one of them is added, removed or moved. The sort in front of what depends on the order of rows has
+    /// a state of its own under the same name with `_order` behind it.
+    ///
+    /// The job does not run when what it comes from keeps no state, or two have one name.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let store = directory.path().to_str().unwrap().to_string();
+    /// let job = Job::new("named").checkpoint(&store, secs(10));
+    /// job.source(Sequence::new(100))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .id("numbers")
+    ///     .window(Tumbling::of(millis(10)))
+    ///     .aggregate([count()])
+    ///     .drop_late()
+    ///     .id("per-10-ms")
+    ///     .sink(MemorySink::new());
+    /// job.run().await?;
+    /// let state = windrow::state::open(format!("{store}/named")).await?;
+    /// assert!(state.table("per-10-ms").is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn id(self, id: impl Into<String>) -> Self {
         if let Some(at) = self.at {
             let mut graph = lock(&self.graph);
@@ -282,7 +385,8 @@ impl<T: 'static, S> Stream<T, S> {
         self
     }
 
-    /// Keeps the rows for which a closure says yes: `.filter(|bid| bid.price > 100)`.
+    /// Keeps the rows for which a closure says yes: `.filter(|bid| bid.price > 100)`. [`Stream`] has an example. The job does not
+    /// run when a field of `T` is not among the columns or has another type, or the stream is one of changes.
     pub fn filter<F>(self, keep: F) -> Stream<T>
     where
         T: Record,
@@ -301,7 +405,8 @@ impl<T: 'static, S> Stream<T, S> {
         }
     }
 
-    /// Makes one record of each row: `.map(|bid| Euro { cents: bid.price * 9 / 10 })`. Event time stays with the row.
+    /// Makes one record of each row: `.map(|bid| Euro { cents: bid.price * 9 / 10 })`. Event time stays with the row, in a hidden
+    /// column. [`Stream`] has an example.
     pub fn map<U, F>(self, map: F) -> Stream<U>
     where
         T: Record,
@@ -315,7 +420,27 @@ impl<T: 'static, S> Stream<T, S> {
         })
     }
 
-    /// Makes any number of records of each row: `.flat_map(|line| words(line.text))`. Each keeps the row's event time.
+    /// Makes any number of records of each row. Each keeps the row's event time.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Record)]
+    /// struct Number { value: i64 }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("countdown");
+    /// let out = MemorySink::new();
+    /// job.source(Sequence::new(4))
+    ///     .typed::<Number>()
+    ///     .flat_map(|number| (0..number.value).map(|value| Number { value }))
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.rows(), 0 + 1 + 2 + 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn flat_map<U, F, I>(self, map: F) -> Stream<U>
     where
         T: Record,
@@ -331,7 +456,8 @@ impl<T: 'static, S> Stream<T, S> {
     }
 
     /// Computes new columns: `.select([col("auction"), (col("price") * lit(2)).alias("double")])`. Event time stays with
-    /// the row, whether it is among the columns or not. Of changes the key must stay among the columns.
+    /// the row, whether it is among the columns or not. Of changes the key must stay among the columns. [`Stream`] has an
+    /// example. The job does not run when a column does not exist or two results have one name.
     pub fn select(self, columns: impl IntoIterator<Item = Expr>) -> Stream<Untyped> {
         let columns: Vec<Expr> = columns.into_iter().collect();
         if self.has_changes() {
@@ -349,6 +475,7 @@ impl<T: 'static, S> Stream<T, S> {
     }
 
     /// Makes rows of changes: the columns of the table after a first one, `op`, that says `insert`, `update` or `delete`.
+    /// [`KeyedStream::latest`] has an example. The job does not run when the stream is not one of changes.
     pub fn changelog(self) -> Stream<Untyped> {
         self.then_each("changelog", |schema| {
             let operator = Changelog::new(schema)?;
@@ -362,7 +489,8 @@ impl<T: 'static, S> Stream<T, S> {
         self.at.and_then(|at| graph.schema(at)).is_some_and(|schema| schema.change_key().is_some())
     }
 
-    /// The same rows, seen by closures as `U`, whose fields are found among the columns by name.
+    /// The same rows, seen by closures as `U`, whose fields are found among the columns by name; there may be other columns.
+    /// [`Stream`] has an example.
     pub fn typed<U: Record>(self) -> Stream<U> {
         if let Some(at) = self.at {
             let mut graph = lock(&self.graph);
@@ -377,7 +505,23 @@ impl<T: 'static, S> Stream<T, S> {
         self.retyped()
     }
 
-    /// The rows of both streams. They must have the same columns. The merged watermark is the lesser of the two.
+    /// The rows of both streams, in no order among each other. They must have the same columns: `.select(…)` the same from
+    /// both. The merged watermark is the lesser of the two. Streams of changes are not united.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("both");
+    /// let out = MemorySink::new();
+    /// let numbers = |count| job.source(Sequence::new(count)).event_time("at", Watermarks::in_order());
+    /// numbers(3).union(numbers(5)).window(Tumbling::of(secs(1))).aggregate([count()]).drop_late().sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.rows(), 1, "one window, of eight rows");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn union<R>(self, other: Stream<T, R>) -> Stream<T> {
         let at = self.then_both(&other, "union", |left, right| match left == right {
             // Changes of one key could come from both sides, in any order.
@@ -390,17 +534,20 @@ impl<T: 'static, S> Stream<T, S> {
         Stream::new(self.graph, at)
     }
 
-    /// Partitions by the values of one or more columns: `.key_by("auction")`, `.key_by(["auction", "bidder"])`.
+    /// Partitions by the values of one or more columns: `.key_by("auction")`, `.key_by(["auction", "bidder"])`. The columns are
+    /// numbers, text, bytes, dates or times; a null is a key like any other. [`Windowed::aggregate`] has an example.
     pub fn key_by(self, key: impl Into<Key>) -> KeyedStream<T> {
         KeyedStream::new(self.retyped(), key.into())
     }
 
-    /// Windows over all rows, without a key. Their result is computed by one task.
+    /// Windows over all rows, without a key. Their result is computed by one task, though most of the work may be done in
+    /// front of it. [`Stream::union`] has an example.
     pub fn window(self, window: impl Into<WindowKind>) -> Windowed<T> {
         Windowed { stream: self.retyped(), key: Key(Vec::new()), window: window.into() }
     }
 
-    /// Writes the rows to a sink.
+    /// Writes the rows to a sink. The job does not run when the sink does not take the columns, or the stream is one of changes
+    /// and the sink does not take those.
     pub fn sink(self, sink: impl Sink) {
         let name = format!("sink {}", sink.name());
         self.then(&name, |schema| {

@@ -14,6 +14,19 @@ use crate::plan::graph::stateful;
 /// What `.window(…)` takes: windows on slices ([`Tumbling`](windrow_operators::window::Tumbling),
 /// [`Hopping`](windrow_operators::window::Hopping), [`Cumulating`](windrow_operators::window::Cumulating),
 /// [`Calendar`](windrow_operators::window::Calendar)), a [`Session`] or a [`Count`].
+///
+/// ```
+/// use windrow::{api::WindowKind, prelude::*};
+/// let kinds: [WindowKind; 6] = [
+///     Tumbling::of(secs(10)).offset(secs(5)).into(),
+///     Hopping::of(mins(10), mins(2)).into(),
+///     Cumulating::of(hours(24), hours(1)).into(),
+///     Calendar::days("Europe/Berlin").allowed_lateness(mins(5)).into(),
+///     Session::gap(mins(30)).into(),
+///     Count::of(100).every(10).into(),
+/// ];
+/// assert_eq!(kinds[1].to_string(), "hopping 10min every 2min");
+/// ```
 #[derive(Clone, Debug)]
 pub enum WindowKind {
     /// Windows whose bounds do not depend on the rows.
@@ -61,9 +74,59 @@ pub struct Windowed<T> {
 }
 
 impl<T: 'static> Windowed<T> {
-    /// Any DataFusion aggregates, one row per key and window: `window_start`, `window_end`, the key, the aggregates.
-    /// A window gives its result when the watermark passes its end (and the allowed lateness). Aggregates that depend on
-    /// the order of rows (`first_value`, `array_agg`, …) follow the order of arrival; an integer `sum` wraps on overflow.
+    /// Any DataFusion aggregates, one row per key and window: `window_start`, `window_end`, the key, the aggregates; the event
+    /// time of the row is the last instant of the window. A window gives its result once, when the watermark passes its end (and
+    /// the allowed lateness); one without rows gives none. Aggregates that depend on the order of rows (`first_value`,
+    /// `array_agg`, …) follow the order of arrival, except in a [`Count`] window; an integer `sum` wraps on overflow. An aggregate
+    /// of your own is [`custom`](crate::operators::typed::custom).
+    ///
+    /// In a [`Count`] window `window_start` and `window_end` are the event times of its first and of its last row, and one that is
+    /// not full gives nothing.
+    ///
+    /// The job does not run when the stream has no event time or is one of changes, a column does not exist, an expression is
+    /// not an aggregate, or the window cannot be.
+    ///
+    /// ```
+    /// use windrow::{api::WindowKind, arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let windows = |job: &Job, window: WindowKind| {
+    ///     let out = MemorySink::new();
+    ///     job.source(Sequence::new(60).step(1_000_000)) // a minute, a number a second
+    ///         .event_time("at", Watermarks::out_of_order(secs(5)))
+    ///         .select([col("value"), (col("value") % lit(2)).alias("odd")])
+    ///         .key_by("odd")
+    ///         .window(window)
+    ///         .aggregate([count(), max(col("value")).alias("top")])
+    ///         .drop_late()
+    ///         .select(["odd", "count", "top"].map(col))
+    ///         .sink(out.clone());
+    ///     out
+    /// };
+    /// let job = Job::new("windows");
+    /// let out = windows(&job, Tumbling::of(secs(40)).into());
+    /// let hopping = windows(&job, Hopping::of(secs(20), secs(10)).into());
+    /// let sessions = windows(&job, Session::gap(secs(3)).into());
+    /// let counts = windows(&job, Count::of(20).into());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+-----+-------+-----+",
+    ///     "| odd | count | top |",
+    ///     "+-----+-------+-----+",
+    ///     "| 0   | 20    | 38  |",
+    ///     "| 1   | 20    | 39  |",
+    ///     "| 0   | 10    | 58  |",
+    ///     "| 1   | 10    | 59  |",
+    ///     "+-----+-------+-----+",
+    /// ]);
+    /// assert_eq!(hopping.rows(), 2 * 7, "from [-10 s, 10 s) to [50 s, 70 s)");
+    /// assert_eq!(sessions.rows(), 2, "nobody was silent for three seconds");
+    /// assert_eq!(counts.rows(), 2, "20 of 30 rows: the others do not fill a window");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> Results<T> {
         let aggregates: Vec<Expr> = aggregates.into_iter().collect();
         let key = self.key.names();
@@ -85,7 +148,34 @@ impl<T: 'static> Windowed<T> {
     }
 
     /// The `n` rows of each window (and key) with the greatest value in the column `by`: `window_start`, `window_end`,
-    /// `rank` from 1, and the columns of the row. Equal values are ordered by the other columns.
+    /// `rank` from 1, and the columns of the row. Equal values are ordered by the other columns. Rows that are results of a window
+    /// of the same bounds themselves are ranked within it: the busiest three auctions of every ten seconds.
+    ///
+    /// The job does not run when `n` is 0, the column does not exist or has no order, or the window is a [`Session`] or a [`Count`].
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("hot-items");
+    /// let out = MemorySink::new();
+    /// let window = Tumbling::of(secs(10));
+    /// job.source(Nexmark::new().events(100_000).event_rate(5_000).bids())
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("auction")
+    ///     .window(window.clone())
+    ///     .aggregate([count().alias("bids")])
+    ///     .drop_late()
+    ///     .window(window) // of all auctions: no key
+    ///     .top(3, "bids")
+    ///     .drop_late()
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.rows(), 2 * 3, "two windows of ten seconds");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn top(self, n: usize, by: &str) -> Results<T> {
         let at = self.stream.then(&self.name(&format!("top {n} by {by} of")), |schema| match self.window.clone() {
             WindowKind::Slices(window) => Ok(stateful(TopPlan::new(schema, &self.key.names(), window, n, by)?)),

@@ -1,0 +1,160 @@
+//! Tables that change, made of streams by key.
+//!
+//! ```text
+//!   rows by key ──► .aggregate([…])  values of all rows so far ─┐
+//!               ──► .latest()        the newest row ────────────┴─► changes by key ─► .filter_expr, .select, .join(…).tables()
+//!                                                                                   ─► a sink of changes, or .changelog()
+//! ```
+
+use datafusion_expr::Expr;
+use windrow_operators::changes::{UpdatingPlan, UpsertPlan};
+
+use super::{KeyedStream, Results};
+use crate::plan::graph::stateful;
+
+impl<T: 'static> KeyedStream<T> {
+    /// Any aggregates over all rows of a key so far: a table that changes. What leaves is a stream of
+    /// [changes](crate::operators::changes), for a sink that takes them, such as
+    /// [`MemoryTable`](windrow_connectors::MemoryTable) or the console, or for
+    /// [`Stream::changelog`](super::Stream::changelog).
+    ///
+    /// A batch gives one change for each of its keys: how many changes there are depends on how rows come, the last one of a
+    /// key does not. No row is late, unless there is a [`ttl`](Self::ttl): then one that is more than that behind the watermark
+    /// is. Without it the values of every key are kept for ever. At the end of the input a ttl takes all keys away.
+    ///
+    /// The job does not run when the stream is one of changes itself.
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("bids-per-auction");
+    /// let table = MemoryTable::new();
+    /// job.source(Nexmark::new().events(500).bids())
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("auction")
+    ///     .aggregate([count().alias("bids"), max(col("price")).alias("top")])
+    ///     .drop_late()
+    ///     .filter_expr(col("bids").gt(lit(20)))
+    ///     .sink(table.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&table.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+---------+------+----------+",
+    ///     "| auction | bids | top      |",
+    ///     "+---------+------+----------+",
+    ///     "| 1000    | 232  | 84967248 |",
+    ///     "+---------+------+----------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> Results<T> {
+        self.refuse_on_arrival();
+        let aggregates: Vec<Expr> = aggregates.into_iter().collect();
+        let at = self.stream.then(&self.name("aggregate"), |schema| {
+            Ok(stateful(UpdatingPlan::new(schema, &self.key.names(), &aggregates, self.ttl)?))
+        });
+        Results::late_on_port(self.stream.graph, at)
+    }
+
+    /// The newest row of each key by event time: a table that changes. What leaves is a stream of
+    /// [changes](crate::operators::changes). Of rows of one time the one counts whose columns sort last; without event time the
+    /// one that came last. An older row is dropped and counts as processed: nothing is late. The row of every key is kept for
+    /// ever.
+    ///
+    /// The job does not run when the stream is one of changes itself.
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// #[derive(Record)]
+    /// struct Price { item: i64, cents: i64, at: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let prices = [(1, 300, 10), (2, 500, 20), (1, 250, 40), (1, 999, 30)]; // the last one is an old one
+    /// let prices = prices.map(|(item, cents, at)| Price { item, cents, at: Timestamp::from_micros(at) });
+    /// let job = Job::new("prices");
+    /// let (table, log) = (MemoryTable::new(), MemorySink::new());
+    /// let newest = job
+    ///     .source(MemorySource::records(prices.into()).batch_rows(2))
+    ///     .event_time("at", Watermarks::out_of_order(millis(1)))
+    ///     .key_by("item")
+    ///     .latest()
+    ///     .drop_late();
+    /// newest.clone().select(["item", "cents"].map(col)).sink(table.clone());
+    /// newest.changelog().select(["op", "item", "cents"].map(col)).sink(log.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&table.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+------+-------+",
+    ///     "| item | cents |",
+    ///     "+------+-------+",
+    ///     "| 1    | 250   |",
+    ///     "| 2    | 500   |",
+    ///     "+------+-------+",
+    /// ]);
+    /// let shown = pretty_format_batches(&log.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+--------+------+-------+",
+    ///     "| op     | item | cents |",
+    ///     "+--------+------+-------+",
+    ///     "| insert | 1    | 300   |",
+    ///     "| insert | 2    | 500   |",
+    ///     "| update | 1    | 250   |",
+    ///     "+--------+------+-------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn latest(self) -> Results<T> {
+        self.latest_but(None)
+    }
+
+    /// The same, but a row that meets a condition takes its key away, as a delete. Then rows that are earlier than the watermark
+    /// are late, because it is not remembered for longer that a key went away.
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("stock");
+    /// let table = MemoryTable::new();
+    /// job.source(Sequence::new(10))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .select([(col("value") % lit(3)).alias("item"), col("value").alias("stock")])
+    ///     .key_by("item")
+    ///     .latest_unless(col("stock").gt(lit(8)))
+    ///     .drop_late()
+    ///     .sink(table.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&table.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+------+-------+",
+    ///     "| item | stock |",
+    ///     "+------+-------+",
+    ///     "| 1    | 7     |",
+    ///     "| 2    | 8     |",
+    ///     "+------+-------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn latest_unless(self, deleted: Expr) -> Results<T> {
+        self.latest_but(Some(deleted))
+    }
+
+    fn latest_but(self, deleted: Option<Expr>) -> Results<T> {
+        self.refuse_ttl(
+            "a table keeps the newest row of every key; say which rows take theirs away with .latest_unless(…)",
+        );
+        self.refuse_on_arrival();
+        let at = self.stream.then(&self.name("latest"), |schema| {
+            Ok(stateful(UpsertPlan::new(schema, &self.key.names(), deleted.as_ref())?))
+        });
+        Results::late_on_port(self.stream.graph, at)
+    }
+}
