@@ -216,3 +216,45 @@ fn every_kind_of_window_in_a_job() {
     on_two_threads(job.run()).unwrap();
     assert_eq!(rows(&out.batches()), ["1", "2"]);
 }
+
+/// Sets a timer of processing time that is due at once, again and again.
+#[derive(Clone)]
+struct Restless;
+
+impl Process for Restless {
+    type Row = Click;
+    type State = i64;
+    type Output = Total;
+    type Side = NoSide;
+
+    fn row(&mut self, click: ClickView<'_>, key: &mut Keyed<'_, Self>) {
+        *key.state_mut() += 1;
+        if *key.state() == 100 {
+            key.emit(Total { user: click.user, total: 100 });
+        }
+        key.set_processing_timer(key.now());
+    }
+
+    fn timer(&mut self, _: Timer, key: &mut Keyed<'_, Self>) {
+        key.state_mut();
+        key.set_processing_timer(key.now());
+    }
+}
+
+#[test]
+fn timers_that_are_always_due_do_not_keep_the_rows_waiting() {
+    for parallelism in [1, 2] {
+        let splits = (0..100).map(|i| batch(&[(1, 1, i), (2, 1, i)])).collect();
+        let job = Job::new("restless").parallelism(parallelism);
+        let out = MemorySink::new();
+        job.source(MemorySource::new(batch(&[]).schema(), vec![splits]))
+            .typed::<Click>()
+            .key_by("user")
+            .on_arrival()
+            .process(Restless)
+            .drop_late()
+            .sink(out.clone());
+        run(job).unwrap();
+        assert_eq!(rows(&out.batches()), ["1|100", "2|100"]);
+    }
+}

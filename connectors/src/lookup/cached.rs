@@ -14,7 +14,7 @@ use arrow::{
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Lookup, file_table::converter};
+use super::{Lookup, file_table::converter, later};
 use crate::{ConnectorError, Result};
 
 /// Keeps the rows of the keys that were used last, and which keys have none, for some time. A failed lookup is not kept.
@@ -148,7 +148,7 @@ impl<L: Lookup> Lookup for Cached<L> {
             for (row, key) in (0..).zip(encode(&columns, &found)?) {
                 places.entry(key).or_default().push(row);
             }
-            let until = Instant::now() + self.ttl;
+            let until = later(self.ttl);
             let mut kept = self.kept();
             for place in missing {
                 let own = places.remove(&encoded[place]).unwrap_or_default();

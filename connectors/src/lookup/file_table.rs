@@ -26,7 +26,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::{task::JoinHandle, time::Instant};
 use typed_arrow::schema::SchemaMeta;
 
-use super::Lookup;
+use super::{Lookup, later};
 use crate::{ConnectorError, File, Result, Source, file::FileSource};
 
 /// How often it is looked whether the file has changed, unless told.
@@ -114,7 +114,7 @@ impl TableFile {
             other => {
                 let table = self.look(None, keys).await.map_err(broke)??;
                 let table = table.ok_or_else(|| ConnectorError::Config(format!("{}: it was not read", self.name())))?;
-                let look_at = Instant::now() + self.refresh;
+                let look_at = later(self.refresh);
                 other.insert(Served { table: Arc::new(table), look_at, looking: None })
             }
         };
@@ -128,7 +128,7 @@ impl TableFile {
         }
         if served.looking.is_none() && served.look_at <= Instant::now() {
             served.looking = Some(self.look(Some(served.table.version.clone()), keys));
-            served.look_at = Instant::now() + self.refresh;
+            served.look_at = later(self.refresh);
         }
         Ok(served.table.clone())
     }

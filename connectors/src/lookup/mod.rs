@@ -6,8 +6,11 @@
 //!          └──────── joined by key ◄────────┴──────── rows, with their keys ◄─────┘
 //! ```
 
+use std::time::Duration;
+
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::Result;
 
@@ -16,6 +19,12 @@ mod file_table;
 
 pub use cached::Cached;
 pub use file_table::TableFile;
+
+/// The instant `span` from now. What does not fit into the clock is never: a hundred years.
+fn later(span: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+    Instant::now() + span.min(NEVER)
+}
 
 /// A table that can be asked for the rows of some keys.
 ///

@@ -280,7 +280,8 @@ impl Sink for MemoryTable {
     fn accepts_changes(&self, schema: &SchemaRef, key: &[usize]) -> Result<()> {
         let mut kept = self.kept();
         match &kept.form {
-            Some(form) if form.schema.fields() != schema.fields() || form.key != key => {
+            // What a job that never ran said of it does not count.
+            Some(form) if kept.writers > 0 && (form.schema.fields() != schema.fields() || form.key != key) => {
                 let names = |key: &[usize], schema: &SchemaRef| {
                     key.iter()
                         .filter_map(|&i| Some(schema.fields().get(i)?.name().clone()))
@@ -294,8 +295,8 @@ impl Sink for MemoryTable {
                     names(key, schema)
                 )))
             }
-            Some(_) => Ok(()),
-            None => {
+            Some(_) if kept.writers > 0 => Ok(()),
+            _ => {
                 kept.form = Some(Form::new(schema, key)?);
                 Ok(())
             }

@@ -81,6 +81,8 @@ pub(crate) fn misfits(
         .filter_map(|operator| operator.saved.as_ref().map(|(id, _)| (id.as_str(), operator)))
         .collect();
     let gone = |what: &str, id: &str| {
+        // The sort in front of an operator is named with it.
+        let id = id.strip_suffix("_order").unwrap_or(id);
         format!(
             "the checkpoint has state of {what} {id:?}, which the job does not have: give the operator that has taken its \
              place the same name with .id({id:?}), or drop the state with .drop_state()"
@@ -147,6 +149,11 @@ pub(crate) async fn restore(
                 let mut parts = Vec::new();
                 for former in &saved.tasks {
                     let shared = overlap(former.key_groups, &wanted);
+                    // How far a task had come that had other key groups says nothing of these. Tasks of a first phase have
+                    // all key groups mixed.
+                    if shared.is_empty() && !operator.first_phase && !former.first_phase {
+                        continue;
+                    }
                     let mut part =
                         Part { first_phase: former.first_phase, numbers: former.numbers.clone(), segments: Vec::new() };
                     for file in &former.segments {

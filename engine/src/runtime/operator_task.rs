@@ -25,18 +25,26 @@ pub(crate) struct OperatorTask {
 
 impl OperatorTask {
     pub(crate) async fn run(mut self) -> Result<()> {
+        // Ticks and messages take turns: a gate that always has something must not hide a timer, nor timers that are always
+        // due the gate.
+        let mut ticked = false;
         loop {
+            tokio::task::coop::consume_budget().await;
             let due = self.body.due();
-            // A gate that always has something must not hide a timer.
-            if due.is_some_and(|due| due <= Moment::now()) {
+            if !ticked && due.is_some_and(|due| due <= Moment::now()) {
                 self.body.tick(&self.name).await?;
+                ticked = true;
                 continue;
             }
             let (port, message) = tokio::select! {
                 biased;
                 next = self.gate.next() => next.map_err(|Disconnected| disconnected(&self.name))?,
-                () = sleep_until(due) => continue,
+                () = sleep_until(due) => {
+                    ticked = false;
+                    continue;
+                }
             };
+            ticked = false;
             let barrier = if let Message::Barrier(epoch) = message { Some(epoch) } else { None };
             let last = matches!(message, Message::End(_));
             self.body.take(&self.name, port, message).await?;

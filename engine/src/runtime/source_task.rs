@@ -73,6 +73,8 @@ pub(crate) struct SourceTask {
     /// Whether it waits for other sources, and reads nothing.
     pub(crate) waits: bool,
     pub(crate) rejects: RejectTo,
+    /// Whether operators have been told the processing time since the last rows.
+    pub(crate) ticked: bool,
     pub(crate) body: Body,
     pub(crate) counters: Arc<Counters>,
     /// What had been said when the checkpoint was taken from which this task goes on.
@@ -124,6 +126,7 @@ impl SourceTask {
             Some(time) => time.begin(),
             None => self.say(Some(Watermark::Idle)).await?,
         }
+        self.send_rejects(None).await?;
         let end = loop {
             // A source that is always ready must still let others run.
             tokio::task::coop::consume_budget().await;
@@ -143,6 +146,7 @@ impl SourceTask {
                 Event::Resume => {}
                 Event::Tick => {
                     self.body.tick(self.counters.name()).await?;
+                    self.ticked = true;
                     self.excuse();
                 }
                 Event::Barrier(epoch) => {
@@ -157,6 +161,7 @@ impl SourceTask {
                     }
                 }
                 Event::Fetched(fetched) => {
+                    self.ticked = false;
                     match fetched.map_err(|error| Error::Source { operator: self.counters.name().into(), error })? {
                         Fetch::Rows(rows) => self.take_rows(rows).await?,
                         Fetch::SplitEnd(split) => {
@@ -242,7 +247,8 @@ impl SourceTask {
         // A reader that is always ready for one split must not hide the silence of another.
         let silent = silence.is_some_and(|at| at <= Moment::now());
         let due = self.body.due();
-        let is_due = due.is_some_and(|at| at <= Moment::now());
+        // Timers that are always due must not hide the reader.
+        let is_due = !self.ticked && due.is_some_and(|at| at <= Moment::now());
         tokio::select! {
             biased;
             // The sender lives as long as the job; a closed channel means nobody can ask for a stop any more.
@@ -340,16 +346,23 @@ impl SourceTask {
                 reason: first.reason.clone(),
                 excerpt: excerpt(&first.bytes),
             }),
-            RejectTo::Edges(edges) => {
-                let edges = edges.clone();
+            RejectTo::Edges(_) => {
                 let batch = rejects(self.counters.name(), split, &rejected, undecoded);
                 let batch = batch.map_err(|error| self.failed(error))?;
-                for edge in edges {
-                    self.body.send_to(self.counters.name(), edge, Message::Batch(batch.clone())).await?;
-                }
-                Ok(())
+                self.send_rejects(Some(batch)).await
             }
         }
+    }
+
+    /// Sends rejected records, and that nobody is to wait for more: they say nothing of event time.
+    async fn send_rejects(&mut self, rows: Option<RecordBatch>) -> Result<()> {
+        let RejectTo::Edges(edges) = self.rejects.clone() else { return Ok(()) };
+        for edge in edges {
+            for message in rows.clone().map(Message::Batch).into_iter().chain([Message::Watermark(Watermark::Idle)]) {
+                self.body.send_to(self.counters.name(), edge, message).await?;
+            }
+        }
+        Ok(())
     }
 
     fn failed(&self, error: OperatorError) -> Error {

@@ -363,6 +363,7 @@ impl Builder<'_> {
             together,
             waits: false,
             rejects,
+            ticked: false,
             body,
             counters,
             said_before,

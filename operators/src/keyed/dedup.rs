@@ -195,7 +195,8 @@ impl Operator for Dedup {
     fn load(&mut self, state: &StateReader) -> Result<()> {
         let Self { plan, store, expiry, promised } = self;
         // The greatest: what a task has forgotten it can no longer compare with.
-        *promised = state.greatest(false, PROMISED).unwrap_or(i64::MIN);
+        // The least: a sort that was restored from tasks of which one was behind still has rows from there on.
+        *promised = state.least(false, PROMISED).unwrap_or(i64::MIN);
         store.load(state, |segment, rows| {
             let times = plan.key.held(segment)[0].as_primitive::<TimestampMicrosecondType>();
             Ok(rows.iter().map(|&row| times.is_valid(row).then(|| Some(times.value(row)))).collect())

@@ -288,8 +288,8 @@ fn by_key(keys: Option<&Rows>, rows: std::ops::Range<usize>) -> Vec<(&[u8], Vec<
 
 impl Operator for PatternMatch {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
-        // Just restored from tasks of which one was ahead, what it had dropped does not come again either.
-        let batch = split_late(batch, self.plan.time, self.closed.max(self.rows.from()), out)?;
+        // Just restored from tasks of which one was behind, rows come that wait in the sort since then.
+        let batch = split_late(batch, self.plan.time, self.closed, out)?;
         out.processed(batch.num_rows());
         if batch.num_rows() > 0 {
             self.look_at(&batch, out)?;

@@ -67,6 +67,10 @@ impl LookupCalls {
         let right = on.iter().map(|(_, right)| index_of(&columns, right)).collect::<Result<Vec<_>>>();
         let right = right.map_err(about)?;
         check_key(input.columns(), &left)?;
+        if let Some(place) = (0..right.len()).find(|&place| right[..place].contains(&right[place])) {
+            let name = columns.field(right[place]).name();
+            return Err(about(OperatorError::Plan(format!("the key has the column {name:?} twice"))));
+        }
         for (&left, &right) in left.iter().zip(&right) {
             let (own, other) = (input.columns().field(left), columns.field(right));
             if own.data_type() != other.data_type() {

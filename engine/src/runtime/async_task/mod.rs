@@ -208,6 +208,8 @@ impl<D> Default for Leaving<D> {
 impl<W: Work> AsyncTask<W> {
     async fn run(mut self) -> Result<()> {
         self.promise_again().await?;
+        // Ticks and the rest take turns, so that timers that are always due hide nothing.
+        let mut ticked = false;
         loop {
             // Calls that are always ready must still let others run.
             tokio::task::coop::consume_budget().await;
@@ -218,9 +220,10 @@ impl<W: Work> AsyncTask<W> {
                 return self.finish(end).await;
             }
             let due = self.body.due();
-            if due.is_some_and(|due| due <= Moment::now()) {
+            if !std::mem::take(&mut ticked) && due.is_some_and(|due| due <= Moment::now()) {
                 let Self { body, calls, answered, counters, .. } = &mut self;
                 while_calling(calls, answered, body.tick(counters.name())).await?;
+                ticked = true;
                 continue;
             }
             let may_read = self.waiting.is_empty() && self.end.is_none();
