@@ -178,7 +178,8 @@ pub struct OperatorMetrics {
     pub watermark: Option<Timestamp>,
     /// The latest event time a source has seen.
     pub latest: Option<Timestamp>,
-    /// About how many bytes of state the operator holds, looked at once a second at the most and at the end.
+    /// About how many bytes of state the operator holds, looked at about once a second, when rows or watermarks
+    /// come, and at the end.
     pub state_bytes: u64,
     /// The splits that a source does not read for now and whom they wait for, a sentence per task: see
     /// [`Watermarks::align_within`](crate::Watermarks::align_within).

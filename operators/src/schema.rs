@@ -115,7 +115,8 @@ impl StreamSchema {
     pub fn expect_changes(&self, what: &str) -> Result<&[usize]> {
         self.change_key().ok_or_else(|| {
             OperatorError::Plan(format!(
-                "{what} takes changes, but this is a stream of rows: make changes of them with .key_by(key).latest()"
+                "{what} takes changes, but this is a stream of rows: make changes of them with \
+                 .key_by(…).latest()"
             ))
         })
     }
@@ -315,6 +316,6 @@ mod tests {
             assert!(StreamSchema::changes(stream.columns(), &[]).is_err(), "the name is reserved");
         }
         let rows = StreamSchema::without_time(Arc::new(visible));
-        assert!(rows.expect_changes("a join").unwrap_err().to_string().contains(".key_by(key).latest()"));
+        assert!(rows.expect_changes("a join").unwrap_err().to_string().contains(".key_by(…).latest()"));
     }
 }

@@ -53,10 +53,348 @@ fn each_mistake_names_its_operator_and_what_there_is() {
         (mistakes(|s| sink(s.select([col("value"), col("value")]))), r#"called "value""#),
         (mistakes(|s| sink(s.window(tumbling()).aggregate([sum(col("at"))]).drop_late())), "sum(at)"),
     ];
+    each_is_told(&cases);
+}
+
+/// The mistakes of a job that begins with a sequence without event time.
+fn timeless(build: impl FnOnce(Stream<Untyped>)) -> String {
+    let job = Job::new("wrong");
+    build(job.source(Sequence::new(10)).fail_on_rejects());
+    run(job).unwrap_err().to_string()
+}
+
+/// Says nothing of its rows.
+#[derive(Clone)]
+struct Silent;
+
+impl Process for Silent {
+    type Row = Value;
+    type State = ();
+    type Output = Value;
+    type Side = NoSide;
+
+    fn row(&mut self, _: ValueView<'_>, _: &mut Keyed<'_, Self>) {}
+}
+
+#[derive(Record)]
+pub(crate) struct Value {
+    value: i64,
+}
+
+/// The same columns under other names.
+fn other(stream: &Stream<Untyped>) -> Stream<Untyped> {
+    stream.clone().select([col("value").alias("other"), col("at").alias("since")])
+}
+
+fn each_is_told(cases: &[(String, &str)]) {
     for (found, expected) in cases {
         assert!(found.contains(expected), "expected {expected}\nin {found}");
         assert_eq!(found.lines().count(), 2, "one mistake, no echo of it:\n{found}");
     }
+}
+
+#[test]
+fn joins_say_what_does_not_fit() {
+    let text = |s: &Stream<Untyped>| s.clone().select([col("at").alias("since"), lit("a").alias("text")]);
+    let cases = [
+        (
+            mistakes(|s| {
+                let text = text(&s);
+                sink(s.key_by("value").join(text.key_by("text")).as_of().drop_late());
+            }),
+            r#"#3 inner join, as of per value: joining different key types: "value" of the left side is Int64, "text" of the right"#,
+        ),
+        (
+            mistakes(|s| {
+                let other = other(&s);
+                sink(
+                    s.key_by("value").join(other.key_by(["other", "since"])).window(Tumbling::of(secs(1))).drop_late(),
+                );
+            }),
+            "#3 inner join, tumbling 1s per value: the left side is keyed by value and the right side by other, since: a join needs",
+        ),
+        (
+            mistakes(|s| {
+                let same = s.clone();
+                sink(s.key_by("value").join(same.key_by("value")).within(secs(1), secs(1)).drop_late());
+            }),
+            r#"both sides of the join have a column "at""#,
+        ),
+        (
+            mistakes(|s| {
+                let other = other(&s);
+                sink(s.key_by("value").join(other.key_by("othre")).within(secs(1), secs(1)).drop_late());
+            }),
+            r#"us of left per value: there is no column "othre", did you mean "other"?"#,
+        ),
+        (
+            mistakes(|s| {
+                let other = other(&s);
+                sink(s.key_by("value").join(other.key_by("other")).between(Interval::between(2, 1)).drop_late());
+            }),
+            "an interval between 2 and 1 microseconds holds nothing",
+        ),
+        (
+            mistakes(|s| {
+                let other = other(&s);
+                sink(s.key_by("value").join(other.key_by("other")).kind(JoinType::Full).as_of().drop_late());
+            }),
+            "#3 full join, as of per value: a temporal join of type full",
+        ),
+        (
+            mistakes(|s| {
+                let other = other(&s);
+                sink(
+                    s.key_by("value")
+                        .join(other.key_by("other"))
+                        .condition(col("value").gt(lit(1)))
+                        .as_of()
+                        .drop_late(),
+                );
+            }),
+            "#3 inner join, as of per value: an as-of join takes no condition",
+        ),
+        (
+            mistakes(|s| {
+                let other = other(&s);
+                sink(s.key_by("value").join(other.key_by("other")).tables().drop_late());
+            }),
+            "#3 inner join, tables per value: a join of changes takes changes, but this is a stream of rows: make changes of them with .key_by(…).latest()",
+        ),
+        (
+            mistakes(|s| {
+                let other = other(&s);
+                let join = s.key_by("value").join(other.key_by("other")).condition(col("value") + lit(1));
+                sink(join.window(Tumbling::of(secs(1))).drop_late());
+            }),
+            "left.value + Int32(1) is Int64, not a condition (true or false)",
+        ),
+    ];
+    each_is_told(&cases);
+}
+
+#[test]
+fn what_needs_event_time_says_so() {
+    let cases = [
+        (
+            timeless(|s| sink(s.key_by("value").window(Session::gap(secs(1))).aggregate([count()]).drop_late())),
+            "#2 window session gap 1s per value: a session needs event time: declare it at the source with .event_time(column, …)",
+        ),
+        (
+            timeless(|s| sink(s.key_by("value").window(Count::of(2)).aggregate([count()]).drop_late())),
+            "#2 window count of 2 rows per value: sorting needs event time",
+        ),
+        (
+            timeless(|s| sink(s.typed::<Value>().key_by("value").process(Silent).drop_late())),
+            "#2 process per value: it takes rows in order of event time, and there is none",
+        ),
+        (
+            timeless(|s| {
+                let other = s.clone().select([col("value").alias("other")]);
+                sink(s.key_by("value").join(other.key_by("other")).within(secs(1), secs(1)).drop_late());
+            }),
+            "of left per value: the left side of a join needs event time",
+        ),
+        (
+            timeless(|s| sink(s.key_by("value").deduplicate(secs(1)).drop_late())),
+            "#2 first within 1s per value: sorting needs event time",
+        ),
+        (
+            timeless(|s| sink(s.key_by("value").in_order().drop_late())),
+            "#2 in order per value: sorting needs event time",
+        ),
+        (
+            timeless(|s| sink(s.key_by("value").pattern(&odd().within(secs(1)), []).drop_late())),
+            "#2 pattern per value: sorting needs event time",
+        ),
+        (
+            timeless(|s| s.key_by("value").ttl(secs(1)).aggregate([count()]).drop_late().sink(MemoryTable::new())),
+            "#2 aggregate per value: a time to live is counted in event time",
+        ),
+        (
+            timeless(|s| {
+                sink(s.typed::<Value>().key_by("value").on_arrival().ttl(secs(1)).process(Silent).drop_late())
+            }),
+            "#2 process per value: the time to live of process Silent needs event time",
+        ),
+    ];
+    each_is_told(&cases);
+}
+
+fn odd() -> Pattern {
+    Pattern::begin("odd", (col("value") % lit(2_i64)).eq(lit(1)))
+}
+
+#[test]
+fn windows_and_patterns_say_what_is_wrong_with_them() {
+    let cases = [
+        (
+            mistakes(|s| sink(s.key_by("value").window(Session::gap(secs(0))).aggregate([count()]).drop_late())),
+            "#2 window session gap 0ns per value: a session with a gap of 0ns: a session gap is whole microseconds, at least one",
+        ),
+        (
+            mistakes(|s| sink(s.window(Calendar::days("Europe/Atlantis")).aggregate([count()]).drop_late())),
+            r#"#2 window days in Europe/Atlantis: there is no time zone "Europe/Atlantis", did you mean "Europe/Athens"?"#,
+        ),
+        (
+            mistakes(|s| sink(s.window(Cumulating::of(secs(5), secs(2))).aggregate([count()]).drop_late())),
+            "#2 window cumulating 5s by 2s: a window cumulating 5s by 2s: the last step would be cut off",
+        ),
+        (
+            mistakes(|s| sink(s.window(Hopping::of(secs(1), secs(2))).aggregate([count()]).drop_late())),
+            "#2 window hopping 1s every 2s: a window hopping 1s every 2s: between two windows there would be rows in no window",
+        ),
+        (
+            mistakes(|s| sink(s.key_by("value").window(Count::of(0)).aggregate([count()]).drop_late())),
+            "window count of 0 rows per value: count windows of 0 rows every 0 rows: both are at least one row",
+        ),
+        (
+            mistakes(|s| sink(s.key_by("value").window(Session::gap(secs(1))).top(1, "value").drop_late())),
+            "#2 top 1 by value of session gap 1s per value: the greatest rows are there for windows whose bounds do not depend",
+        ),
+        (
+            mistakes(|s| sink(s.key_by("value").window(Session::gap(secs(1))).aggregate([sum(col("at"))]).drop_late())),
+            "#2 window session gap 1s per value: sum(at)",
+        ),
+        (
+            mistakes(|s| sink(s.key_by("value").window(Count::of(2)).aggregate([col("value")]).drop_late())),
+            "window count of 2 rows per value: value is not an aggregate",
+        ),
+        (
+            mistakes(|s| s.key_by("value").aggregate([sum(col("at"))]).drop_late().sink(MemoryTable::new())),
+            "#2 aggregate per value: sum(at)",
+        ),
+        (
+            mistakes(|s| sink(s.key_by("value").pattern(&odd(), []).drop_late())),
+            "pattern per value: a pattern needs a time: without .within(…)",
+        ),
+        (
+            mistakes(|s| sink(s.key_by("value").pattern(&odd().within(secs(1)), [first("even", "value")]).drop_late())),
+            r#"pattern per value: there is no step "even" (steps: odd)"#,
+        ),
+        (
+            mistakes(|s| sink(s.key_by("value").pattern(&odd().times(0).within(secs(1)), []).drop_late())),
+            r#"pattern per value: step "odd" of a pattern takes from 0 to 0 rows: that is none"#,
+        ),
+    ];
+    each_is_told(&cases);
+}
+
+#[test]
+fn changes_are_not_rows() {
+    let changes = |s: Stream<Untyped>| s.key_by("value").latest().drop_late();
+    let cases = [
+        (
+            mistakes(|s| sink(changes(s))),
+            "#3 sink memory: memory appends rows and cannot take changes: write .changelog() to it",
+        ),
+        (
+            mistakes(|s| sink(changes(s).window(Tumbling::of(secs(1))).aggregate([count()]).drop_late())),
+            "#3 window tumbling 1s: a window takes rows, but this is a stream of changes: make rows of them with .changelog()",
+        ),
+        (
+            mistakes(|s| {
+                sink(changes(s).key_by("value").window(Session::gap(secs(1))).aggregate([count()]).drop_late())
+            }),
+            "#3 window session gap 1s per value: a session takes rows, but this is a stream of changes",
+        ),
+        (
+            mistakes(|s| sink(changes(s.clone()).union(changes(s)))),
+            "#4 union: a union takes rows, but this is a stream of changes",
+        ),
+        (
+            mistakes(|s| sink(changes(s).key_by("value").aggregate([count()]).drop_late())),
+            "#3 aggregate per value: an aggregation takes rows, but this is a stream of changes",
+        ),
+        (
+            mistakes(|s| sink(changes(s).typed::<Value>().filter(|_| true))),
+            "#2 latest per value: a closure over records takes rows, but this is a stream of changes",
+        ),
+        (
+            mistakes(|s| sink(changes(s).typed::<Value>().key_by("value").process(Silent).drop_late())),
+            "#2 latest per value: a closure over records takes rows, but this is a stream of changes",
+        ),
+        (
+            mistakes(|s| sink(changes(s).key_by("value").in_order().drop_late())),
+            "#3 in order per value: sorting takes rows, but this is a stream of changes",
+        ),
+        (
+            mistakes(|s| {
+                let other = other(&s);
+                sink(changes(s).key_by("value").join(other.key_by("other")).within(secs(1), secs(1)).drop_late());
+            }),
+            "of left per value: the left side of a join takes rows, but this is a stream of changes",
+        ),
+        (
+            mistakes(|s| changes(s).select([col("at")]).sink(MemoryTable::new())),
+            r#"#3 select: the projection drops "value", a column of the key of the changes"#,
+        ),
+        (
+            mistakes(|s| s.sink(MemoryTable::new())),
+            "#2 sink memory table: a memory table keeps the newest row of each key and takes changes, not rows: write .key_by(…).latest() to it",
+        ),
+        (
+            mistakes(|s| sink(s.changelog())),
+            "#2 changelog: a changelog takes changes, but this is a stream of rows: make changes of them with .key_by(…).latest()",
+        ),
+        (
+            mistakes(|s| {
+                let other = other(&s).key_by("other").latest().drop_late();
+                sink(
+                    changes(s)
+                        .key_by("value")
+                        .join(other.key_by("other"))
+                        .kind(JoinType::LeftSemi)
+                        .tables()
+                        .drop_late(),
+                );
+            }),
+            "#5 left semi join, tables per value: there is no left semi join of changes: it is Inner, Left, Right or Full",
+        ),
+    ];
+    each_is_told(&cases);
+}
+
+#[test]
+fn late_rows_are_asked_of_what_has_some() {
+    let cases = [
+        (
+            timeless(|s| {
+                let (counts, late) = s.key_by("value").aggregate([count()]).with_late();
+                counts.sink(MemoryTable::new());
+                late.sink(MemorySink::new());
+            }),
+            "#2 aggregate per value: no row is too late for it: say .drop_late()",
+        ),
+        (
+            mistakes(|s| {
+                let (rows, late) = s.typed::<Value>().key_by("value").on_arrival().process(Silent).with_late();
+                rows.sink(MemorySink::new());
+                late.sink(MemorySink::new());
+            }),
+            "#2 process per value: no row is too late for it: say .drop_late()",
+        ),
+        (
+            mistakes(|s| {
+                let (rows, late) = s.key_by("value").latest().with_late();
+                rows.sink(MemoryTable::new());
+                late.sink(MemorySink::new());
+            }),
+            "#2 latest per value: no row is too late for it: say .drop_late()",
+        ),
+        (
+            mistakes(|s| {
+                let other = other(&s).key_by("other").latest().drop_late();
+                let join = s.key_by("value").latest().drop_late().key_by("value").join(other.key_by("other")).tables();
+                let (rows, late, late_right) = join.with_late();
+                rows.sink(MemoryTable::new());
+                late.discard();
+                late_right.discard();
+            }),
+            "inner join, tables per value: no row is too late for it: say .drop_late()",
+        ),
+    ];
+    each_is_told(&cases);
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod calls;
 mod crashes;
 mod extremes;
 mod hand;
+mod kinds;
+mod kinds_oracle;
 mod last_words;
 mod lives;
 mod mutants;

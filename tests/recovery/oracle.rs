@@ -12,7 +12,7 @@ use windrow::prelude::*;
 use super::scenario::{Click, Ending, Fork, Outputs, Scenario, Step, WindowSpec};
 
 /// Rows as comparable text, sorted.
-type Rows = Vec<String>;
+pub type Rows = Vec<String>;
 
 /// The values of a key and the start of the window.
 type Group = (i64, Vec<i64>);
@@ -30,14 +30,27 @@ impl Scenario {
         let late = tests::rows(&published.late.batches());
         match &self.ending {
             Ending::Rows => same("rows", results, texts(&rows)),
+            Ending::Kind(kind) if kind.has_late() => {
+                // What stands behind a sort takes no row that is earlier than the watermark.
+                let known = self.late(|click, watermark| click.time() < watermark);
+                let (late_rows, on_time) = known.ok_or("late rows of more than one split are not known")?;
+                same("late rows", late, late_rows)?;
+                same(&format!("{kind:?} without late rows"), results, kind.right(&on_time))
+            }
+            Ending::Kind(kind) => {
+                let found = if kind.is_table() { tests::rows(&published.table.batches()) } else { results };
+                same(&format!("{kind:?}"), found, kind.right(&rows))
+            }
             Ending::Top { window, n } => same("top rows", results, top(window, *n, &rows)),
-            Ending::Window(window) if window.late => match self.late(window) {
-                Some((late_rows, on_time)) => {
-                    same("late rows", late, late_rows)?;
-                    same("windows without late rows", results, sorted(windows(window, &on_time)))
+            Ending::Window(window) if window.late => {
+                match self.late(|click, watermark| window.is_late(click, watermark)) {
+                    Some((late_rows, on_time)) => {
+                        same("late rows", late, late_rows)?;
+                        same("windows without late rows", results, sorted(windows(window, &on_time)))
+                    }
+                    None => self.check_split_up(window, &rows, &results, &late),
                 }
-                None => self.check_split_up(window, &rows, &results, &late),
-            },
+            }
             Ending::Window(window) if window.second > 0 => same("second windows", results, second(window, &rows)),
             Ending::Window(window) => same("windows", results, sorted(windows(window, &rows))),
         }
@@ -81,7 +94,7 @@ impl Scenario {
     }
 
     /// The late rows and those on time, when that does not depend on who was faster: with one split, batch by batch.
-    fn late(&self, window: &WindowSpec) -> Option<(Rows, Vec<Click>)> {
+    fn late(&self, is_late: impl Fn(&Click, i64) -> bool) -> Option<(Rows, Vec<Click>)> {
         let [input] = self.inputs.as_slice() else { return None };
         let mut busy = input.splits.iter().filter(|split| !split.is_empty());
         let (split, None) = (busy.next()?, busy.next()) else { return None };
@@ -94,8 +107,7 @@ impl Scenario {
             let good: Vec<Click> = batch.iter().filter(|click| !click.is_bad()).cloned().collect();
             let watermark = latest.map(|latest: i64| latest - self.disorder);
             for click in self.through_steps(good.clone()) {
-                let end = window.start(&click) + window.size;
-                let is_late = watermark.is_some_and(|watermark| end + window.lateness <= watermark);
+                let is_late = watermark.is_some_and(|watermark| is_late(&click, watermark));
                 if is_late { late.push(click) } else { on_time.push(click) }
             }
             latest = latest.max(good.iter().map(Click::time).max());
@@ -150,6 +162,10 @@ impl Scenario {
 impl WindowSpec {
     fn start(&self, click: &Click) -> i64 {
         (click.time() - self.offset).div_euclid(self.size) * self.size + self.offset
+    }
+
+    fn is_late(&self, click: &Click, watermark: i64) -> bool {
+        self.start(click) + self.size + self.lateness <= watermark
     }
 
     fn group(&self, click: &Click) -> Group {
@@ -213,7 +229,7 @@ fn top(window: &WindowSpec, n: usize, rows: &[Click]) -> Rows {
     sorted(top)
 }
 
-fn text(click: &Click) -> String {
+pub fn text(click: &Click) -> String {
     format!("{}|{}|{}|{}", click.user, click.shop, click.amount, click.at)
 }
 
@@ -221,7 +237,7 @@ fn texts(clicks: &[Click]) -> Rows {
     sorted(clicks.iter().map(text))
 }
 
-fn sorted(rows: impl IntoIterator<Item = String>) -> Rows {
+pub fn sorted(rows: impl IntoIterator<Item = String>) -> Rows {
     let mut rows: Rows = rows.into_iter().collect();
     rows.sort_unstable();
     rows

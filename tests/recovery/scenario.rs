@@ -5,7 +5,7 @@
 //!   input   := splits of unequal length, some empty, some silent to the end; sometimes records to reject
 //!   step    := filter | select | flat map
 //!   fork    := - | the rows to a sink of their own | diamond | union with itself
-//!   ending  := rows | window [late rows] [window] | top
+//!   ending  := rows | window [late rows] [window] | top | a kind of kinds.rs
 //! ```
 //!
 //! What is right is computed in [`oracle`](super::oracle), without the engine.
@@ -21,6 +21,8 @@ use windrow::{
     connectors::memory::MemoryInput,
     prelude::*,
 };
+
+use super::kinds::Kind;
 
 /// What travels through the jobs here.
 #[derive(Record, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,6 +109,18 @@ pub enum Ending {
     Rows,
     Window(WindowSpec),
     Top { window: WindowSpec, n: usize },
+    Kind(Kind),
+}
+
+impl Ending {
+    /// Whether there are rows beyond the bound.
+    fn has_late(&self) -> bool {
+        match self {
+            Self::Window(window) => window.late,
+            Self::Kind(kind) => kind.has_late(),
+            Self::Rows | Self::Top { .. } => false,
+        }
+    }
 }
 
 /// Where a job writes; it outlives the job.
@@ -116,6 +130,7 @@ pub struct Outputs {
     pub raw: MemorySink,
     pub late: MemorySink,
     pub rejects: MemorySink,
+    pub table: MemoryTable,
 }
 
 /// A job and its input.
@@ -137,7 +152,7 @@ pub struct Scenario {
 /// The names of jobs, and so of the folder of their checkpoints.
 pub const JOB: &str = "clicks";
 
-fn micros(span: i64) -> Duration {
+pub fn micros(span: i64) -> Duration {
     Duration::from_micros(span.unsigned_abs())
 }
 
@@ -152,7 +167,7 @@ impl Scenario {
     pub fn with(seed: u64, ending: Ending) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let disorder = random.i64(0..2_000);
-        let late = matches!(&ending, Ending::Window(window) if window.late);
+        let late = ending.has_late();
         let rejects = random.u8(0..5) == 0;
         let silent = random.u8(0..4) == 0;
         let count = random.usize(1..4);
@@ -192,7 +207,7 @@ impl Scenario {
 
     /// The same with one split of `rows` rows of many users, of which some are late if the ending takes late rows.
     pub fn one_split(self, rows: usize) -> Self {
-        let late = matches!(&self.ending, Ending::Window(window) if window.late);
+        let late = self.ending.has_late();
         let mut random = fastrand::Rng::with_seed(self.seed);
         let mut splits = draw(&mut random, vec![Vec::new()], rows, self.disorder, late, self.rejects);
         for (at, click) in splits.iter_mut().flatten().flatten().enumerate() {
@@ -234,6 +249,7 @@ impl Scenario {
         match &self.ending {
             Ending::Rows => rows.sink(to.results.clone()),
             Ending::Window(window) => aggregate(rows, window, to),
+            Ending::Kind(kind) => kind.build(rows, to),
             Ending::Top { window, n } => {
                 let (n, tumbling) = (*n, window.tumbling());
                 let top = match window.key.is_empty() {
@@ -356,8 +372,9 @@ fn draw_ending(random: &mut fastrand::Rng) -> Ending {
         more: !late && random.bool(),
         second: if !late && random.u8(0..3) == 0 { random.i64(2..5) } else { 0 },
     };
-    match random.u8(0..6) {
+    match random.u8(0..9) {
         0 => Ending::Rows,
+        6..9 => Ending::Kind(Kind::draw(random)),
         1 => Ending::Top { window: WindowSpec { late: false, lateness: 0, ..window }, n: random.usize(1..5) },
         _ => Ending::Window(window),
     }

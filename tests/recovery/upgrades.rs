@@ -141,6 +141,33 @@ fn a_window_is_found_by_its_id() {
     });
 }
 
+/// The rows that wait until their turn comes belong to the operator that they wait for, and move with it.
+#[test]
+fn rows_that_wait_for_an_operator_are_found_by_its_id() {
+    let mine = |rows: Rows, name: Option<&str>, out: MemorySink| {
+        let first = rows.key_by("user").deduplicate(millis(1)).drop_late();
+        let first = if let Some(name) = name { first.id(name) } else { first };
+        first.select(["user", "amount"].map(col)).sink(out);
+    };
+    // A new operator of the same kind before it, by the same key.
+    let moved = |rows: Rows, name: &str, out: MemorySink| {
+        let other = rows.clone().key_by("user").deduplicate(millis(2)).drop_late().id("other");
+        other.select(["user", "shop", "amount"].map(col)).sink(out.clone());
+        mine(rows, Some(name), out);
+    };
+    for (before, after) in [(Some("mine"), "mine"), (None, "dedup_1")] {
+        on_two_threads(async {
+            let hand = Hand::new();
+            hand.push(&[click(1, 10, 1), click(2, 20, 2)]);
+            save_and_stop(read(|| hand.job(|rows, out| mine(rows, before, out)), 2).await.unwrap(), "first").await;
+            hand.push(&[click(1, 5, 3)]);
+            hand.input.end_all();
+            start(|| hand.job(|rows, out| moved(rows, after, out))).await.unwrap().wait().await.unwrap();
+            assert_eq!(hand.rows(), ["1|10", "1|1|5", "1|5", "2|20"], "the new one has seen one row");
+        });
+    }
+}
+
 #[test]
 fn a_window_that_is_gone_is_refused_unless_its_state_is_given_up() {
     let without = |rows: Rows, out: MemorySink| rows.select(["user", "amount"].map(col)).sink(out);

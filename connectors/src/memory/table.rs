@@ -270,8 +270,8 @@ impl Sink for MemoryTable {
 
     fn accepts(&self, _schema: &SchemaRef) -> Result<()> {
         Err(ConnectorError::Config(
-            "a memory table keeps the newest row of each key and takes changes, not rows: write .key_by(key).latest() to it, or use \
-             MemorySink, which keeps all rows"
+            "a memory table keeps the newest row of each key and takes changes, not rows: write .key_by(…).latest() to it, \
+             or use MemorySink, which keeps all rows"
                 .to_owned(),
         ))
     }

@@ -108,7 +108,7 @@ async fn a_crash_before_the_decision_leaves_nothing_and_one_behind_it_leaves_eve
 async fn it_takes_changes_of_one_form_and_no_rows() {
     let table = table();
     let text = |result: crate::Result<()>| result.unwrap_err().to_string();
-    assert!(text(table.accepts(&columns())).contains("write .key_by(key).latest() to it, or use MemorySink"));
+    assert!(text(table.accepts(&columns())).contains("write .key_by(…).latest() to it, or use MemorySink"));
     assert!(
         text(table.accepts_changes(&columns(), &[2])).contains("this memory table is of other changes: by id, who")
     );

@@ -322,9 +322,7 @@ impl<T: 'static> KeyedStream<T> {
             let at = self.stream.then(&self.name("process"), |schema| Ok(stateful(plan(schema)?)));
             return Results::new(self.stream.graph.clone(), at, None);
         }
-        let timed =
-            self.stream.at.and_then(|at| lock(&self.stream.graph).schema(at).map(|schema| schema.time().is_some()));
-        if timed == Some(false) {
+        if self.stream.schema().is_some_and(|schema| schema.time().is_none()) {
             let at = self.stream.then(&self.name("process"), |_| {
                 Err(OperatorError::Plan(
                     "it takes rows in order of event time, and there is none: declare it at the source with \
@@ -523,16 +521,19 @@ impl<T: 'static> KeyedStream<T> {
         what: &str,
         build: impl FnOnce(&StreamSchema) -> windrow_operators::Result<(Kind, Vec<(Port, StreamSchema)>)>,
     ) -> Results<T> {
+        if let Some(error) = self.stream.schema().and_then(|schema| SortPlan::new(&schema, &self.key.names()).err()) {
+            // The mistake is one of what was asked for, not of the sort in front of it.
+            let at = self.stream.then(&self.name(what), |_| Err(error));
+            return Results::new(self.stream.graph.clone(), at, None);
+        }
         let (sorted, late) = self.sorted();
         let sorted = Stream::<T>::new(self.stream.graph.clone(), sorted);
         let at = sorted.then(&self.name(what), build);
-        if let (Some(sorted), Some(at)) = (sorted.at, at) {
+        if let (Some(at), Some(sort)) = (at, sorted.at) {
             let mut graph = lock(&self.stream.graph);
+            graph.sort_for(at.node, sort.node);
             // Behind the sort nothing is late any more.
             graph.drop_stream(StreamId { port: Port::LATE, ..at });
-            graph.nodes[sorted.node].orders = true;
-            let id = graph.nodes[at.node].id.clone();
-            id.map(|id| graph.set_id(at.node, id));
         }
         Results::new(self.stream.graph.clone(), at, late)
     }

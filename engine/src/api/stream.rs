@@ -257,6 +257,11 @@ impl<T: 'static, S> Stream<T, S> {
         Stream { graph: self.graph.clone(), at: self.at, rows: PhantomData }
     }
 
+    /// What its rows are; `None` after a mistake.
+    pub(crate) fn schema(&self) -> Option<StreamSchema> {
+        self.at.and_then(|at| lock(&self.graph).schema(at).cloned())
+    }
+
     /// Adds an operator behind this stream; on a mistake notes it, and what follows does nothing.
     pub(crate) fn then(
         &self,
@@ -346,7 +351,7 @@ impl<T: 'static, S> Stream<T, S> {
     /// Names what this stream comes from, if it keeps state, for checkpoints: its state is kept under this name, and found
     /// again by it in a job that has been changed. Without a name operators are counted by kind, `window_1`, `process_1`,
     /// `join_2`: enough until one of them is added, removed or moved. The sort in front of what depends on the order of rows has
-    /// a state of its own under the same name with `_order` behind it.
+    /// a state of its own under the same name with `_in_order` behind it.
     ///
     /// The job does not run when what it comes from keeps no state, or two have one name.
     ///
@@ -374,13 +379,13 @@ impl<T: 'static, S> Stream<T, S> {
     /// ```
     pub fn id(self, id: impl Into<String>) -> Self {
         if let Some(at) = self.at {
-            let mut graph = lock(&self.graph);
-            let known = graph.set_id(at.node, id.into());
-            let name = &graph.nodes[at.node].name;
-            let mistake = (!known).then(|| {
-                format!("{name}: it keeps no state, so it needs no id: name an operator that has something to remember")
-            });
-            graph.mistakes.extend(mistake);
+            let (id, mut graph) = (id.into(), lock(&self.graph));
+            if !graph.set_id(at.node, id) {
+                let name = &graph.nodes[at.node].name;
+                let mistake =
+                    format!("{name}: it keeps no state, so it needs no id: name what has something to remember");
+                graph.mistakes.push(mistake);
+            }
         }
         self
     }
@@ -485,8 +490,7 @@ impl<T: 'static, S> Stream<T, S> {
     }
 
     fn has_changes(&self) -> bool {
-        let graph = lock(&self.graph);
-        self.at.and_then(|at| graph.schema(at)).is_some_and(|schema| schema.change_key().is_some())
+        self.schema().is_some_and(|schema| schema.change_key().is_some())
     }
 
     /// The same rows, seen by closures as `U`, whose fields are found among the columns by name; there may be other columns.

@@ -82,7 +82,7 @@ pub(crate) fn misfits(
         .collect();
     let gone = |what: &str, id: &str| {
         // The sort in front of an operator is named with it.
-        let id = id.strip_suffix("_order").unwrap_or(id);
+        let id = id.strip_suffix("_in_order").unwrap_or(id);
         format!(
             "the checkpoint has state of {what} {id:?}, which the job does not have: give the operator that has taken its \
              place the same name with .id({id:?}), or drop the state with .drop_state()"

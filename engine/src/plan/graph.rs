@@ -73,11 +73,11 @@ pub(crate) struct Node {
     /// What it is called in checkpoints, `window_1` unless the user said otherwise. Only what has something to remember
     /// has one: sources, windows, sinks. Counted by kind, so that it stays when stateless operators come and go.
     pub(crate) id: Option<String>,
-    /// Whether it is there only to put rows in order for the operator behind it, whose name it shares in checkpoints.
-    pub(crate) orders: bool,
     pub(crate) kind: Kind,
     pub(crate) inputs: Vec<StreamId>,
     pub(crate) outputs: Vec<(Port, StreamSchema)>,
+    /// The sort in front of it that is part of it: its id follows from the one here.
+    pub(crate) sort: Option<usize>,
     /// Outputs that the user said to drop.
     pub(crate) dropped: Vec<Port>,
 }
@@ -101,33 +101,35 @@ impl Graph {
     ) -> usize {
         let node = self.nodes.len();
         let id = kind.noun().map(|noun| {
-            let same = self.nodes.iter().filter(|node| node.kind.noun() == Some(noun) && !node.orders);
-            format!("{noun}_{}", same.count() + 1)
+            let is_part = |node: usize| self.nodes.iter().any(|other| other.sort == Some(node));
+            let same = self.nodes.iter().enumerate().filter(|(_, node)| node.kind.noun() == Some(noun));
+            format!("{noun}_{}", same.filter(|(node, _)| !is_part(*node)).count() + 1)
         });
-        self.nodes.push(Node {
-            name: self.next_name(name),
-            id,
-            orders: false,
-            kind,
-            inputs,
-            outputs,
-            dropped: Vec::new(),
-        });
+        let (name, dropped) = (self.next_name(name), Vec::new());
+        self.nodes.push(Node { name, id, kind, inputs, outputs, sort: None, dropped });
         node
     }
 
-    /// Gives an operator its name in checkpoints, and one to the sort that is there only for it. `false` when it has
-    /// nothing to remember.
+    /// Names an operator that has something to remember, and the sort that is part of it; says whether it has.
     pub(crate) fn set_id(&mut self, node: usize, id: String) -> bool {
-        if self.nodes[node].id.is_none() {
+        let node = &mut self.nodes[node];
+        if node.id.is_none() {
             return false;
         }
-        let orders = self.nodes[node].inputs.first().map(|input| input.node).filter(|&sort| self.nodes[sort].orders);
-        if let Some(sort) = orders {
-            self.nodes[sort].id = Some(format!("{id}_order"));
+        let sort = node.sort.map(|sort| (sort, format!("{id}_in_order")));
+        node.id = Some(id);
+        if let Some((sort, id)) = sort {
+            self.nodes[sort].id = Some(id);
         }
-        self.nodes[node].id = Some(id);
         true
+    }
+
+    /// Makes a sort part of the operator that it stands in front of: what waits in it is found again with that one.
+    pub(crate) fn sort_for(&mut self, node: usize, sort: usize) {
+        self.nodes[node].sort = Some(sort);
+        if let Some(id) = self.nodes[node].id.clone() {
+            self.set_id(node, id);
+        }
     }
 
     /// Operators that are called the same in checkpoints.

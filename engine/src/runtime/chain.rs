@@ -62,6 +62,12 @@ impl Link {
         // Every operator is told the time once when it begins: it may have been restored with timers.
         Self { operator, counters, targets, next_segment, wake: Some(Timestamp::MIN), sized: Timestamp::MIN }
     }
+
+    /// Looks at how much the operator holds, at `now`.
+    fn size(&mut self, task: usize, now: Timestamp) {
+        self.sized = now;
+        self.counters.holds(task, self.operator.size());
+    }
 }
 
 enum Work {
@@ -180,6 +186,11 @@ impl Chain {
             let message = format!("it took {rows} rows and answered for {processed} processed and {late} late");
             return Err(failed(&link.counters, OperatorError::Internal(message)));
         }
+        // Where no time comes by, as on a stream without event time, rows are what there is to look after.
+        let now = outbox.now();
+        if now >= link.sized.saturating_add(2 * SIZED_EVERY) {
+            link.size(self.task, now.saturating_sub(SIZED_EVERY));
+        }
         self.push_outbox(index, out);
         Ok(())
     }
@@ -195,8 +206,7 @@ impl Chain {
                 link.counters.watermark(self.task, time);
                 let now = outbox.now();
                 if now >= link.sized.saturating_add(SIZED_EVERY) || time == Timestamp::MAX {
-                    link.sized = now;
-                    link.counters.holds(self.task, link.operator.size());
+                    link.size(self.task, now);
                 }
                 self.stack.push(Work::Promise(index, promise));
             }

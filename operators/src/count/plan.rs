@@ -50,7 +50,7 @@ pub(super) const ROWS: &str = "__rows";
 /// use arrow::datatypes::Int64Type;
 /// use datafusion_expr::col;
 /// use datafusion_functions_aggregate::expr_fn::sum;
-/// use windrow_operators::{Operator, Outbox, Port, StreamSchema, Timestamp, count::CountPlan};
+/// use windrow_operators::{Operator, Outbox, Port, StreamSchema, Timestamp, count::{Count, CountPlan}};
 ///
 /// let price: ArrayRef = Arc::new(Int64Array::from(vec![5, 7, 9, 11, 13]));
 /// let at = Timestamp::column(vec![0, 1, 2, 3, 4]);

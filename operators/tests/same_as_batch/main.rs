@@ -30,6 +30,7 @@ mod plan_errors;
 mod planned;
 mod preaggregate;
 mod process;
+mod process_in_order;
 mod process_state;
 mod process_versions;
 mod restored;
