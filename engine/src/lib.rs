@@ -142,7 +142,8 @@
 //! * A sink commits by itself ([`connectors::Sink::commit`], no separate committer), because what was staged is described
 //!   wholly by receipts; and a job without checkpoints takes the same way, with one commit at its end.
 //! * Stopping a job cleanly is a checkpoint: what operators hold is kept, and the next start goes on.
-//! * Allowed lateness keeps a window open longer, and it still gives one result: not a first one and corrections.
+//! * Allowed lateness keeps a window open longer, and it still gives one result: a first one and corrections only with
+//!   `.corrections()`.
 //! * A row that is late is in no result at all, also where windows overlap and some that it belongs to are open. So every result
 //!   is what a batch computation over the rows that are not late gives.
 //! * The state of a key is one value of a Rust type ([`operators::keyed::State`]), not handles to values, lists and maps.

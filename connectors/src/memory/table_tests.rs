@@ -107,6 +107,10 @@ async fn a_crash_before_the_decision_leaves_nothing_and_one_behind_it_leaves_eve
 #[tokio::test]
 async fn it_takes_changes_of_one_form_and_no_rows() {
     let table = table();
+    let other = MemoryTable::new();
+    other.accepts_changes(&columns(), &[0]).unwrap();
+    other.accepts_changes(&columns(), &[2]).expect("nobody has written yet");
+    let mut writer = writer(&table, 1, 0).await;
     let text = |result: crate::Result<()>| result.unwrap_err().to_string();
     assert!(text(table.accepts(&columns())).contains("write .key_by(…).latest() to it, or use MemorySink"));
     assert!(
@@ -117,7 +121,6 @@ async fn it_takes_changes_of_one_form_and_no_rows() {
     let words =
         "memory appends rows and cannot take changes: write .changelog() to it, or use a sink that takes upserts";
     assert_eq!(error, words);
-    let mut writer = writer(&table, 1, 0).await;
     let rows = changes(&[(0, 1, 1)]).project(&[0, 1, 2]).unwrap();
     assert!(text(writer.write(rows).await).contains("takes changes"));
     assert!(MemoryTable::new().get(&[]).unwrap_err().to_string().contains("before a job"));

@@ -45,9 +45,12 @@ impl Lifetime {
         self.watermark
     }
 
-    /// Event time has come to `time`, and what that means has been said.
+    /// Event time has come to `time`, and what that means has been said. The end of the input is not a time: a restored job
+    /// may go on with more.
     pub(super) fn reach(&mut self, time: Timestamp) {
-        self.watermark = self.watermark.max(time);
+        if time < Timestamp::MAX {
+            self.watermark = self.watermark.max(time);
+        }
     }
 
     /// Rows earlier than this go away when event time comes to `time`: `None` for no row, `Some(None)` for all of them at the

@@ -270,7 +270,8 @@ impl Upsert {
         // Nothing that comes later can be older: a key that went away need not be remembered.
         self.store.remove(&slots)?;
         let set = take_record_batch(rows, &UInt32Array::from(setting.clone()))?;
-        let found: Vec<_> = setting.iter().map(|&row| found[row as usize]).collect();
+        // What was found before may be elsewhere now.
+        let found = self.store.find(&self.store.encode(&self.plan.columns(&set, &self.plan.key))?, set.num_rows());
         self.keep(&set, BooleanArray::from(vec![false; setting.len()]), &found)
     }
 

@@ -6,7 +6,7 @@
 //!        └─ nothing left ──► gone, or, while an older segment has rows of the key, a mark that it is gone
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::state::segments::{Changes, Segments};
 
@@ -50,7 +50,7 @@ pub(super) struct Counters {
     keys: HashMap<Box<[u8]>, Counter>,
     changes: Changes,
     /// Keys that are done, by the save in which they became so.
-    done: BTreeMap<u32, Vec<Box<[u8]>>>,
+    done: BTreeMap<u32, HashSet<Box<[u8]>>>,
     bytes: usize,
 }
 
@@ -76,7 +76,7 @@ impl Counters {
 
     fn insert(&mut self, key: &[u8], counter: Counter) {
         if counter.is_done() {
-            self.done.entry(counter.changed).or_default().push(key.into());
+            self.done.entry(counter.changed).or_default().insert(key.into());
         }
         *self.changes.entry(counter.changed).or_default() += counter.weight();
         self.bytes += counter.bytes(key);
@@ -86,6 +86,12 @@ impl Counters {
     fn remove(&mut self, key: &[u8]) -> Option<Counter> {
         let counter = self.keys.remove(key)?;
         self.bytes = self.bytes.saturating_sub(counter.bytes(key));
+        if let Some(done) = self.done.get_mut(&counter.changed) {
+            done.remove(key);
+            if done.is_empty() {
+                self.done.remove(&counter.changed);
+            }
+        }
         if let Some(rows) = self.changes.get_mut(&counter.changed) {
             *rows = rows.saturating_sub(counter.weight());
             if *rows == 0 {

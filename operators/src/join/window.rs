@@ -215,6 +215,8 @@ impl Operator for WindowJoin {
                 return Ok(Advance::Promise(if end_of_input { time } else { self.closed.min(time) }));
             };
             self.closing = Some(self.close(window)?);
+            // A window without a result has taken its time, too.
+            emitted += 1;
         }
         Ok(Advance::Again)
     }

@@ -194,7 +194,6 @@ impl Operator for Dedup {
 
     fn load(&mut self, state: &StateReader) -> Result<()> {
         let Self { plan, store, expiry, promised } = self;
-        // The greatest: what a task has forgotten it can no longer compare with.
         // The least: a sort that was restored from tasks of which one was behind still has rows from there on.
         *promised = state.least(false, PROMISED).unwrap_or(i64::MIN);
         store.load(state, |segment, rows| {

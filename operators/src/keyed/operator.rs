@@ -125,12 +125,13 @@ impl<P: Process> ProcessOperator<P> {
     /// What is due for a key before its next row, at `time`: its timers, then the end of its time to live. A timer that
     /// is set meanwhile for the past waits for the next row or watermark.
     fn catch_up(&mut self, key: &[u8], time: i64, outputs: &mut Outputs<P>, out: &mut Outbox) -> Result<()> {
-        let mut fired = None;
+        let (mut fired, mut left) = (None, CHAINS);
         while let Some((key, at)) = self.store.get(key).and_then(|(key, held)| {
             let at = held.timers.iter().find(|at| fired.is_none_or(|fired| **at > fired))?;
             (*at <= time).then(|| (key.clone(), *at))
         }) {
             fired = Some(at);
+            left = left.checked_sub(1).ok_or_else(endless::<P>)?;
             self.timers.unset(Kind::Event, &[at], &key);
             self.fire(Kind::Event, at, &key, outputs, out)?;
         }
@@ -184,8 +185,8 @@ fn queue_expiry<S>(ttl: Option<Duration>, key: &Key, held: &mut Held<S>, timers:
 
 fn endless<P: Process>() -> OperatorError {
     OperatorError::Plan(format!(
-        "process {} sets timers without end: at the end of the input each that fires sets another; give the process a time \
-         to live, or let the chain end",
+        "process {} sets timers without end: at the end of the input, or before the next row of its key, each that fires sets \
+         another; give the process a time to live, or let the chain end",
         P::name()
     ))
 }

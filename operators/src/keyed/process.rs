@@ -100,7 +100,8 @@ pub trait Process: Clone + Send + Sync + 'static {
     /// A row has come. Its argument is written `BidView<'_>` where [`Process::Row`] is `Bid`.
     fn row(&mut self, row: <Self::Row as FromRecordBatch>::View<'_>, key: &mut Keyed<'_, Self>);
 
-    /// A timer fires that the key had set. Timers fire in the order of their instants and, at one instant, of the keys.
+    /// A timer fires that the key had set. Those of a key fire in the order of their instants, and at one watermark those of
+    /// all keys do.
     fn timer(&mut self, _timer: Timer, _key: &mut Keyed<'_, Self>) {}
 
     /// What it is called in messages and in checkpoints: the name of the type. State that was saved under another name is not
@@ -190,7 +191,8 @@ impl<P: Process> ProcessPlan<P> {
 
     /// Rows come in order of event time, because they have been sorted. Before each row the timers fire that are due at its
     /// time, and keys are forgotten whose time to live has passed: so what the function sees, and what it answers, does not
-    /// depend on how rows arrive, on batches or on watermarks.
+    /// depend on how rows arrive, on batches or on watermarks. (Except of a timer that is set for the past: it fires with the
+    /// next row of its key or the next watermark, whichever comes first.)
     #[must_use]
     pub fn in_order(self) -> Self {
         Self(self.0, Order::EventTime)

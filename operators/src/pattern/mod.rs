@@ -50,6 +50,9 @@
 //! * [`spec`]: how a pattern is written. [`plan`]: what is computed, and the disk format. `condition`: which rows fit.
 //!   `partial`: one partial match, row by row. `matching`: those of a key, and what skips. [`operator`]: batches, state.
 //!   `stored`: rows of which partial matches are made again.
+//!
+//! The end of the input decides what has begun: a job that is started again with more input does not complete a match that
+//! began before.
 
 mod condition;
 mod matching;

@@ -19,7 +19,7 @@ use arrow::{
 
 use crate::{
     OperatorError, Result, Timestamp,
-    state::{Part, SegmentId, StateReader, StateWriter},
+    state::{Part, SegmentId, StateReader, StateWriter, segments::own_bytes},
     time::event_times,
 };
 
@@ -128,6 +128,7 @@ impl<I> TimedRows<I> {
     }
 
     fn add(&mut self, rows: RecordBatch, segment: Option<SegmentId>) -> Result<()> {
+        let rows = own(&rows)?;
         let index = (self.index)(&rows)?;
         self.pieces.push(Piece { rows, start: 0, index, segment });
         Ok(())
@@ -161,7 +162,7 @@ impl<I> TimedRows<I> {
             // More are gone than are left: give the memory back, and the place on disk at the next save.
             if gone > 0 && piece.live() > 0 && gone > piece.live() {
                 let rows = UInt32Array::from_iter_values(gone as u32..piece.rows.num_rows() as u32);
-                let rows = take_record_batch(&piece.rows, &rows)?;
+                let rows = own(&take_record_batch(&piece.rows, &rows)?)?;
                 *piece = Piece { index: (self.index)(&rows)?, rows, start: 0, segment: None };
             }
         }
@@ -224,6 +225,12 @@ fn number(name: &str) -> String {
 
 fn times(rows: &RecordBatch, column: usize) -> Result<&[i64]> {
     event_times(rows, column).ok_or_else(|| OperatorError::Internal("a row without event time was kept".into()))
+}
+
+/// With the bytes of its own rows only: views of text would keep those of all batches that rows ever came with.
+fn own(rows: &RecordBatch) -> Result<RecordBatch> {
+    let columns = rows.columns().iter().cloned().map(own_bytes).collect();
+    Ok(RecordBatch::try_new(rows.schema(), columns)?)
 }
 
 /// In order of event time; rows of one time in the order they came.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BinaryBuilder, BooleanArray, RecordBatch},
+    array::{Array, ArrayRef, AsArray, BooleanArray, LargeBinaryBuilder, RecordBatch},
     datatypes::{DataType, Field, FieldRef},
 };
 use datafusion_common::{DataFusionError, Result as PlanResult, not_impl_err, plan_err};
@@ -151,7 +151,7 @@ impl<A: Aggregate> AggregateUDFImpl for Function<A> {
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> PlanResult<Vec<FieldRef>> {
-        Ok(vec![Arc::new(Field::new(format!("{}[state]", args.name), DataType::Binary, true))])
+        Ok(vec![Arc::new(Field::new(format!("{}[state]", args.name), DataType::LargeBinary, true))])
     }
 
     fn accumulator(&self, _: AccumulatorArgs<'_>) -> PlanResult<Box<dyn Accumulator>> {
@@ -230,7 +230,7 @@ impl<A: Aggregate> GroupsAccumulator for Groups<A> {
 
     fn merge_batch(&mut self, values: &[ArrayRef], groups: &[usize], total: usize) -> PlanResult<()> {
         self.grow(total);
-        let Some(saved) = values.first().and_then(|column| column.as_binary_opt::<i32>()) else {
+        let Some(saved) = values.first().and_then(|column| column.as_binary_opt::<i64>()) else {
             return Err(failed::<A>("its state is not binary"));
         };
         for (row, group) in groups.iter().enumerate().filter(|(row, _)| saved.is_valid(*row)) {
@@ -255,7 +255,7 @@ impl<A: Aggregate> GroupsAccumulator for Groups<A> {
 }
 
 fn encode<A: Aggregate>(states: &[A::State]) -> PlanResult<Vec<ArrayRef>> {
-    let mut column = BinaryBuilder::new();
+    let mut column = LargeBinaryBuilder::new();
     for state in states {
         column.append_value(rmp_serde::to_vec_named(state).map_err(failed::<A>)?);
     }

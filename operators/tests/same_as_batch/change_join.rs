@@ -447,8 +447,7 @@ fn plans_that_cannot_work() {
     };
     let inner = JoinType::Inner;
     assert!(
-        error(&rows_of_left, &r, &[("k", "k")], inner, None)
-            .contains("make changes of them with .key_by(key).latest()")
+        error(&rows_of_left, &r, &[("k", "k")], inner, None).contains("make changes of them with .key_by(…).latest()")
     );
     assert!(error(&l, &r, &[("a", "c")], inner, None).contains(r#"both sides of the join have a column "k""#));
     assert!(error(&l, &r, &[("k", "since")], inner, None).contains("joining different key types"));

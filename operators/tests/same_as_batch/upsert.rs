@@ -9,7 +9,7 @@ use arrow::{
 use datafusion_expr::{col, lit};
 use proptest::prelude::*;
 use windrow_operators::{
-    Plan, Port, StreamSchema, Timestamp,
+    Outbox, Plan, Port, StreamSchema, Timestamp,
     changes::{ChangeFilter, ChangeProject, Changelog, UpdatingPlan, UpsertPlan},
     testing::{Check, Row, Value, final_table},
 };
@@ -18,6 +18,7 @@ use crate::{
     aggregate::{KEYS, key_of},
     bids::{Bid, bids, cases, fail, some_bids, us},
     planned::{Task, behind, keyed},
+    restored::Saved,
 };
 
 /// Rows by the order of the operator: time, then all columns, where null comes first.
@@ -248,7 +249,7 @@ fn plans_that_cannot_work() {
         error(ChangeProject::new(&bids(), &[col("price")]).map(drop)),
         error(Changelog::new(&bids()).map(drop)),
     ] {
-        assert!(text.contains("make changes of them with .key_by(key).latest()"), "{text}");
+        assert!(text.contains("make changes of them with .key_by(…).latest()"), "{text}");
     }
     let text = error(ChangeProject::new(table, &[col("price"), (col("auction") + lit(1)).alias("auction")]).map(drop));
     assert!(text.contains(r#"the projection drops "auction", a column of the key"#), "{text}");
@@ -257,4 +258,55 @@ fn plans_that_cannot_work() {
     let text = error(UpsertPlan::new(&bids(), &["acution"], None).map(drop));
     assert!(text.contains(r#"did you mean "auction"?"#), "{text}");
     assert!(error(UpsertPlan::new(&bids(), &["auction"], Some(&col("price"))).map(drop)).contains("not a condition"));
+}
+
+fn plain(rows: &[(i64, i64)]) -> RecordBatch {
+    let column = |of: fn(&(i64, i64)) -> i64| -> ArrayRef {
+        Arc::new(arrow::array::Int64Array::from_iter_values(rows.iter().map(of)))
+    };
+    RecordBatch::try_from_iter([("item", column(|row| row.0)), ("stock", column(|row| row.1))]).unwrap()
+}
+
+fn ops(out: &mut Outbox) -> Vec<u8> {
+    out.drain().flat_map(|(_, rows)| rows.column(2).as_primitive::<UInt8Type>().values().to_vec()).collect()
+}
+
+/// Without event time keys are forgotten as they are deleted, while what is sealed is put together anew.
+#[test]
+fn a_key_that_comes_back_while_others_go_is_inserted() {
+    let stream = StreamSchema::without_time(plain(&[]).schema());
+    let plan = UpsertPlan::new(&stream, &["item"], Some(&col("stock").eq(lit(0)))).unwrap();
+    let (mut table, mut out, mut saved) = (plan.whole().unwrap(), Outbox::new(), Saved::new());
+    table.process(Port::MAIN, plain(&[(1, 1), (2, 1), (3, 1), (4, 1)]), &mut out).unwrap();
+    saved.save(table.as_mut());
+    assert_eq!(ops(&mut out), [0, 0, 0, 0]);
+    table.process(Port::MAIN, plain(&[(1, 0)]), &mut out).unwrap();
+    assert_eq!(ops(&mut out), [2]);
+    table.process(Port::MAIN, plain(&[(2, 0), (1, 5)]), &mut out).unwrap();
+    assert_eq!(ops(&mut out), [2, 0]);
+}
+
+/// The end of the input is not a time: a job that goes on with more finds nothing late.
+#[test]
+fn a_table_goes_on_after_the_end() {
+    let rows = |at: i64| {
+        let [item, stock] = [plain(&[(1, 1)]).column(0).clone(), plain(&[(1, 1)]).column(1).clone()];
+        RecordBatch::try_from_iter([("item", item), ("stock", stock), ("at", Timestamp::column(vec![at]))]).unwrap()
+    };
+    let stream = StreamSchema::with_time(rows(0).schema(), "at").unwrap();
+    let plan = UpsertPlan::new(&stream, &["item"], Some(&col("stock").eq(lit(0)))).unwrap();
+    let (mut table, mut out, mut saved) = (plan.whole().unwrap(), Outbox::new(), Saved::new());
+    table.process(Port::MAIN, rows(5), &mut out).unwrap();
+    table.advance(Timestamp::from_micros(4), &mut out).unwrap();
+    table.advance(Timestamp::MAX, &mut out).unwrap();
+    saved.save(table.as_mut());
+    out.drain().for_each(drop);
+    out.take_counts();
+    let mut again = plan.whole().unwrap();
+    saved.load(again.as_mut());
+    again.process(Port::MAIN, rows(6), &mut out).unwrap();
+    assert_eq!(out.take_counts(), (1, 0), "not late");
+    let (_, changes) = out.drain().next().unwrap();
+    let at = changes.column(4).as_primitive::<arrow::datatypes::TimestampMicrosecondType>().value(0);
+    assert_eq!(at, 6);
 }
