@@ -38,6 +38,7 @@ pub mod expr;
 pub mod join;
 pub mod key;
 pub mod keyed;
+mod late;
 pub mod operator;
 pub mod outbox;
 pub mod pattern;

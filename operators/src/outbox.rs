@@ -4,6 +4,9 @@ use arrow::array::RecordBatch;
 
 use crate::{Port, Timestamp};
 
+/// About how many rows one step of an operator emits, and the most that a batch of results has.
+pub(crate) const EMIT_ROWS: usize = 8192;
+
 /// What one call of an operator produced, in order, and how many rows it answers for. It also says what the processing
 /// time is, because an operator reads no clock.
 ///

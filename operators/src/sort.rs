@@ -19,7 +19,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, UInt32Array, make_comparator, new_empty_array},
+    array::{ArrayRef, RecordBatch, make_comparator, new_empty_array},
     compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch},
     datatypes::{DataType, Field, Schema},
 };
@@ -27,6 +27,8 @@ use arrow::{
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
     key::check_key,
+    late::set_late_aside,
+    outbox::EMIT_ROWS,
     plan::{Partitioning, Plan},
     state::{
         KEY_GROUP, StateForm, StateReader, StateWriter,
@@ -36,8 +38,6 @@ use crate::{
     time::event_times,
 };
 
-/// How many rows one call of `advance` emits before it asks to be called again.
-const EMIT_ROWS: usize = 8192;
 /// The number that says up to where rows have left.
 const CLOSED: &str = "closed";
 /// Nulls first.
@@ -166,7 +166,7 @@ pub struct Sort {
 
 impl Operator for Sort {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
-        let on_time = split_late(batch, self.plan.time, self.closed, out)?;
+        let on_time = set_late_aside(batch, self.plan.time, |time| time < self.closed.micros(), Port::LATE, out)?;
         out.processed(on_time.num_rows());
         self.rows.push(&on_time)
     }
@@ -216,20 +216,6 @@ impl Operator for Sort {
     fn size(&self) -> usize {
         self.rows.size() + self.leaving.as_ref().map_or(0, |(rows, _)| rows.get_array_memory_size())
     }
-}
-
-/// The rows that are not earlier than `closed`. The others leave as late.
-pub(crate) fn split_late(batch: RecordBatch, time: usize, closed: Timestamp, out: &mut Outbox) -> Result<RecordBatch> {
-    let times = event_times(&batch, time).ok_or_else(|| {
-        OperatorError::Internal("a row without event time reached an operator that orders rows".into())
-    })?;
-    if times.iter().all(|&t| t >= closed.micros()) {
-        return Ok(batch);
-    }
-    let rows = |late: bool| (0..times.len() as u32).filter(move |&row| (times[row as usize] < closed.micros()) == late);
-    let part = |late| take_record_batch(&batch, &UInt32Array::from_iter_values(rows(late)));
-    out.late(part(true)?);
-    Ok(part(false)?)
 }
 
 /// The rows in the order in which they leave; `None` when there are none.

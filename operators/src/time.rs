@@ -17,6 +17,8 @@ use typed_arrow::{
     error::ViewAccessError,
 };
 
+use crate::{OperatorError, Result};
+
 /// The zone of event-time columns. An offset rather than a name, so that printing it needs no time-zone database.
 const UTC: &str = "+00:00";
 
@@ -107,6 +109,12 @@ pub(crate) fn micros_of(span: Duration) -> i64 {
 pub fn event_times(batch: &RecordBatch, column: usize) -> Option<&[i64]> {
     let times = batch.column(column).as_any().downcast_ref::<TimestampMicrosecondArray>()?;
     (times.null_count() == 0).then(|| times.values().as_ref())
+}
+
+/// [`event_times`] where there must be some: an operator that was planned by event time gets no row without.
+pub(crate) fn times_of(batch: &RecordBatch, column: usize) -> Result<&[i64]> {
+    event_times(batch, column)
+        .ok_or_else(|| OperatorError::Internal("a row without event time reached an operator that needs it".into()))
 }
 
 impl ArrowBinding for Timestamp {

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use arrow::{
-    array::{ArrayRef, BooleanArray, RecordBatch, new_null_array},
-    compute::{filter_record_batch, not},
-};
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 
 use crate::{
     OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
+    late::set_late_aside,
     state::{StateReader, StateWriter},
-    time::event_times,
+    time::times_of,
 };
 
 /// The number in the state that says how far event time had come, in microseconds.
@@ -100,23 +98,17 @@ pub(super) fn not_before(
     late: Port,
     out: &mut Outbox,
 ) -> Result<RecordBatch> {
-    let times = times(&batch, time)?.unwrap_or_default();
-    let first = first.map_or(i64::MIN, Timestamp::micros);
-    if times.iter().all(|&time| time >= first) {
-        out.processed(batch.num_rows());
-        return Ok(batch);
-    }
-    let is_late = BooleanArray::from(times.iter().map(|&time| time < first).collect::<Vec<_>>());
-    out.late_on(late, filter_record_batch(&batch, &is_late)?);
-    let batch = filter_record_batch(&batch, &not(&is_late)?)?;
+    let batch = match (first, time) {
+        (Some(first), Some(time)) => set_late_aside(batch, time, |time| time < first.micros(), late, out)?,
+        _ => batch,
+    };
     out.processed(batch.num_rows());
     Ok(batch)
 }
 
 /// The event times of rows, of a stream that has them.
 pub(super) fn times(batch: &RecordBatch, time: Option<usize>) -> Result<Option<&[i64]>> {
-    let missing = || OperatorError::Internal("a row without event time reached a table".into());
-    time.map(|time| event_times(batch, time).ok_or_else(missing)).transpose()
+    time.map(|time| times_of(batch, time)).transpose()
 }
 
 /// A column of the state: these times, or nulls.

@@ -42,7 +42,7 @@ use arrow::{
     compute::take,
 };
 
-use crate::{Result, StreamSchema, Timestamp};
+use crate::{Result, StreamSchema, Timestamp, outbox::EMIT_ROWS};
 
 /// A change that adds the row of a key.
 pub const INSERT: u8 = 0;
@@ -50,9 +50,6 @@ pub const INSERT: u8 = 0;
 pub const UPDATE: u8 = 1;
 /// A change that takes the row of a key away.
 pub const DELETE: u8 = 2;
-
-/// How many rows one call of `advance` emits before it asks to be called again.
-const EMIT_ROWS: usize = 8192;
 
 /// A batch of changes: the columns a user sees, what each does, and when, if the stream has event time.
 fn changes(

@@ -26,11 +26,12 @@ use super::{
     state::Forms,
 };
 use crate::{
-    Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
+    Advance, Operator, Outbox, Port, Result, Timestamp,
     key::comparable,
-    sort::split_late,
+    late::set_late_aside,
+    outbox::EMIT_ROWS,
     state::{StateReader, StateWriter, segments::Segments},
-    time::event_times,
+    time::times_of,
     window::{
         arguments::{ArgumentReader, Arguments},
         table::accumulator,
@@ -39,9 +40,6 @@ use crate::{
 
 /// How many rows are worked on at once, each counted once for every window that it is in.
 const WORK_ROWS: u64 = 65_536;
-/// How many result rows a batch has at most.
-const EMIT_ROWS: usize = 8192;
-
 /// Aggregates windows of so many rows of a key.
 pub struct CountAggregate {
     plan: Arc<Shared>,
@@ -283,16 +281,15 @@ fn emit(plan: &Shared, input: &Input<'_>, work: &Work, values: Vec<ArrayRef>, ou
 impl Operator for CountAggregate {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let plan = self.plan.clone();
-        let batch = split_late(batch, plan.time, self.closed, out)?;
+        let batch = set_late_aside(batch, plan.time, |time| time < self.closed.micros(), Port::LATE, out)?;
         out.processed(batch.num_rows());
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let missing = || OperatorError::Internal("a row without event time reached a count window".into());
         let key_columns: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(batch.column(i))).collect();
         let keys = self.forms.keys(&key_columns)?;
         let arguments = self.arguments.read(&plan.aggregates, &batch)?;
-        let times = event_times(&batch, plan.time).ok_or_else(missing)?;
+        let times = times_of(&batch, plan.time)?;
         let input = Input { key_columns: &key_columns, keys: keys.as_ref(), times, arguments: &arguments };
         let step = (WORK_ROWS / plan.size.div_ceil(plan.slide)).max(1) as usize;
         for first in (0..times.len()).step_by(step) {

@@ -32,7 +32,6 @@ use super::{
     shape::{Description, Picked, Shape},
     side_of,
     spec::{Reach, clamp},
-    times,
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
@@ -40,6 +39,7 @@ use crate::{
         StateForm, StateReader, StateWriter,
         timed::{Piece, TimedRows},
     },
+    time::times_of,
 };
 
 /// The number that says how far event time had come.
@@ -203,8 +203,8 @@ fn partners(
 ) -> Result<Vec<bool>> {
     let shape = &plan.shape;
     let mut matched = vec![false; rows.num_rows()];
-    let own = times(rows, shape.times[side])?;
-    let others = pieces.iter().map(|piece| times(&piece.rows, shape.times[1 - side])).collect::<Result<Vec<_>>>()?;
+    let own = times_of(rows, shape.times[side])?;
+    let others = pieces.iter().map(|piece| times_of(&piece.rows, shape.times[1 - side])).collect::<Result<Vec<_>>>()?;
     let among = |row: usize, piece: usize| match plan.reach[side].of(own[row]) {
         Some((first, last)) => {
             let start = others[piece].partition_point(|&time| time < first);
@@ -249,7 +249,7 @@ impl IntervalJoin {
     fn arrive(&mut self, side: usize, rows: RecordBatch, out: &mut Outbox) -> Result<()> {
         let plan = self.plan.clone();
         let shape = &plan.shape;
-        let (join_type, times) = (shape.join_type, times(&rows, shape.times[side])?);
+        let (join_type, times) = (shape.join_type, times_of(&rows, shape.times[side])?);
         let pairs_leave = join_type.gives_pairs();
         // The right rows of a semi or anti join only wait to be found.
         let matched = if pairs_leave || side == LEFT {

@@ -33,19 +33,14 @@ mod versions;
 pub mod window;
 
 pub use interval::{IntervalJoin, IntervalJoinPlan};
+pub(crate) use shape::same_type;
 pub use spec::{Interval, JoinType};
 pub use temporal::{TemporalJoin, TemporalJoinPlan};
 pub use window::{WindowJoin, WindowJoinPlan};
 
-use arrow::{
-    array::{BooleanArray, RecordBatch},
-    compute::{filter_record_batch, not},
-};
+use arrow::array::RecordBatch;
 
-use crate::{OperatorError, Outbox, Port, Result, time::event_times};
-
-/// How many result rows one step emits.
-const EMIT_ROWS: usize = 8192;
+use crate::{Outbox, Port, Result, late::set_late_aside, outbox::EMIT_ROWS};
 
 /// The left side, as an index.
 const LEFT: usize = 0;
@@ -57,11 +52,6 @@ fn side_of(port: Port) -> usize {
     if port == Port::RIGHT { RIGHT } else { LEFT }
 }
 
-/// The event times of rows of a join.
-fn times(rows: &RecordBatch, column: usize) -> Result<&[i64]> {
-    event_times(rows, column).ok_or_else(|| OperatorError::Internal("a row without event time reached a join".into()))
-}
-
 /// Answers for the rows of a side: those that are late leave, the others are given back.
 fn on_time(
     side: usize,
@@ -70,16 +60,8 @@ fn on_time(
     is_late: impl Fn(i64) -> bool,
     out: &mut Outbox,
 ) -> Result<RecordBatch> {
-    let times = times(&batch, time)?;
-    let late: Vec<bool> = times.iter().map(|&time| is_late(time)).collect();
-    if !late.contains(&true) {
-        out.processed(batch.num_rows());
-        return Ok(batch);
-    }
-    let late = BooleanArray::from(late);
     let port = if side == LEFT { Port::LATE } else { Port::LATE_RIGHT };
-    out.late_on(port, filter_record_batch(&batch, &late)?);
-    let rows = filter_record_batch(&batch, &not(&late)?)?;
+    let rows = set_late_aside(batch, time, is_late, port, out)?;
     out.processed(rows.num_rows());
     Ok(rows)
 }

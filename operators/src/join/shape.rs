@@ -28,7 +28,7 @@ use datafusion_common::{
 use datafusion_expr::Expr;
 use datafusion_physical_expr::PhysicalExpr;
 
-use super::{JoinType, LEFT, RIGHT, times};
+use super::{JoinType, LEFT, RIGHT};
 use crate::{
     OperatorError, Partitioning, Port, Result, StreamSchema, Timestamp,
     expr::{Lowering, evaluate_condition},
@@ -38,6 +38,7 @@ use crate::{
         KEY_GROUP, StateForm,
         segments::{key_group_column, own_bytes},
     },
+    time::times_of,
 };
 
 /// What the sides are called in conditions and in segments.
@@ -193,7 +194,8 @@ impl Shape {
     }
 }
 
-fn same_type(left: &Field, right: &Field) -> Result<()> {
+/// Refuses a pair of join columns of different types.
+pub(crate) fn same_type(left: &Field, right: &Field) -> Result<()> {
     if left.data_type() == right.data_type() {
         return Ok(());
     }
@@ -341,7 +343,7 @@ impl<'a> Picked<'a> {
 
     /// The event times of the rows.
     pub(super) fn times(&self, column: usize) -> Result<Vec<i64>> {
-        let all = self.batches.iter().map(|batch| times(batch, column)).collect::<Result<Vec<_>>>()?;
+        let all = self.batches.iter().map(|batch| times_of(batch, column)).collect::<Result<Vec<_>>>()?;
         Ok(self.rows.iter().map(|&(batch, row)| all[batch][row]).collect())
     }
 

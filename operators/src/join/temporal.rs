@@ -24,12 +24,12 @@ use super::{
     shape::{Description, Picked, Shape},
     side_of,
     spec::clamp,
-    times,
     versions::{Finder, Stretch, check_order, newest_rows},
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
     state::{StateForm, StateReader, StateWriter, timed::TimedRows},
+    time::times_of,
 };
 
 /// The number that says how far event time had come.
@@ -191,7 +191,7 @@ impl TemporalJoin {
 
     fn join(&self, rows: &RecordBatch, versions: &Stretch, out: &mut Outbox) -> Result<()> {
         let shape = &self.plan.shape;
-        let times = times(rows, shape.times[LEFT])?;
+        let times = times_of(rows, shape.times[LEFT])?;
         let keys = Keys::of(rows, &shape.keys[LEFT])?;
         let finder = Finder::new(&keys, versions, &self.newest, shape.times[RIGHT])?;
         let (mut with, mut found, mut without) = (Vec::new(), Vec::new(), Vec::new());

@@ -17,11 +17,8 @@ use arrow::{
     row::{RowConverter, SortField},
 };
 
-use super::{
-    index::{KeyIndex, Keys, Lookup},
-    times,
-};
-use crate::{OperatorError, Result, state::timed::TimedRows};
+use super::index::{KeyIndex, Keys, Lookup};
+use crate::{OperatorError, Result, state::timed::TimedRows, time::times_of};
 
 /// Refuses columns that have no order.
 pub(super) fn check_order(columns: &Schema) -> Result<()> {
@@ -47,7 +44,7 @@ pub(super) struct Stretch {
 impl Stretch {
     pub(super) fn new(schema: &SchemaRef, batches: &[RecordBatch], time: usize, key: &[usize]) -> Result<Self> {
         let rows = concat_batches(schema, batches)?;
-        let times = times(&rows, time)?;
+        let times = times_of(&rows, time)?;
         let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
         let values = RowConverter::new(fields.collect())?.convert_columns(rows.columns())?;
         let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
@@ -94,10 +91,10 @@ impl<'a> Finder<'a> {
         newest: &'a TimedRows<KeyIndex>,
         time: usize,
     ) -> Result<Self> {
-        let mut lookups = vec![(Lookup::new(keys, &stretch.index)?, times(&stretch.rows, time)?, 0)];
+        let mut lookups = vec![(Lookup::new(keys, &stretch.index)?, times_of(&stretch.rows, time)?, 0)];
         let mut batches = vec![&stretch.rows];
         for piece in newest.pieces() {
-            lookups.push((Lookup::new(keys, &piece.index)?, times(&piece.rows, time)?, piece.start));
+            lookups.push((Lookup::new(keys, &piece.index)?, times_of(&piece.rows, time)?, piece.start));
             batches.push(&piece.rows);
         }
         Ok(Self { keys, lookups, batches })

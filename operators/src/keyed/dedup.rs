@@ -15,19 +15,19 @@ use std::{sync::Arc, time::Duration};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray},
-    compute::{filter_record_batch, not},
     datatypes::{Field, TimestampMicrosecondType},
 };
 
 use super::{
-    outputs::STEP,
     store::{Fate, KeyPlan, Store},
     timers::Expiry,
 };
 use crate::{
-    Advance, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
+    Advance, Operator, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
+    late::set_late_aside,
+    outbox::EMIT_ROWS,
     state::{StateForm, StateReader, StateWriter},
-    time::event_times,
+    time::times_of,
 };
 
 const PROMISED: &str = "promised";
@@ -154,20 +154,10 @@ impl Dedup {
     }
 }
 
-fn times_of(batch: &RecordBatch, column: usize) -> Result<&[i64]> {
-    let missing = || OperatorError::Internal("a row without event time reached a deduplication".into());
-    event_times(batch, column).ok_or_else(missing)
-}
-
 impl Operator for Dedup {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let column = self.plan.input_time;
-        let mut batch = batch;
-        if times_of(&batch, column)?.iter().any(|&time| time < self.promised) {
-            let late: BooleanArray = times_of(&batch, column)?.iter().map(|&time| Some(time < self.promised)).collect();
-            out.late(filter_record_batch(&batch, &late)?);
-            batch = filter_record_batch(&batch, &not(&late)?)?;
-        }
+        let batch = set_late_aside(batch, column, |time| time < self.promised, Port::LATE, out)?;
         let firsts = self.firsts(&batch, times_of(&batch, column)?)?;
         crate::stateless::emit_kept(batch, &firsts, out)
     }
@@ -177,7 +167,7 @@ impl Operator for Dedup {
             return Ok(Advance::Promise(time));
         }
         self.promised = self.promised.max(time.micros());
-        for _ in 0..STEP {
+        for _ in 0..EMIT_ROWS {
             let Some(key) = self.expiry.next(self.promised) else { return Ok(Advance::Promise(time)) };
             self.store.existing(&key, |_| Fate::Removed);
         }

@@ -24,7 +24,6 @@ use arrow::{
 use super::{
     Keyed, Process, State as _, Timer,
     context::{Held, Outputs},
-    outputs::STEP,
     process::{Order, Shared},
     state,
     store::{Fate, Key, Store},
@@ -32,8 +31,9 @@ use super::{
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
+    outbox::EMIT_ROWS,
     state::{StateReader, StateWriter},
-    time::event_times,
+    time::times_of,
 };
 
 /// The number that says what was promised downstream.
@@ -105,8 +105,8 @@ impl<P: Process> ProcessOperator<P> {
     fn fire_all(&mut self, kind: Kind, now: i64, out: &mut Outbox) -> Result<bool> {
         let mut outputs = self.outputs();
         let mut all = false;
-        for _ in 0..STEP {
-            if outputs.emitted() >= STEP {
+        for _ in 0..EMIT_ROWS {
+            if outputs.emitted() >= EMIT_ROWS {
                 break;
             }
             let Some((at, key)) = self.timers.next(kind, now) else {
@@ -151,7 +151,7 @@ impl<P: Process> ProcessOperator<P> {
     /// Removes keys whose time to live has passed; says whether all have been removed.
     fn expire(&mut self, now: i64) -> bool {
         let Self { plan, store, timers, .. } = self;
-        for _ in 0..STEP {
+        for _ in 0..EMIT_ROWS {
             let Some(key) = timers.expiry.next(now) else { return true };
             store.existing(&key, |held| {
                 held.due = None;
@@ -196,10 +196,7 @@ impl<P: Process> Operator for ProcessOperator<P> {
         let mut outputs = self.outputs();
         let plan = self.plan.clone();
         let times = match plan.input_time {
-            Some(column) => Some(
-                event_times(&batch, column)
-                    .ok_or_else(|| OperatorError::Internal("a row without event time reached a process".into()))?,
-            ),
+            Some(column) => Some(times_of(&batch, column)?),
             None => None,
         };
         let keys = self.store.keys(&batch)?;

@@ -9,11 +9,9 @@ use typed_arrow::schema::{IntoRecordBatch, RowBuilder};
 
 use crate::{
     Outbox, Port, Result, StreamSchema, Timestamp,
+    outbox::EMIT_ROWS,
     typed::{Record, output_of},
 };
-
-/// How many rows a batch has at most, and after how many a watermark asks to be called again.
-pub(super) const STEP: usize = 8192;
 
 /// Records of one output.
 pub(super) struct Collector<U: Side> {
@@ -34,7 +32,7 @@ impl<U: Side> Collector<U> {
         self.records.push(record);
         self.times.push(time);
         self.emitted += 1;
-        if self.times.len() < STEP { Ok(()) } else { self.finish(out) }
+        if self.times.len() < EMIT_ROWS { Ok(()) } else { self.finish(out) }
     }
 
     /// Sends what has been collected.

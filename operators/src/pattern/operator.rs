@@ -28,13 +28,12 @@ use super::{
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
     key::comparable,
-    sort::split_late,
+    late::set_late_aside,
+    outbox::EMIT_ROWS,
     state::{StateReader, StateWriter, timed::TimedRows},
-    time::event_times,
+    time::times_of,
 };
 
-/// How many matches one batch has at most, and one call of `advance` emits before it asks to be called again.
-const EMIT_ROWS: usize = 8192;
 /// The number that counts rows.
 const ROWS: &str = "rows";
 
@@ -106,7 +105,7 @@ impl PatternMatch {
 
     fn look_at(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
         let plan = self.plan.clone();
-        let times = times(&plan, batch)?;
+        let times = times_of(batch, self.plan.time)?;
         let columns: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(batch.column(i))).collect();
         let keys = convert(self.converter.as_ref(), &columns)?;
         let candidates = Candidates::new(&plan, batch)?;
@@ -240,7 +239,7 @@ impl PatternMatch {
             let from = from.entry(key_of(mark_keys.as_ref(), mark)).or_insert(number);
             *from = number.max(*from);
         }
-        let times = times(&plan, &apart.rows)?;
+        let times = times_of(&apart.rows, self.plan.time)?;
         let columns: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(apart.rows.column(i))).collect();
         let keys = convert(self.converter.as_ref(), &columns)?;
         let candidates = Candidates::new(&plan, &apart.rows)?;
@@ -255,11 +254,6 @@ impl PatternMatch {
         }
         Ok(())
     }
-}
-
-fn times<'a>(plan: &Shared, batch: &'a RecordBatch) -> Result<&'a [i64]> {
-    event_times(batch, plan.time)
-        .ok_or_else(|| OperatorError::Internal("a row without event time reached a pattern".into()))
 }
 
 fn convert(converter: Option<&RowConverter>, columns: &[ArrayRef]) -> Result<Option<Rows>> {
@@ -289,7 +283,7 @@ fn by_key(keys: Option<&Rows>, rows: std::ops::Range<usize>) -> Vec<(&[u8], Vec<
 impl Operator for PatternMatch {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         // Just restored from tasks of which one was behind, rows come that wait in the sort since then.
-        let batch = split_late(batch, self.plan.time, self.closed, out)?;
+        let batch = set_late_aside(batch, self.plan.time, |time| time < self.closed.micros(), Port::LATE, out)?;
         out.processed(batch.num_rows());
         if batch.num_rows() > 0 {
             self.look_at(&batch, out)?;

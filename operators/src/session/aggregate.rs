@@ -12,13 +12,11 @@ use super::{fragments::Fragments, keys::Keys, open::Sessions, plan::Shared, save
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
     key::comparable,
+    outbox::EMIT_ROWS,
     state::{StateReader, StateWriter},
-    time::event_times,
+    time::times_of,
     window::arguments::ArgumentReader,
 };
-
-/// How many results one call of `advance` emits before it asks to be called again.
-const EMIT_ROWS: usize = 8192;
 
 /// Keyed session aggregation: open sessions, each a union of fragments, that are emitted and dropped when the watermark
 /// has passed them. Made by [`SessionPlan`](super::SessionPlan).
@@ -56,8 +54,7 @@ impl SessionAggregate {
     /// Finds the session of each row, in `groups` the group of its fragment. Returns which rows are not late, if some are.
     fn assign(&mut self, batch: &RecordBatch) -> Result<Option<BooleanArray>> {
         let Self { plan, keys, sessions, fragments, groups, closed, .. } = self;
-        let times = event_times(batch, plan.input_time)
-            .ok_or_else(|| OperatorError::Internal("a row without event time reached a session".into()))?;
+        let times = times_of(batch, plan.input_time)?;
         let gaps = plan.gaps.read(batch)?;
         let key: Vec<ArrayRef> = plan.key.iter().map(|&column| comparable(batch.column(column))).collect();
         let keys = keys.rows(&key)?;

@@ -18,9 +18,9 @@ use arrow::{
 };
 
 use crate::{
-    OperatorError, Result, Timestamp,
+    Result, Timestamp,
     state::{Part, SegmentId, StateReader, StateWriter, segments::own_bytes},
-    time::event_times,
+    time::{event_times, times_of},
 };
 
 /// How many times as many rows as the next a piece may have at the least.
@@ -146,7 +146,7 @@ impl<I> TimedRows<I> {
 
     /// The same with all rows: the end of the input.
     pub(crate) fn take_all(&mut self) -> Result<Vec<RecordBatch>> {
-        let last = self.pieces.iter().filter_map(|piece| times(&piece.rows, self.time).ok()?.last().copied()).max();
+        let last = self.pieces.iter().filter_map(|piece| times_of(&piece.rows, self.time).ok()?.last().copied()).max();
         self.take(last.map_or(self.from, Timestamp::from_micros), |_| true)
     }
 
@@ -154,7 +154,7 @@ impl<I> TimedRows<I> {
         self.from = self.from.max(from);
         let mut taken = Vec::new();
         for piece in &mut self.pieces {
-            let gone = times(&piece.rows, self.time)?.partition_point(|&t| is_gone(t));
+            let gone = times_of(&piece.rows, self.time)?.partition_point(|&t| is_gone(t));
             if gone > piece.start {
                 taken.push(piece.rows.slice(piece.start, gone - piece.start));
                 piece.start = gone;
@@ -179,7 +179,7 @@ impl<I> TimedRows<I> {
         // Just restored from several tasks it may hold rows that some of them would have dropped.
         let mut from = self.from;
         for piece in &mut self.pieces {
-            let first = times(&piece.rows, self.time)?[piece.start];
+            let first = times_of(&piece.rows, self.time)?[piece.start];
             from = from.min(Timestamp::from_micros(first));
             match piece.segment {
                 Some(id) => state.keep(id),
@@ -207,7 +207,7 @@ impl<I> TimedRows<I> {
             let from = from(part).unwrap_or(i64::MIN);
             for (id, segment) in &part.segments {
                 let Some(rows) = rows(segment)? else { continue };
-                let gone = times(&rows, self.time)?.partition_point(|&t| t < from);
+                let gone = times_of(&rows, self.time)?.partition_point(|&t| t < from);
                 let live = rows.slice(gone, rows.num_rows() - gone);
                 if live.num_rows() > 0 {
                     self.add(live, one.then_some(*id))?;
@@ -223,10 +223,6 @@ fn number(name: &str) -> String {
     format!("{name}_from")
 }
 
-fn times(rows: &RecordBatch, column: usize) -> Result<&[i64]> {
-    event_times(rows, column).ok_or_else(|| OperatorError::Internal("a row without event time was kept".into()))
-}
-
 /// With the bytes of its own rows only: views of text would keep those of all batches that rows ever came with.
 fn own(rows: &RecordBatch) -> Result<RecordBatch> {
     let columns = rows.columns().iter().cloned().map(own_bytes).collect();
@@ -235,7 +231,7 @@ fn own(rows: &RecordBatch) -> Result<RecordBatch> {
 
 /// In order of event time; rows of one time in the order they came.
 fn sorted(rows: &RecordBatch, column: usize) -> Result<RecordBatch> {
-    let times = times(rows, column)?;
+    let times = times_of(rows, column)?;
     if times.is_sorted() {
         return Ok(rows.clone());
     }

@@ -13,15 +13,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use arrow::array::RecordBatch;
 
-use super::{
-    Slice,
-    groups::Groups,
-    repeats::Repeats,
-    slices::{EMIT_ROWS, Slices},
-    table::GroupTable,
-};
+use super::{Slice, groups::Groups, repeats::Repeats, slices::Slices, table::GroupTable};
 use crate::{
     Advance, Outbox, Result, Timestamp,
+    outbox::EMIT_ROWS,
     state::{StateReader, StateWriter},
     time::micros_of,
 };

@@ -23,12 +23,10 @@ use super::{
 };
 use crate::{
     Advance, OperatorError, Outbox, Result, Timestamp,
+    outbox::EMIT_ROWS,
     state::{Part, StateReader, StateWriter},
     time::event_times,
 };
-
-/// How many result rows one call of `advance` emits, and slices it merges, before it asks to be called again.
-pub(super) const EMIT_ROWS: usize = 8192;
 
 /// What a window that is complete is made of.
 pub(super) enum Due<'a, S> {

@@ -23,6 +23,7 @@ use arrow::{
 use super::{lifetime::check_ttl, store};
 use crate::{
     Operator, OperatorError, Port, Result, StreamSchema,
+    join::same_type,
     key::check_key,
     plan::{Partitioning, Plan},
     schema::no_duplicates,
@@ -221,20 +222,6 @@ impl Side {
     fn join_key(&self, rows: &RecordBatch) -> Vec<ArrayRef> {
         self.on.iter().map(|&column| rows.column(self.place(column)).clone()).collect()
     }
-}
-
-fn same_type(left: &Field, right: &Field) -> Result<()> {
-    if left.data_type() == right.data_type() {
-        return Ok(());
-    }
-    Err(OperatorError::Plan(format!(
-        "joining different key types: {:?} of the left side is {}, {:?} of the right side is {}: give one of them the \
-         other's type first, with cast() in .select(…)",
-        left.name(),
-        left.data_type(),
-        right.name(),
-        right.data_type()
-    )))
 }
 
 /// The columns of the result and its key.
