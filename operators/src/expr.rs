@@ -9,8 +9,13 @@ use arrow::{
     array::{Array, ArrayRef, BooleanArray, RecordBatch, cast::AsArray},
     datatypes::{DataType, SchemaRef},
 };
-use datafusion_common::{DFSchema, tree_node::TreeNode};
-use datafusion_expr::{Expr, execution_props::ExecutionProps, physical_planning_context::PhysicalPlanningContext};
+use datafusion_common::{
+    Column, DFSchema,
+    tree_node::{Transformed, TreeNode},
+};
+use datafusion_expr::{
+    Expr, execution_props::ExecutionProps, expr::AggregateFunction, physical_planning_context::PhysicalPlanningContext,
+};
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion_physical_expr::{
     PhysicalExpr,
@@ -61,15 +66,15 @@ impl Lowering {
     /// An aggregate such as `max(col("price")).alias("top")`, its arguments and its filter.
     pub fn aggregate(&self, expr: &Expr) -> Result<LoweredAggregate> {
         let coerced = self.coerce(expr)?;
-        let mut inner = &coerced;
-        while let Expr::Alias(alias) = inner {
-            inner = &alias.expr;
-        }
-        let Expr::AggregateFunction(function) = inner else {
+        let Some(function) = aggregate_of(&coerced) else {
             return Err(OperatorError::Plan(format!("{expr} is not an aggregate such as count() or max(col(\"x\"))")));
         };
         if !function.params.order_by.is_empty() {
             return Err(OperatorError::Plan(format!("{expr}: ORDER BY inside an aggregate is not supported")));
+        }
+        // As it was written: coercion casts to a condition what is none, and the cast fails on rows.
+        if let Some(filter) = aggregate_of(expr).and_then(|function| function.params.filter.as_ref()) {
+            self.condition(filter)?;
         }
         let context = PhysicalPlanningContext::default();
         Ok(LoweredAggregateBuilder::new(&coerced, &self.schema, &self.columns, &self.props, &context).build()?)
@@ -82,6 +87,34 @@ impl Lowering {
         let coerced = expr.clone().rewrite(&mut TypeCoercionRewriter::new(&self.schema));
         Ok(coerced.map_err(OperatorError::about(expr))?.data)
     }
+}
+
+/// The aggregate that an expression is, whatever the name of its result.
+pub(crate) fn aggregate_of(expr: &Expr) -> Option<&AggregateFunction> {
+    match expr {
+        Expr::Alias(alias) => aggregate_of(&alias.expr),
+        Expr::AggregateFunction(function) => Some(function),
+        _ => None,
+    }
+}
+
+/// An expression as the user wrote it, but for the name of its result, which is a column's. All that DataFusion prints,
+/// because two must not look the same; but literals without their types.
+pub(crate) fn describe(expr: &Expr) -> Result<String> {
+    let plain = expr.clone().transform_up(|expr| {
+        Ok(match expr {
+            Expr::Alias(alias) => Transformed::yes(*alias.expr),
+            Expr::Literal(value, _) => {
+                let text = match value.data_type() {
+                    DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => format!("'{value}'"),
+                    _ => value.to_string(),
+                };
+                Transformed::yes(Expr::Column(Column::from_name(text)))
+            }
+            other => Transformed::no(other),
+        })
+    });
+    Ok(plain?.data.to_string())
 }
 
 /// The value of `expr` for each row.

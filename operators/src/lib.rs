@@ -17,6 +17,7 @@
 //! * [`stateless`]: filter and project by DataFusion expressions.
 //! * [`typed`]: filter, map and flat-map by Rust closures over zero-copy views of the same batches.
 //! * [`keyed`]: Rust code with state and timers per key, with rules that every task gets; the first row of a key in a while.
+//! * `aggregates`: aggregates per key, for all that aggregate.
 //! * [`session`]: keyed session windows, as unions of fragments.
 //! * [`window`]: tumbling, hopping, cumulating and calendar windows on slices, their pre-aggregation, early results and
 //!   corrections, one window over all time, and the top rows of a window.
@@ -31,6 +32,7 @@
 //! 2. Rows in = rows processed + rows late. [`Outbox::processed`] is how an operator answers for its rows.
 //! 3. After it has promised `t` it emits no row whose event time is before `t`, but for late ones ([`Port::is_timed`]).
 
+mod aggregates;
 pub mod changes;
 pub mod count;
 pub mod error;

@@ -257,6 +257,15 @@ pub(crate) fn no_duplicates(fields: &[Field]) -> Result<()> {
     Ok(())
 }
 
+/// `name`, or with as many underscores before it as it needs to be another's.
+pub(crate) fn unused(name: &str, used: impl Fn(&str) -> bool) -> String {
+    let mut name = name.to_string();
+    while used(&name) {
+        name.insert(0, '_');
+    }
+    name
+}
+
 impl fmt::Display for StreamSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(key) = self.change_key() {

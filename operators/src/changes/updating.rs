@@ -13,10 +13,9 @@ use std::{sync::Arc, time::Duration};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch},
-    datatypes::{Field, FieldRef, Schema, SchemaRef},
+    datatypes::{FieldRef, SchemaRef},
 };
 use datafusion_expr::Expr;
-use datafusion_physical_expr::aggregate::LoweredAggregate;
 
 use super::{
     DELETE, EMIT_ROWS, INSERT, UPDATE, changes,
@@ -26,16 +25,11 @@ use super::{
 };
 use crate::{
     Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
-    expr::Lowering,
-    key::{check_key, comparable},
+    aggregates::{Aggregates, ArgumentReader, Planned},
+    key::comparable,
     plan::{Partitioning, Plan},
-    schema::no_duplicates,
     state::{StateForm, StateReader, StateWriter},
-    window::{
-        arguments::ArgumentReader,
-        form::{LEADING, of_aggregation},
-        table::{GroupTable, Tables},
-    },
+    window::table::{GroupTable, Tables},
 };
 
 /// Aggregates per key whose values change with every row: a stream of changes with the key and the aggregates.
@@ -82,9 +76,7 @@ struct Shared {
     /// The key columns of the input.
     key: Vec<usize>,
     key_schema: SchemaRef,
-    aggregates: Vec<LoweredAggregate>,
-    /// How many state columns each aggregate has.
-    widths: Vec<usize>,
+    aggregates: Aggregates,
     ttl: Option<Duration>,
     output: StreamSchema,
     form: StateForm,
@@ -97,35 +89,23 @@ impl UpdatingPlan {
     pub fn new(input: &StreamSchema, key: &[&str], aggregates: &[Expr], ttl: Option<Duration>) -> Result<Self> {
         input.expect_rows("an aggregation")?;
         check_ttl(ttl, input)?;
-        let columns = key.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>>>()?;
-        check_key(input.columns(), &columns)?;
-        let key_fields: Vec<FieldRef> = columns.iter().map(|&i| input.columns().fields()[i].clone()).collect();
-
-        let lowering = Lowering::new(input)?;
-        let lowered = aggregates.iter().map(|expr| lowering.aggregate(expr)).collect::<Result<Vec<_>>>()?;
-        let mut output: Vec<Field> = key_fields.iter().map(|field| field.as_ref().clone()).collect();
-        output.extend(lowered.iter().map(|lowered| lowered.aggregate.field().as_ref().clone()));
-        no_duplicates(&output)?;
-        let output = Schema::new(output);
-        let widths =
-            lowered.iter().map(|lowered| Ok(lowered.aggregate.state_fields()?.len())).collect::<Result<_>>()?;
-
-        // The same names for states as those of a window.
-        let form = of_aggregation("updating".into(), &key_fields, aggregates, &lowered, false)?;
-        let states = &form.columns.fields()[LEADING + key.len()..];
-        let form = StateForm { columns: store::columns(&key_fields, states)?, identity: key.len(), ..form };
+        let planned = Planned::new(input, key, aggregates)?;
+        let output = planned.output(Vec::new())?;
+        let key_fields = planned.key_schema.fields();
+        let states = planned.states(planned.key_fields().collect());
+        let states: Vec<FieldRef> = states.into_iter().skip(key.len()).map(Arc::new).collect();
+        let columns = store::columns(key_fields, &states)?;
         Ok(Self(Arc::new(Shared {
+            form: StateForm { columns, identity: key.len(), meaning: planned.meaning("updating") },
             input: input.clone(),
-            key: columns,
-            key_schema: Arc::new(Schema::new(key_fields)),
-            aggregates: lowered,
-            widths,
+            key: planned.key,
+            key_schema: planned.key_schema,
+            aggregates: planned.aggregates,
             ttl,
             output: match input.time() {
                 Some(_) => StreamSchema::changes(&output, key)?,
                 None => StreamSchema::changes_without_time(&output, key)?,
             },
-            form,
         })))
     }
 
@@ -204,7 +184,7 @@ impl Updating {
     /// A table of these states, with the group of each of them in `scratch`.
     fn table(&mut self, key: &[ArrayRef], states: &[ArrayRef], rows: usize) -> Result<GroupTable> {
         let mut table = self.tables.table(&self.plan.aggregates)?;
-        table.merge(key, states, &self.plan.widths, rows, &mut self.scratch)?;
+        table.merge(key, states, rows, &mut self.scratch)?;
         Ok(table)
     }
 
@@ -214,7 +194,7 @@ impl Updating {
         let (key, states) = (self.store.key(stored).to_vec(), self.store.own(stored).to_vec());
         // The older ones first: an aggregate such as array_agg minds.
         let mut table = self.table(&key, &states, rows)?;
-        table.merge(&new.key, &new.states, &self.plan.widths, new.rows, &mut self.scratch)?;
+        table.merge(&new.key, &new.states, new.rows, &mut self.scratch)?;
         let (_, states) = self.tables.states(table)?;
         self.aligned(states)
     }

@@ -14,11 +14,10 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array},
+    array::{ArrayRef, RecordBatch, UInt32Array},
     compute::take,
     row::Rows,
 };
-use datafusion_expr::EmitTo;
 
 use super::{
     counters::{Counters, Open},
@@ -27,15 +26,12 @@ use super::{
 };
 use crate::{
     Advance, Operator, Outbox, Port, Result, Timestamp,
+    aggregates::{Accumulators, ArgumentReader, Arguments},
     key::comparable,
     late::set_late_aside,
     outbox::EMIT_ROWS,
     state::{StateReader, StateWriter, segments::Segments},
     time::times_of,
-    window::{
-        arguments::{ArgumentReader, Arguments},
-        table::accumulator,
-    },
 };
 
 /// How many rows are worked on at once, each counted once for every window that it is in.
@@ -96,28 +92,20 @@ impl CountAggregate {
     fn add(&mut self, input: &Input<'_>, range: Range<usize>, out: &mut Outbox) -> Result<()> {
         let Self { plan, forms, counters, segments, .. } = self;
         let work = Work::of(plan, counters, input, range);
-        let mut accumulators = plan.aggregates.iter().map(accumulator).collect::<Result<Vec<_>>>()?;
+        let mut accumulators = Accumulators::new(&plan.aggregates)?;
         let (known, groups) = work.known(plan, counters, input);
-        let mut former = &forms.states(&known)?[..];
-        let arguments = input.arguments.values.iter().zip(&input.arguments.filters);
+        if !known.is_empty() {
+            accumulators.merge(&forms.states(&known)?, &groups, work.known)?;
+        }
         let rows = UInt32Array::from(work.rows.clone());
         let as_they_are = rows.len() == input.times.len() && rows.values().iter().copied().eq(0..rows.len() as u32);
-        let taken = |array: &ArrayRef| if as_they_are { Ok(array.clone()) } else { take(array, &rows, None) };
-        for ((accumulator, width), (values, filter)) in accumulators.iter_mut().zip(&plan.widths).zip(arguments) {
-            if !known.is_empty() {
-                let (own, others) = former.split_at(*width);
-                accumulator.merge_batch(own, &groups, work.known)?;
-                former = others;
-            }
-            let values = values.iter().map(taken).collect::<Result<Vec<_>, _>>()?;
-            let filter = filter.as_ref().map(|filter| taken(&(Arc::new(filter.clone()) as ArrayRef))).transpose()?;
-            let filter = filter.map(|filter| BooleanArray::from(filter.to_data()));
-            accumulator.update_batch(&values, &work.group_of, filter.as_ref(), work.groups)?;
+        if as_they_are {
+            accumulators.update(input.arguments, &work.group_of, work.groups)?;
+        } else {
+            let arguments = input.arguments.of_rows(|column| Ok(take(column, &rows, None)?))?;
+            accumulators.update(&arguments, &work.group_of, work.groups)?;
         }
-        let mut states = Vec::new();
-        for accumulator in &mut accumulators {
-            states.extend(accumulator.state(EmitTo::All)?);
-        }
+        let states = accumulators.states()?;
         if !work.full.is_empty() {
             emit(plan, input, &work, results(plan, &states, &work.full)?, out)?;
         }
@@ -248,17 +236,10 @@ fn open_of<'a>(counters: &'a Counters, key: &[u8]) -> &'a [Open] {
 fn results(plan: &Shared, states: &[ArrayRef], full: &[u32]) -> Result<Vec<ArrayRef>> {
     let full = UInt32Array::from(full.to_vec());
     let group_of: Vec<usize> = (0..full.len()).collect();
-    let mut rest = states;
-    let mut results = Vec::with_capacity(plan.aggregates.len());
-    for (lowered, width) in plan.aggregates.iter().zip(&plan.widths) {
-        let (own, others) = rest.split_at(*width);
-        let own = own.iter().map(|state| take(state, &full, None)).collect::<Result<Vec<_>, _>>()?;
-        let mut accumulator = accumulator(lowered)?;
-        accumulator.merge_batch(&own, &group_of, full.len())?;
-        results.push(accumulator.evaluate(EmitTo::All)?);
-        rest = others;
-    }
-    Ok(results)
+    let states = states.iter().map(|state| take(state, &full, None)).collect::<Result<Vec<_>, _>>()?;
+    let mut accumulators = Accumulators::new(&plan.aggregates)?;
+    accumulators.merge(&states, &group_of, full.len())?;
+    accumulators.values()
 }
 
 fn emit(plan: &Shared, input: &Input<'_>, work: &Work, values: Vec<ArrayRef>, out: &mut Outbox) -> Result<()> {

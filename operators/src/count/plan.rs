@@ -13,24 +13,18 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::row::{RowConverter, SortField};
 use datafusion_expr::Expr;
-use datafusion_physical_expr::aggregate::LoweredAggregate;
 
 use super::{Count, CountAggregate};
 use crate::{
     Operator, OperatorError, Port, Result, StreamSchema, Timestamp,
-    expr::Lowering,
-    key::check_key,
+    aggregates::{Aggregates, Planned},
     plan::{Partitioning, Plan},
-    schema::no_duplicates,
+    schema::unused,
     state::{KEY_GROUP, StateForm},
-    window::{
-        WINDOW_START,
-        aggregate::bounds,
-        form::{describe, part_of, unused},
-    },
+    window::{WINDOW_START, aggregate::bounds},
 };
 
 /// In how many windows one row may be: what it costs.
@@ -75,9 +69,7 @@ pub(super) struct Shared {
     pub(super) key: Vec<usize>,
     pub(super) size: u64,
     pub(super) slide: u64,
-    pub(super) aggregates: Vec<LoweredAggregate>,
-    /// How many state columns each aggregate has.
-    pub(super) widths: Vec<usize>,
+    pub(super) aggregates: Aggregates,
     pub(super) output: StreamSchema,
     pub(super) form: StateForm,
 }
@@ -90,28 +82,17 @@ impl CountPlan {
         let Count { size, slide } = count;
         let time = input.event_time("a count window")?;
         check_size(size, slide)?;
-        let key = key.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>>>()?;
-        check_key(input.columns(), &key)?;
-        let key_fields: Vec<FieldRef> = key.iter().map(|&i| input.columns().fields()[i].clone()).collect();
-
-        let lowering = Lowering::new(input)?;
-        let lowered = aggregates.iter().map(|expr| lowering.aggregate(expr)).collect::<Result<Vec<_>>>()?;
-        let mut output = bounds();
-        output.extend(key_fields.iter().map(|field| field.as_ref().clone()));
-        output.extend(lowered.iter().map(|lowered| lowered.aggregate.field().as_ref().clone()));
-        no_duplicates(&output)?;
-
-        let widths = lowered.iter().map(|lowered| Ok(lowered.aggregate.state_fields()?.len()));
+        let planned = Planned::new(input, key, aggregates)?;
+        let output = planned.output(bounds())?;
         Ok(Self(Arc::new(Shared {
-            widths: widths.collect::<Result<_>>()?,
-            form: form(size, slide, &key_fields, aggregates, &lowered)?,
+            form: form(size, slide, &planned)?,
             input: input.clone(),
             time,
-            key,
+            key: planned.key,
             size,
             slide,
-            aggregates: lowered,
-            output: StreamSchema::with_hidden_time(&Schema::new(output))?,
+            aggregates: planned.aggregates,
+            output: StreamSchema::with_hidden_time(&output)?,
         })))
     }
 
@@ -142,44 +123,28 @@ fn check_size(size: u64, slide: u64) -> Result<()> {
     Err(OperatorError::Plan(format!("count windows of {size} rows every {slide} rows: {wrong}")))
 }
 
-fn form(
-    size: u64,
-    slide: u64,
-    key: &[FieldRef],
-    expressions: &[Expr],
-    aggregates: &[LoweredAggregate],
-) -> Result<StateForm> {
+fn form(size: u64, slide: u64, planned: &Planned) -> Result<StateForm> {
     let mut fields = vec![Field::new(KEY_GROUP, DataType::UInt8, false)];
-    fields.extend(key.iter().map(|field| field.as_ref().clone()));
-    if let Some(field) = key.iter().find(|field| [KEY_GROUP, WINDOW, ROWS].contains(&field.name().as_str())) {
+    fields.extend(planned.key_fields());
+    if let Some(field) = fields[1..].iter().find(|field| [KEY_GROUP, WINDOW, ROWS].contains(&field.name().as_str())) {
         return Err(OperatorError::Plan(format!("the column name {:?} is reserved", field.name())));
     }
-    let mut add = |name: &str, field: Field| {
-        let name = unused(name, |name| fields.iter().any(|field| field.name() == name));
-        fields.push(field.with_name(name));
-    };
-    add(WINDOW, Field::new(WINDOW, DataType::Int64, false));
-    add(ROWS, Field::new(ROWS, DataType::Int64, false));
-    add(WINDOW_START, Field::new(WINDOW_START, Timestamp::data_type(), true));
-    for lowered in aggregates {
-        let states = lowered.aggregate.state_fields()?;
-        let output = lowered.aggregate.field();
-        for state in &states {
-            let name = match states.len() {
-                1 => output.name().clone(),
-                _ => format!("{}[{}]", output.name(), part_of(state.name())),
-            };
-            add(&name, state.as_ref().clone().with_nullable(true));
-        }
+    fields.push(Field::new(WINDOW, DataType::Int64, false));
+    fields.push(Field::new(ROWS, DataType::Int64, false));
+    let start = unused(WINDOW_START, |name| fields.iter().any(|field| field.name() == name));
+    fields.push(Field::new(start, Timestamp::data_type(), true));
+    let leading = fields.len();
+    let fields = planned.states(fields);
+    let is_held = |field: &&Field| RowConverter::supports_fields(&[SortField::new(field.data_type().clone())]);
+    if let Some(field) = fields[leading..].iter().find(|field| !is_held(field)) {
+        let (name, data_type) = (field.name(), field.data_type());
+        return Err(OperatorError::Plan(format!(
+            "the state of the aggregate {name:?} is {data_type}, which a count window cannot hold: aggregate it over time, \
+             in a window or a session"
+        )));
     }
-    let states = fields[1 + key.len() + 3..].iter().map(|field| SortField::new(field.data_type().clone()));
-    if !RowConverter::supports_fields(&states.collect::<Vec<_>>()) {
-        let message = "one of the aggregates has a state that a count window cannot hold";
-        return Err(OperatorError::Plan(format!("{message}: {}", Schema::new(fields))));
-    }
-    let described: Vec<String> = expressions.iter().map(describe).collect::<Result<_>>()?;
-    let meaning = format!("{size} rows every {slide}; {}", described.join(", "));
-    Ok(StateForm { columns: Arc::new(Schema::new(fields)), identity: key.len().max(1), meaning })
+    let meaning = planned.meaning(&format!("{size} rows every {slide}"));
+    Ok(StateForm { columns: Arc::new(Schema::new(fields)), identity: planned.key.len().max(1), meaning })
 }
 
 impl Plan for CountPlan {

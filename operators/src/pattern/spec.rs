@@ -8,7 +8,7 @@ use arrow::{
 };
 use datafusion_expr::Expr;
 
-use crate::{OperatorError, Result, StreamSchema, typed::Record, typed::Rows, window::form::describe};
+use crate::{OperatorError, Result, StreamSchema, expr::describe, typed::Record, typed::Rows};
 
 /// Steps that rows of a key go through, in order of event time. What it means exactly is said in the
 /// [module](crate::pattern). Mistakes are told when the plan is made.

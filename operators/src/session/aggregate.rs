@@ -6,16 +6,15 @@ use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch},
     compute::{filter_record_batch, not},
 };
-use datafusion_expr::EmitTo;
 
 use super::{fragments::Fragments, keys::Keys, open::Sessions, plan::Shared, saved, spec::Span};
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
+    aggregates::ArgumentReader,
     key::comparable,
     outbox::EMIT_ROWS,
     state::{StateReader, StateWriter},
     time::times_of,
-    window::arguments::ArgumentReader,
 };
 
 /// Keyed session aggregation: open sessions, each a union of fragments, that are emitted and dropped when the watermark
@@ -85,9 +84,7 @@ impl SessionAggregate {
         if sessions.iter().any(|s| s.fragments.last().is_some_and(|last| fragments.takes_rows(*last))) {
             fragments.freeze(&plan.aggregates)?;
         }
-        for mut values in fragments.gather(&sessions, &plan.aggregates)? {
-            columns.push(values.evaluate(EmitTo::All)?);
-        }
+        columns.extend(fragments.gather(&sessions, &plan.aggregates)?.values()?);
         columns.push(column(|span| span.end - 1));
         Ok(RecordBatch::try_new(plan.output.columns().clone(), columns)?)
     }
@@ -107,7 +104,7 @@ impl Operator for SessionAggregate {
         };
         let Self { plan, sessions, fragments, arguments, groups, .. } = self;
         if !groups.is_empty() {
-            fragments.update(&arguments.read(&plan.aggregates.lowered, &kept)?, groups)?;
+            fragments.update(&arguments.read(&plan.aggregates, &kept)?, groups)?;
             out.processed(groups.len());
         }
         if fragments.is_crowded(sessions) {

@@ -18,19 +18,16 @@
 use std::collections::BTreeMap;
 
 use arrow::{array::ArrayRef, compute::interleave};
-use datafusion_expr::{EmitTo, GroupsAccumulator};
-use datafusion_physical_expr::aggregate::LoweredAggregate;
 
 use super::{
     keys::bytes_of,
     open::{OpenSession, Sessions},
-    plan::Aggregates,
     spec::Span,
 };
 use crate::{
     Result,
+    aggregates::{Accumulators, Aggregates, Arguments},
     state::SegmentId,
-    window::{arguments::Arguments, table::accumulator},
 };
 
 /// How many times as many living fragments as all newer tables one may have to be merged with them.
@@ -73,7 +70,7 @@ pub(super) struct Frozen {
 
 /// All fragments.
 pub(super) struct Fragments {
-    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    accumulators: Accumulators,
     current: Owned,
     /// The number of the current table.
     number: u64,
@@ -118,14 +115,9 @@ impl Frozen {
     }
 }
 
-/// One for each aggregate, without groups.
-pub(super) fn accumulators(aggregates: &[LoweredAggregate]) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
-    aggregates.iter().map(accumulator).collect()
-}
-
 impl Fragments {
     pub(super) fn new(aggregates: &Aggregates) -> Result<Self> {
-        let accumulators = accumulators(&aggregates.lowered)?;
+        let accumulators = Accumulators::new(aggregates)?;
         Ok(Self { accumulators, current: Owned::default(), number: 0, frozen: BTreeMap::new(), living: 0 })
     }
 
@@ -144,11 +136,7 @@ impl Fragments {
 
     /// Adds rows, given the group of each.
     pub(super) fn update(&mut self, arguments: &Arguments, groups: &[usize]) -> Result<()> {
-        let arguments = arguments.values.iter().zip(&arguments.filters);
-        for (accumulator, (values, filter)) in self.accumulators.iter_mut().zip(arguments) {
-            accumulator.update_batch(values, groups, filter.as_ref(), self.current.owners.len())?;
-        }
-        Ok(())
+        self.accumulators.update(arguments, groups, self.current.owners.len())
     }
 
     /// Whether it is in the current table.
@@ -196,9 +184,8 @@ impl Fragments {
         if self.current.owners.is_empty() {
             return Ok(());
         }
-        // New ones rather than the emptied: not every accumulator forgets all that it emitted.
-        let full = std::mem::replace(&mut self.accumulators, accumulators(&aggregates.lowered)?);
-        let table = Frozen::new(states(full)?, std::mem::take(&mut self.current));
+        let mut full = std::mem::replace(&mut self.accumulators, Accumulators::new(aggregates)?);
+        let table = Frozen::new(full.states()?, std::mem::take(&mut self.current));
         self.push(table);
         Ok(())
     }
@@ -299,17 +286,13 @@ impl Fragments {
         }
         self.living -= rows.len() - merged.owners.len();
         let tables: Vec<&Frozen> = tables.iter().collect();
-        let full = merge_states(aggregates, &tables, &rows, &groups, merged.owners.len())?;
-        self.frozen.insert(number, Frozen::new(states(full)?, merged));
+        let mut full = merge_states(aggregates, &tables, &rows, &groups, merged.owners.len())?;
+        self.frozen.insert(number, Frozen::new(full.states()?, merged));
         Ok(())
     }
 
     /// Accumulators with one group for each of these sessions, in order. None may be in the current table.
-    pub(super) fn gather(
-        &self,
-        sessions: &[&OpenSession],
-        aggregates: &Aggregates,
-    ) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
+    pub(super) fn gather(&self, sessions: &[&OpenSession], aggregates: &Aggregates) -> Result<Accumulators> {
         let numbers: Vec<u64> = self.frozen.keys().copied().collect();
         let tables: Vec<&Frozen> = self.frozen.values().collect();
         let (mut rows, mut groups) = (Vec::new(), Vec::new());
@@ -335,19 +318,10 @@ impl Fragments {
 
     /// About how many bytes they hold.
     pub(super) fn size(&self) -> usize {
-        let current = self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>();
+        let current = self.accumulators.size();
         let owned = self.current.owners.capacity() * (size_of::<Span>() + size_of::<u32>());
         current + owned + self.frozen.values().map(|table| table.bytes).sum::<usize>()
     }
-}
-
-/// The states of all groups.
-fn states(full: Vec<Box<dyn GroupsAccumulator>>) -> Result<Vec<ArrayRef>> {
-    let mut states = Vec::new();
-    for mut accumulator in full {
-        states.extend(accumulator.state(EmitTo::All)?);
-    }
-    Ok(states)
 }
 
 /// New accumulators with the states of these rows (table, row) in these groups.
@@ -357,17 +331,13 @@ fn merge_states(
     rows: &[(usize, usize)],
     groups: &[usize],
     count: usize,
-) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
-    let mut merged = accumulators(&aggregates.lowered)?;
-    let mut first = 0;
-    for (accumulator, &width) in merged.iter_mut().zip(&aggregates.widths) {
-        let column = |column: usize| {
-            let pieces: Vec<_> = tables.iter().map(|table| table.states[column].as_ref()).collect();
-            interleave(&pieces, rows)
-        };
-        let states = (first..first + width).map(column).collect::<Result<Vec<_>, _>>()?;
-        accumulator.merge_batch(&states, groups, count)?;
-        first += width;
-    }
+) -> Result<Accumulators> {
+    let mut merged = Accumulators::new(aggregates)?;
+    let column = |column: usize| {
+        let pieces: Vec<_> = tables.iter().map(|table| table.states[column].as_ref()).collect();
+        interleave(&pieces, rows)
+    };
+    let states = (0..merged.width()).map(column).collect::<Result<Vec<_>, _>>()?;
+    merged.merge(&states, groups, count)?;
     Ok(merged)
 }

@@ -17,7 +17,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use datafusion_expr::Expr;
-use datafusion_physical_expr::aggregate::LoweredAggregate;
 
 use super::{
     SessionAggregate,
@@ -25,10 +24,8 @@ use super::{
 };
 use crate::{
     Operator, OperatorError, Port, Result, StreamSchema, Timestamp,
-    expr::Lowering,
-    key::check_key,
+    aggregates::{Aggregates, Planned},
     plan::{Partitioning, Plan},
-    schema::no_duplicates,
     state::StateForm,
     window::{WINDOW_END, aggregate::bounds, form::of_aggregation},
 };
@@ -90,12 +87,6 @@ pub(super) struct Shared {
     pub(super) form: StateForm,
 }
 
-pub(super) struct Aggregates {
-    pub(super) lowered: Vec<LoweredAggregate>,
-    /// How many state columns each has.
-    pub(super) widths: Vec<usize>,
-}
-
 impl SessionPlan {
     /// Aggregates the sessions of each value of the columns `key`; without key columns all rows have one key. Fails when the
     /// stream has no event time, a column does not exist or cannot be a key, an expression is not an aggregate, or the
@@ -103,29 +94,18 @@ impl SessionPlan {
     pub fn new(input: &StreamSchema, key: &[&str], session: Session, aggregates: &[Expr]) -> Result<Self> {
         let input_time = input.event_time("a session")?;
         let gaps = session.gaps(input)?;
-        let key = key.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>>>()?;
-        check_key(input.columns(), &key)?;
-        let key_fields: Vec<FieldRef> = key.iter().map(|&i| input.columns().fields()[i].clone()).collect();
-
-        let lowering = Lowering::new(input)?;
-        let lowered = aggregates.iter().map(|expr| lowering.aggregate(expr)).collect::<Result<Vec<_>>>()?;
-        let widths = lowered.iter().map(|lowered| Ok(lowered.aggregate.state_fields()?.len()));
-        let widths = widths.collect::<Result<Vec<_>>>()?;
-
-        let mut output = bounds();
-        output.extend(key_fields.iter().map(|field| field.as_ref().clone()));
-        output.extend(lowered.iter().map(|lowered| lowered.aggregate.field().as_ref().clone()));
-        no_duplicates(&output)?;
+        let planned = Planned::new(input, key, aggregates)?;
+        let output = planned.output(bounds())?;
         Ok(Self(Arc::new(Shared {
-            form: form(&session, &key_fields, aggregates, &lowered)?,
+            form: form(&session, &planned)?,
             session,
             gaps,
-            key,
-            key_schema: Arc::new(Schema::new(key_fields)),
-            aggregates: Aggregates { lowered, widths },
+            key: planned.key,
+            key_schema: planned.key_schema,
+            aggregates: planned.aggregates,
             input: input.clone(),
             input_time,
-            output: StreamSchema::with_hidden_time(&Schema::new(output))?,
+            output: StreamSchema::with_hidden_time(&output)?,
         })))
     }
 
@@ -141,13 +121,8 @@ impl SessionPlan {
 }
 
 /// The form of an aggregation of windows, with the end of each fragment after its start.
-fn form(
-    session: &Session,
-    key: &[FieldRef],
-    expressions: &[Expr],
-    aggregates: &[LoweredAggregate],
-) -> Result<StateForm> {
-    let form = of_aggregation(session.describe()?, key, expressions, aggregates, false)?;
+fn form(session: &Session, planned: &Planned) -> Result<StateForm> {
+    let form = of_aggregation(&session.describe()?, planned, false)?;
     let mut fields: Vec<FieldRef> = form.columns.fields().to_vec();
     if fields.iter().any(|field| field.name() == WINDOW_END) {
         return Err(OperatorError::Plan(format!("the column name {WINDOW_END:?} is reserved")));

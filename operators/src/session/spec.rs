@@ -11,10 +11,9 @@ use datafusion_expr::Expr;
 
 use crate::{
     OperatorError, Result, StreamSchema,
-    expr::{Lowering, evaluate},
+    expr::{Lowering, describe, evaluate},
     time::micros_of,
     typed::{Record, Rows},
-    window::form::describe,
 };
 
 /// Gives the gap of each row of a batch, in microseconds.

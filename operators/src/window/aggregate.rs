@@ -5,14 +5,12 @@ use std::sync::Arc;
 use arrow::{
     array::{ArrayRef, RecordBatch},
     compute::concat,
-    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion_expr::Expr;
-use datafusion_physical_expr::aggregate::LoweredAggregate;
 
 use super::{
     PreAggregate, REVISION, Slice, WINDOW_END, WINDOW_START, Window,
-    arguments::ArgumentReader,
     form::{LEADING, SLICE, of_aggregation},
     groups::{Groups, merge},
     revise::{Revise, Revision, emit},
@@ -22,10 +20,9 @@ use super::{
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
-    expr::Lowering,
-    key::{check_key, comparable},
+    aggregates::{Aggregates, ArgumentReader, Planned},
+    key::comparable,
     plan::{Partitioning, Plan, TwoPhases},
-    schema::no_duplicates,
     state::{
         StateForm, StateReader, StateWriter,
         segments::{Changes, Segments, key_group_column},
@@ -68,9 +65,7 @@ pub(super) struct Shared {
     /// The key columns of the input.
     pub(super) key: Vec<usize>,
     pub(super) key_schema: SchemaRef,
-    pub(super) aggregates: Vec<LoweredAggregate>,
-    /// How many state columns each aggregate has.
-    pub(super) widths: Vec<usize>,
+    pub(super) aggregates: Aggregates,
     input: StreamSchema,
     /// Only all time can do without.
     pub(super) input_time: Option<usize>,
@@ -87,38 +82,16 @@ impl AggregatePlan {
         let input_time = if window.is_global() { None } else { Some(input.event_time("a window")?) };
         window.slicing()?;
         let revised = window.repeats()?.is_some();
-        let key = key.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>>>()?;
-        check_key(input.columns(), &key)?;
-        let key_fields: Vec<FieldRef> = key.iter().map(|&i| input.columns().fields()[i].clone()).collect();
-
-        let lowering = Lowering::new(input)?;
-        let expressions = aggregates;
-        let aggregates = expressions.iter().map(|expr| lowering.aggregate(expr)).collect::<Result<Vec<_>>>()?;
-
-        let mut output = if window.is_global() { Vec::new() } else { bounds() };
-        output.extend(revised.then(|| Field::new(REVISION, DataType::Int64, false)));
-        output.extend(key_fields.iter().map(|field| field.as_ref().clone()));
-        output.extend(aggregates.iter().map(|lowered| lowered.aggregate.field().as_ref().clone()));
-        no_duplicates(&output)?;
-        let output = Schema::new(output);
-
-        let mut widths = Vec::with_capacity(aggregates.len());
-        let mut partial: Vec<Field> = key_fields.iter().map(|field| field.as_ref().clone()).collect();
-        for lowered in &aggregates {
-            let states = lowered.aggregate.state_fields()?;
-            widths.push(states.len());
-            // Numbered, because DataFusion's names for states repeat between aggregates.
-            let name = |i: usize| format!("__state{i}");
-            let first = partial.len() - key_fields.len();
-            let state = |(i, field): (usize, &FieldRef)| field.as_ref().clone().with_name(name(first + i));
-            partial.extend(states.iter().enumerate().map(state).map(|field| field.with_nullable(true)));
-        }
+        let planned = Planned::new(input, key, aggregates)?;
+        let mut leading = if window.is_global() { Vec::new() } else { bounds() };
+        leading.extend(revised.then(|| Field::new(REVISION, DataType::Int64, false)));
+        let output = planned.output(leading)?;
         Ok(Self(Arc::new(Shared {
-            form: of_aggregation(window.describe(), &key_fields, expressions, &aggregates, revised)?,
-            key,
-            key_schema: Arc::new(Schema::new(key_fields)),
-            aggregates,
-            widths,
+            form: of_aggregation(&window.describe(), &planned, revised)?,
+            partial: StreamSchema::with_hidden_time(&partial(&planned))?,
+            key: planned.key,
+            key_schema: planned.key_schema,
+            aggregates: planned.aggregates,
             input: input.clone(),
             input_time,
             output: match window.is_global() {
@@ -126,7 +99,6 @@ impl AggregatePlan {
                 false => StreamSchema::with_hidden_time(&output)?,
             },
             window,
-            partial: StreamSchema::with_hidden_time(&Schema::new(partial))?,
         })))
     }
 
@@ -205,6 +177,16 @@ impl Plan for AggregatePlan {
     }
 }
 
+/// The visible columns between the two phases.
+fn partial(planned: &Planned) -> Schema {
+    let key = planned.key.len();
+    let mut columns = planned.states(planned.key_fields().collect());
+    for (i, state) in columns[key..].iter_mut().enumerate() {
+        state.set_name(format!("__state{i}"));
+    }
+    Schema::new(columns)
+}
+
 /// The two columns that every window's result begins with.
 pub(crate) fn bounds() -> Vec<Field> {
     vec![Field::new(WINDOW_START, Timestamp::data_type(), false), Field::new(WINDOW_END, Timestamp::data_type(), false)]
@@ -262,7 +244,8 @@ impl WindowAggregate {
         for (slice, selection) in parts {
             let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
             let key = key.iter().map(|column| selection.array(column)).collect::<Result<Vec<_>>>()?;
-            table.update(&key, &arguments.select(&selection)?, selection.rows(batch), scratch)?;
+            let arguments = arguments.of_rows(|column| selection.array(column))?;
+            table.update(&key, &arguments, selection.rows(batch), scratch)?;
             if let Some(revise) = revise {
                 let due = revise.came(slice, table, scratch)?;
                 if !due.is_empty() {
@@ -283,7 +266,7 @@ impl WindowAggregate {
             let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
             let part = selection.batch(batch)?;
             let (key, states) = part.columns().split_at(keys);
-            table.merge(key, &states[..states.len() - 1], &plan.widths, part.num_rows(), scratch)?;
+            table.merge(key, &states[..states.len() - 1], part.num_rows(), scratch)?;
         }
         Ok(())
     }
@@ -369,7 +352,7 @@ impl Operator for WindowAggregate {
                 Due::Window(parts) => parts,
             };
             let next = segments.next();
-            let table = merge(contents, tables, (&plan.aggregates, &plan.widths), next, scratch)?;
+            let table = merge(contents, tables, &plan.aggregates, next, scratch)?;
             let rows = table.groups();
             let (key, values, whole) = match grows {
                 true => {
@@ -401,7 +384,7 @@ impl Operator for WindowAggregate {
         if tables.record() {
             for (_, groups) in slices.held() {
                 if let Groups::Open(table) = groups {
-                    tables.recorded(table, (&plan.aggregates, &plan.widths), now, scratch)?;
+                    tables.recorded(table, &plan.aggregates, now, scratch)?;
                 }
             }
         }
@@ -425,7 +408,7 @@ impl Operator for WindowAggregate {
                     let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
                     let rows = selection.batch(&rows)?;
                     let (key, states) = rows.columns()[LEADING..].split_at(plan.key.len());
-                    table.restore(key, states, &plan.widths, rows.num_rows(), save, scratch)?;
+                    table.restore(key, states, rows.num_rows(), save, scratch)?;
                 }
             }
         }

@@ -4,12 +4,12 @@
 //!   aggregation   __key_group │ window_start │ auction │ bids │ avg[count] │ avg[sum]     one row per group
 //!                               (the slice)    (key)     (states of the aggregates)
 //!   top           __key_group │ window_start │ auction │ price │ at                       one row per candidate
-//!                               (the slice)    (the visible columns of the input)
+//!                               (the slice)    (key)     (the other visible columns of the input)
 //! ```
 //!
 //! An aggregate whose state is one column gives it its own name; wider states say which part they are. Of the rows of an
 //! aggregation with the same slice and key, over the segments of one task, the newest counts. Of a top, the newest
-//! segment that has rows of a slice has all of them. Rows of slices that no window needs any more, because all of them have
+//! segment that has rows of a slice and key has all of them. Rows of slices that no window needs any more, because all of them have
 //! given their result, are to be passed over.
 //!
 //! `window_start` is where the slice begins. A tumbling window and one of the calendar is one slice. Of hopping and
@@ -35,16 +35,12 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use datafusion_common::{
-    Column,
-    tree_node::{Transformed, TreeNode},
-};
-use datafusion_expr::Expr;
-use datafusion_physical_expr::aggregate::LoweredAggregate;
 
 use super::{WINDOW_START, given};
 use crate::{
     OperatorError, Result, Timestamp,
+    aggregates::Planned,
+    schema::unused,
     state::{KEY_GROUP, StateForm},
 };
 
@@ -66,74 +62,23 @@ fn columns(own: Vec<Field>) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// `name`, or with as many underscores before it as it needs to be another's.
-pub(crate) fn unused(name: &str, used: impl Fn(&str) -> bool) -> String {
-    let mut name = name.to_string();
-    while used(&name) {
-        name.insert(0, '_');
-    }
-    name
-}
-
-/// The form of an aggregation per `key`.
-pub(crate) fn of_aggregation(
-    window: String,
-    key: &[FieldRef],
-    expressions: &[Expr],
-    aggregates: &[LoweredAggregate],
-    revised: bool,
-) -> Result<StateForm> {
-    let mut own: Vec<Field> = key.iter().map(|field| field.as_ref().clone()).collect();
-    for lowered in aggregates {
-        let states = lowered.aggregate.state_fields()?;
-        let output = lowered.aggregate.field();
-        for state in &states {
-            let name = match states.len() {
-                1 => output.name().clone(),
-                _ => format!("{}[{}]", output.name(), part_of(state.name())),
-            };
-            let name = unused(&name, |name| own.iter().any(|field| field.name() == name));
-            own.push(state.as_ref().clone().with_name(name).with_nullable(true));
-        }
-    }
+/// The form of an aggregation over `window`.
+pub(crate) fn of_aggregation(window: &str, planned: &Planned, revised: bool) -> Result<StateForm> {
+    let mut own = planned.states(planned.key_fields().collect());
     for field in given::fields().into_iter().filter(|_| revised) {
         let name = unused(field.name(), |name| own.iter().any(|field| field.name() == name));
         own.push(field.with_name(name));
     }
-    let described: Vec<String> = expressions.iter().map(describe).collect::<Result<_>>()?;
-    let separator = if described.is_empty() { "" } else { "; " };
-    let meaning = format!("{window}{separator}{}", described.join(", "));
-    Ok(StateForm { columns: columns(own)?, identity: 1 + key.len(), meaning })
+    let identity = 1 + planned.key.len();
+    Ok(StateForm { columns: columns(own)?, identity, meaning: planned.meaning(window) })
 }
 
-/// The form of the greatest `n` rows.
-pub(super) fn of_top(window: String, key: &[FieldRef], visible: &Schema, n: usize, by: &str) -> Result<StateForm> {
-    let own = visible.fields().iter().map(|field| field.as_ref().clone()).collect();
+/// The form of the greatest `n` rows, which have these columns: the key first.
+pub(super) fn of_top(window: String, key: &[FieldRef], columns: &Schema, n: usize, by: &str) -> Result<StateForm> {
+    let own = columns.fields().iter().map(|field| field.as_ref().clone()).collect();
     let key: Vec<&str> = key.iter().map(|field| field.name().as_str()).collect();
     let per = if key.is_empty() { String::new() } else { format!(" per {}", key.join(", ")) };
-    Ok(StateForm { columns: columns(own)?, identity: 1, meaning: format!("{window}; top {n} by {by}{per}") })
-}
-
-/// Of DataFusion's name of a state, `avg(price)[sum]`, the part that says which it is.
-pub(crate) fn part_of(state: &str) -> &str {
-    state.strip_suffix(']').and_then(|state| state.rsplit_once('[')).map_or(state, |(_, part)| part)
-}
-
-/// An aggregate as the user wrote it, but for the name of its result, which is a column's. All that DataFusion prints,
-/// because two aggregates must not look the same; but literals without their types.
-pub(crate) fn describe(expr: &Expr) -> Result<String> {
-    let plain = expr.clone().transform_up(|expr| {
-        Ok(match expr {
-            Expr::Alias(alias) => Transformed::yes(*alias.expr),
-            Expr::Literal(value, _) => {
-                let text = match value.data_type() {
-                    DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => format!("'{value}'"),
-                    _ => value.to_string(),
-                };
-                Transformed::yes(Expr::Column(Column::from_name(text)))
-            }
-            other => Transformed::no(other),
-        })
-    });
-    Ok(plain?.data.to_string())
+    let distinct = (0..key.len()).filter(|&at| !key[..at].contains(&key[at])).count();
+    let meaning = format!("{window}; top {n} by {by}{per}");
+    Ok(StateForm { columns: self::columns(own)?, identity: 1 + distinct, meaning })
 }

@@ -8,13 +8,11 @@
 //!
 //! A closed slice does not change, so saves write it once; a window that needs it merges it into a table of its own.
 
-use datafusion_physical_expr::aggregate::LoweredAggregate;
-
 use super::{
     saved::Saved,
     table::{GroupTable, Tables},
 };
-use crate::{OperatorError, Result, state::segments::Changes};
+use crate::{OperatorError, Result, aggregates::Aggregates, state::segments::Changes};
 
 /// The groups of a slice.
 pub(super) enum Groups {
@@ -54,7 +52,7 @@ impl Groups {
     /// Finds out which groups have changed since the last save.
     pub(super) fn save(
         &mut self,
-        aggregates: &[LoweredAggregate],
+        aggregates: &Aggregates,
         now: u32,
         changes: &mut Changes,
         scratch: &mut Vec<usize>,
@@ -89,7 +87,7 @@ impl Groups {
 pub(super) fn merge(
     slices: Vec<&mut Groups>,
     tables: &mut Tables,
-    (aggregates, widths): (&[LoweredAggregate], &[usize]),
+    aggregates: &Aggregates,
     next: u32,
     scratch: &mut Vec<usize>,
 ) -> Result<GroupTable> {
@@ -100,7 +98,7 @@ pub(super) fn merge(
     let mut table = tables.passing(aggregates)?;
     for saved in closed {
         let (rows, key, states) = saved.all()?;
-        table.merge(key, states, widths, rows, scratch)?;
+        table.merge(key, states, rows, scratch)?;
     }
     Ok(table)
 }

@@ -60,7 +60,6 @@
 //! * [`aggregate`], `preaggregate`: the aggregation in one phase or two. [`top`]: the greatest rows of a window.
 
 pub mod aggregate;
-pub(crate) mod arguments;
 mod calendar;
 pub(crate) mod form;
 mod given;

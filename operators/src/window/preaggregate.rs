@@ -7,24 +7,24 @@ use arrow::array::{ArrayRef, RecordBatch};
 use super::{
     Slice,
     aggregate::{Shared, constant},
-    arguments::ArgumentReader,
     slices::{Due, Slices},
-    table::{GroupTable, Tables, states_of_rows},
+    table::{GroupTable, Tables},
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
+    aggregates::{Accumulators, ArgumentReader},
     key::comparable,
     state::{StateReader, StateWriter},
 };
 
-/// How many rows go by between two looks at whether aggregating pays and how much memory it takes.
+/// How many rows go by between two looks at whether aggregating pays.
 const LOOK_EVERY_ROWS: usize = 65_536;
 /// Above this many groups per row it does not pay: the exchange is cheaper than the table.
 const WORTHLESS_ABOVE: f64 = 0.8;
 /// How many rows pass through before the next try, once it did not pay.
 const PASS_ROWS: usize = 16 * LOOK_EVERY_ROWS;
 /// What it may hold. More does not help: the table must stay in the cache to be faster than the exchange.
-const BUDGET_BYTES: usize = 16 << 20;
+pub(super) const BUDGET_BYTES: usize = 16 << 20;
 
 /// The first phase of a window aggregation: groups rows per slice and emits (key, states).
 ///
@@ -57,13 +57,14 @@ impl PreAggregate {
 
     /// Emits every open slice when the budget is used up or grouping does not pay.
     fn look(&mut self, out: &mut Outbox) -> Result<()> {
-        if self.rows_since_look < LOOK_EVERY_ROWS {
+        // Cheap enough for each batch: a table counts its bytes only when it has grown by an eighth.
+        let bytes: usize = self.slices.contents().map(GroupTable::size).sum();
+        if self.rows_since_look < LOOK_EVERY_ROWS && bytes <= BUDGET_BYTES {
             return Ok(());
         }
         let open: Vec<_> = self.slices.take().collect();
         let groups: usize = open.iter().map(|(_, table)| table.groups()).sum();
         let rows: usize = open.iter().map(|(_, table)| table.rows()).sum();
-        let bytes: usize = open.iter().map(|(_, table)| table.size()).sum();
         let worthless = groups as f64 > WORTHLESS_ABOVE * rows as f64;
         if worthless {
             self.pass = PASS_ROWS;
@@ -109,11 +110,11 @@ impl Operator for PreAggregate {
         let arguments = arguments.read(&plan.aggregates, &batch)?;
         let key: Vec<ArrayRef> = plan.key.iter().map(|&column| comparable(batch.column(column))).collect();
         for (slice, selection) in parts {
-            let arguments = arguments.select(&selection)?;
+            let arguments = arguments.of_rows(|column| selection.array(column))?;
             let key = key.iter().map(|column| selection.array(column)).collect::<Result<Vec<_>>>()?;
             let rows = selection.rows(&batch);
             if self.pass > 0 {
-                let states = states_of_rows(&plan.aggregates, &arguments)?;
+                let states = Accumulators::new(&plan.aggregates)?.states_of_rows(&arguments)?;
                 out.emit(batch_of(plan, slice, rows, key, states)?);
                 self.pass = self.pass.saturating_sub(rows);
                 continue;

@@ -105,9 +105,8 @@ impl<S> Slices<S> {
         let closed = self.progress.closed;
         if parts.iter().any(|(slice, _)| slice.end <= closed) {
             let (late, on_time): (Vec<_>, _) = parts.into_iter().partition(|(slice, _)| slice.end <= closed);
-            for (_, selection) in late {
-                out.late(selection.batch(batch)?);
-            }
+            let late = late.into_iter().map(|(_, selection)| selection);
+            out.late(Selection::union(late, batch.num_rows()).batch(batch)?);
             parts = on_time;
         }
         out.processed(parts.iter().map(|(_, selection)| selection.rows(batch)).sum());

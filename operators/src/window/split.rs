@@ -18,6 +18,19 @@ pub(super) enum Selection {
 }
 
 impl Selection {
+    /// All that are in one of these, which have no row in common, in the order of the batch, which has so many rows.
+    pub(super) fn union(selections: impl IntoIterator<Item = Self>, rows: usize) -> Self {
+        let mut is_in = vec![false; rows];
+        for selection in selections {
+            match selection {
+                Self::All => return Self::All,
+                Self::Range { offset, rows } => is_in[offset..offset + rows].fill(true),
+                Self::Rows(rows) => rows.values().iter().for_each(|&row| is_in[row as usize] = true),
+            }
+        }
+        Self::Rows(UInt32Array::from_iter_values((0..rows as u32).filter(|&row| is_in[row as usize])))
+    }
+
     pub(super) fn array(&self, array: &ArrayRef) -> Result<ArrayRef> {
         Ok(match self {
             Self::All => array.clone(),

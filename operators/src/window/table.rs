@@ -1,4 +1,4 @@
-//! The groups of one slice: keys interned by DataFusion's `GroupValues`, one `GroupsAccumulator` per aggregate.
+//! The groups of one slice: keys interned by DataFusion's `GroupValues`, and the accumulators of their aggregates.
 
 use std::cell::Cell;
 
@@ -7,41 +7,24 @@ use arrow::{
     compute::take,
     datatypes::SchemaRef,
 };
-use datafusion_expr::{EmitTo, GroupsAccumulator};
-use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
-use datafusion_physical_expr::aggregate::LoweredAggregate;
+use datafusion_expr::EmitTo;
 use datafusion_physical_plan::aggregates::{
     group_values::{GroupValues, new_group_values},
     order::GroupOrdering,
 };
 
 use super::{
-    arguments::Arguments,
     given::{COLUMNS, Given},
     saved::{Saved, rows_of_new},
 };
-use crate::{OperatorError, Result, state::segments::Changes};
+use crate::{
+    OperatorError, Result,
+    aggregates::{Accumulators, Aggregates, Arguments},
+    state::segments::Changes,
+};
 
 /// An emptied table that holds more than this is not kept for the next slice.
 const SPARE_BYTES: usize = 16 << 20;
-
-/// One accumulator for all groups of a slice. An aggregate without a vectorised form runs through an adapter.
-pub(crate) fn accumulator(lowered: &LoweredAggregate) -> Result<Box<dyn GroupsAccumulator>> {
-    let aggregate = lowered.aggregate.clone();
-    if aggregate.groups_accumulator_supported() {
-        return Ok(aggregate.create_groups_accumulator()?);
-    }
-    Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))
-}
-
-/// Each row as the state of a group of its own: what pre-aggregation emits when it does not reduce.
-pub(super) fn states_of_rows(aggregates: &[LoweredAggregate], arguments: &Arguments) -> Result<Vec<ArrayRef>> {
-    let mut states = Vec::new();
-    for ((lowered, values), filter) in aggregates.iter().zip(&arguments.values).zip(&arguments.filters) {
-        states.extend(accumulator(lowered)?.convert_to_state(values, filter.as_ref())?);
-    }
-    Ok(states)
-}
 
 /// Makes the tables of an operator's slices. Emptied hash maps are used again: growing one for every slice costs more
 /// than clearing it.
@@ -72,20 +55,20 @@ impl Tables {
     }
 
     /// A table that can be saved, if there are saves.
-    pub(crate) fn table(&mut self, aggregates: &[LoweredAggregate]) -> Result<GroupTable> {
+    pub(crate) fn table(&mut self, aggregates: &Aggregates) -> Result<GroupTable> {
         let table = self.passing(aggregates)?;
         let given = self.revising.then(Given::default);
         Ok(GroupTable { saved: self.recording.then(Saved::default), given, ..table })
     }
 
     /// A table that is gone before the next save.
-    pub(super) fn passing(&mut self, aggregates: &[LoweredAggregate]) -> Result<GroupTable> {
+    pub(super) fn passing(&mut self, aggregates: &Aggregates) -> Result<GroupTable> {
         let keys = match (self.key.fields().is_empty(), self.spare.take()) {
             (true, _) => None,
             (false, Some(spare)) => Some(spare),
             (false, None) => Some(new_group_values(self.key.clone(), &GroupOrdering::None)?),
         };
-        let accumulators = aggregates.iter().map(accumulator).collect::<Result<_>>()?;
+        let accumulators = Accumulators::new(aggregates)?;
         Ok(GroupTable { keys, accumulators, rows: 0, saved: None, given: None, sized: Cell::default() })
     }
 
@@ -98,14 +81,14 @@ impl Tables {
     pub(super) fn recorded(
         &mut self,
         table: &mut GroupTable,
-        plan: (&[LoweredAggregate], &[usize]),
+        aggregates: &Aggregates,
         now: u32,
         scratch: &mut Vec<usize>,
     ) -> Result<()> {
-        let former = std::mem::replace(table, self.table(plan.0)?);
+        let former = std::mem::replace(table, self.table(aggregates)?);
         let rows = former.groups();
         let (key, states) = self.states(former)?;
-        table.restore(&key, &states, plan.1, rows, now, scratch)
+        table.restore(&key, &states, rows, now, scratch)
     }
 
     /// What is left of a table when no more rows come for it: its keys and states. What has changed since the last save
@@ -128,8 +111,7 @@ impl Tables {
 
     /// The keys and the final values of all groups of a table.
     pub(crate) fn results(&mut self, mut table: GroupTable) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
-        let values = table.accumulators.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All));
-        let values = values.collect::<Result<_, _>>()?;
+        let values = table.accumulators.values()?;
         Ok((self.take_keys(table)?, values))
     }
 
@@ -154,29 +136,22 @@ impl Tables {
     pub(super) fn results_and_states(
         &mut self,
         mut table: GroupTable,
-        aggregates: &[LoweredAggregate],
+        aggregates: &Aggregates,
         scratch: &mut Vec<usize>,
     ) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>, Vec<ArrayRef>)> {
         let groups = table.groups();
         scratch.clear();
         scratch.extend(0..groups);
-        let (mut values, mut states) = (Vec::new(), Vec::new());
-        for (former, lowered) in table.accumulators.iter_mut().zip(aggregates) {
-            let own = former.state(EmitTo::All)?;
-            let mut again = accumulator(lowered)?;
-            again.merge_batch(&own, scratch, groups)?;
-            values.push(again.evaluate(EmitTo::All)?);
-            states.extend(own);
-        }
+        let states = table.accumulators.states()?;
+        let mut again = Accumulators::new(aggregates)?;
+        again.merge(&states, scratch, groups)?;
+        let values = again.values()?;
         Ok((self.take_keys(table)?, values, states))
     }
 
     /// The keys and the states of all groups of a table.
     pub(crate) fn states(&mut self, mut table: GroupTable) -> Result<(Vec<ArrayRef>, Vec<ArrayRef>)> {
-        let mut states = Vec::new();
-        for accumulator in &mut table.accumulators {
-            states.extend(accumulator.state(EmitTo::All)?);
-        }
+        let states = table.accumulators.states()?;
         Ok((self.take_keys(table)?, states))
     }
 
@@ -201,7 +176,7 @@ fn rows_of(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {
 pub(crate) struct GroupTable {
     /// `None` when there are no key columns: all rows are one group.
     keys: Option<Box<dyn GroupValues>>,
-    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    accumulators: Accumulators,
     rows: usize,
     /// What it was at the last save.
     saved: Option<Saved>,
@@ -231,8 +206,7 @@ impl GroupTable {
         let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
         let saved = self.saved.as_ref().map_or(0, Saved::size);
         let given = self.given.as_ref().map_or(0, Given::size);
-        let bytes =
-            keys + saved + given + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>();
+        let bytes = keys + saved + given + self.accumulators.size();
         self.sized.set((self.rows, bytes));
         bytes
     }
@@ -246,10 +220,7 @@ impl GroupTable {
         scratch: &mut Vec<usize>,
     ) -> Result<()> {
         let groups = self.intern(key, rows, scratch)?;
-        let arguments = arguments.values.iter().zip(&arguments.filters);
-        for (accumulator, (values, filter)) in self.accumulators.iter_mut().zip(arguments) {
-            accumulator.update_batch(values, scratch, filter.as_ref(), groups)?;
-        }
+        self.accumulators.update(arguments, scratch, groups)?;
         if let Some(given) = &mut self.given {
             given.count(scratch, groups);
         }
@@ -263,21 +234,18 @@ impl GroupTable {
     pub(super) fn revise(
         &mut self,
         due: Vec<u32>,
-        aggregates: &[LoweredAggregate],
+        aggregates: &Aggregates,
         scratch: &mut Vec<usize>,
     ) -> Result<Revised> {
         let (groups, due) = (self.groups(), UInt32Array::from(due));
         scratch.clear();
         scratch.extend(0..groups);
-        let mut values = Vec::with_capacity(aggregates.len());
-        for (lasting, lowered) in self.accumulators.iter_mut().zip(aggregates) {
-            let states = lasting.state(EmitTo::All)?;
-            *lasting = accumulator(lowered)?;
-            lasting.merge_batch(&states, scratch, groups)?;
-            let mut passing = accumulator(lowered)?;
-            passing.merge_batch(&rows_of(&states, &due)?, &scratch[..due.len()], due.len())?;
-            values.push(passing.evaluate(EmitTo::All)?);
-        }
+        let states = self.accumulators.states()?;
+        self.accumulators = Accumulators::new(aggregates)?;
+        self.accumulators.merge(&states, scratch, groups)?;
+        let mut passing = Accumulators::new(aggregates)?;
+        passing.merge(&rows_of(&states, &due)?, &scratch[..due.len()], due.len())?;
+        let values = passing.values()?;
         let (_, key, _) = self.saved()?.all()?;
         Ok(Revised { key: rows_of(key, &due)?, revision: self.given()?.revisions(&due), values })
     }
@@ -292,18 +260,12 @@ impl GroupTable {
     pub(crate) fn merge(
         &mut self,
         key: &[ArrayRef],
-        mut states: &[ArrayRef],
-        widths: &[usize],
+        states: &[ArrayRef],
         rows: usize,
         scratch: &mut Vec<usize>,
     ) -> Result<()> {
         let groups = self.intern(key, rows, scratch)?;
-        for (accumulator, &width) in self.accumulators.iter_mut().zip(widths) {
-            let (own, others) = states.split_at(width);
-            accumulator.merge_batch(own, scratch, groups)?;
-            states = others;
-        }
-        Ok(())
+        self.accumulators.merge(states, scratch, groups)
     }
 
     fn intern(&mut self, key: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<usize> {
@@ -334,7 +296,6 @@ impl GroupTable {
         &mut self,
         key: &[ArrayRef],
         states: &[ArrayRef],
-        widths: &[usize],
         rows: usize,
         save: u32,
         scratch: &mut Vec<usize>,
@@ -346,14 +307,9 @@ impl GroupTable {
             let states = states.iter().map(|state| take(state, &new, None)).collect::<Result<Vec<_>, _>>()?;
             scratch.clear();
             scratch.extend(before..groups);
-            let mut rest = &states[..];
-            for (accumulator, &width) in self.accumulators.iter_mut().zip(widths) {
-                let (own, others) = rest.split_at(width);
-                accumulator.merge_batch(own, scratch, groups)?;
-                rest = others;
-            }
+            self.accumulators.merge(&states, scratch, groups)?;
             if let Some(given) = &mut self.given {
-                given.restore(rest)?;
+                given.restore(&states[self.accumulators.width()..])?;
             }
             self.saved()?.add_states(states, groups, save)?;
         }
@@ -365,7 +321,7 @@ impl GroupTable {
     /// Finds out which groups have changed since the last save.
     pub(super) fn save(
         &mut self,
-        aggregates: &[LoweredAggregate],
+        aggregates: &Aggregates,
         now: u32,
         changes: &mut Changes,
         scratch: &mut Vec<usize>,
@@ -374,14 +330,9 @@ impl GroupTable {
         if self.saved()?.rows != rows {
             scratch.clear();
             scratch.extend(0..groups);
-            let mut states = Vec::new();
-            for (accumulator, lowered) in self.accumulators.iter_mut().zip(aggregates) {
-                let own = accumulator.state(EmitTo::All)?;
-                // A new one rather than the emptied one: not every accumulator forgets all that it emitted.
-                *accumulator = self::accumulator(lowered)?;
-                accumulator.merge_batch(&own, scratch, groups)?;
-                states.extend(own);
-            }
+            let mut states = self.accumulators.states()?;
+            self.accumulators = Accumulators::new(aggregates)?;
+            self.accumulators.merge(&states, scratch, groups)?;
             states.extend(self.given.iter().flat_map(Given::columns));
             let saved = self.saved()?;
             saved.compare(states, groups, now)?;

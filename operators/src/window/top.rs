@@ -1,17 +1,30 @@
 //! The greatest rows of each window, per key or over all.
+//!
+//! ```text
+//!   rows ──► slices ──► Buffer: rows that may still win ──window complete──► the first n of each key, with ranks
+//!              before the exchange: ──slice closed, budget used up, flush──► the first n of each key
+//! ```
 
-use std::{collections::HashSet, sync::Arc};
+mod buffer;
+
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, UInt64Array},
-    compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, partition, take_record_batch},
-    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
+    array::{ArrayRef, BooleanArray, RecordBatch, UInt64Array},
+    compute::{concat_batches, filter_record_batch},
+    datatypes::{DataType, Field, FieldRef, Schema},
+};
+use datafusion_physical_plan::aggregates::{
+    group_values::{GroupValues, new_group_values},
+    order::GroupOrdering,
 };
 
+use self::buffer::{Buffer, Winners};
 use super::{
     Slice, WINDOW_END, WINDOW_START, Window,
     aggregate::{bounds, constant},
     form::{LEADING, SLICE, of_top},
+    preaggregate::BUDGET_BYTES,
     slices::{Due, Parts, Slices},
 };
 use crate::{
@@ -21,15 +34,12 @@ use crate::{
     schema::no_duplicates,
     state::{
         StateForm, StateReader, StateWriter,
-        segments::{Changes, Segments, key_group_column, own_bytes},
+        segments::{Changes, Segments},
     },
 };
 
 /// The column of the result that counts the rows of a window and key from 1, the greatest first.
 pub const RANK: &str = "rank";
-
-/// A slice sorts and drops its losers when it holds this many rows, and at least four times what it wants to keep.
-const COMPACT_ROWS: usize = 16_384;
 
 /// Keeps the `n` rows of each window (and key) with the greatest value in one column.
 ///
@@ -50,6 +60,8 @@ struct Shared {
     output: StreamSchema,
     /// The input columns that the result repeats: all but the bounds of a former window.
     kept: Vec<usize>,
+    /// The visible columns in the order in which a segment has them.
+    saved: Vec<usize>,
     form: StateForm,
 }
 
@@ -81,8 +93,14 @@ impl TopPlan {
         output.extend(kept.iter().map(|&i| visible.field(i).clone()));
         no_duplicates(&output)?;
         let key_fields: Vec<FieldRef> = key.iter().map(|&i| visible.fields()[i].clone()).collect();
+        let mut saved: Vec<usize> = Vec::new();
+        for column in key.iter().copied().chain(0..visible.fields().len()) {
+            if !saved.contains(&column) {
+                saved.push(column);
+            }
+        }
         Ok(Self(Arc::new(Shared {
-            form: of_top(window.describe(), &key_fields, &visible, n, visible.field(by).name())?,
+            form: of_top(window.describe(), &key_fields, &visible.project(&saved)?, n, visible.field(by).name())?,
             window,
             n,
             key,
@@ -92,6 +110,7 @@ impl TopPlan {
             between: StreamSchema::with_hidden_time(&visible)?,
             output: StreamSchema::with_hidden_time(&Schema::new(output))?,
             kept,
+            saved,
         })))
     }
 
@@ -172,19 +191,6 @@ pub struct Top {
     segments: Segments,
 }
 
-#[derive(Default)]
-struct Buffer {
-    batches: Vec<RecordBatch>,
-    rows: usize,
-    /// Rows that were left after the last sort.
-    kept: usize,
-    /// About how many bytes they are.
-    bytes: usize,
-    /// The last save that found it changed, and whether it has changed since.
-    saved: u32,
-    changed: bool,
-}
-
 impl Top {
     fn new(plan: Arc<Shared>, window: &Window, phase: Phase) -> Result<Self> {
         let slices = if phase == Phase::Candidates { Slices::first_phase(window) } else { Slices::new(window) };
@@ -192,108 +198,8 @@ impl Top {
     }
 }
 
-impl Buffer {
-    fn push(&mut self, plan: &Shared, batch: RecordBatch) -> Result<()> {
-        self.rows += batch.num_rows();
-        self.bytes += bytes(&batch);
-        self.batches.push(batch);
-        self.changed = true;
-        if self.rows >= COMPACT_ROWS.max(4 * self.kept) {
-            self.compact(plan)?;
-        }
-        Ok(())
-    }
-
-    /// Drops the losers.
-    fn compact(&mut self, plan: &Shared) -> Result<()> {
-        let (kept, _) = self.sort(plan)?;
-        (self.rows, self.kept, self.bytes) = (kept.num_rows(), kept.num_rows(), bytes(&kept));
-        self.batches = vec![kept];
-        Ok(())
-    }
-
-    /// The rows of all of these slices that may win in their window. No more rows come for them, so each drops its losers.
-    fn union(slices: Vec<&mut Self>, plan: &Shared) -> Result<Self> {
-        let mut all = Self::default();
-        for slice in slices {
-            if slice.rows > slice.kept {
-                slice.compact(plan)?;
-            }
-            all.batches.extend(slice.batches.iter().cloned());
-        }
-        Ok(all)
-    }
-
-    /// What a segment has of the slice: the visible columns, after its key groups and its start.
-    fn segment(&self, plan: &Shared, slice: Slice) -> Result<RecordBatch> {
-        let rows = concat_batches(&self.schema()?, &self.batches)?;
-        let visible = rows.columns()[..plan.form.columns.fields().len() - LEADING].iter().cloned().map(own_bytes);
-        let key: Vec<ArrayRef> = plan.key.iter().map(|&i| rows.column(i).clone()).collect();
-        let mut columns = vec![key_group_column(&key, rows.num_rows())?, constant(slice.start, rows.num_rows())];
-        columns.extend(visible);
-        Ok(RecordBatch::try_new(plan.form.columns.clone(), columns)?)
-    }
-
-    /// Takes back what a segment has of the slice. The hidden event time of a row is not saved: once the row has its
-    /// slice nobody reads it.
-    fn restore(&mut self, schema: &SchemaRef, slice: Slice, rows: &RecordBatch, save: u32) -> Result<()> {
-        let mut columns = rows.columns()[LEADING..].to_vec();
-        if columns.len() < schema.fields().len() {
-            columns.push(constant(slice.result_time(), rows.num_rows()));
-        }
-        let batch = RecordBatch::try_new(schema.clone(), columns)?;
-        self.bytes += bytes(&batch);
-        self.batches.push(batch);
-        self.rows += rows.num_rows();
-        (self.kept, self.saved) = (self.rows, save);
-        Ok(())
-    }
-
-    fn schema(&self) -> Result<SchemaRef> {
-        let empty = || OperatorError::Internal("a slice without rows".into());
-        Ok(self.batches.first().ok_or_else(empty)?.schema())
-    }
-
-    /// The rows that may still win, key by key, greatest first, and their ranks.
-    fn sort(&self, plan: &Shared) -> Result<(RecordBatch, Vec<u64>)> {
-        let rows = concat_batches(&self.schema()?, &self.batches)?;
-        let visible = plan.input.visible().fields().len();
-        let ascending = SortOptions { descending: false, nulls_first: false };
-        let descending = SortOptions { descending: true, nulls_first: false };
-        let sort = |values: ArrayRef, options| SortColumn { values, options: Some(options) };
-        let mut order: Vec<SortColumn> =
-            plan.key.iter().map(|&i| sort(comparable(rows.column(i)), ascending)).collect();
-        order.push(sort(comparable(rows.column(plan.by)), descending));
-        // What breaks ties: the other columns, and floats as they are, because of equal ones only one may win.
-        let is_sorted = |i: usize| i == plan.by || plan.key.contains(&i);
-        let breaks_ties = |i: &usize| !is_sorted(*i) || rows.column(*i).data_type().is_floating();
-        order.extend((0..visible).filter(breaks_ties).map(|i| sort(rows.column(i).clone(), ascending)));
-        let limit = plan.key.is_empty().then_some(plan.n);
-        let sorted = take_record_batch(&rows, &lexsort_to_indices(&order, limit)?)?;
-        if plan.key.is_empty() {
-            let ranks = (1..=sorted.num_rows() as u64).collect();
-            return Ok((sorted, ranks));
-        }
-        let key: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(sorted.column(i))).collect();
-        let mut winners = Vec::new();
-        let mut ranks = Vec::new();
-        for range in partition(&key)?.ranges() {
-            let n = range.len().min(plan.n);
-            winners.extend(range.start as u64..(range.start + n) as u64);
-            ranks.extend(1..=n as u64);
-        }
-        Ok((take_record_batch(&sorted, &UInt64Array::from(winners))?, ranks))
-    }
-}
-
-/// The bytes of the rows of a batch, which may be a slice of a larger one.
-fn bytes(batch: &RecordBatch) -> usize {
-    let bytes = |array: &ArrayRef| array.to_data().get_slice_memory_size().unwrap_or(array.get_array_memory_size());
-    batch.columns().iter().map(bytes).sum()
-}
-
 fn result(plan: &Shared, phase: Phase, window: Slice, buffer: &Buffer) -> Result<RecordBatch> {
-    let (sorted, ranks) = buffer.sort(plan)?;
+    let Winners { rows: sorted, ranks, .. } = buffer.sort(plan)?;
     let rows = sorted.num_rows();
     let time = constant(window.result_time(), rows);
     if phase == Phase::Candidates {
@@ -308,6 +214,38 @@ fn result(plan: &Shared, phase: Phase, window: Slice, buffer: &Buffer) -> Result
     Ok(RecordBatch::try_new(plan.output.columns().clone(), columns)?)
 }
 
+/// The keys of a slice that newer segments have rows of; without key columns nothing, but that they have.
+type Newer = Option<Box<dyn GroupValues>>;
+
+/// Of what a segment has of a slice, the rows of keys that no newer one has rows of.
+fn without_newer(
+    plan: &Shared,
+    newer: &mut HashMap<Slice, Newer>,
+    slice: Slice,
+    rows: RecordBatch,
+) -> Result<RecordBatch> {
+    let keys = plan.form.identity - 1;
+    let key_columns: Vec<usize> = (LEADING..LEADING + keys).collect();
+    let is_first = !newer.contains_key(&slice);
+    if is_first {
+        let schema = Arc::new(plan.form.columns.project(&key_columns)?);
+        let none = (keys > 0).then(|| new_group_values(schema, &GroupOrdering::None)).transpose()?;
+        newer.insert(slice, none);
+    }
+    let Some(Some(known)) = newer.get_mut(&slice) else {
+        return Ok(if is_first { rows } else { rows.slice(0, 0) });
+    };
+    let before = known.len();
+    let key: Vec<ArrayRef> = key_columns.iter().map(|&column| comparable(rows.column(column))).collect();
+    let mut groups = Vec::with_capacity(rows.num_rows());
+    known.intern(&key, &mut groups)?;
+    if before == 0 {
+        return Ok(rows);
+    }
+    let is_new: BooleanArray = groups.iter().map(|group| Some(*group >= before)).collect();
+    Ok(filter_record_batch(&rows, &is_new)?)
+}
+
 impl Operator for Top {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let Self { plan, slices, phase, .. } = self;
@@ -315,6 +253,9 @@ impl Operator for Top {
         for (slice, selection) in slices.assign(&batch, Some(time), out)? {
             let part = selection.batch(&batch)?;
             slices.content(slice, || Ok(Buffer::default()))?.push(plan, part)?;
+        }
+        if *phase == Phase::Candidates && slices.contents().map(|buffer| buffer.bytes).sum::<usize>() > BUDGET_BYTES {
+            self.flush(out)?;
         }
         Ok(())
     }
@@ -329,13 +270,12 @@ impl Operator for Top {
             let mut all = Buffer::union(contents, plan)?;
             let mut whole = None;
             if grows {
-                all.compact(plan)?;
-                whole = Some(Buffer { batches: all.batches.clone(), ..all });
+                whole = Some(all.copy(plan)?);
             }
-            for rows in &mut all.batches {
+            all.retain(|rows| {
                 let key: Vec<ArrayRef> = plan.key.iter().map(|&i| rows.column(i).clone()).collect();
-                *rows = owed.keep(rows.clone(), &key)?;
-            }
+                owed.keep(rows, &key)
+            })?;
             Ok((result(plan, *phase, window, &all)?, whole))
         })
     }
@@ -358,15 +298,11 @@ impl Operator for Top {
         let now = segments.begin();
         let mut changes = Changes::new();
         for (_, buffer) in slices.held() {
-            if std::mem::take(&mut buffer.changed) {
-                buffer.saved = now;
-                buffer.compact(plan)?;
-            }
-            *changes.entry(buffer.saved).or_default() += buffer.rows;
+            buffer.save(plan, now, &mut changes)?;
         }
         segments.finish(state, &changes, |since| {
-            let changed = slices.held().filter(|(_, buffer)| buffer.saved > since);
-            let pieces = changed.map(|(slice, buffer)| buffer.segment(plan, slice)).collect::<Result<Vec<_>>>()?;
+            let pieces = slices.held().filter_map(|(slice, buffer)| buffer.segment(plan, slice, since).transpose());
+            let pieces = pieces.collect::<Result<Vec<_>>>()?;
             Ok(concat_batches(&plan.form.columns, &pieces)?)
         })
     }
@@ -382,13 +318,14 @@ impl Operator for Top {
         let (kept, parts) = Segments::load(state);
         *segments = kept;
         for former in parts {
-            let mut loaded = HashSet::new();
+            let mut newer = HashMap::new();
             for (save, rows) in former.segments {
                 let rows = plan.form.widen(rows)?;
                 for (slice, selection) in slices.saved_parts(former.part, &rows, SLICE)? {
-                    if loaded.insert(slice) {
+                    let rows = without_newer(plan, &mut newer, slice, selection.batch(&rows)?)?;
+                    if rows.num_rows() > 0 {
                         let buffer = slices.content(slice, || Ok(Buffer::default()))?;
-                        buffer.restore(schema, slice, &selection.batch(&rows)?, save)?;
+                        buffer.restore(plan, schema, slice, &rows, save)?;
                     }
                 }
             }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use arrow::{array::AsArray, datatypes::Int64Type};
 use datafusion_expr::{col, lit};
 use datafusion_functions_aggregate::expr_fn::{count, sum};
 use proptest::prelude::*;
 use windrow_operators::{
-    Timestamp,
+    Operator, Outbox, Port, Timestamp,
     stateless::Filter,
     testing::{Check, Pipeline, Row},
     window::{AggregatePlan, TopPlan, Tumbling},
@@ -15,6 +16,7 @@ use windrow_operators::{
 use crate::{
     aggregate::{KEYS, key_of, pipeline},
     bids::{Bid, bids, cases, fail, some_bids, us, window_of},
+    restored::batch,
     top,
 };
 
@@ -111,4 +113,20 @@ fn rows_beyond_the_bound_are_late() {
         let late = check.run_beyond_bound(&rows, is_late, |rows| sums(rows, &["auction"], 10)).unwrap();
         assert!(late > 20, "only {late} rows were late");
     }
+}
+
+/// Of however many windows they are, in the order in which they came.
+#[test]
+fn late_rows_of_one_batch_leave_together() {
+    let plan = AggregatePlan::new(&bids(), &["auction"], Tumbling::of(us(10)), &[]).unwrap();
+    let mut operator = plan.whole().unwrap();
+    let mut out = Outbox::new();
+    operator.advance(Timestamp::from_micros(50), &mut out).unwrap();
+    let rows = [(1, 1, 45), (2, 1, 55), (3, 1, 5), (4, 1, 41), (5, 1, 6), (6, 1, 25)];
+    operator.process(Port::MAIN, batch(rows), &mut out).unwrap();
+    assert_eq!(out.take_counts(), (1, 5));
+    let left: Vec<_> = out.drain().collect();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].0, Port::LATE);
+    assert_eq!(left[0].1.column(0).as_primitive::<Int64Type>().values(), &[1, 3, 4, 5, 6]);
 }

@@ -46,6 +46,7 @@ mod sort;
 mod stateless;
 mod temporal_join;
 mod top;
+mod top_saves;
 mod two_inputs;
 mod typed;
 mod updating;

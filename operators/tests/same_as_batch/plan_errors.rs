@@ -3,11 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion_expr::{Expr, col, lit};
-use datafusion_functions_aggregate::expr_fn::{count, max, sum};
+use datafusion_expr::{Expr, ExprFunctionExt, col, lit, try_cast};
+use datafusion_functions_aggregate::expr_fn::{approx_distinct, avg, bool_and, corr, count, max, median, sum};
 use typed_arrow::prelude::*;
 use windrow_operators::{
-    StreamSchema, Timestamp,
+    Plan, StreamSchema, Timestamp,
+    changes::UpdatingPlan,
+    count::{Count, CountPlan},
+    session::{Session, SessionPlan},
     stateless::{Filter, Project},
     typed::{FilterRows, MapRows},
     window::{AggregatePlan, Calendar, Cumulating, Hopping, TopPlan, Tumbling, Window},
@@ -56,8 +59,69 @@ fn an_unknown_column_is_answered_with_the_likely_one() {
 fn a_wrong_type_is_named() {
     refused(Filter::new(&bids(), &col("price")), &["price is Int64", "not a condition"]);
     assert!(message(Filter::new(&bids(), &col("who").gt(lit(Timestamp::MAX.micros())).and(lit(3)))).len() > 10);
-    refused(aggregate(&[], &[sum(col("who"))]), &["sum"]);
     refused(StreamSchema::with_time(bids().columns().clone(), "price"), &["\"price\" is Int64", "not event time"]);
+}
+
+/// Whatever aggregates, in one way or another.
+fn aggregating(aggregate: &Expr) -> Vec<windrow_operators::Result<Box<dyn Plan>>> {
+    fn boxed<P: Plan + 'static>(plan: windrow_operators::Result<P>) -> windrow_operators::Result<Box<dyn Plan>> {
+        plan.map(|plan| Box::new(plan) as _)
+    }
+    let (bids, key, one) = (bids(), &["auction"][..], std::slice::from_ref(aggregate));
+    vec![
+        boxed(AggregatePlan::new(&bids, key, Tumbling::of(us(10)), one)),
+        boxed(AggregatePlan::new(&bids, &[], Hopping::of(us(10), us(5)), one)),
+        boxed(SessionPlan::new(&bids, key, Session::gap(us(10)), one)),
+        boxed(CountPlan::new(&bids, key, Count::of(3), one)),
+        boxed(UpdatingPlan::new(&bids, key, one, None)),
+    ]
+}
+
+#[test]
+fn an_aggregate_of_a_wrong_type_says_what_it_takes() {
+    let cast = "take another column, or convert it with try_cast(…, DataType::Float64)";
+    let time = r#"column "at" is Timestamp(µs, "+00:00")"#;
+    let number = |name: &str, expr: &str, column: &str| format!("{expr}: {name} takes a number, but {column}: {cast}");
+    let cases = [
+        (sum(col("at")).alias("x"), number("sum", "sum(at) AS x", time)),
+        (avg(col("at")), number("avg", "avg(at)", time)),
+        (sum(col("who")), number("sum", "sum(who)", r#"column "who" is Utf8"#)),
+        (median(col("who")), number("median", "median(who)", r#"column "who" is Utf8"#)),
+        (corr(col("price"), col("at")), number("corr", "corr(price, at)", time)),
+        (sum(col("price").gt(lit(3))), number("sum", "sum(price > Int32(3))", "price > 3 is Boolean")),
+        (
+            bool_and(col("at")),
+            format!("bool_and(at): bool_and takes true or false, but {time}: take another column"),
+        ),
+        (
+            approx_distinct(try_cast(col("price"), DataType::Float64)),
+            "approx_distinct(TRY_CAST(price AS Float64)): approx_distinct takes a whole number, true or false, text, a time, \
+             but TRY_CAST(price AS Float64) is Float64: take another column, or convert it with try_cast(…, DataType::Int64)"
+                .into(),
+        ),
+    ];
+    for (aggregate, expected) in cases {
+        for plan in aggregating(&aggregate) {
+            assert_eq!(message(plan), expected);
+        }
+    }
+}
+
+#[test]
+fn what_is_said_of_a_wrong_type_helps() {
+    for column in ["at", "who"] {
+        for plan in aggregating(&sum(try_cast(col(column), DataType::Float64))) {
+            assert!(plan.is_ok(), "{column}");
+        }
+    }
+}
+
+#[test]
+fn a_filter_of_an_aggregate_is_a_condition() {
+    let filtered = sum(col("price")).filter(col("price")).build().unwrap();
+    for plan in aggregating(&filtered) {
+        refused(plan, &["price is Int64", "not a condition"]);
+    }
 }
 
 #[test]

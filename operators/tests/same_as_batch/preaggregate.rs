@@ -14,7 +14,7 @@ use typed_arrow::{
 use windrow_operators::{
     Operator, Outbox, Port, StreamSchema, Timestamp,
     testing::{Check, Pipeline, Row},
-    window::{AggregatePlan, PreAggregate, Tumbling},
+    window::{AggregatePlan, TopPlan, Tumbling},
 };
 
 use crate::bids::us;
@@ -57,7 +57,7 @@ fn batch_of<T: BuildRows + Clone>(rows: &[T]) -> RecordBatch {
 }
 
 /// The rows that come out of each batch.
-fn rows_out<T: BuildRows + Clone>(operator: &mut PreAggregate, rows: &[T], batch: usize) -> Vec<usize> {
+fn rows_out<T: BuildRows + Clone>(operator: &mut dyn Operator, rows: &[T], batch: usize) -> Vec<usize> {
     let mut out = Outbox::new();
     let mut emitted = Vec::new();
     for rows in rows.chunks(batch) {
@@ -165,15 +165,34 @@ struct Wide {
 }
 
 /// Few enough groups to pay, but of keys so wide that they do not fit into the budget.
+fn wide_rows() -> Vec<Wide> {
+    let wide = |i: i64| Wide { url: format!("{:0>700}", i / 2 % 30_000), at: Timestamp::from_micros(i % 2) };
+    (0..LOOK + 20_000).map(wide).collect()
+}
+
+fn wide() -> StreamSchema {
+    StreamSchema::with_time(Wide::schema(), "at").unwrap()
+}
+
+/// The rows that leave when it is told to, after these have left before that.
+fn rows_left(operator: &mut dyn Operator) -> usize {
+    let mut out = Outbox::new();
+    operator.flush(&mut out).unwrap();
+    out.drain().map(|(_, batch)| batch.num_rows()).sum()
+}
+
 #[test]
 fn a_used_up_budget_does_not_change_the_answer() {
-    let wide = |i: i64| Wide { url: format!("{:0>700}", i % 30_000), at: Timestamp::from_micros(i % 2) };
-    let rows: Vec<Wide> = (0..LOOK + 20_000).map(wide).collect();
-    let stream = StreamSchema::with_time(Wide::schema(), "at").unwrap();
-    let plan = AggregatePlan::new(&stream, &["url"], Tumbling::of(us(10)), &[count(lit(1))]).unwrap();
-    let emitted = rows_out(&mut plan.partial().unwrap(), &rows, 10_000);
-    assert_eq!(emitted, [0, 0, 0, 0, 0, 0, 30_000, 0, 0], "groups leave when they are found to be too large");
-    let pipeline = Pipeline::new(&stream)
+    let rows = wide_rows();
+    let plan = AggregatePlan::new(&wide(), &["url"], Tumbling::of(us(10)), &[count(lit(1))]).unwrap();
+    let mut first = plan.partial().unwrap();
+    let emitted = rows_out(&mut first, &rows, 4_000);
+    let at = emitted.iter().position(|&rows| rows > 0).unwrap();
+    assert!((4..12).contains(&at), "16 MiB are 24000 keys, and it looks at each batch: {emitted:?}");
+    assert_eq!(emitted[at], (at + 1) * 2_000, "all groups leave, and rows go on to be grouped: {emitted:?}");
+    assert_eq!(emitted[at + 1], 0);
+    assert!(first.size() < 20 << 20);
+    let pipeline = Pipeline::new(&wide())
         .first_phase(plan.between(), || plan.partial())
         .exchange(plan.key_between())
         .stage(plan.output(), || plan.merging());
@@ -185,5 +204,35 @@ fn a_used_up_budget_does_not_change_the_answer() {
         }
         let row = |(url, count): (&str, u64)| Row::from((0, 10, url, count));
         counts.into_iter().map(row).collect::<Vec<_>>()
+    });
+}
+
+/// The first phase of a top has the same budget.
+#[test]
+fn a_used_up_budget_of_a_top_does_not_change_the_answer() {
+    let rows = wide_rows();
+    let plan = TopPlan::new(&wide(), &["url"], Tumbling::of(us(10)), 1, "at").unwrap();
+    let mut first = plan.partial().unwrap();
+    let emitted = rows_out(&mut first, &rows, 4_000);
+    let at = emitted.iter().position(|&rows| rows > 0).unwrap();
+    assert!((4..12).contains(&at), "16 MiB are 24000 rows, some of which had been sorted out: {emitted:?}");
+    assert_eq!(emitted[at], (at + 1) * 2_000, "one of two");
+    assert_eq!(emitted[at + 1], 0);
+    assert!(first.size() <= 16 << 20);
+    assert!(rows_left(&mut first) > 0);
+    assert_eq!(first.size(), 0);
+    let pipeline = Pipeline::new(&wide())
+        .first_phase(plan.between(), || plan.partial())
+        .exchange(plan.key_between())
+        .stage(plan.output(), || plan.merging());
+    let check = Check::new(pipeline).rounds(1).parallelism(1..=1).batch_rows(10_000..=10_000).out_of_order(us(1));
+    check.assert(&rows, |rows| {
+        let mut latest: BTreeMap<&str, Timestamp> = BTreeMap::new();
+        for row in rows {
+            let at = latest.entry(&row.url).or_insert(row.at);
+            *at = row.at.max(*at);
+        }
+        let row = |(url, at): (&str, Timestamp)| Row::from((0, 10, 1, url, at));
+        latest.into_iter().map(row).collect::<Vec<_>>()
     });
 }

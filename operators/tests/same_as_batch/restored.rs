@@ -432,20 +432,3 @@ fn an_operator_is_saved_between_two_calls_and_after_a_flush() {
     process(&mut first, [(1, 1, 5)]);
     assert!(refuses(&mut first).contains("before it was flushed"));
 }
-
-/// Of a top only the slices that rows came for are written, without their losers.
-#[test]
-fn a_top_saves_the_slices_that_changed() {
-    let plan = TopPlan::new(&bids(), &["auction"], Tumbling::of(us(10)), 2, "price").unwrap();
-    let mut operator = plan.whole().unwrap();
-    let mut saved = Saved::new();
-    process(&mut operator, (0..1_800).map(|i| (i / 60 % 5, i, i % 60)));
-    assert_eq!(saved.save(&mut operator), 6 * 5 * 2);
-    process(&mut operator, [(1, 10_001, 5)]);
-    assert_eq!(saved.save(&mut operator), 5 * 2, "one slice of six");
-    assert_eq!(saved.save(&mut operator), 0);
-    let mut restored = plan.whole().unwrap();
-    saved.load(&mut restored);
-    assert_eq!(saved.save(&mut restored), 0);
-    assert_eq!(results(&mut restored, Timestamp::MAX), results(&mut operator, Timestamp::MAX));
-}

@@ -1,35 +1,40 @@
-//! What the aggregates of a window are fed with.
+//! What aggregates are fed with.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use datafusion_common::ScalarValue;
 use datafusion_expr::ColumnarValue;
-use datafusion_physical_expr::{PhysicalExpr, aggregate::LoweredAggregate};
+use datafusion_physical_expr::PhysicalExpr;
 
-use super::split::Selection;
+use super::Aggregates;
 use crate::{Result, expr::evaluate_condition};
 
 /// The arguments of each aggregate over a batch, and which rows it takes (`FILTER`).
 pub(crate) struct Arguments {
-    pub(crate) values: Vec<Vec<ArrayRef>>,
-    pub(crate) filters: Vec<Option<BooleanArray>>,
+    values: Vec<Vec<ArrayRef>>,
+    filters: Vec<Option<BooleanArray>>,
 }
 
 impl Arguments {
-    /// Those of the selected rows.
-    pub(super) fn select(&self, selection: &Selection) -> Result<Self> {
-        let values = self.values.iter().map(|columns| columns.iter().map(|c| selection.array(c)).collect());
+    /// By aggregate: the values, and which rows it takes.
+    pub(super) fn each(&self) -> impl Iterator<Item = (&[ArrayRef], Option<&BooleanArray>)> {
+        self.values.iter().map(Vec::as_slice).zip(self.filters.iter().map(Option::as_ref))
+    }
+
+    /// Those of some rows, which `part` takes of a column.
+    pub(crate) fn of_rows(&self, part: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<Self> {
+        let values = self.values.iter().map(|columns| columns.iter().map(&part).collect());
         let filters = self.filters.iter().map(|filter| {
             let Some(filter) = filter else { return Ok(None) };
-            let selected = selection.array(&(Arc::new(filter.clone()) as ArrayRef))?;
+            let selected = part(&(Arc::new(filter.clone()) as ArrayRef))?;
             Ok(Some(BooleanArray::from(selected.to_data())))
         });
         Ok(Self { values: values.collect::<Result<_>>()?, filters: filters.collect::<Result<_>>()? })
     }
 }
 
-/// Evaluates the arguments of aggregates, once for a whole batch, before it is cut into slices.
+/// Evaluates the arguments of aggregates, once for a whole batch.
 #[derive(Default)]
 pub(crate) struct ArgumentReader {
     /// The arrays of constants such as the 1 in `count(1)`, which would otherwise be filled anew for every batch.
@@ -37,9 +42,9 @@ pub(crate) struct ArgumentReader {
 }
 
 impl ArgumentReader {
-    pub(crate) fn read(&mut self, aggregates: &[LoweredAggregate], batch: &RecordBatch) -> Result<Arguments> {
+    pub(crate) fn read(&mut self, aggregates: &Aggregates, batch: &RecordBatch) -> Result<Arguments> {
         let mut arguments = Arguments { values: Vec::new(), filters: Vec::new() };
-        for lowered in aggregates {
+        for (lowered, _) in aggregates.each() {
             let expressions = lowered.aggregate.expressions();
             let values = expressions.iter().map(|expr| self.value(expr.as_ref(), batch));
             arguments.values.push(values.collect::<Result<_>>()?);
