@@ -146,7 +146,8 @@
 //!   `.corrections()`.
 //! * A row that is late is in no result at all, also where windows overlap and some that it belongs to are open. So every result
 //!   is what a batch computation over the rows that are not late gives.
-//! * The state of a key is one value of a Rust type ([`operators::keyed::State`]), not handles to values, lists and maps.
+//! * The state of a key is one value of a Rust type ([`operators::keyed::State`]), saved as a whole; what is large is a map or a list
+//!   of its own ([`operators::keyed::MapState`], [`operators::keyed::ListState`]), saved entry by entry.
 //! * An operator that has more to emit than is good at once says [`operators::Advance::Again`].
 
 pub mod api;

@@ -12,7 +12,7 @@ pub use windrow_operators::{
     Timestamp,
     count::Count,
     join::{Interval, JoinType},
-    keyed::{BroadcastProcess, Keyed, KeyedBy, NoSide, Process, Saved, State, Timer},
+    keyed::{BroadcastProcess, Keyed, KeyedBy, ListState, MapState, NoSide, Process, Saved, State, Timer},
     pattern::{Condition, Pattern, Skip, count_of, first, last},
     session::Session,
     typed::{Aggregate, custom},

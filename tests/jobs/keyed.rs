@@ -40,7 +40,7 @@ struct Bill {
 
 impl Process for Bill {
     type Row = Click;
-    type State = (i64, i64, Option<Timestamp>);
+    type State = (i64, Option<Timestamp>);
     type Output = Total;
     type Side = Total;
 
@@ -49,16 +49,16 @@ impl Process for Bill {
             return key.emit_side(Total { user: click.user, total: click.amount });
         }
         let until = key.time() + self.silence;
-        let (user, sum, latest) = key.state_mut();
-        (*user, *sum) = (click.user, *sum + click.amount);
+        let (sum, latest) = key.state_mut();
+        *sum += click.amount;
         *latest = Some(latest.map_or(until, |latest| latest.max(until)));
         key.set_timer(until);
     }
 
     fn timer(&mut self, timer: Timer, key: &mut Keyed<'_, Self>) {
-        let (user, total, latest) = *key.state();
+        let (total, latest) = *key.state();
         if latest.is_some_and(|latest| timer == Timer::Event(latest)) {
-            key.emit(Total { user, total });
+            key.emit(Total { user: key.key(), total });
             key.clear();
         }
     }
@@ -122,6 +122,83 @@ impl Process for Soon {
         let (user, total) = *key.state();
         key.emit(Total { user, total });
         key.clear();
+    }
+}
+
+/// Keeps the last amounts of a user, and how often each amount has come; tells both when an amount comes for the third time.
+#[derive(Clone)]
+struct Thirds {
+    times: MapState<i64, u32>,
+    last: ListState<i64>,
+}
+
+#[derive(Record, Clone, Debug)]
+pub(crate) struct Third {
+    user: i64,
+    last: String,
+    times: String,
+}
+
+fn shown<T: std::fmt::Debug>(all: impl Iterator<Item = T>) -> String {
+    format!("{:?}", all.collect::<Vec<_>>())
+}
+
+impl Process for Thirds {
+    type Row = Click;
+    type State = ();
+    type Output = Third;
+    type Side = NoSide;
+
+    fn row(&mut self, click: ClickView<'_>, key: &mut Keyed<'_, Self>) {
+        let mut last = key.list(&self.last);
+        last.push(click.amount);
+        if last.len() > 4 {
+            last.pop_front();
+        }
+        let last = shown(last.iter());
+        let mut times = key.map(&self.times);
+        let so_often = times.get(&click.amount).unwrap_or(0) + 1;
+        times.insert(&click.amount, so_often);
+        if so_often == 3 {
+            let all = shown(times.iter());
+            times.remove(&click.amount);
+            key.emit(Third { user: key.key(), last, times: all });
+        }
+    }
+}
+
+#[test]
+fn maps_and_lists_per_key_are_those_of_a_loop() {
+    let mut random = fastrand::Rng::with_seed(8);
+    let clicks: Vec<_> = (0..4_000).map(|i| (random.i64(0..40), random.i64(-9..9), i * 10)).collect();
+    let mut expected = Vec::new();
+    let mut users: BTreeMap<i64, (BTreeMap<i64, u32>, Vec<i64>)> = BTreeMap::new();
+    for (user, amount, _) in &clicks {
+        let (times, last) = users.entry(*user).or_default();
+        last.push(*amount);
+        *times.entry(*amount).or_default() += 1;
+        if times[amount] == 3 {
+            let last = shown(last.iter().skip(last.len().saturating_sub(4)));
+            expected.push(format!("{user}|{last}|{}", shown(times.iter())));
+            times.remove(amount);
+        }
+    }
+    expected.sort_unstable();
+    for parallelism in 1..=3 {
+        let splits = clicks.chunks(37).map(batch).collect();
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().to_string_lossy();
+        let job = Job::new("thirds").parallelism(parallelism).checkpoint(&*store, millis(5));
+        let out = MemorySink::new();
+        job.source(MemorySource::new(batch(&[]).schema(), vec![splits]))
+            .event_time("at", Watermarks::in_order())
+            .typed::<Click>()
+            .key_by("user")
+            .process(Thirds { times: MapState::new("times"), last: ListState::new("last") })
+            .drop_late()
+            .sink(out.clone());
+        run(job).unwrap();
+        assert_eq!(rows(&out.batches()), expected, "parallelism {parallelism}");
     }
 }
 

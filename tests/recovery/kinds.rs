@@ -192,30 +192,34 @@ pub fn chained(chain: i64, amount: i64) -> i64 {
     chain.wrapping_mul(31).wrapping_add(amount)
 }
 
+/// What a streak is made of.
+const AMOUNTS: ListState<i64> = ListState::new("amounts");
+
 impl Process for Streaks {
     type Row = Click;
-    /// The user, the first and the latest time, the amounts.
-    type State = ((i64, i64, i64), Vec<i64>);
+    /// The first and the latest time.
+    type State = (i64, i64);
     type Output = Streak;
     type Side = NoSide;
 
     fn row(&mut self, click: ClickView<'_>, key: &mut Keyed<'_, Self>) {
         let now = key.time();
         key.set_timer(now + micros(self.gap));
-        let ((user, start, latest), amounts) = key.state_mut();
-        if amounts.is_empty() {
-            (*user, *start) = (click.user, now.micros());
+        let is_first = key.list(&AMOUNTS).is_empty();
+        let (start, latest) = key.state_mut();
+        if is_first {
+            *start = now.micros();
         }
         *latest = now.micros();
-        amounts.push(click.amount);
+        key.list(&AMOUNTS).push(click.amount);
     }
 
     fn timer(&mut self, _: Timer, key: &mut Keyed<'_, Self>) {
-        let ((user, start, latest), amounts) = key.state();
+        let (start, latest) = *key.state();
         if key.time().micros() == latest + self.gap {
-            let chain = amounts.iter().copied().fold(0, chained);
-            let (user, start, rows) = (*user, Timestamp::from_micros(*start), amounts.len() as i64);
-            key.emit(Streak { user, start, rows, chain });
+            let amounts = key.list(&AMOUNTS);
+            let (rows, chain) = (amounts.len() as i64, amounts.iter().fold(0, chained));
+            key.emit(Streak { user: key.key(), start: Timestamp::from_micros(start), rows, chain });
             key.clear();
         }
     }

@@ -233,11 +233,55 @@ impl<T: 'static> KeyedStream<T> {
     ///
     /// The job does not run when the stream has no event time (then say [`on_arrival`](Self::on_arrival)) or lacks a field of
     /// the function's row type. It fails when a state that is restored cannot be read.
+    ///
+    /// What a key holds is one [`State`], saved as a whole when it changes, and maps and lists that are saved entry by entry:
+    /// [`MapState`](crate::operators::keyed::MapState), [`ListState`](crate::operators::keyed::ListState).
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Clone, Record)]
+    /// struct Click { user: i64, page: String, at: Timestamp }
+    ///
+    /// /// Lets each page of a user pass once.
+    /// #[derive(Clone)]
+    /// struct FirstTime { seen: MapState<String, u64> }
+    ///
+    /// impl Process for FirstTime {
+    ///     type Row = Click;
+    ///     type State = ();
+    ///     type Output = Click;
+    ///     type Side = NoSide;
+    ///
+    ///     fn row(&mut self, click: ClickView<'_>, key: &mut Keyed<'_, Self>) {
+    ///         let mut seen = key.map(&self.seen);
+    ///         let times = seen.get(click.page).unwrap_or(0) + 1;
+    ///         seen.insert(click.page, times);
+    ///         if times == 1 {
+    ///             key.emit(Click { user: key.key(), page: click.page.into(), at: click.at });
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let clicks = [(7, "b"), (7, "a"), (8, "a"), (7, "b")];
+    /// let click = |(user, page)| Click { user, page: String::from(page), at: Timestamp::default() };
+    /// let (job, out) = (Job::new("first-time"), MemorySink::new());
+    /// let clicks = job.source(MemorySource::records(clicks.map(click).into()));
+    /// let clicks = clicks.event_time("at", Watermarks::in_order()).key_by("user");
+    /// clicks.process(FirstTime { seen: MapState::new("seen") }).drop_late().sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.rows(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn process<P: Process<Row = T, Side = NoSide>>(self, process: P) -> Results<T, P::Output> {
         self.processed(process).retyped()
     }
 
-    /// The same with a side output: its results, and its side. The rows of the side keep event time as the results do.
+    /// The same with a side output: its results, and its side. The rows of the side keep event time as the results do. A process
+    /// whose side is [`NoSide`] does not compile here.
     ///
     /// ```
     /// use serde::{Deserialize, Serialize};
@@ -254,14 +298,14 @@ impl<T: 'static> KeyedStream<T> {
     /// struct Visits;
     ///
     /// #[derive(Default, Serialize, Deserialize)]
-    /// struct Seen { user: i64, pages: u64, until: Timestamp }
+    /// struct Seen { pages: u64, until: Timestamp }
     /// impl State for Seen {}
     ///
     /// impl Process for Visits {
     ///     type Row = Click;
     ///     type State = Seen;
     ///     type Output = Visit;
-    ///     type Side = Click; // or NoSide
+    ///     type Side = Click;
     ///
     ///     fn row(&mut self, click: ClickView<'_>, key: &mut Keyed<'_, Self>) {
     ///         if click.page < 0 {
@@ -269,14 +313,14 @@ impl<T: 'static> KeyedStream<T> {
     ///         }
     ///         let until = key.time() + mins(1);
     ///         let seen = key.state_mut();
-    ///         (seen.user, seen.pages, seen.until) = (click.user, seen.pages + 1, until);
+    ///         (seen.pages, seen.until) = (seen.pages + 1, until);
     ///         key.set_timer(until);
     ///     }
     ///
     ///     fn timer(&mut self, timer: Timer, key: &mut Keyed<'_, Self>) {
     ///         let seen = key.state();
     ///         if timer == Timer::Event(seen.until) {
-    ///             let visit = Visit { user: seen.user, pages: seen.pages };
+    ///             let visit = Visit { user: key.key(), pages: seen.pages };
     ///             key.emit(visit);
     ///             key.clear();
     ///         }
@@ -310,7 +354,10 @@ impl<T: 'static> KeyedStream<T> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn process_with_side<P: Process<Row = T>>(self, process: P) -> (Results<T, P::Output>, Stream<P::Side>) {
+    pub fn process_with_side<P>(self, process: P) -> (Results<T, P::Output>, Stream<P::Side>)
+    where
+        P: Process<Row = T, Side: Record>,
+    {
         let results = self.processed(process);
         let side = results.output(Port::side(0));
         (results.retyped(), side)

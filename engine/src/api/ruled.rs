@@ -9,6 +9,7 @@
 use windrow_operators::{
     Port,
     keyed::{BroadcastPlan, BroadcastProcess, NoSide},
+    typed::Record,
 };
 
 use super::{KeyedStream, Stream};
@@ -54,7 +55,7 @@ impl<T: 'static, R: 'static> Ruled<T, R> {
     ///     type Row = Bid;
     ///     type Rule = Limit;
     ///     type Rules = Option<i64>; // what a task makes of the rules
-    ///     type State = (Vec<(i64, i64)>, u64); // what a key keeps: here its bids until they are judged
+    ///     type State = (Vec<i64>, u64); // what a key keeps: here its bids until they are judged
     ///     type Output = Alert;
     ///     type Side = NoSide;
     ///
@@ -63,13 +64,14 @@ impl<T: 'static, R: 'static> Ruled<T, R> {
     ///     }
     ///
     ///     fn row(&mut self, bid: BidView<'_>, _: &Option<i64>, key: &mut KeyedBy<'_, Self>) {
-    ///         key.state_mut().0.push((bid.auction, bid.price));
+    ///         key.state_mut().0.push(bid.price);
     ///         // When the watermark, which is that of both inputs, is here, the rules that hold now have come.
     ///         key.set_timer(key.time());
     ///     }
     ///
     ///     fn timer(&mut self, _: Timer, rules: &Option<i64>, key: &mut KeyedBy<'_, Self>) {
-    ///         for (auction, price) in std::mem::take(&mut key.state_mut().0) {
+    ///         let auction = key.key();
+    ///         for price in std::mem::take(&mut key.state_mut().0) {
     ///             if rules.is_some_and(|limit| price > limit) {
     ///                 let (_, above) = key.state_mut();
     ///                 *above += 1;
@@ -108,7 +110,7 @@ impl<T: 'static, R: 'static> Ruled<T, R> {
     /// The same with a side output: its results, and its side. As [`KeyedStream::process_with_side`] shows.
     pub fn process_with_side<B>(self, process: B) -> (Stream<B::Output>, Stream<B::Side>)
     where
-        B: BroadcastProcess<Row = T, Rule = R>,
+        B: BroadcastProcess<Row = T, Rule = R, Side: Record>,
     {
         let at = self.processed(process);
         let side = at.map(|at| StreamId { port: Port::side(0), ..at });

@@ -17,7 +17,7 @@
 //! the rules. So a task that is restored finds them among the rows of any of its key groups. In the dictionary they are
 //! written once.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{borrow::Cow, ops::Range, sync::Arc, time::Duration};
 
 use arrow::{
     array::{
@@ -117,8 +117,8 @@ pub trait BroadcastProcess: Clone + Send + Sync + 'static {
     fn timer(&mut self, _timer: Timer, _rules: &Self::Rules, _key: &mut KeyedBy<'_, Self>) {}
 
     /// What it is called in messages and in checkpoints: see [`Process::name`].
-    fn name() -> &'static str {
-        short_name::<Self>()
+    fn name() -> Cow<'static, str> {
+        short_name::<Self>().into()
     }
 }
 
@@ -152,7 +152,7 @@ impl<B: BroadcastProcess> Process for ByRules<B> {
         self.process.timer(timer, &self.rules, key);
     }
 
-    fn name() -> &'static str {
+    fn name() -> Cow<'static, str> {
         B::name()
     }
 }
@@ -271,7 +271,7 @@ impl<B: BroadcastProcess> Broadcast<B> {
         let nulls = |field: &Arc<Field>| new_null_array(field.data_type(), rows);
         let mut columns: Vec<ArrayRef> = schema.fields().iter().map(nulls).collect();
         columns[0] = Arc::new(UInt8Array::from_iter_values(self.key_groups.clone().map(|group| group as u8)));
-        let version = 1 + self.plan.keyed.0.key.columns().len();
+        let version = 3 + self.plan.keyed.0.key.columns().len();
         columns[version] = Arc::new(UInt32Array::from(vec![B::Rules::VERSION; rows]));
         if let Some(last) = columns.last_mut() {
             *last = Arc::new(rules);
@@ -286,7 +286,7 @@ impl<B: BroadcastProcess> Broadcast<B> {
         let rules = rules_of(segment).ok_or_else(missing)?;
         let bytes = rules.values().as_binary_opt::<i64>().ok_or_else(missing)?;
         let bytes = bytes.value(rules.key(0).ok_or_else(missing)?);
-        let version = held[0].as_primitive::<UInt32Type>().value(0);
+        let version = held[2].as_primitive::<UInt32Type>().value(0);
         self.rules_bytes = bytes.len();
         self.keyed.process.rules = state::read(version, bytes).map_err(|error| {
             let (meaning, now) = (self.plan.state_form().meaning, B::Rules::VERSION);
@@ -339,7 +339,10 @@ impl<B: BroadcastProcess> Operator for Broadcast<B> {
         for part in &mut keyed.parts {
             // The newest is the last, and there is one.
             rules.extend(part.segments.iter().rev().find(|(_, segment)| rules_of(segment).is_some()).cloned());
-            part.segments.retain(|(_, segment)| rules_of(segment).is_none());
+            // They stay, without rows: a former task that had only rules is one of several too.
+            for (_, segment) in part.segments.iter_mut().filter(|(_, segment)| rules_of(segment).is_some()) {
+                *segment = segment.slice(0, 0);
+            }
         }
         if let Some((id, segment)) = rules.first() {
             let segment = self.plan.keyed.0.key.form().widen(segment)?;

@@ -1,6 +1,6 @@
 //! Processes that are a closure: a running reduce, a fold.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{borrow::Cow, marker::PhantomData, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 use typed_arrow::schema::FromRecordBatch;
@@ -8,7 +8,7 @@ use typed_arrow::schema::FromRecordBatch;
 use super::{Keyed, NoSide, Process, State};
 use crate::{
     OperatorError,
-    typed::{Record, short_name},
+    typed::{Record, short_name, type_label},
 };
 
 /// A running reduce per key: each row is combined with the result so far, and the new result is emitted, with the event
@@ -71,6 +71,10 @@ where
         };
         *state = Some(result.clone());
         key.emit(result);
+    }
+
+    fn name() -> Cow<'static, str> {
+        format!("Reduce of {}", type_label::<T>()).into()
     }
 }
 
@@ -139,5 +143,9 @@ where
 
     fn row(&mut self, row: T::View<'_>, key: &mut Keyed<'_, Self>) {
         key.with_state(|state, emit| (self.step)(state, row, &mut Emit(emit)));
+    }
+
+    fn name() -> Cow<'static, str> {
+        format!("Fold of {} to {}", type_label::<S>(), type_label::<U>()).into()
     }
 }

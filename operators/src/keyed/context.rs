@@ -1,7 +1,12 @@
 //! What a user's function sees of its key, and what the key holds.
 
+use std::{cell::OnceCell, collections::BTreeSet};
+
 use super::{
-    Process,
+    FromKey, KeyedList, KeyedMap, ListState, MapKey, MapState, Process, State,
+    entries::Entries,
+    handles::Access,
+    key_reader::KeyReader,
     outputs::Collector,
     store::{Fate, Key},
     timers::{Kind, Timers},
@@ -14,10 +19,10 @@ pub(super) struct Held<S> {
     pub(super) state: S,
     /// The event time of its last row.
     pub(super) time: Option<i64>,
-    /// Instants of event time, ordered.
-    pub(super) timers: Vec<i64>,
-    /// Instants of processing time, ordered.
-    pub(super) processing: Vec<i64>,
+    /// Instants of event time. They are saved with the key, all of them when one changes.
+    pub(super) timers: BTreeSet<i64>,
+    /// Instants of processing time.
+    pub(super) processing: BTreeSet<i64>,
     /// When the expiry queue looks at it.
     pub(super) due: Option<i64>,
     /// Whether there is anything to keep. A key whose state nobody has touched takes no room.
@@ -25,7 +30,7 @@ pub(super) struct Held<S> {
 }
 
 impl<S> Held<S> {
-    fn timers(&mut self, kind: Kind) -> &mut Vec<i64> {
+    fn timers(&mut self, kind: Kind) -> &mut BTreeSet<i64> {
         match kind {
             Kind::Event => &mut self.timers,
             Kind::Processing => &mut self.processing,
@@ -34,16 +39,14 @@ impl<S> Held<S> {
 
     /// A timer fires: it is set no more.
     pub(super) fn fired(&mut self, kind: Kind, at: i64) {
-        let timers = self.timers(kind);
-        if let Ok(place) = timers.binary_search(&at) {
-            timers.remove(place);
-        }
+        self.timers(kind).remove(&at);
     }
 
-    /// Unsets everything outside it that leads to it.
-    pub(super) fn detach(&mut self, key: &Key, queues: &mut Timers) {
-        queues.unset(Kind::Event, &self.timers, key);
-        queues.unset(Kind::Processing, &self.processing, key);
+    /// Removes everything outside it that leads to it, and the entries of its maps and lists.
+    pub(super) fn detach(&mut self, key: &Key, queues: &mut Timers, entries: &mut Entries) {
+        entries.forget(key);
+        queues.unset(Kind::Event, self.timers.iter().copied(), key);
+        queues.unset(Kind::Processing, self.processing.iter().copied(), key);
         if let Some(due) = self.due.take() {
             queues.expiry.forget(due, key);
         }
@@ -55,7 +58,7 @@ pub(super) struct Outputs<P: Process> {
     pub(super) main: Collector<P::Output>,
     side: Option<Collector<P::Side>>,
     /// What went wrong in a call that cannot say so itself.
-    pub(super) failed: Option<OperatorError>,
+    pub(super) failed: OnceCell<OperatorError>,
 }
 
 impl<P: Process> Outputs<P> {
@@ -63,7 +66,7 @@ impl<P: Process> Outputs<P> {
         Self {
             main: Collector::new(Port::MAIN, main),
             side: side.map(|schema| Collector::new(Port::side(0), schema)),
-            failed: None,
+            failed: OnceCell::new(),
         }
     }
 
@@ -87,6 +90,8 @@ impl<P: Process> Outputs<P> {
 pub struct Keyed<'a, P: Process> {
     pub(super) key: &'a Key,
     pub(super) held: &'a mut Held<P::State>,
+    pub(super) entries: &'a mut Entries,
+    pub(super) keys: &'a KeyReader,
     pub(super) queues: &'a mut Timers,
     pub(super) outputs: &'a mut Outputs<P>,
     pub(super) out: &'a mut Outbox,
@@ -110,6 +115,39 @@ impl<P: Process> Keyed<'_, P> {
         &mut self.held.state
     }
 
+    /// The map of the key that is called so: see [`MapState`].
+    pub fn map<K: MapKey, V: State>(&mut self, map: &MapState<K, V>) -> KeyedMap<'_, K, V> {
+        KeyedMap::new(map, self.access())
+    }
+
+    /// The list of the key that is called so: see [`ListState`].
+    pub fn list<T: State>(&mut self, list: &ListState<T>) -> KeyedList<'_, T> {
+        KeyedList::new(list, self.access())
+    }
+
+    fn access(&mut self) -> Access<'_> {
+        Access {
+            key: self.key,
+            live: &mut self.held.live,
+            changed: &mut self.changed,
+            entries: self.entries,
+            keys: self.keys,
+            failed: &self.outputs.failed,
+            process: P::name,
+        }
+    }
+
+    /// The key as a Rust value, which a timer has no row to read from: `let user: i64 = key.key();`. Of several key columns it
+    /// is a tuple, of one that may be null an `Option`. (A row has its key among its fields, at less cost.)
+    ///
+    /// If the key is of another type the job fails when this call is over, and this is a default.
+    pub fn key<T: FromKey>(&self) -> T {
+        self.keys.read(self.key).unwrap_or_else(|error| {
+            self.fail(OperatorError::Plan(format!("process {} asks for its key: {error}", P::name())));
+            T::default()
+        })
+    }
+
     /// The event time of the row, or the instant of the event-time timer. In a processing-time timer it is the event time of
     /// what is emitted. [`Timestamp::MIN`] on a stream without event time.
     pub fn time(&self) -> Timestamp {
@@ -129,9 +167,9 @@ impl<P: Process> Keyed<'_, P> {
     pub fn set_timer(&mut self, time: Timestamp) {
         if self.has_time {
             self.set(Kind::Event, time);
-        } else if self.outputs.failed.is_none() {
+        } else {
             let name = P::name();
-            self.outputs.failed = Some(OperatorError::Plan(format!(
+            self.fail(OperatorError::Plan(format!(
                 "process {name} has set an event-time timer, but its stream has no event time: declare it at the source \
                  with .event_time(column, …), or use set_processing_timer"
             )));
@@ -146,9 +184,7 @@ impl<P: Process> Keyed<'_, P> {
     }
 
     fn set(&mut self, kind: Kind, time: Timestamp) {
-        let timers = self.held.timers(kind);
-        if let Err(place) = timers.binary_search(&time.micros()) {
-            timers.insert(place, time.micros());
+        if self.held.timers(kind).insert(time.micros()) {
             self.queues.set(kind, time.micros(), self.key);
             (self.held.live, self.changed) = (true, true);
         }
@@ -187,13 +223,14 @@ impl<P: Process> Keyed<'_, P> {
     }
 
     /// Fails the job when this call is over.
-    pub(super) fn fail(&mut self, error: OperatorError) {
-        self.outputs.failed.get_or_insert(error);
+    pub(super) fn fail(&self, error: OperatorError) {
+        // The first error counts.
+        let _ = self.outputs.failed.set(error);
     }
 
-    /// Forgets the key, its state and its timers. What is set afterwards begins with a default.
+    /// Forgets the key: its state, its maps and lists, its timers. What is set afterwards begins with a default.
     pub fn clear(&mut self) {
-        self.held.detach(self.key, self.queues);
+        self.held.detach(self.key, self.queues, self.entries);
         *self.held = Held { time: self.held.time, ..Held::default() };
         self.changed = true;
     }

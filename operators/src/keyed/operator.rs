@@ -11,19 +11,21 @@
 //! the end of its key's time to live does not fire, whether one watermark passes both or two do: the answer does not depend
 //! on how often watermarks come.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc, time::Duration};
 
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, LargeBinaryBuilder, ListArray, ListBuilder, RecordBatch, TimestampMicrosecondArray,
         TimestampMicrosecondBuilder, UInt32Array, new_null_array,
     },
-    datatypes::{TimestampMicrosecondType, UInt32Type},
+    datatypes::{DataType, TimestampMicrosecondType, UInt32Type},
 };
 
 use super::{
     Keyed, Process, State as _, Timer,
     context::{Held, Outputs},
+    entries::{Entries, apart},
+    key_reader::KeyReader,
     process::{Order, Shared},
     state,
     store::{Fate, Key, Store},
@@ -49,6 +51,8 @@ pub struct ProcessOperator<P: Process> {
     order: Order,
     pub(super) process: P,
     store: Store<Held<P::State>>,
+    entries: Entries,
+    keys: KeyReader,
     timers: Timers,
     /// The last watermark but the end of the input, which is not a time: a restored job may go on with more.
     promised: i64,
@@ -64,6 +68,8 @@ impl<P: Process> ProcessOperator<P> {
             order,
             process: plan.process.clone(),
             store: Store::new(&plan.key)?,
+            entries: Entries::default(),
+            keys: KeyReader::new(&plan.key)?,
             timers: Timers::default(),
             promised: i64::MIN,
             left: None,
@@ -78,10 +84,10 @@ impl<P: Process> ProcessOperator<P> {
 
     /// Fires one timer.
     fn fire(&mut self, kind: Kind, at: i64, key: &Key, outputs: &mut Outputs<P>, out: &mut Outbox) -> Result<()> {
-        let Self { plan, process, store, timers, promised, .. } = self;
+        let Self { plan, process, store, entries, keys, timers, promised, .. } = self;
         store.existing(key, |held| {
             if kind == Kind::Event && expiry(plan.ttl, held.time).is_some_and(|due| at > due) {
-                held.detach(key, timers);
+                held.detach(key, timers, entries);
                 return Fate::Removed;
             }
             held.fired(kind, at);
@@ -91,8 +97,9 @@ impl<P: Process> ProcessOperator<P> {
             };
             let emit_time = time.max(*promised);
             let time = if kind == Kind::Event { at } else { emit_time };
-            let has_time = plan.input_time.is_some();
-            let mut keyed = Keyed { key, held, queues: timers, outputs, out, time, emit_time, has_time, changed: true };
+            let (queues, has_time, changed) = (&mut *timers, plan.input_time.is_some(), true);
+            let mut keyed =
+                Keyed { key, held, entries, keys, queues, outputs, out, time, emit_time, has_time, changed };
             process.timer(timer, &mut keyed);
             let fate = keyed.fate();
             queue_expiry(plan.ttl, key, held, timers);
@@ -127,21 +134,22 @@ impl<P: Process> ProcessOperator<P> {
     fn catch_up(&mut self, key: &[u8], time: i64, outputs: &mut Outputs<P>, out: &mut Outbox) -> Result<()> {
         let (mut fired, mut left) = (None, CHAINS);
         while let Some((key, at)) = self.store.get(key).and_then(|(key, held)| {
-            let at = held.timers.iter().find(|at| fired.is_none_or(|fired| **at > fired))?;
+            let after = fired.map_or(Bound::Unbounded, Bound::Excluded);
+            let at = held.timers.range((after, Bound::Unbounded)).next()?;
             (*at <= time).then(|| (key.clone(), *at))
         }) {
             fired = Some(at);
             left = left.checked_sub(1).ok_or_else(endless::<P>)?;
-            self.timers.unset(Kind::Event, &[at], &key);
+            self.timers.unset(Kind::Event, [at], &key);
             self.fire(Kind::Event, at, &key, outputs, out)?;
         }
-        let Self { plan, store, timers, .. } = self;
+        let Self { plan, store, entries, timers, .. } = self;
         if let Some((key, held)) = store.get(key)
             && expiry(plan.ttl, held.time).is_some_and(|due| due < time)
         {
             let key = key.clone();
             store.existing(&key, |held| {
-                held.detach(&key, timers);
+                held.detach(&key, timers, entries);
                 Fate::Removed
             });
         }
@@ -150,13 +158,13 @@ impl<P: Process> ProcessOperator<P> {
 
     /// Removes keys whose time to live has passed; says whether all have been removed.
     fn expire(&mut self, now: i64) -> bool {
-        let Self { plan, store, timers, .. } = self;
+        let Self { plan, store, entries, timers, .. } = self;
         for _ in 0..EMIT_ROWS {
             let Some(key) = timers.expiry.next(now) else { return true };
             store.existing(&key, |held| {
                 held.due = None;
                 if expiry(plan.ttl, held.time).is_some_and(|due| due < now) {
-                    held.detach(&key, timers);
+                    held.detach(&key, timers, entries);
                     return Fate::Removed;
                 }
                 // Rows have come since.
@@ -199,22 +207,23 @@ impl<P: Process> Operator for ProcessOperator<P> {
             Some(column) => Some(times_of(&batch, column)?),
             None => None,
         };
-        let keys = self.store.keys(&batch)?;
+        let rows = self.store.keys(&batch)?;
         let columns = plan.rows.columns(&batch)?;
         for (row, view) in plan.rows.views(&columns)?.enumerate() {
             let view = view?;
             let time = times.map(|times| times[row]);
             if let (Order::EventTime, Some(time)) = (self.order, time) {
-                self.catch_up(keys.row(row), time, &mut outputs, out)?;
+                self.catch_up(rows.row(row), time, &mut outputs, out)?;
             }
-            let Self { process, store, timers, promised, .. } = self;
-            store.entry(keys.row(row), |key, held| {
+            let Self { process, store, entries, keys, timers, promised, .. } = self;
+            store.entry(rows.row(row), |key, held| {
                 let changed = time > held.time;
                 held.time = held.time.max(time);
                 let time = time.unwrap_or(i64::MIN);
                 let (emit_time, has_time) = (time.max(*promised), times.is_some());
-                let (outputs, out) = (&mut outputs, &mut *out);
-                let mut keyed = Keyed { key, held, queues: timers, outputs, out, time, emit_time, has_time, changed };
+                let (queues, outputs, out) = (&mut *timers, &mut outputs, &mut *out);
+                let mut keyed =
+                    Keyed { key, held, entries, keys, queues, outputs, out, time, emit_time, has_time, changed };
                 process.row(view, &mut keyed);
                 let fate = keyed.fate();
                 queue_expiry(plan.ttl, key, held, timers);
@@ -261,8 +270,11 @@ impl<P: Process> Operator for ProcessOperator<P> {
         state.set(PROMISED, self.promised);
         let state_bytes = &mut self.state_bytes;
         let others = &self.plan.others;
+        self.entries.save(state, self.plan.key.form(), &self.keys)?;
         self.store.save(state, |held| {
-            let (mut columns, bytes) = columns(held)?;
+            let no_entry = [DataType::Utf8, DataType::LargeBinary].map(|none| new_null_array(&none, held.len()));
+            let (held_columns, bytes) = columns(held)?;
+            let mut columns: Vec<ArrayRef> = no_entry.into_iter().chain(held_columns).collect();
             columns.extend(others.iter().map(|field| new_null_array(field.data_type(), held.len())));
             *state_bytes = bytes / held.len().max(1);
             Ok(columns)
@@ -270,11 +282,13 @@ impl<P: Process> Operator for ProcessOperator<P> {
     }
 
     fn load(&mut self, state: &StateReader) -> Result<()> {
-        let Self { plan, store, timers, .. } = self;
+        let Self { plan, store, entries, keys, timers, .. } = self;
         // The least: with more the rows of tasks that were behind would get later times than they have.
         self.promised = state.least(false, PROMISED).unwrap_or(i64::MIN);
         let mut bytes = (0, 0);
-        store.load(state, |segment, rows| {
+        let (of_keys, of_entries) = apart(state, plan.key.columns().len());
+        entries.load(&of_entries, plan.key.form(), keys)?;
+        store.load(&of_keys, |segment, rows| {
             let all = rows.iter().map(|&row| held_of::<P>(plan, segment, row, &mut bytes));
             all.collect()
         })?;
@@ -288,12 +302,12 @@ impl<P: Process> Operator for ProcessOperator<P> {
     }
 
     fn size(&self) -> usize {
-        self.store.size() + self.timers.size() + self.state_bytes * self.store.len()
+        self.store.size() + self.entries.size() + self.timers.size() + self.state_bytes * self.store.len()
     }
 }
 
-fn list(instants: &mut ListBuilder<TimestampMicrosecondBuilder>, values: &[i64]) {
-    instants.values().append_slice(values);
+fn list(instants: &mut ListBuilder<TimestampMicrosecondBuilder>, values: &BTreeSet<i64>) {
+    values.iter().for_each(|value| instants.values().append_value(*value));
     instants.append(true);
 }
 
@@ -338,7 +352,8 @@ fn held_of<P: Process>(
     row: usize,
     bytes: &mut (usize, usize),
 ) -> Result<Option<Held<P::State>>> {
-    let columns = plan.key.held(segment);
+    // After those of an entry.
+    let columns = &plan.key.held(segment)[2..];
     let states = columns[1].as_binary::<i64>();
     if states.is_null(row) {
         return Ok(None);
@@ -363,6 +378,6 @@ fn held_of<P: Process>(
     }))
 }
 
-fn instants_of(lists: &ListArray, row: usize) -> Vec<i64> {
-    lists.value(row).as_primitive::<TimestampMicrosecondType>().values().to_vec()
+fn instants_of(lists: &ListArray, row: usize) -> BTreeSet<i64> {
+    lists.value(row).as_primitive::<TimestampMicrosecondType>().values().iter().copied().collect()
 }

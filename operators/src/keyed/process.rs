@@ -1,6 +1,6 @@
 //! What a user writes, and the plan that makes operators of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use arrow::datatypes::{DataType, Field};
 use typed_arrow::schema::FromRecordBatch;
@@ -24,7 +24,8 @@ pub enum Timer {
 /// A function over the rows of a stream by key, with state and timers per key.
 ///
 /// Every task has a clone of it, and a key is always in one task. What it must remember of a key belongs into the
-/// [`State`]; its own fields are configuration, or caches: they are not saved.
+/// [`State`], or, where that is large, into a [`MapState`](super::MapState) or [`ListState`](super::ListState); its own fields
+/// are handles to those, configuration, or caches: they are not saved.
 ///
 /// Bidders who bid three times within a minute:
 ///
@@ -106,8 +107,8 @@ pub trait Process: Clone + Send + Sync + 'static {
 
     /// What it is called in messages and in checkpoints: the name of the type. State that was saved under another name is not
     /// accepted, so a type that is renamed says here what it was called.
-    fn name() -> &'static str {
-        short_name::<Self>()
+    fn name() -> Cow<'static, str> {
+        short_name::<Self>().into()
     }
 }
 
@@ -166,6 +167,8 @@ impl<P: Process> ProcessPlan<P> {
         }
         let instants = || DataType::List(Arc::new(Field::new_list_field(Timestamp::data_type(), true)));
         let mut held = vec![
+            Field::new("handle", DataType::Utf8, true),
+            Field::new("entry", DataType::LargeBinary, true),
             Field::new("version", DataType::UInt32, true),
             Field::new("state", DataType::LargeBinary, true),
             Field::new("time", Timestamp::data_type(), true),
@@ -173,7 +176,7 @@ impl<P: Process> ProcessPlan<P> {
             Field::new("processing_timers", instants(), true),
         ];
         held.extend(others.iter().cloned());
-        let plan = KeyPlan::new(input, key, held, name)?;
+        let plan = KeyPlan::new(input, key, held, &name)?;
         Ok(Self(
             Arc::new(Shared {
                 process,
@@ -229,7 +232,9 @@ impl<P: Process> Plan for ProcessPlan<P> {
     }
 
     fn state_form(&self) -> StateForm {
-        self.0.key.form().clone()
+        let form = self.0.key.form();
+        // An entry of a map or list is a row beside that of its key.
+        StateForm { identity: form.identity + 2, ..form.clone() }
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

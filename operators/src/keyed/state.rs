@@ -19,7 +19,8 @@ use crate::{OperatorError, Result, Timestamp};
 /// State kept per key. `Default` is what a key begins with.
 ///
 /// Numbers, text, [`Timestamp`]s, options, tuples and collections are states as they are: a `Vec` is a list, a `BTreeMap` a
-/// map. A struct of your own becomes one in a line:
+/// map. A state is saved as a whole: what has many entries per key is better a [`MapState`](super::MapState) or
+/// [`ListState`](super::ListState), whose entries are states. A struct of your own becomes one in a line:
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};

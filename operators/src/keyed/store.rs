@@ -172,10 +172,18 @@ impl<E: Default> Store<E> {
         self.convert(self.plan.columns.iter().map(|&column| batch.column(column)))
     }
 
-    fn convert<'a>(&self, columns: impl Iterator<Item = &'a ArrayRef>) -> Result<Keys> {
+    /// The keys of key columns.
+    pub(crate) fn convert<'a>(&self, columns: impl Iterator<Item = &'a ArrayRef>) -> Result<Keys> {
         let columns: Vec<ArrayRef> = columns.map(comparable).collect();
         let rows = self.converter.as_ref().map(|converter| converter.convert_columns(&columns));
         Ok(Keys(rows.transpose()?))
+    }
+
+    /// The key columns of keys.
+    pub(crate) fn key_columns<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Result<Vec<ArrayRef>> {
+        let Some(converter) = &self.converter else { return Ok(Vec::new()) };
+        let parser = converter.parser();
+        Ok(converter.convert_rows(keys.map(|key| parser.parse(key)))?)
     }
 
     /// Looks at what `key` holds, a default if it holds nothing; `act` says what becomes of it.
@@ -303,13 +311,7 @@ impl<E: Default> Store<E> {
             keys.extend(self.tombs.iter().filter(|(_, saved)| **saved > since).map(|(key, _)| key));
             held.resize(keys.len(), None);
         }
-        let key = match &self.converter {
-            Some(converter) => {
-                let parser = converter.parser();
-                converter.convert_rows(keys.iter().map(|key| parser.parse(key)))?
-            }
-            None => Vec::new(),
-        };
+        let key = self.key_columns(keys.iter().copied())?;
         let mut all = vec![key_group_column(&key, keys.len())?];
         all.extend(key);
         all.extend(columns(&held)?);

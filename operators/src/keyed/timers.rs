@@ -74,9 +74,9 @@ impl Timers {
     }
 
     /// Unsets the timers of a key.
-    pub(super) fn unset(&mut self, kind: Kind, at: &[i64], key: &Key) {
+    pub(super) fn unset(&mut self, kind: Kind, at: impl IntoIterator<Item = i64>, key: &Key) {
         for at in at {
-            self.queue(kind).remove(&(*at, key.clone()));
+            self.queue(kind).remove(&(at, key.clone()));
         }
         if !self.held_back.is_empty() {
             self.held_back.retain(|(held, _, other)| *held != kind || other != key);

@@ -103,3 +103,17 @@ pub(crate) fn short_name<T>() -> &'static str {
     let name = name.split('<').next().unwrap_or(name);
     name.rsplit("::").next().unwrap_or(name)
 }
+
+/// The name of a type with those of its parameters, without modules: `Option<(String, i64)>`.
+pub(crate) fn type_label<T>() -> String {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let mut label = String::new();
+    let mut rest = std::any::type_name::<T>();
+    while let Some(first) = rest.chars().next() {
+        let end = if is_part(first) { rest.find(|c| !is_part(c)).unwrap_or(rest.len()) } else { first.len_utf8() };
+        let (part, after) = rest.split_at(end);
+        label.push_str(part.rsplit("::").next().unwrap_or(part));
+        rest = after;
+    }
+    label
+}

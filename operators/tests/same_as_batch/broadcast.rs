@@ -1,7 +1,7 @@
 //! Processes with rules, call by call: the harness has pipelines with one input.
 
 use arrow::{
-    array::{AsArray, BooleanArray, RecordBatch},
+    array::{Array, AsArray, BooleanArray, RecordBatch},
     compute::filter_record_batch,
     datatypes::{Int64Type, UInt8Type, UInt16Type},
     ipc::{reader::FileReader, writer::FileWriter},
@@ -251,4 +251,26 @@ fn rules_are_written_once_and_only_when_they_have_changed() {
     saved.load(&mut restored);
     assert_eq!(saved.save(&mut restored), 0, "what was loaded is kept");
     assert_eq!(alerts(&mut restored, Timestamp::MAX), [(1, 1)]);
+}
+
+/// Of two former tasks one had only rules: the segments of the other have rows of key groups that were not its own once.
+#[test]
+fn a_former_task_with_rules_alone_is_one_of_several() {
+    let mut parts = Vec::new();
+    for rows in [vec![(1, 5, 10)], vec![]] {
+        let (mut task, mut saved) = (plan().whole().unwrap(), Saved::new());
+        rule(&mut task, &[("low", 3)]);
+        task.process(Port::MAIN, batch(rows), &mut Outbox::new()).unwrap();
+        saved.save(&mut task);
+        parts.push(saved.part());
+    }
+    let mut saved = Saved::after(&mut parts);
+    let mut whole = plan().whole().unwrap();
+    whole.load(&StateReader { key_groups: 0..256, parts }).unwrap();
+    saved.save(&mut whole);
+    let of_rows =
+        saved.part().segments.iter().filter(|(_, rows)| rows.column_by_name("auction").unwrap().is_valid(0)).count();
+    let kept = saved.state.segments.iter().filter(|(id, rows)| rows.is_none() && saved.store[id].column(1).is_valid(0));
+    assert_eq!((of_rows, kept.count()), (1, 0), "what the key held is written again");
+    assert_eq!(alerts(&mut whole, Timestamp::from_micros(10)), [(1, 1)]);
 }

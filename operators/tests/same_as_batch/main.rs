@@ -19,6 +19,8 @@ mod cumulating;
 mod custom;
 mod dedup;
 mod extremes;
+mod handles;
+mod handles_state;
 mod hopping;
 mod interval_join;
 mod join_errors;

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// A pipeline of a sort and of a process by the same key.
-fn behind_a_sort<'a, P: Process>(
+pub(crate) fn behind_a_sort<'a, P: Process>(
     sort: &'a SortPlan,
     plan: &'a ProcessPlan<P>,
     key: &'static [&'static str],
@@ -33,7 +33,7 @@ fn behind_a_sort<'a, P: Process>(
     sorted(sort, key).stage(plan.output(), || plan.whole())
 }
 
-fn by_key(rows: &[Bid], key: &[&str]) -> Vec<Vec<Bid>> {
+pub(crate) fn by_key(rows: &[Bid], key: &[&str]) -> Vec<Vec<Bid>> {
     let mut keys: BTreeMap<Vec<Value>, Vec<Bid>> = BTreeMap::new();
     let mut rows = rows.to_vec();
     rows.sort_by_key(in_order);
