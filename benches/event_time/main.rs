@@ -115,7 +115,7 @@ fn cases(input: &StreamSchema) -> Result<Vec<Case>> {
         ),
         case("pattern", 3, by_hand::pattern, vec![sorted()?, Box::new(PatternPlan::new(input, key, &rise, &high)?)]),
         case("totals", 2, by_hand::totals, vec![Box::new(UpdatingPlan::new(input, key, &totals, None)?)]),
-        case("latest", 1, by_hand::latest, vec![Box::new(UpsertPlan::new(input, key, None)?)]),
+        case("latest", 1, by_hand::latest, vec![Box::new(UpsertPlan::new(input, key, None, None)?)]),
     ])
 }
 

@@ -95,25 +95,111 @@ fn rows_with_the_newest_as_of_their_time() {
     }
 }
 
+/// 100 would meet the condition, but 101 is the newest payment then.
 #[test]
-fn tables_joined_row_by_row() {
-    let cases = [
-        (JoinType::Inner, vec!["1|1|11|101", "2|2|20|200"]),
-        (JoinType::Left, vec!["1|1|11|101", "2|2|20|200", "3|null|30|null"]),
-        (JoinType::Right, vec!["1|1|11|101", "2|2|20|200", "null|4|null|400"]),
-        (JoinType::Full, vec!["1|1|11|101", "2|2|20|200", "3|null|30|null", "null|4|null|400"]),
-    ];
-    for (kind, expected) in cases {
-        for parallelism in 1..=3 {
+fn the_newest_as_of_a_time_has_to_meet_a_condition() {
+    let as_of = |kind: JoinType, condition: Expr| {
+        joined(&["amount", "paid"], |clicks, payments| {
+            let join = clicks.key_by("user").join(payments.key_by("other")).kind(kind);
+            join.condition(condition.clone()).as_of().drop_late()
+        })
+    };
+    let (newest, older) = (left("amount").lt(right("paid") - lit(89)), col("paid").lt(lit(101)));
+    assert_eq!(as_of(JoinType::Inner, newest.clone()), ["11|101"]);
+    assert_eq!(as_of(JoinType::Left, newest), ["10|null", "11|101", "20|null", "30|null"]);
+    assert_eq!(as_of(JoinType::Inner, older.clone()), [""; 0]);
+    assert_eq!(as_of(JoinType::Left, older), ["10|null", "11|null", "20|null", "30|null"]);
+}
+
+/// What a join of the newest clicks and the newest payments comes to, the same at every parallelism.
+fn tables(kind: JoinType, condition: Option<Expr>, shown: &[&str]) -> Vec<String> {
+    let mut all: Vec<Vec<String>> = (1..=3)
+        .map(|parallelism| {
             let job = Job::new("tables").parallelism(parallelism);
             let table = MemoryTable::new();
             let clicks = clicks(&job, &LEFT).key_by("user").latest().drop_late();
             let payments = payments(&job, &RIGHT).key_by("other").latest().drop_late();
-            let joined = clicks.key_by("user").join(payments.key_by("other")).kind(kind).tables().drop_late();
-            joined.select(["user", "other", "amount", "paid"].map(col)).sink(table.clone());
+            let mut join = clicks.key_by("user").join(payments.key_by("other")).kind(kind);
+            if let Some(condition) = &condition {
+                join = join.condition(condition.clone());
+            }
+            join.tables().drop_late().select(shown.iter().map(|name| col(*name))).sink(table.clone());
             balanced(&run(job).unwrap());
-            assert_eq!(rows(&table.batches()), expected, "{kind}, parallelism {parallelism}");
-        }
+            rows(&table.batches())
+        })
+        .collect();
+    all.dedup();
+    assert_eq!(all.len(), 1, "{kind}: another answer at another parallelism");
+    all.remove(0)
+}
+
+#[test]
+fn tables_joined_row_by_row() {
+    let shown = ["user", "other", "amount", "paid"];
+    let (one, two) = ("1|1|11|101", "2|2|20|200");
+    let cases = [
+        (JoinType::Inner, vec![one, two]),
+        (JoinType::Left, vec![one, two, "3|null|30|null"]),
+        (JoinType::Right, vec![one, two, "null|4|null|400"]),
+        (JoinType::Full, vec![one, two, "3|null|30|null", "null|4|null|400"]),
+    ];
+    for (kind, expected) in cases {
+        assert_eq!(tables(kind, None, &shown), expected, "{kind}");
+    }
+    assert_eq!(tables(JoinType::LeftSemi, None, &["user", "amount"]), ["1|11", "2|20"]);
+    assert_eq!(tables(JoinType::LeftAnti, None, &["user", "amount"]), ["3|30"]);
+}
+
+/// Older rows of user 1 meet the condition or do not: what counts are the newest ones.
+#[test]
+fn tables_joined_where_rows_meet_a_condition() {
+    let near = || Some((right("paid") - col("amount")).lt(lit(100)));
+    let shown = ["user", "other", "amount", "paid"];
+    let (lefts, rights) = (["2|null|20|null", "3|null|30|null"], ["null|2|null|200", "null|4|null|400"]);
+    let all = |parts: &[&[&'static str]]| [&["1|1|11|101"], parts.concat().as_slice()].concat();
+    assert_eq!(tables(JoinType::Inner, near(), &shown), all(&[]));
+    assert_eq!(tables(JoinType::Left, near(), &shown), all(&[&lefts]));
+    assert_eq!(tables(JoinType::Right, near(), &shown), all(&[&rights]));
+    assert_eq!(tables(JoinType::Full, near(), &shown), all(&[&lefts, &rights]));
+    assert_eq!(tables(JoinType::LeftSemi, near(), &["user", "amount"]), ["1|11"]);
+    assert_eq!(tables(JoinType::LeftAnti, near(), &["user", "amount"]), ["2|20", "3|30"]);
+}
+
+/// Pairs come and go as the columns of the condition change.
+#[tokio::test(start_paused = true)]
+async fn a_pair_of_tables_is_there_while_it_meets_the_condition() {
+    for parallelism in [1, 2] {
+        let job = Job::new("while").parallelism(parallelism);
+        let out = MemorySink::new();
+        let (clicks, payments) = (Hand::of_clicks(), Hand::of_payments());
+        let table = clicks.timed::<Click>(&job).key_by("user").latest_unless(col("amount").eq(lit(0))).drop_late();
+        let other = payments.timed::<Payment>(&job).key_by("other").latest().drop_late();
+        let join = table.key_by("user").join(other.key_by("other")).kind(JoinType::Left);
+        let joined = join.condition(col("amount").lt(col("paid"))).tables().drop_late();
+        joined.changelog().select(["op", "amount", "paid"].map(col)).sink(out.clone());
+        let running = job.start().await.unwrap();
+        let mut seen = 0;
+        let mut new = |out: &MemorySink| {
+            let mut batches = out.written();
+            let new = batches.split_off(seen);
+            seen += new.len();
+            rows(&new)
+        };
+        clicks.push(&[(1, 10, 1)]).await;
+        assert_eq!(new(&out), ["insert|10|null"]);
+        payments.push(&[(1, 5, 2)]).await;
+        assert_eq!(new(&out), [""; 0], "it is not more");
+        payments.push(&[(1, 20, 3)]).await;
+        assert_eq!(new(&out), ["delete|10|null", "insert|10|20"]);
+        clicks.push(&[(1, 30, 4)]).await;
+        assert_eq!(new(&out), ["delete|10|20", "insert|30|null"]);
+        clicks.push(&[(1, 0, 5)]).await;
+        assert_eq!(new(&out), ["delete|30|null"]);
+        clicks.push(&[(1, 15, 6)]).await;
+        assert_eq!(new(&out), ["insert|15|20"]);
+        clicks.end();
+        payments.end();
+        ended(running).await;
     }
 }
 

@@ -147,12 +147,12 @@ fn joins_say_what_does_not_fit() {
                 sink(
                     s.key_by("value")
                         .join(other.key_by("other"))
-                        .condition(col("value").gt(lit(1)))
+                        .condition(col("valeu").gt(lit(1)))
                         .as_of()
                         .drop_late(),
                 );
             }),
-            "#3 inner join, as of per value: an as-of join takes no condition",
+            r#"#3 inner join, as of per value: there is no column "valeu", did you mean "value"?"#,
         ),
         (
             mistakes(|s| {
@@ -210,6 +210,10 @@ fn what_needs_event_time_says_so() {
         (
             timeless(|s| s.key_by("value").ttl(secs(1)).aggregate([count()]).drop_late().sink(MemoryTable::new())),
             "#2 aggregate per value: a time to live is counted in event time",
+        ),
+        (
+            timeless(|s| s.key_by("value").ttl(secs(1)).latest().drop_late().sink(MemoryTable::new())),
+            "#2 latest per value: a time to live is counted in event time",
         ),
         (
             timeless(|s| {
@@ -308,11 +312,11 @@ fn changes_are_not_rows() {
         ),
         (
             mistakes(|s| sink(changes(s).typed::<Value>().filter(|_| true))),
-            "#2 latest per value: a closure over records takes rows, but this is a stream of changes",
+            "#2 latest per value, .typed::<Value>(): a closure over records takes rows, but this is a stream of changes: make rows of them with .changelog()",
         ),
         (
             mistakes(|s| sink(changes(s).typed::<Value>().key_by("value").process(Silent).drop_late())),
-            "#2 latest per value: a closure over records takes rows, but this is a stream of changes",
+            "#2 latest per value, .typed::<Value>(): a closure over records takes rows, but this is a stream of changes: make rows of them with .changelog()",
         ),
         (
             mistakes(|s| sink(changes(s).key_by("value").in_order().drop_late())),
@@ -339,17 +343,12 @@ fn changes_are_not_rows() {
         ),
         (
             mistakes(|s| {
-                let other = other(&s).key_by("other").latest().drop_late();
-                sink(
-                    changes(s)
-                        .key_by("value")
-                        .join(other.key_by("other"))
-                        .kind(JoinType::LeftSemi)
-                        .tables()
-                        .drop_late(),
-                );
+                let same = s.clone().select([col("value"), col("at").alias("since")]);
+                let other = same.key_by("value").latest().drop_late();
+                let join = changes(s).key_by("value").join(other.key_by("value")).kind(JoinType::Full);
+                sink(join.condition(col("at").lt(col("since"))).tables().drop_late());
             }),
-            "#5 left semi join, tables per value: there is no left semi join of changes: it is Inner, Left, Right or Full",
+            r#"full join, tables per value: a full join of tables with a condition: where the condition is not met there is a row of each side, and both would have the key "value": give it another name"#,
         ),
     ];
     each_is_told(&cases);

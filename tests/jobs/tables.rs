@@ -146,6 +146,42 @@ async fn a_changelog_of_aggregates_that_are_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn newest_rows_that_are_forgotten() {
+    for (parallelism, deletes) in [(1, false), (2, false), (3, true)] {
+        let job = Job::new("ttl").parallelism(parallelism);
+        let [out, late_out] = [(); 2].map(|()| MemorySink::new());
+        let hand = Hand::of_clicks();
+        let by_user = hand.timed::<Click>(&job).key_by("user").ttl(secs(10));
+        let newest = if deletes { by_user.latest_unless(col("amount").lt(lit(0))) } else { by_user.latest() };
+        let (changes, late) = newest.with_late();
+        changes.changelog().select(["op", "user", "amount"].map(col)).sink(out.clone());
+        late.select(["user", "amount"].map(col)).sink(late_out.clone());
+        let running = job.start().await.unwrap();
+        let handle = running.handle();
+        hand.push(&[(1, 5, 0), (2, 7, 2)]).await;
+        hand.push(&[(1, 6, 1)]).await;
+        assert_eq!(written(&out), ["insert|1|5", "insert|2|7", "update|1|6"], "no row is late within the time to live");
+        let many: Vec<Row> = (100..400).map(|user| (user, 0, 3)).collect();
+        hand.push(&many).await;
+        let full = state_bytes(&handle, "latest per user");
+        hand.push(&[(3, 1, 12)]).await;
+        let deleted: Vec<String> = written(&out).into_iter().filter(|row| row.starts_with("delete")).collect();
+        assert_eq!(deleted, ["delete|1|6"], "at 12 s what is of 1 s and not what is of 2 s");
+        hand.push(&[(3, 1, 100), (1, 50, 100)]).await;
+        let left = state_bytes(&handle, "latest per user");
+        assert!(left < full / 4, "{full} bytes, then {left}");
+        hand.push(&[(4, 1, 89), (4, 2, 91)]).await;
+        let told = written(&out);
+        assert!(told.contains(&"insert|1|50".to_string()) && told.contains(&"insert|4|2".to_string()), "{told:?}");
+        hand.end();
+        let report = ended(running).await;
+        assert_eq!((rows(&late_out.batches()), late_at(&report, "latest per user")), (vec!["4|1".to_string()], 1));
+        let ops = |op: &str| rows(&out.batches()).iter().filter(|row| row.starts_with(op)).count();
+        assert_eq!(ops("delete"), ops("insert"), "at the end all have gone");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_row_that_takes_its_key_away_makes_older_ones_late() {
     for parallelism in 1..=3 {
         let job = Job::new("latest").parallelism(parallelism);

@@ -27,7 +27,16 @@ type Outputs = (Kind, Vec<(Port, StreamSchema)>);
 /// | [`window`](Self::window) | the right rows of its window | of the last instant of the window | a row of a window that is closed |
 /// | [`within`](Self::within), [`between`](Self::between) | the right rows near it in time | of the later of the two rows | a row that is earlier than the watermark |
 /// | [`as_of`](Self::as_of) | the right row that was the newest at its time | of the left row | a row that is earlier than the watermark, on either side |
-/// | [`tables`](Self::tables) | the right row there is now; either may change | of the change | nothing, unless there is a ttl |
+/// | [`tables`](Self::tables) | the right rows there are now; either may change | of the change | nothing, unless there is a ttl |
+///
+/// What the rows have to meet besides is said with [`condition`](Self::condition), and which rows without a partner there are with
+/// [`kind`](Self::kind). Both are of every join:
+///
+/// | | kinds | a row with a partner that does not meet the condition |
+/// |---|---|---|
+/// | [`window`](Self::window), [`within`](Self::within), [`between`](Self::between) | all | looks for another one |
+/// | [`as_of`](Self::as_of) | inner, left | has none: the newest one counts, and no older one |
+/// | [`tables`](Self::tables) | all | looks for another one, now and whenever a row changes |
 ///
 /// The result has the columns of the left side, then those of the right side; a key column that both call alike is there
 /// once. The watermark behind a join is that of the slower side, so what is held depends on how far the sides are apart:
@@ -48,15 +57,13 @@ impl<T: 'static, U: 'static> Joining<T, U> {
         Self { left, right, kind: JoinType::Inner, condition: None }
     }
 
-    /// Which rows the join gives: pairs only, unless it is said here. A window and an interval take all kinds,
-    /// [`as_of`](Self::as_of) [`JoinType::Inner`] and [`JoinType::Left`], [`tables`](Self::tables) all but the semi and the anti join.
-    /// [`condition`](Self::condition) has an example.
+    /// Which rows the join gives: pairs only, unless it is said here. All kinds, but for [`as_of`](Self::as_of), which takes
+    /// [`JoinType::Inner`] and [`JoinType::Left`]. [`condition`](Self::condition) has an example.
     pub fn kind(self, kind: JoinType) -> Self {
         Self { kind, ..self }
     }
 
-    /// Pairs have to meet a condition besides, in a window or an interval. A column that is on both sides is written
-    /// `left("price")`, `right("price")`.
+    /// Pairs have to meet a condition besides. A column that is on both sides is written `left("price")`, `right("price")`.
     ///
     /// ```
     /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
@@ -209,7 +216,8 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     /// row of every key is kept for ever. A result leaves when the watermark of both sides has passed the left row. Of right rows
     /// of one key and time the one counts that sorts last by its columns.
     ///
-    /// The job does not run with a condition: filter what comes out.
+    /// A [`condition`](Self::condition) is asked of the newest row and of no older one, as in SQL's `FOR SYSTEM_TIME AS OF … ON …`:
+    /// where it is not met the left row has no partner.
     ///
     /// ```
     /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
@@ -251,21 +259,73 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// With a condition: a price holds from an amount on.
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// #[derive(Record)]
+    /// struct Order { item: i64, amount: i64, at: Timestamp }
+    ///
+    /// #[derive(Record)]
+    /// struct Price { item: i64, least: i64, cents: i64, since: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let at = |s: u64| Timestamp::default() + secs(s);
+    /// let orders = [(4, 5), (9, 20), (6, 25)].map(|(amount, s)| Order { item: 1, amount, at: at(s) });
+    /// let prices = [(1, 300, 0), (8, 250, 20)].map(|(least, cents, s)| Price { item: 1, least, cents, since: at(s) });
+    /// let job = Job::new("orders-with-prices");
+    /// let out = MemorySink::new();
+    /// let prices = job.source(MemorySource::records(prices.into())).event_time("since", Watermarks::in_order());
+    /// job.source(MemorySource::records(orders.into()))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("item")
+    ///     .join(prices.key_by("item"))
+    ///     .kind(JoinType::Left)
+    ///     .condition(col("amount").gt_eq(col("least")))
+    ///     .as_of()
+    ///     .drop_late()
+    ///     .select(["amount", "cents"].map(col))
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+--------+-------+",
+    ///     "| amount | cents |",
+    ///     "+--------+-------+",
+    ///     "| 4      | 300   |",
+    ///     "| 9      | 250   |",
+    ///     "| 6      |       |",
+    ///     "+--------+-------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn as_of(self) -> Joined<T, U> {
         self.plan("as of", |join, left, right, on| {
-            if join.condition.is_some() {
-                return Err(OperatorError::Plan("an as-of join takes no condition: filter what comes out".into()));
-            }
-            Ok(stateful(TemporalJoinPlan::new(left, right, on, join.kind, join.right.ttl)?))
+            let condition = join.condition.as_ref();
+            Ok(stateful(TemporalJoinPlan::new(left, right, on, join.kind, condition, join.right.ttl)?))
         })
     }
 
     /// Tables that change, row by row: both sides are streams of changes (see [`KeyedStream::latest`]), and so is the
-    /// result. Its key is that of both sides. Inner, left, right or full; with a [`ttl`](KeyedStream::ttl) on the left side
-    /// what has not changed for that time is forgotten, on both sides. Without it the rows of both tables are kept for ever, and
-    /// nothing is late.
+    /// result. Its key is that of both sides, in a semi or anti join that of the left one. With a [`ttl`](KeyedStream::ttl) on the
+    /// left side what has not changed for that time is forgotten, on both sides. Without it the rows of both tables are kept for
+    /// ever, and nothing is late.
     ///
-    /// When the columns that are joined by are not part of the keys of both sides, one task does all the work.
+    /// With a [`condition`](Self::condition) a pair is there as long as both rows meet it: it comes and goes as their columns change.
+    /// All rows of one key are looked at whenever one of them changes.
+    ///
+    /// When the columns that are joined by are not part of the keys of both sides, one task does all the work: an update may then
+    /// move a row from one value of them to another. In many tasks, one would delete what the row was in, and another insert
+    /// what it is in now, and when both changes are of one key of the result (a left row that has no partner before and after)
+    /// nothing says which of them comes first. So make what is joined by a part of the keys, `.key_by(["order", "customer"])`,
+    /// where a row never moves.
+    ///
+    /// The job does not run as a full join in which a row of each side without a partner could have the same key: of a column of
+    /// the keys that is never null there has to be one, and with a condition it is not called alike on both sides.
     ///
     /// ```
     /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
@@ -298,12 +358,49 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// The rows that have a partner, once each:
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let table = |job: &Job, rows, name| {
+    ///     job.source(Sequence::new(rows))
+    ///         .event_time("at", Watermarks::in_order())
+    ///         .select([(col("value") % lit(3)).alias("item"), col("value").alias(name)])
+    ///         .key_by("item")
+    ///         .latest()
+    ///         .drop_late()
+    /// };
+    /// let job = Job::new("items-with-a-price");
+    /// let out = MemoryTable::new();
+    /// let (stock, prices) = (table(&job, 5, "stock"), table(&job, 2, "price"));
+    /// stock
+    ///     .key_by("item")
+    ///     .join(prices.key_by("item"))
+    ///     .kind(JoinType::LeftSemi)
+    ///     .condition(col("price").gt(lit(0)))
+    ///     .tables()
+    ///     .drop_late()
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+------+-------+",
+    ///     "| item | stock |",
+    ///     "+------+-------+",
+    ///     "| 1    | 4     |",
+    ///     "+------+-------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tables(self) -> Joined<T, U> {
         self.plan("tables", |join, left, right, on| {
-            if join.condition.is_some() {
-                return Err(OperatorError::Plan("a join of tables takes no condition: filter what comes out".into()));
-            }
-            Ok(stateful(ChangeJoinPlan::new(left, right, on, join.kind, join.left.ttl)?))
+            let condition = join.condition.as_ref();
+            Ok(stateful(ChangeJoinPlan::new(left, right, on, join.kind, condition, join.left.ttl)?))
         })
     }
 

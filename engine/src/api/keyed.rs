@@ -78,11 +78,11 @@ impl<T: 'static> KeyedStream<T> {
     }
 
     /// Time to live, in event time: what is kept of a key is forgotten when the watermark is more than `ttl` past its last row.
-    /// For [`process`](Self::process), [`reduce`](Self::reduce), [`fold`](Self::fold) and [`aggregate`](Self::aggregate), which
-    /// otherwise keep every key for ever, and for [`with_rules`](Self::with_rules); on the right side of a join
-    /// [as of](Joining::as_of), and on the left side of one of [tables](Joining::tables). Of anything else it is
-    /// a mistake that is told when the job runs: windows, patterns and [`deduplicate`](Self::deduplicate) forget by themselves,
-    /// and [`latest`](Self::latest) keeps the row of every key for ever.
+    /// For [`process`](Self::process), [`reduce`](Self::reduce), [`fold`](Self::fold), [`aggregate`](Self::aggregate),
+    /// [`latest`](Self::latest) and [`latest_unless`](Self::latest_unless), which otherwise keep every key for ever, and for
+    /// [`with_rules`](Self::with_rules); on the right side of a join [as of](Joining::as_of), and on the left side of one of
+    /// [tables](Joining::tables). Of anything else it is a mistake that is told when the job runs: windows, patterns and
+    /// [`deduplicate`](Self::deduplicate) forget by themselves.
     ///
     /// It needs event time: otherwise the job does not run.
     ///

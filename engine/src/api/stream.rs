@@ -494,13 +494,16 @@ impl<T: 'static, S> Stream<T, S> {
     }
 
     /// The same rows, seen by closures as `U`, whose fields are found among the columns by name; there may be other columns.
-    /// [`Stream`] has an example.
+    /// [`Stream`] has an example. The job does not run when a field of `U` is not among the columns or has another type, or the stream
+    /// is one of changes: expressions ([`filter_expr`](Self::filter_expr), [`select`](Self::select)) take those, closures do not.
     pub fn typed<U: Record>(self) -> Stream<U> {
         if let Some(at) = self.at {
             let mut graph = lock(&self.graph);
             let checked = graph.schema(at).map(Rows::<U>::new);
             if let Some(Err(error)) = checked {
-                let mistake = format!("{}: {error}", graph.nodes[at.node].name);
+                let record = std::any::type_name::<U>();
+                let record = record.split('<').next().and_then(|name| name.rsplit("::").next()).unwrap_or(record);
+                let mistake = format!("{}, .typed::<{record}>(): {error}", graph.nodes[at.node].name);
                 graph.mistakes.push(mistake);
                 graph.drop_stream(at);
                 return Stream { graph: self.graph.clone(), at: None, rows: PhantomData };

@@ -61,8 +61,11 @@ impl<T: 'static> KeyedStream<T> {
 
     /// The newest row of each key by event time: a table that changes. What leaves is a stream of
     /// [changes](crate::operators::changes). Of rows of one time the one counts whose columns sort last; without event time the
-    /// one that came last. An older row is dropped and counts as processed: nothing is late. The row of every key is kept for
-    /// ever.
+    /// one that came last. An older row is dropped and counts as processed.
+    ///
+    /// With a [`ttl`](Self::ttl) the row of a key goes when the watermark is more than that past it, as a delete with the row as it
+    /// was, and at the end of the input all go; a row that is itself so far behind the watermark is late. Without it the row of every
+    /// key is kept for ever, and nothing is late.
     ///
     /// The job does not run when the stream is one of changes itself.
     ///
@@ -109,12 +112,53 @@ impl<T: 'static> KeyedStream<T> {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// Who has been seen in the last minute:
+    ///
+    /// ```
+    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    ///
+    /// #[derive(Record)]
+    /// struct Click { user: i64, page: i64, at: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let clicks = [(7, 1, 0), (8, 1, 5), (7, 2, 90)];
+    /// let clicks = clicks.map(|(user, page, s)| Click { user, page, at: Timestamp::default() + secs(s) });
+    /// let job = Job::new("online");
+    /// let log = MemorySink::new();
+    /// job.source(MemorySource::records(clicks.into()).batch_rows(1))
+    ///     .event_time("at", Watermarks::out_of_order(secs(30)))
+    ///     .key_by("user")
+    ///     .ttl(mins(1))
+    ///     .latest()
+    ///     .drop_late()
+    ///     .changelog()
+    ///     .select(["op", "user", "page"].map(col))
+    ///     .sink(log.clone());
+    /// job.run().await?;
+    /// let shown = pretty_format_batches(&log.batches()).unwrap().to_string();
+    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
+    ///     "+--------+------+------+",
+    ///     "| op     | user | page |",
+    ///     "+--------+------+------+",
+    ///     "| insert | 7    | 1    |",
+    ///     "| insert | 8    | 1    |",
+    ///     "| update | 7    | 2    |",
+    ///     "| delete | 8    | 1    |",
+    ///     "| delete | 7    | 2    |",
+    ///     "+--------+------+------+",
+    /// ]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn latest(self) -> Results<T> {
         self.latest_but(None)
     }
 
     /// The same, but a row that meets a condition takes its key away, as a delete. Then rows that are earlier than the watermark
-    /// are late, because it is not remembered for longer that a key went away.
+    /// are late, because it is not remembered for longer that a key went away; with a [`ttl`](Self::ttl) it is remembered for so
+    /// long, and only rows that are more than that behind the watermark are late.
     ///
     /// ```
     /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
@@ -148,12 +192,9 @@ impl<T: 'static> KeyedStream<T> {
     }
 
     fn latest_but(self, deleted: Option<Expr>) -> Results<T> {
-        self.refuse_ttl(
-            "a table keeps the newest row of every key; say which rows take theirs away with .latest_unless(…)",
-        );
         self.refuse_on_arrival();
         let at = self.stream.then(&self.name("latest"), |schema| {
-            Ok(stateful(UpsertPlan::new(schema, &self.key.names(), deleted.as_ref())?))
+            Ok(stateful(UpsertPlan::new(schema, &self.key.names(), deleted.as_ref(), self.ttl)?))
         });
         Results::late_on_port(self.stream.graph, at)
     }

@@ -38,9 +38,9 @@ impl Lifetime {
         Self { watermark: Timestamp::MIN, ttl }
     }
 
-    /// How far event time has come.
-    pub(super) fn watermark(&self) -> Timestamp {
-        self.watermark
+    /// The time to live behind how far event time has come; without one, how far it has come.
+    pub(super) fn horizon(&self) -> Timestamp {
+        self.watermark.saturating_sub(self.ttl.unwrap_or_default())
     }
 
     /// Event time has come to `time`, and what that means has been said. The end of the input is not a time: a restored job
@@ -77,7 +77,7 @@ impl Lifetime {
         late: Port,
         out: &mut Outbox,
     ) -> Result<RecordBatch> {
-        let first = self.ttl.map(|ttl| self.watermark.saturating_sub(ttl));
+        let first = self.ttl.map(|_| self.horizon());
         not_before(first, batch, time, late, out)
     }
 

@@ -18,12 +18,13 @@
 //! A row of the state has the columns `__key_group`, the key, `__gone`, `__time`, and those of the operator.
 
 mod saved;
+mod tidy;
 
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, new_null_array},
-    compute::{interleave_record_batch, take_record_batch},
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, new_null_array},
+    compute::{interleave, interleave_record_batch, take_record_batch},
     datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimestampMicrosecondType},
 };
 
@@ -40,10 +41,8 @@ use crate::{
 /// The column that says that a key has no row any more.
 pub(crate) const GONE: &str = "__gone";
 
-/// How many times as many rows as all newer pieces a piece has at the least.
-const MERGE: usize = 2;
 /// What an entry of the index costs besides the bytes of its key.
-const ENTRY: usize = size_of::<(Box<[u8]>, u32)>() + size_of::<Slot>();
+const ENTRY: usize = size_of::<(Box<[u8]>, u32)>();
 /// The slot of a row that was dead when it came.
 const NONE: u32 = u32::MAX;
 
@@ -177,6 +176,11 @@ impl Newest {
         (0..rows).map(|row| self.index.get(keys.get(row)).copied()).collect()
     }
 
+    /// Whether no key is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
     /// Whether the key of a slot has no row any more.
     pub(crate) fn is_gone(&self, slot: u32) -> bool {
         self.slots[slot as usize].gone
@@ -184,14 +188,15 @@ impl Newest {
 
     /// The rows of slots.
     pub(crate) fn gather(&self, slots: &[u32]) -> Result<RecordBatch> {
-        let places: Vec<(usize, usize)> = slots
-            .iter()
-            .map(|&slot| {
-                let Slot { piece, row, .. } = self.slots[slot as usize];
-                (self.position(piece), row as usize)
-            })
-            .collect();
-        self.interleave(&self.pieces, &places)
+        self.interleave(&self.pieces, &self.places(slots))
+    }
+
+    fn places(&self, slots: &[u32]) -> Vec<(usize, usize)> {
+        let place = |&slot: &u32| {
+            let Slot { piece, row, .. } = self.slots[slot as usize];
+            (self.position(piece), row as usize)
+        };
+        slots.iter().map(place).collect()
     }
 
     fn interleave(&self, pieces: &[Piece], places: &[(usize, usize)]) -> Result<RecordBatch> {
@@ -200,6 +205,12 @@ impl Newest {
         }
         let batches: Vec<&RecordBatch> = pieces.iter().map(|piece| &piece.rows).collect();
         Ok(interleave_record_batch(&batches, places)?)
+    }
+
+    /// One column of the rows of slots, of which there is one at the least.
+    pub(crate) fn column(&self, slots: &[u32], column: usize) -> Result<ArrayRef> {
+        let arrays: Vec<&dyn Array> = self.pieces.iter().map(|piece| piece.rows.column(column).as_ref()).collect();
+        Ok(interleave(&arrays, &self.places(slots))?)
     }
 
     fn position(&self, piece: u64) -> usize {
@@ -400,88 +411,11 @@ impl Newest {
         Ok(())
     }
 
-    /// Drops pieces of which nothing counts, and merges small and mostly dead ones.
-    fn tidy(&mut self) -> Result<()> {
-        loop {
-            self.pieces.retain(|piece| piece.held > 0);
-            let Some(from) = self.to_merge() else {
-                match self.pieces.first() {
-                    Some(first) if first.gone > 0 && !first.oldest => self.tell_oldest()?,
-                    _ => break,
-                }
-                continue;
-            };
-            let pieces = self.pieces.split_off(from);
-            let merged = self.merged(&pieces)?;
-            self.pieces.push(merged);
-        }
-        if self.index.is_empty() {
-            (self.slots, self.free) = (Vec::new(), Vec::new());
-        }
-        if self.index.capacity() > 1024 + 8 * self.index.len() {
-            self.index.shrink_to(2 * self.index.len());
-        }
-        Ok(())
-    }
-
-    /// From which piece on all are to be merged.
-    fn to_merge(&self) -> Option<usize> {
-        let (mut from, mut newer) = (None, 0);
-        for (at, piece) in self.pieces.iter().enumerate().rev() {
-            if piece.held < MERGE * newer || 2 * piece.held < piece.rows.num_rows() {
-                from = Some(at);
-            }
-            newer += piece.held;
-        }
-        from
-    }
-
-    /// The first piece has nothing older before it: nobody needs to be told which keys are gone.
-    fn tell_oldest(&mut self) -> Result<()> {
-        let mut forgotten = Vec::new();
-        let piece = &self.pieces[0];
-        for (row, &slot) in piece.slots.iter().enumerate() {
-            if self.counts(piece.id, row, slot) && self.is_gone(slot) {
-                self.slots[slot as usize].sealed = false;
-                if !self.remembers(self.times(&piece.rows)[row]) {
-                    forgotten.push(slot);
-                }
-            }
-        }
-        self.pieces[0].oldest = true;
-        self.forget_all(&forgotten)
-    }
-
-    /// One piece of the rows of several that count.
-    fn merged(&mut self, pieces: &[Piece]) -> Result<Piece> {
-        let mut places = Vec::new();
-        for (at, piece) in pieces.iter().enumerate() {
-            let slots = piece.slots.iter().copied().enumerate();
-            let held = slots.filter(|&(row, slot)| self.counts(piece.id, row, slot));
-            places.extend(held.map(|(row, slot)| ((at, row), slot)));
-        }
-        if self.by_time {
-            places.sort_by_key(|&((at, row), _)| self.times(&pieces[at].rows)[row]);
-        }
-        let (from, slots): (Vec<_>, Vec<_>) = places.into_iter().unzip();
-        let rows = self.interleave(pieces, &from)?;
-        let columns = rows.columns().iter().cloned().map(own_bytes).collect();
-        let rows = RecordBatch::try_new(self.columns.clone(), columns)?;
-        let mut merged = Piece::new(self.next, rows, None);
-        self.next += 1;
-        for (row, &slot) in slots.iter().enumerate() {
-            let place = &mut self.slots[slot as usize];
-            (place.piece, place.row) = (merged.id, row as u32);
-            merged.gone += usize::from(place.gone);
-        }
-        (merged.held, merged.slots) = (slots.len(), slots);
-        Ok(merged)
-    }
-
     /// About how many bytes it holds.
     pub(crate) fn size(&self) -> usize {
         let pieces = self.pieces.iter().map(|piece| piece.rows.get_array_memory_size() + 4 * piece.slots.len());
-        pieces.sum::<usize>() + self.index.len() * ENTRY + self.key_bytes
+        let slots = self.slots.len() * size_of::<Slot>() + self.free.len() * size_of::<u32>();
+        pieces.sum::<usize>() + self.index.len() * ENTRY + self.key_bytes + slots
     }
 }
 

@@ -262,6 +262,7 @@ impl Operator for Updating {
                 out.emit(changes(&self.plan.output, visible, vec![DELETE; ended.num_rows()], times)?);
                 return Ok(Advance::Again);
             }
+            self.store.renumber();
         }
         self.lifetime.reach(time);
         Ok(Advance::Promise(time))

@@ -6,7 +6,7 @@
 //!                                                              └─no──► nothing: it is answered for
 //! ```
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array},
@@ -17,9 +17,9 @@ use datafusion_expr::Expr;
 use datafusion_physical_expr::PhysicalExpr;
 
 use super::{
-    DELETE, INSERT, UPDATE, changes,
+    DELETE, EMIT_ROWS, INSERT, UPDATE, changes,
     keys::{KeyBytes, KeyEncoder, last_of_each},
-    lifetime::{Lifetime, not_before, time_column, times},
+    lifetime::{Lifetime, check_ttl, not_before, time_column, times},
     store::{self, Newest},
     take_all,
 };
@@ -38,7 +38,12 @@ use crate::{
 /// that came last counts.
 ///
 /// A row that meets the condition `deletes` takes its key away. Then rows that are behind the watermark are late: the operator
-/// remembers no longer than that when a key went away. The row of every other key is kept for ever.
+/// remembers no longer than that when a key went away.
+///
+/// With a time to live the row of a key goes away when it is more than that behind the watermark: a delete leaves, whose event
+/// time is that of the row and the time to live, and at the end of the input all rows go. A row that is itself more than the time
+/// to live behind the watermark is late, and no other is, whether rows take keys away or not. **Without a time to live the row of
+/// every key is kept for ever.**
 ///
 /// The state has the columns `__key_group`, the key, `__gone` (the key went away), `__time`, and the other visible columns.
 ///
@@ -52,7 +57,7 @@ use crate::{
 /// let numbers = |numbers: [i64; 2]| Arc::new(Int64Array::from(numbers.to_vec())) as ArrayRef;
 /// let batch = |stock| RecordBatch::try_from_iter([("item", numbers([1, 2])), ("stock", numbers(stock))]).unwrap();
 /// let stream = StreamSchema::without_time(batch([0, 0]).schema());
-/// let plan = UpsertPlan::new(&stream, &["item"], Some(&col("stock").eq(lit(0)))).unwrap();
+/// let plan = UpsertPlan::new(&stream, &["item"], Some(&col("stock").eq(lit(0))), None).unwrap();
 /// let mut operator = plan.whole().unwrap();
 /// let mut out = Outbox::new();
 /// operator.process(Port::MAIN, batch([5, 6]), &mut out).unwrap();
@@ -72,16 +77,18 @@ struct Shared {
     deletes: Option<Arc<dyn PhysicalExpr>>,
     /// The columns that decide between rows of one time.
     sorted: Vec<usize>,
+    ttl: Option<Duration>,
     output: StreamSchema,
     form: StateForm,
 }
 
 impl UpsertPlan {
-    /// The newest row of `input` per value of the columns `key`; rows for which `deletes` is true take their key away. Fails when
-    /// `input` is a stream of changes, there is no key, a column does not exist or cannot be a key, or `deletes` is not a
-    /// condition.
-    pub fn new(input: &StreamSchema, key: &[&str], deletes: Option<&Expr>) -> Result<Self> {
+    /// The newest row of `input` per value of the columns `key`; rows for which `deletes` is true take their key away, and a row
+    /// goes after `ttl`. Fails when `input` is a stream of changes, a column does not exist or cannot be a key, `deletes` is not a
+    /// condition, or there is a time to live and no event time.
+    pub fn new(input: &StreamSchema, key: &[&str], deletes: Option<&Expr>, ttl: Option<Duration>) -> Result<Self> {
         input.expect_rows("an upsert")?;
+        check_ttl(ttl, input)?;
         let visible = input.visible();
         let columns = key.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>>>()?;
         check_key(&visible, &columns)?;
@@ -104,6 +111,7 @@ impl UpsertPlan {
             },
             deletes: deletes.map(deletes_of).transpose()?,
             sorted: sorted.collect(),
+            ttl,
             input: input.clone(),
             key: columns,
             others,
@@ -138,16 +146,22 @@ impl Plan for UpsertPlan {
         let plan = self.0.clone();
         let types = plan.sorted.iter().map(|&i| plan.input.columns().field(i).data_type());
         let mut store = Newest::new(plan.form.columns.clone(), plan.key.len(), plan.late())?;
-        if plan.late() {
+        if plan.remembers() {
             store.remember_from(Timestamp::MIN);
         }
-        Ok(Box::new(Upsert { order: KeyEncoder::new(types)?, store, lifetime: Lifetime::new(None), plan }))
+        let lifetime = Lifetime::new(plan.ttl);
+        Ok(Box::new(Upsert { order: KeyEncoder::new(types)?, store, lifetime, plan }))
     }
 }
 
 impl Shared {
     /// Whether rows can be late: when keys go away and times tell what is older.
     fn late(&self) -> bool {
+        self.remembers() || self.ttl.is_some()
+    }
+
+    /// Whether it is remembered that a row has taken its key away. (One that went by itself is older than all that is not late.)
+    fn remembers(&self) -> bool {
         self.deletes.is_some() && self.input.time().is_some()
     }
 
@@ -292,7 +306,7 @@ impl Upsert {
 impl Operator for Upsert {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let time = self.plan.input.time();
-        let first = self.plan.late().then(|| self.lifetime.watermark());
+        let first = self.plan.late().then(|| self.lifetime.horizon());
         let batch = not_before(first, batch, time, Port::LATE, out)?;
         if batch.num_rows() == 0 {
             return Ok(());
@@ -310,14 +324,26 @@ impl Operator for Upsert {
                 keys = key_of(&rows)?;
             }
         }
-        self.apply(&rows, &keys, out)
+        self.apply(&rows, &keys, out)?;
+        self.store.renumber();
+        Ok(())
     }
 
-    fn advance(&mut self, time: Timestamp, _out: &mut Outbox) -> Result<Advance> {
-        self.lifetime.reach(time);
-        if self.plan.late() {
-            self.store.forget_before(self.lifetime.watermark())?;
+    fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
+        if let Some(before) = self.lifetime.ends(time) {
+            let (_, ended) = self.store.expire(before, EMIT_ROWS)?;
+            if ended.num_rows() > 0 {
+                let former = self.plan.visible(&self.store, &ended);
+                let times = || self.lifetime.ended(self.store.times(&ended));
+                out.emit(changes(&self.plan.output, former, vec![DELETE; ended.num_rows()], times)?);
+                return Ok(Advance::Again);
+            }
         }
+        self.lifetime.reach(time);
+        if self.plan.remembers() {
+            self.store.forget_before(self.lifetime.horizon())?;
+        }
+        self.store.renumber();
         Ok(Advance::Promise(time))
     }
 
@@ -328,8 +354,8 @@ impl Operator for Upsert {
 
     fn load(&mut self, state: &StateReader) -> Result<()> {
         self.lifetime.load(state);
-        if self.plan.late() {
-            self.store.remember_from(self.lifetime.watermark());
+        if self.plan.remembers() {
+            self.store.remember_from(self.lifetime.horizon());
         }
         self.store.load(state, |rows| Ok(Some(self.plan.form.widen(rows)?)))
     }

@@ -18,13 +18,15 @@
 //! Whether a row has met a partner is not kept: it is looked up once more when no other partner can come. So the state is
 //! rows and nothing else, and there is nothing to be derived again after a restore.
 //!
-//! * [`spec`]: the types of joins, and intervals. `shape`: columns, condition, result rows, the disk format.
+//! * [`spec`]: the types of joins, and intervals. `pairing`: join columns, condition, the columns of a result; joins of tables have
+//!   them in common. `shape`: result rows, the disk format.
 //! * `index`: which rows have a key. `probe`: the rows of a batch and their partners, in bounded steps.
 //! * `closing`: the result of a window, in bounded steps. `versions`: the newest row of each key.
 
 mod closing;
 mod index;
 pub mod interval;
+pub(crate) mod pairing;
 mod probe;
 mod shape;
 pub mod spec;
@@ -33,7 +35,6 @@ mod versions;
 pub mod window;
 
 pub use interval::{IntervalJoin, IntervalJoinPlan};
-pub(crate) use shape::same_type;
 pub use spec::{Interval, JoinType};
 pub use temporal::{TemporalJoin, TemporalJoinPlan};
 pub use window::{WindowJoin, WindowJoinPlan};
@@ -43,9 +44,9 @@ use arrow::array::RecordBatch;
 use crate::{Outbox, Port, Result, late::set_late_aside, outbox::EMIT_ROWS};
 
 /// The left side, as an index.
-const LEFT: usize = 0;
+pub(crate) const LEFT: usize = 0;
 /// The right side, as an index.
-const RIGHT: usize = 1;
+pub(crate) const RIGHT: usize = 1;
 
 /// The side whose rows come by this port.
 fn side_of(port: Port) -> usize {

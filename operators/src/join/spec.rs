@@ -23,23 +23,23 @@ pub enum JoinType {
 
 impl JoinType {
     /// Whether it gives pairs. Otherwise it gives left rows only.
-    pub(super) fn gives_pairs(self) -> bool {
+    pub(crate) fn gives_pairs(self) -> bool {
         !matches!(self, Self::LeftSemi | Self::LeftAnti)
     }
 
     /// Whether it gives rows of a side without a partner, next to pairs.
-    pub(super) fn is_outer(self, side: usize) -> bool {
+    pub(crate) fn is_outer(self, side: usize) -> bool {
         let other = if side == super::LEFT { Self::Left } else { Self::Right };
         self == Self::Full || self == other
     }
 
     /// Whether a row of this side gives a result on its own, depending on whether it has a partner.
-    pub(super) fn decides(self, side: usize) -> bool {
+    pub(crate) fn decides(self, side: usize) -> bool {
         self.is_outer(side) || (!self.gives_pairs() && side == super::LEFT)
     }
 
     /// Of the rows that give a result on their own, whether it is those with a partner.
-    pub(super) fn wants_partner(self) -> bool {
+    pub(crate) fn wants_partner(self) -> bool {
         self == Self::LeftSemi
     }
 }

@@ -16,6 +16,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use arrow::array::RecordBatch;
+use datafusion_expr::Expr;
 
 use super::{
     EMIT_ROWS, JoinType, LEFT, RIGHT,
@@ -40,7 +41,9 @@ const NEWEST: u8 = 2;
 
 /// A join of each left row with the newest version of its key whose event time is the row's or earlier.
 ///
-/// Of versions with one key and time that counts which sorts last by all its columns. The result has the columns of the left side
+/// Of versions with one key and time that counts which sorts last by all its columns. A condition does not choose among versions:
+/// the newest one is found first, and then the pair has to meet the condition, as in SQL's `FOR SYSTEM_TIME AS OF … ON …`. Where it
+/// does not the row has no partner, also when an older version would have met it. The result has the columns of the left side
 /// and those of the versions; a key column of the same name on both sides is there once. Its event time is the left row's, and it
 /// leaves when the watermark has passed that. Rows and versions behind the watermark are late.
 ///
@@ -61,7 +64,7 @@ const NEWEST: u8 = 2;
 /// let left = StreamSchema::with_time(orders.schema(), "at").unwrap();
 /// let versions = StreamSchema::with_time(rates.schema(), "since").unwrap();
 ///
-/// let plan = TemporalJoinPlan::new(&left, &versions, &[("currency", "currency")], JoinType::Inner, None).unwrap();
+/// let plan = TemporalJoinPlan::new(&left, &versions, &[("currency", "currency")], JoinType::Inner, None, None).unwrap();
 /// assert_eq!(plan.output().to_string(), "currency Int64, amount Int64, at Timestamp, rate Int64, since Timestamp");
 /// let mut join = plan.whole().unwrap();
 /// let mut out = Outbox::new();
@@ -82,17 +85,19 @@ struct Shared {
 
 impl TemporalJoinPlan {
     /// Joins rows of `left` with rows of `versions` that have equal values in each pair of columns `on` (left, version).
-    /// `join_type` is [`JoinType::Inner`], or [`JoinType::Left`] to keep rows without a version. A version counts for
+    /// `join_type` is [`JoinType::Inner`], or [`JoinType::Left`] to keep rows without a version. The row and its newest version have
+    /// to meet `condition`, in which a column that is on both sides is written `left.price` or `right.price`. A version counts for
     /// `ttl` of event time (in whole microseconds), or for ever.
     ///
     /// Fails when a side has no event time, a column does not exist or cannot be a key, the two columns of a pair have
     /// different types, both sides have a column of one name that is not the key, the versions have a column that cannot be
-    /// sorted, or the type of the join is another.
+    /// sorted, the condition is none, or the type of the join is another.
     pub fn new(
         left: &StreamSchema,
         versions: &StreamSchema,
         on: &[(&str, &str)],
         join_type: JoinType,
+        condition: Option<&Expr>,
         ttl: Option<Duration>,
     ) -> Result<Self> {
         if !matches!(join_type, JoinType::Inner | JoinType::Left) {
@@ -104,7 +109,7 @@ impl TemporalJoinPlan {
         let kind = ttl.map_or("as of time".to_string(), |ttl| format!("as of time within {ttl:?}"));
         // A duration has at most 2^64 seconds.
         let ttl = ttl.map(|ttl| ttl.as_micros() as i128);
-        let of = Description { left, right: versions, on, join_type, condition: None, leading: Vec::new(), kind };
+        let of = Description { left, right: versions, on, join_type, condition, leading: Vec::new(), kind };
         Ok(Self(Arc::new(Shared { shape: Shape::new(of)?, ttl })))
     }
 
@@ -194,25 +199,28 @@ impl TemporalJoin {
         let times = times_of(rows, shape.times[LEFT])?;
         let keys = Keys::of(rows, &shape.keys[LEFT])?;
         let finder = Finder::new(&keys, versions, &self.newest, shape.times[RIGHT])?;
-        let (mut with, mut found, mut without) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut with, mut found) = (Vec::new(), Vec::new());
         for (row, &time) in times.iter().enumerate() {
             let counts = |since: i64| self.plan.ttl.is_none_or(|ttl| i128::from(time) - i128::from(since) <= ttl);
-            match finder.version(row, time).filter(|&(_, since)| counts(since)) {
-                Some((version, _)) => {
-                    with.push((0, row));
-                    found.push(version);
-                }
-                None => without.push((0, row)),
+            if let Some((version, _)) = finder.version(row, time).filter(|&(_, since)| counts(since)) {
+                with.push((0, row));
+                found.push(version);
             }
         }
-        let picked = |picked| Picked { batches: vec![rows], rows: picked };
-        if !with.is_empty() {
-            let (left, right) = (picked(with), Picked { batches: finder.batches, rows: found });
+        let mut pairs = [Picked { batches: vec![rows], rows: with }, Picked { batches: finder.batches, rows: found }];
+        // The version is chosen: the condition is asked of it and of no other.
+        if !pairs[LEFT].rows.is_empty() {
+            shape.meet(&mut pairs)?;
+        }
+        let [left, right] = pairs;
+        if !left.rows.is_empty() {
             let times = left.times(shape.times[LEFT])?;
             out.emit(shape.result(Vec::new(), [Some(&left), Some(&right)], times)?);
         }
-        if !without.is_empty() && shape.join_type.is_outer(LEFT) {
-            let left = picked(without);
+        if shape.join_type.is_outer(LEFT) && left.rows.len() < rows.num_rows() {
+            let mut met = vec![false; rows.num_rows()];
+            left.rows.iter().for_each(|&(_, row)| met[row] = true);
+            let left = Picked::of(rows, (0..rows.num_rows()).filter(|&row| !met[row]));
             let times = left.times(shape.times[LEFT])?;
             out.emit(shape.result(Vec::new(), [Some(&left), None], times)?);
         }

@@ -9,7 +9,7 @@ use arrow::{
     array::{AsArray, RecordBatch, UInt8Array},
     datatypes::{TimestampMicrosecondType, UInt8Type},
 };
-use datafusion_expr::{col, lit};
+use datafusion_expr::{Expr, col, lit};
 use proptest::prelude::*;
 use typed_arrow::{
     prelude::*,
@@ -26,23 +26,24 @@ use windrow_operators::{
 
 use crate::{
     bids::{cases, fail, us},
+    joins::TYPES,
     planned::{Fault, Faulty, Task},
 };
 
 #[derive(Clone, Debug, PartialEq, Record)]
-struct Left {
-    k: i64,
-    a: i64,
-    x: Option<i64>,
-    at: Timestamp,
+pub(crate) struct Left {
+    pub(crate) k: i64,
+    pub(crate) a: i64,
+    pub(crate) x: Option<i64>,
+    pub(crate) at: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq, Record)]
-struct Right {
-    y: Option<i64>,
-    k: i64,
-    c: i64,
-    since: Timestamp,
+pub(crate) struct Right {
+    pub(crate) y: Option<i64>,
+    pub(crate) k: i64,
+    pub(crate) c: i64,
+    pub(crate) since: Timestamp,
 }
 
 fn streams() -> (StreamSchema, StreamSchema) {
@@ -52,14 +53,14 @@ fn streams() -> (StreamSchema, StreamSchema) {
 /// What is joined: the keys of both sides, the join columns, and the key of the result among its columns
 /// `k, a, x, at, y, c, since`.
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    left: &'static [&'static str],
-    right: &'static [&'static str],
+pub(crate) struct Shape {
+    pub(crate) left: &'static [&'static str],
+    pub(crate) right: &'static [&'static str],
     on: &'static [(&'static str, &'static str)],
     key: &'static [usize],
 }
 
-const SHAPES: [Shape; 5] = [
+pub(crate) const SHAPES: [Shape; 5] = [
     // By the join key in many tasks.
     Shape { left: &["k"], right: &["k"], on: &[("k", "k")], key: &[0] },
     Shape { left: &["k", "a"], right: &["c", "k"], on: &[("k", "k")], key: &[0, 1, 5] },
@@ -69,23 +70,56 @@ const SHAPES: [Shape; 5] = [
     Shape { left: &["a"], right: &["c"], on: &[("k", "k"), ("x", "y")], key: &[1, 5] },
 ];
 
-const TYPES: [JoinType; 4] = [JoinType::Inner, JoinType::Left, JoinType::Right, JoinType::Full];
+/// What is joined, how, and whether a condition has to be met: on columns that are of a key in some shapes, and in others change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    pub(crate) shape: Shape,
+    pub(crate) join_type: JoinType,
+    pub(crate) condition: bool,
+}
+
+impl Case {
+    fn gives_pairs(&self) -> bool {
+        !matches!(self.join_type, JoinType::LeftSemi | JoinType::LeftAnti)
+    }
+
+    fn condition(&self) -> Option<Expr> {
+        let condition = col("x").gt(col("c")).and(col("right.k").not_eq(lit(3)));
+        self.condition.then_some(condition)
+    }
+
+    /// The key among the columns of the result: of a semi join that of the left side.
+    pub(crate) fn key(&self) -> Vec<usize> {
+        let left = |name: &&str| usize::from(*name != "k");
+        if self.gives_pairs() { self.shape.key.to_vec() } else { self.shape.left.iter().map(left).collect() }
+    }
+}
+
+pub(crate) fn some_case() -> impl Strategy<Value = Case> {
+    let case = (prop::sample::select(SHAPES.to_vec()), prop::sample::select(TYPES.to_vec()), any::<bool>());
+    case.prop_map(|(shape, join_type, condition)| {
+        // Rows of both sides could have one key: refused.
+        let condition = condition && !(join_type == JoinType::Full && shape.key == [0]);
+        Case { shape, join_type, condition }
+    })
+}
 
 /// Upserts of both sides, and their join.
-struct Joined {
-    upserts: [UpsertPlan; 2],
-    join: ChangeJoinPlan,
+pub(crate) struct Joined {
+    pub(crate) upserts: [UpsertPlan; 2],
+    pub(crate) join: ChangeJoinPlan,
 }
 
 impl Joined {
-    fn new(shape: &Shape, join_type: JoinType, ttl: Option<u64>) -> Self {
+    pub(crate) fn new(case: &Case, ttl: Option<u64>) -> Self {
+        let Case { shape, join_type, .. } = *case;
         let (left, right) = streams();
         let upserts = [
-            UpsertPlan::new(&left, shape.left, Some(&col("x").eq(lit(0)))).unwrap(),
-            UpsertPlan::new(&right, shape.right, Some(&col("y").eq(lit(0)))).unwrap(),
+            UpsertPlan::new(&left, shape.left, Some(&col("x").eq(lit(0))), None).unwrap(),
+            UpsertPlan::new(&right, shape.right, Some(&col("y").eq(lit(0))), None).unwrap(),
         ];
         let (l, r) = (upserts[0].output(), upserts[1].output());
-        let join = ChangeJoinPlan::new(l, r, shape.on, join_type, ttl.map(us)).unwrap();
+        let join = ChangeJoinPlan::new(l, r, shape.on, join_type, case.condition().as_ref(), ttl.map(us)).unwrap();
         Self { upserts, join }
     }
 
@@ -211,7 +245,8 @@ fn newest<T: Clone>(rows: &[T], key: impl Fn(&T) -> Vec<i64>, order: impl Fn(&T)
     newest.into_values().collect()
 }
 
-fn oracle(left: &[Left], right: &[Right], shape: &Shape, join_type: JoinType) -> Vec<Row> {
+pub(crate) fn oracle(left: &[Left], right: &[Right], case: &Case) -> Vec<Row> {
+    let shape = case.shape;
     let value = |names: &[&str], k, a| names.iter().map(|name| if *name == "k" { k } else { a }).collect();
     let of_left = |row: &Left| vec![row.at.into(), row.k.into(), row.a.into(), row.x.into(), row.at.into()];
     let of_right = |row: &Right| vec![row.since.into(), row.y.into(), row.k.into(), row.c.into()];
@@ -219,8 +254,15 @@ fn oracle(left: &[Left], right: &[Right], shape: &Shape, join_type: JoinType) ->
     let mut right = newest(right, |row| value(shape.right, row.k, row.c), of_right);
     left.retain(|row| row.x != Some(0));
     right.retain(|row| row.y != Some(0));
+    tables_joined(left, right, case)
+}
+
+/// The join of two tables, by the definition.
+pub(crate) fn tables_joined(mut left: Vec<Left>, right: Vec<Right>, case: &Case) -> Vec<Row> {
+    let Case { shape, join_type, .. } = case;
     let also = shape.on.len() > 1;
-    let meet = |l: &Left, r: &Right| l.k == r.k && (!also || (l.x.is_some() && l.x == r.y));
+    let judge = |l: &Left, r: &Right| !case.condition || (l.x.is_some_and(|x| x > r.c) && r.k != 3);
+    let meet = |l: &Left, r: &Right| l.k == r.k && (!also || (l.x.is_some() && l.x == r.y)) && judge(l, r);
     let pair = |l: Option<&Left>, r: Option<&Right>| {
         let k = l.map(|l| l.k).or(r.map(|r| r.k));
         Row::from(vec![
@@ -233,6 +275,10 @@ fn oracle(left: &[Left], right: &[Right], shape: &Shape, join_type: JoinType) ->
             r.map(|r| r.since).into(),
         ])
     };
+    if !case.gives_pairs() {
+        left.retain(|l| right.iter().any(|r| meet(l, r)) == (*join_type == JoinType::LeftSemi));
+        return left.iter().map(|l| (l.k, l.a, l.x, l.at).into()).collect();
+    }
     let mut rows = Vec::new();
     for l in &left {
         rows.extend(right.iter().filter(|r| meet(l, r)).map(|r| pair(Some(l), Some(r))));
@@ -248,7 +294,7 @@ fn oracle(left: &[Left], right: &[Right], shape: &Shape, join_type: JoinType) ->
     rows
 }
 
-fn some_rows() -> impl Strategy<Value = (Vec<Left>, Vec<Right>)> {
+pub(crate) fn some_rows() -> impl Strategy<Value = (Vec<Left>, Vec<Right>)> {
     let at = || (-20i64..20).prop_map(Timestamp::from_micros);
     let value = || prop::option::weighted(0.8, 0i64..5);
     let left = (0i64..4, 0i64..4, value(), at()).prop_map(|(k, a, x, at)| Left { k, a, x, at });
@@ -257,19 +303,18 @@ fn some_rows() -> impl Strategy<Value = (Vec<Left>, Vec<Right>)> {
 }
 
 proptest! {
-    #![proptest_config(cases(10))]
+    #![proptest_config(cases(12))]
 
     #[test]
     fn every_join_of_every_shape(
-        rows in some_rows(), shape in prop::sample::select(SHAPES.to_vec()), join_type in prop::sample::select(TYPES.to_vec()),
-        bound in 0u64..40, seed: u64,
+        rows in some_rows(), case in some_case(), bound in 0u64..40, seed: u64,
     ) {
-        let joined = Joined::new(&shape, join_type, None);
+        let joined = Joined::new(&case, None);
         let check = || {
             let check = Check::new(joined.pipeline(None)).out_of_order(us(bound)).seed(seed);
-            check.reduced(final_table(shape.key))
+            check.reduced(final_table(&case.key()))
         };
-        let oracle = |left: &[Left], right: &[Right]| oracle(left, right, &shape, join_type);
+        let oracle = |left: &[Left], right: &[Right]| oracle(left, right, &case);
         check().run_two(&rows.0, &rows.1, oracle).map_err(fail)?;
         let is_late = (|row: &Left, time| row.at < time, |row: &Right, time| row.since < time);
         check().fall_idle().run_two_beyond_bound(&rows.0, &rows.1, is_late, oracle).map_err(fail)?;
@@ -278,13 +323,16 @@ proptest! {
     /// At the end all rows have gone, and what they were in.
     #[test]
     fn with_a_time_to_live_nothing_is_left(
-        rows in some_rows(), shape in prop::sample::select(SHAPES.to_vec()), join_type in prop::sample::select(TYPES.to_vec()),
-        bound in 0u64..40, ttl in 0u64..40, seed: u64,
+        rows in some_rows(), case in some_case(), bound in 0u64..40, ttl in 0u64..40, seed: u64,
     ) {
-        let joined = Joined::new(&shape, join_type, Some(ttl));
-        let check = Check::new(joined.pipeline(None)).out_of_order(us(bound)).seed(seed).reduced(final_table(shape.key));
+        let joined = Joined::new(&case, Some(ttl));
+        let check = Check::new(joined.pipeline(None)).out_of_order(us(bound)).seed(seed).reduced(final_table(&case.key()));
         check.run_two(&rows.0, &rows.1, |_, _| Vec::<Row>::new()).map_err(fail)?;
     }
+}
+
+fn full(shape: Shape) -> Case {
+    Case { shape, join_type: JoinType::Full, condition: false }
 }
 
 #[test]
@@ -294,10 +342,10 @@ fn both_ends_of_time() {
     let right: Vec<_> = (0..).zip(ends).map(|(i, since)| Right { y: None, k: i % 4, c: i, since }).collect();
     for shape in [SHAPES[0], SHAPES[1], SHAPES[3]] {
         for ttl in [None, Some(0), Some(5), Some(u64::MAX)] {
-            let joined = Joined::new(&shape, JoinType::Full, ttl);
+            let joined = Joined::new(&full(shape), ttl);
             let check = Check::new(joined.pipeline(None)).reduced(final_table(shape.key));
             check.assert_two(&left, &right, |left, right| match ttl {
-                None => oracle(left, right, &shape, JoinType::Full),
+                None => oracle(left, right, &full(shape)),
                 Some(_) => Vec::new(),
             });
         }
@@ -322,10 +370,10 @@ fn faults_are_caught() {
         (Fault::DeletesAnotherRow, "came upon"),
     ];
     for shape in [SHAPES[1], SHAPES[3]] {
-        let joined = Joined::new(&shape, JoinType::Full, None);
+        let joined = Joined::new(&full(shape), None);
         let run = |fault| {
             let check = Check::new(joined.pipeline(fault)).out_of_order(us(9)).reduced(final_table(shape.key));
-            check.run_two(&left, &right, |left, right| oracle(left, right, &shape, JoinType::Full))
+            check.run_two(&left, &right, |left, right| oracle(left, right, &full(shape)))
         };
         run(None).unwrap();
         for (fault, words) in caught {
@@ -335,11 +383,17 @@ fn faults_are_caught() {
     }
 }
 
-fn change(stream: &StreamSchema, row: RecordBatch, op: u8) -> RecordBatch {
+fn change(stream: &StreamSchema, rows: RecordBatch, op: u8) -> RecordBatch {
+    let ops = vec![op; rows.num_rows()];
+    changes(stream, rows, ops)
+}
+
+/// Rows as changes that do this.
+pub(crate) fn changes(stream: &StreamSchema, rows: RecordBatch, ops: Vec<u8>) -> RecordBatch {
     let time =
-        row.column(stream.visible().fields().iter().position(|f| *f.data_type() == Timestamp::data_type()).unwrap());
-    let mut columns = row.columns().to_vec();
-    columns.push(std::sync::Arc::new(UInt8Array::from(vec![op; row.num_rows()])));
+        rows.column(stream.visible().fields().iter().position(|f| *f.data_type() == Timestamp::data_type()).unwrap());
+    let mut columns = rows.columns().to_vec();
+    columns.push(std::sync::Arc::new(UInt8Array::from(ops)));
     columns.push(time.clone());
     RecordBatch::try_new(stream.columns().clone(), columns).unwrap()
 }
@@ -377,7 +431,7 @@ fn told(emitted: Vec<(Port, RecordBatch)>) -> Vec<(u8, Option<i64>, Option<i64>,
 #[test]
 fn padded_rows_come_and_go() {
     let shape = SHAPES[1];
-    let joined = Joined::new(&shape, JoinType::Full, Some(100));
+    let joined = Joined::new(&full(shape), Some(100));
     let (l, r) = (joined.upserts[0].output(), joined.upserts[1].output());
     let mut task = Task::new(&joined.join);
     let mut step = |port, rows| {
@@ -409,7 +463,7 @@ fn padded_rows_come_and_go() {
 
 #[test]
 fn a_day_with_a_time_to_live_leaves_nothing() {
-    let joined = Joined::new(&SHAPES[1], JoinType::Full, Some(3_600));
+    let joined = Joined::new(&full(SHAPES[1]), Some(3_600));
     let (l, r) = (joined.upserts[0].output(), joined.upserts[1].output());
     let mut task = Task::new(&joined.join);
     let (mut most, mut early) = (0, 0);
@@ -440,22 +494,49 @@ fn a_day_with_a_time_to_live_leaves_nothing() {
 #[test]
 fn plans_that_cannot_work() {
     let (rows_of_left, rows_of_right) = streams();
-    let table = |stream: &StreamSchema, key: &str| UpsertPlan::new(stream, &[key], None).unwrap().output().clone();
+    let table =
+        |stream: &StreamSchema, key: &str| UpsertPlan::new(stream, &[key], None, None).unwrap().output().clone();
     let (l, r) = (table(&rows_of_left, "a"), table(&rows_of_right, "c"));
     let error = |l, r, on: &[(&str, &str)], join_type, ttl| {
-        ChangeJoinPlan::new(l, r, on, join_type, ttl).unwrap_err().to_string()
+        ChangeJoinPlan::new(l, r, on, join_type, None, ttl).unwrap_err().to_string()
     };
     let inner = JoinType::Inner;
     assert!(
         error(&rows_of_left, &r, &[("k", "k")], inner, None).contains("make changes of them with .key_by(…).latest()")
     );
     assert!(error(&l, &r, &[("a", "c")], inner, None).contains(r#"both sides of the join have a column "k""#));
+    assert!(ChangeJoinPlan::new(&l, &r, &[("a", "c")], JoinType::LeftSemi, None, None).is_ok(), "left columns only");
     assert!(error(&l, &r, &[("k", "since")], inner, None).contains("joining different key types"));
     assert!(error(&l, &r, &[("k", "q")], inner, None).contains(r#"there is no column "q""#));
     assert!(error(&l, &r, &[], inner, None).contains("at least one pair"));
-    assert!(error(&l, &r, &[("k", "k")], JoinType::LeftSemi, None).contains("it is Inner, Left, Right or Full"));
     let untimed = StreamSchema::changes_without_time(&Right::schema(), &["c"]).unwrap();
     assert!(error(&l, &untimed, &[("k", "k")], inner, Some(us(1))).contains("a time to live is counted in event time"));
-    let join = ChangeJoinPlan::new(&l, &untimed, &[("k", "k")], inner, None).unwrap();
+    let join = ChangeJoinPlan::new(&l, &untimed, &[("k", "k")], inner, None, None).unwrap();
     assert_eq!((join.output().time(), join.inputs()), (None, vec![Partitioning::Key(vec![]); 2]));
+
+    let where_ = |condition: Expr, join_type| {
+        ChangeJoinPlan::new(&l, &r, &[("k", "k")], join_type, Some(&condition), None).unwrap_err().to_string()
+    };
+    assert!(where_(col("k").gt(lit(1)), inner).contains(r#"the column "k" is on both sides of the join"#));
+    assert!(where_(col("a") + col("c"), inner).contains("not a condition"));
+    assert!(where_(col("b").gt(lit(1)), inner).contains(r#"there is no column "b""#));
+}
+
+/// Without a partner there is a row of each side: they must not be one row of the result.
+#[test]
+fn a_full_join_tells_rows_of_both_sides_apart() {
+    let (l, r) = streams();
+    let table =
+        |stream: &StreamSchema, key: &[&str]| UpsertPlan::new(stream, key, None, None).unwrap().output().clone();
+    let condition = col("a").gt(col("c"));
+    let full = |left: &[&str], right: &[&str], on: (&str, &str), condition: Option<&Expr>| {
+        let plan = ChangeJoinPlan::new(&table(&l, left), &table(&r, right), &[on], JoinType::Full, condition, None);
+        plan.map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(full(&["k"], &["k"], ("k", "k"), None), Ok(()));
+    let text = full(&["k"], &["k"], ("k", "k"), Some(&condition)).unwrap_err();
+    assert!(text.contains(r#"both would have the key "k""#) && text.contains(r#"alias("right_k")"#), "{text}");
+    assert_eq!(full(&["k", "a"], &["k"], ("k", "k"), Some(&condition)), Ok(()), "a tells them apart");
+    let text = full(&["x"], &["y"], ("k", "k"), None).unwrap_err();
+    assert!(text.contains("needs a column of a key that is never null"), "{text}");
 }

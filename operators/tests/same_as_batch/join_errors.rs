@@ -36,7 +36,7 @@ const ON: On<'_> = &[("auction", "id")];
 fn refused(left: &StreamSchema, right: &StreamSchema, on: On<'_>, words: &[&str]) {
     let window = WindowJoinPlan::new(left, right, on, Tumbling::of(us(10)), JoinType::Inner, None).map(drop);
     let interval = IntervalJoinPlan::new(left, right, on, Interval::between(0, 1), JoinType::Inner, None).map(drop);
-    let temporal = TemporalJoinPlan::new(left, right, on, JoinType::Inner, None).map(drop);
+    let temporal = TemporalJoinPlan::new(left, right, on, JoinType::Inner, None, None).map(drop);
     for result in [window, interval, temporal] {
         contains(result, words);
     }
@@ -135,7 +135,7 @@ fn an_interval_or_a_window_that_holds_nothing_is_refused() {
 #[test]
 fn a_temporal_join_is_inner_or_left() {
     for join_type in [JoinType::Right, JoinType::Full, JoinType::LeftSemi, JoinType::LeftAnti] {
-        let plan = TemporalJoinPlan::new(&bids(), &auctions(), ON, join_type, None);
+        let plan = TemporalJoinPlan::new(&bids(), &auctions(), ON, join_type, None, None);
         contains(plan.map(drop), &["temporal join", &join_type.to_string(), "Inner or Left"]);
     }
 }

@@ -79,14 +79,14 @@ fn a_save_of_a_join_writes_what_has_changed() {
     let near = Interval::around(us(50_000), us(50_000));
     let interval = IntervalJoinPlan::new(&left, &right, &ON, near, JoinType::Full, None).unwrap();
     little_is_written(|| interval.whole().unwrap());
-    let temporal = TemporalJoinPlan::new(&left, &right, &ON, JoinType::Left, None).unwrap();
+    let temporal = TemporalJoinPlan::new(&left, &right, &ON, JoinType::Left, None, None).unwrap();
     little_is_written(|| temporal.whole().unwrap());
 }
 
 /// Few of many keys get a new version: the others are not written again.
 #[test]
 fn a_new_version_of_a_few_keys_writes_little() {
-    let temporal = TemporalJoinPlan::new(&left_stream(), &right_stream(), &ON, JoinType::Left, None).unwrap();
+    let temporal = TemporalJoinPlan::new(&left_stream(), &right_stream(), &ON, JoinType::Left, None, None).unwrap();
     let (mut join, mut saved) = (temporal.whole().unwrap(), Saved::new());
     rights(&mut join, (0..40_000).map(|i| (i, 0)));
     advance(&mut join, 1);
@@ -160,7 +160,7 @@ fn a_join_restored_from_two_tasks_goes_on_from_the_one_that_was_ahead() {
     let interval = Interval::around(us(10), us(10));
     let interval = IntervalJoinPlan::new(&left, &right, &ON, interval, JoinType::Full, None).unwrap();
     check(|| interval.whole().unwrap());
-    let temporal = TemporalJoinPlan::new(&left, &right, &ON, JoinType::Left, None).unwrap();
+    let temporal = TemporalJoinPlan::new(&left, &right, &ON, JoinType::Left, None, None).unwrap();
     check(|| temporal.whole().unwrap());
 }
 

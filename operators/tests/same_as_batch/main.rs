@@ -46,6 +46,7 @@ mod shape;
 mod sizes;
 mod sort;
 mod stateless;
+mod table_steps;
 mod temporal_join;
 mod top;
 mod top_saves;

@@ -18,10 +18,12 @@ use crate::{
 };
 
 fn plan(case: Case, ttl: Option<Duration>) -> TemporalJoinPlan {
-    TemporalJoinPlan::new(&left_stream(), &right_stream(), case.on.columns(), case.join_type, ttl).unwrap()
+    let condition = case.condition();
+    let (left, right) = (left_stream(), right_stream());
+    TemporalJoinPlan::new(&left, &right, case.on.columns(), case.join_type, condition.as_ref(), ttl).unwrap()
 }
 
-/// By the definition: all versions in order, and the last one that is not later than the row.
+/// By the definition: all versions in order, the last one that is not later than the row, and then the condition.
 fn oracle(case: Case, ttl: Option<Duration>, left: &[Left], right: &[RightNamed]) -> Vec<Row> {
     let mut versions = RightNamed::plain(right);
     // Nulls are least.
@@ -30,16 +32,16 @@ fn oracle(case: Case, ttl: Option<Duration>, left: &[Left], right: &[RightNamed]
     let mut results = Vec::new();
     for row in left {
         let of_row = std::slice::from_ref(row);
-        let is_version = |version: &&Right| {
-            let inner = Case { join_type: JoinType::Inner, ..case };
-            version.since <= row.at && !inner.join(of_row, std::slice::from_ref(*version), |_, _| true).is_empty()
+        let are_pair = |version: &Right, condition: bool| {
+            let inner = Case { join_type: JoinType::Inner, condition, ..case };
+            !inner.join(of_row, std::slice::from_ref(version), |_, _| true).is_empty()
         };
-        let version = versions.iter().find(is_version);
+        let version = versions.iter().find(|version| version.since <= row.at && are_pair(version, false));
         let counts = |version: &&Right| {
             let age = i128::from(row.at.micros()) - i128::from(version.since.micros());
             ttl.is_none_or(|ttl| age <= i128::try_from(ttl.as_micros()).unwrap())
         };
-        let version = version.filter(counts);
+        let version = version.filter(counts).filter(|version| are_pair(version, case.condition));
         if version.is_some() || case.join_type == JoinType::Left {
             results.push(case.row((Some(row), version)));
         }
@@ -50,7 +52,7 @@ fn oracle(case: Case, ttl: Option<Duration>, left: &[Left], right: &[RightNamed]
 fn some_case() -> impl Strategy<Value = Case> {
     let types = prop::sample::select(vec![JoinType::Inner, JoinType::Left]);
     let on = prop::sample::select(vec![On::Number, On::NumberAndText]);
-    (types, on).prop_map(|(join_type, on)| Case { join_type, on, condition: false })
+    (types, on, any::<bool>()).prop_map(|(join_type, on, condition)| Case { join_type, on, condition })
 }
 
 fn some_ttl() -> impl Strategy<Value = Option<Duration>> {
@@ -158,6 +160,19 @@ fn many_rows_leave_in_steps() {
     take(&mut join, &(0..50_000).map(|i| left(i % 9, i % 77)).collect::<Vec<_>>(), &[]);
     take(&mut join, &[], &(0..9).map(|i| right(i, -1)).collect::<Vec<_>>());
     assert_eq!(advance(&mut join, 100), 50_000);
+}
+
+/// Not the newest version that meets the condition, but the newest one if it does.
+#[test]
+fn a_condition_does_not_look_for_an_older_version() {
+    for (join_type, found) in [(JoinType::Inner, 1), (JoinType::Left, 2)] {
+        let mut join = plan(Case { join_type, condition: true, ..INNER }, None).whole().unwrap();
+        // Of the price, which is its time, more than that of the version: the left row at 12 is dearer than 10 only.
+        take(&mut join, &[left(1, 12), left(1, 25)], &[right(1, 10), right(1, 20)]);
+        let dearer = Right { price: Some(99), ..right(1, 11) };
+        take(&mut join, &[], &[dearer]);
+        assert_eq!(advance(&mut join, 30), found, "{join_type}");
+    }
 }
 
 /// A day of minutes with one version of each of 50 keys in every minute: about one of each stays.

@@ -53,7 +53,7 @@ proptest! {
     fn the_newest_row_counts(
         rows in some_bids(-20i64..20), key in prop::sample::select(KEYS.to_vec()), bound in 0u64..40, seed: u64,
     ) {
-        let plan = UpsertPlan::new(&bids(), key, None).unwrap();
+        let plan = UpsertPlan::new(&bids(), key, None, None).unwrap();
         let check = Check::new(keyed(&bids(), &plan)).out_of_order(us(bound)).seed(seed);
         let check = check.reduced(final_table(&positions(key)));
         let oracle = |rows: &[Bid]| newest(rows, key).into_values().map(row).collect::<Vec<_>>();
@@ -65,7 +65,7 @@ proptest! {
     fn some_rows_take_their_key_away(
         rows in some_bids(-20i64..20), key in prop::sample::select(KEYS.to_vec()), bound in 0u64..40, seed: u64,
     ) {
-        let plan = UpsertPlan::new(&bids(), key, Some(&col("price").lt(lit(30)))).unwrap();
+        let plan = UpsertPlan::new(&bids(), key, Some(&col("price").lt(lit(30))), None).unwrap();
         let check = || {
             let check = Check::new(keyed(&bids(), &plan)).out_of_order(us(bound)).seed(seed);
             check.reduced(final_table(&positions(key)))
@@ -81,7 +81,7 @@ proptest! {
     /// Through a filter and a projection the changes still add up to the table, by insert or update and delete alone.
     #[test]
     fn a_filter_and_a_projection_of_a_table(rows in some_bids(-20i64..20), bound in 0u64..40, seed: u64) {
-        let plan = UpsertPlan::new(&bids(), &["auction"], Some(&col("price").lt(lit(0)))).unwrap();
+        let plan = UpsertPlan::new(&bids(), &["auction"], Some(&col("price").lt(lit(0))), None).unwrap();
         let pipeline = || {
             let filter = || ChangeFilter::new(plan.output(), &col("price").gt(lit(50)));
             let columns = || ChangeProject::new(plan.output(), &[(col("price") + lit(1)).alias("more"), col("auction").alias("id")]);
@@ -123,7 +123,7 @@ fn a_table_of_a_table() {
     )
     .unwrap();
     let log = Changelog::new(sums.output()).unwrap();
-    let again = UpsertPlan::new(log.output(), &["auction"], Some(&col("op").eq(lit("delete")))).unwrap();
+    let again = UpsertPlan::new(log.output(), &["auction"], Some(&col("op").eq(lit("delete"))), None).unwrap();
     let pipeline = keyed(&bids(), &sums).stage(log.output(), || Changelog::new(sums.output()));
     let check = Check::new(behind(pipeline, &again)).out_of_order(us(9)).reduced(|changes| {
         let keys: std::collections::BTreeSet<_> =
@@ -140,7 +140,7 @@ fn a_table_of_a_table() {
 #[test]
 fn without_event_time_the_last_row_counts() {
     let stream = StreamSchema::without_time(bids().columns().clone());
-    let plan = UpsertPlan::new(&stream, &["auction"], Some(&col("price").lt(lit(30)))).unwrap();
+    let plan = UpsertPlan::new(&stream, &["auction"], Some(&col("price").lt(lit(30))), None).unwrap();
     assert_eq!(plan.outputs().len(), 1, "no row is late");
     let mut task = Task::new(&plan);
     let (mut model, mut table) = (BTreeMap::new(), BTreeMap::new());
@@ -180,7 +180,7 @@ fn zeros_are_one_key_and_so_are_nans() {
         RecordBatch::try_from_iter([("key", keys)]).unwrap()
     };
     let stream = StreamSchema::without_time(batch([0.0, 0.0]).schema());
-    let plan = UpsertPlan::new(&stream, &["key"], None).unwrap();
+    let plan = UpsertPlan::new(&stream, &["key"], None, None).unwrap();
     let mut task = Task::new(&plan);
     for (keys, op) in [([0.0, f64::NAN], 0), ([-0.0, -f64::NAN], 1)] {
         let changes = task.process(Port::MAIN, batch(keys)).remove(0).1;
@@ -192,7 +192,7 @@ fn zeros_are_one_key_and_so_are_nans() {
 
 #[test]
 fn keys_that_are_gone_are_forgotten_when_nothing_older_can_come() {
-    let plan = UpsertPlan::new(&bids(), &["auction"], Some(&col("price").eq(lit(0)))).unwrap();
+    let plan = UpsertPlan::new(&bids(), &["auction"], Some(&col("price").eq(lit(0))), None).unwrap();
     let mut task = Task::new(&plan);
     let floor = task.operator.size();
     let mut most = 0;
@@ -223,11 +223,11 @@ fn keys_that_are_gone_are_forgotten_when_nothing_older_can_come() {
 
 #[test]
 fn plans_that_cannot_work() {
-    let upsert = UpsertPlan::new(&bids(), &["auction"], None).unwrap();
+    let upsert = UpsertPlan::new(&bids(), &["auction"], None, None).unwrap();
     let table = upsert.output();
     let error = |result: windrow_operators::Result<()>| result.unwrap_err().to_string();
     let rows_needed = [
-        error(UpsertPlan::new(table, &["auction"], None).map(drop)),
+        error(UpsertPlan::new(table, &["auction"], None, None).map(drop)),
         error(UpdatingPlan::new(table, &["auction"], &[], None).map(drop)),
         error(windrow_operators::stateless::Filter::new(table, &col("price").gt(lit(1))).map(drop)),
         error(
@@ -253,11 +253,13 @@ fn plans_that_cannot_work() {
     }
     let text = error(ChangeProject::new(table, &[col("price"), (col("auction") + lit(1)).alias("auction")]).map(drop));
     assert!(text.contains(r#"the projection drops "auction", a column of the key"#), "{text}");
-    let text = error(UpsertPlan::new(&bids(), &["auction", "auction"], None).map(drop));
+    let text = error(UpsertPlan::new(&bids(), &["auction", "auction"], None, None).map(drop));
     assert!(text.contains(r#"the key has "auction" twice"#), "{text}");
-    let text = error(UpsertPlan::new(&bids(), &["acution"], None).map(drop));
+    let text = error(UpsertPlan::new(&bids(), &["acution"], None, None).map(drop));
     assert!(text.contains(r#"did you mean "auction"?"#), "{text}");
-    assert!(error(UpsertPlan::new(&bids(), &["auction"], Some(&col("price"))).map(drop)).contains("not a condition"));
+    assert!(
+        error(UpsertPlan::new(&bids(), &["auction"], Some(&col("price")), None).map(drop)).contains("not a condition")
+    );
 }
 
 fn plain(rows: &[(i64, i64)]) -> RecordBatch {
@@ -275,7 +277,7 @@ fn ops(out: &mut Outbox) -> Vec<u8> {
 #[test]
 fn a_key_that_comes_back_while_others_go_is_inserted() {
     let stream = StreamSchema::without_time(plain(&[]).schema());
-    let plan = UpsertPlan::new(&stream, &["item"], Some(&col("stock").eq(lit(0)))).unwrap();
+    let plan = UpsertPlan::new(&stream, &["item"], Some(&col("stock").eq(lit(0))), None).unwrap();
     let (mut table, mut out, mut saved) = (plan.whole().unwrap(), Outbox::new(), Saved::new());
     table.process(Port::MAIN, plain(&[(1, 1), (2, 1), (3, 1), (4, 1)]), &mut out).unwrap();
     saved.save(table.as_mut());
@@ -294,7 +296,7 @@ fn a_table_goes_on_after_the_end() {
         RecordBatch::try_from_iter([("item", item), ("stock", stock), ("at", Timestamp::column(vec![at]))]).unwrap()
     };
     let stream = StreamSchema::with_time(rows(0).schema(), "at").unwrap();
-    let plan = UpsertPlan::new(&stream, &["item"], Some(&col("stock").eq(lit(0)))).unwrap();
+    let plan = UpsertPlan::new(&stream, &["item"], Some(&col("stock").eq(lit(0))), None).unwrap();
     let (mut table, mut out, mut saved) = (plan.whole().unwrap(), Outbox::new(), Saved::new());
     table.process(Port::MAIN, rows(5), &mut out).unwrap();
     table.advance(Timestamp::from_micros(4), &mut out).unwrap();

@@ -6,49 +6,55 @@
 //!   right changes ──► rows by key, and by join key ─┘
 //! ```
 //!
-//! Here: what is joined, and the form of the state. `pairs`: which pairs come and go with a change. `operator`: the state
-//! machine around them.
+//! Here: what is joined, and the form of the state. `pairs`: which pairs come and go with a change. `partners`: which rows meet a
+//! condition. `operator`: the state machine around them.
 
 mod operator;
 mod pairs;
+mod partners;
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use crate::join::JoinType;
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, UInt8Array, new_null_array},
     datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UInt8Type},
 };
+use datafusion_expr::Expr;
 
 use super::{lifetime::check_ttl, store};
 use crate::{
     Operator, OperatorError, Port, Result, StreamSchema,
-    join::same_type,
-    key::check_key,
+    join::{
+        JoinType, LEFT, RIGHT,
+        pairing::{Condition, NAMES, Pairing, Source},
+    },
     plan::{Partitioning, Plan},
-    schema::no_duplicates,
     state::{KEY_GROUP, StateForm, segments::own_bytes},
 };
 
 /// The column of the state that says of which side a row is.
 const SIDE: &str = "side";
-const LEFT: usize = 0;
-const RIGHT: usize = 1;
-const NAMES: [&str; 2] = ["left", "right"];
 
 /// Joins two streams of changes: the join of the two tables as they are now, kept up to date.
 ///
 /// The result is a stream of changes by the key of the left side and then that of the right one, where a join column that both
 /// sides call alike is there once. It has the columns of the left side, then those of the right one; the columns of a side
-/// that has no partner are null. Rows whose join columns are null have no partner. When a batch of changes comes, what it
+/// that has no partner are null. A semi or anti join has the key and the columns of the left side only. Rows whose join columns
+/// are null have no partner, and two rows that do not meet the condition are none. When a batch of changes comes, what it
 /// does to each row of the result leaves as one change; a row with very many partners gives as many changes at once.
+///
+/// With a condition all rows of one value of the join columns are looked at when one of them changes. How many partners each has
+/// is not in the state but found again after a restore.
 ///
 /// With a time to live a row goes away when its last change is more than that behind the watermark, with deletes of what it was
 /// in; a change that is itself so far behind is late; at the end of the input all rows go. **Without a time to live the rows of
 /// both tables are kept for ever.**
 ///
 /// When the join columns are part of the keys of both sides, tasks share the work by them. Otherwise a row may move from one
-/// join key to another, and no task but one that has all rows could put its changes in order: then there is one task.
+/// value of the join columns to another by an update. One task would delete what it was in and another insert what it is in now,
+/// and where these two changes are of one key of the result (as of a left row that has no partner, before and after) nothing says
+/// which of them comes first. Besides, who routes an update has only the new row, and does not know which task had the old one.
+/// So then there is one task.
 ///
 /// The state has the columns `__key_group`, `side` (0 left, 1 right), the keys of both sides, `__gone`, `__time`, and the other
 /// columns of both sides; those of the other side are null.
@@ -70,7 +76,7 @@ const NAMES: [&str; 2] = ["left", "right"];
 ///     RecordBatch::try_new(table.columns().clone(), columns).unwrap()
 /// };
 /// let (stock, price) = (table(["item", "stock"]), table(["item", "price"]));
-/// let plan = ChangeJoinPlan::new(&stock, &price, &[("item", "item")], JoinType::Left, None).unwrap();
+/// let plan = ChangeJoinPlan::new(&stock, &price, &[("item", "item")], JoinType::Left, None, None).unwrap();
 /// assert_eq!(plan.output().to_string(), "changes by item: item Int64, stock Int64, price Int64");
 ///
 /// let mut join = plan.whole().unwrap();
@@ -87,8 +93,11 @@ pub struct ChangeJoinPlan(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     sides: [Side; 2],
-    /// Whether the rows of a side that have no partner are in the result.
-    keeps: [bool; 2],
+    /// Whether pairs are in the result.
+    pairs: bool,
+    /// Whether rows of a side are in the result on their own: those that have a partner (`true`), or that have none.
+    alone: [Option<bool>; 2],
+    condition: Option<Condition>,
     ttl: Option<Duration>,
     sources: Vec<Source>,
     output: StreamSchema,
@@ -107,59 +116,59 @@ struct Side {
     columns: SchemaRef,
 }
 
-/// Where a column of the result comes from.
-#[derive(Clone, Copy, Debug)]
-enum Source {
-    Side(usize, usize),
-    /// A join column of both sides, from the side that is there.
-    Both(usize, usize),
-}
-
 impl ChangeJoinPlan {
-    /// Rows of `left` and `right` that agree in the columns `on`; `join_type` is one of `Inner`, `Left`, `Right` and `Full`.
-    /// Fails when a side is not a stream of changes, a column does not exist or has another type than its partner, both
-    /// sides have a column of one name that is not a join column of both, or there is a time to live and a side without event
-    /// time.
+    /// Rows of `left` and `right` that agree in the columns `on` and meet `condition`, in which a column that is on both sides is
+    /// written `left.price` or `right.price`. Fails when a side is not a stream of changes, a column does not exist or has another
+    /// type than its partner, both sides have a column of one name that is not a join column of both (unless only the left one's
+    /// are in the result), the condition is none, or there is a time to live and a side without event time.
+    ///
+    /// A full join fails besides when two rows without a partner, one of each side, could have the same key in the result. So a
+    /// column of one of the keys must not be nullable; and if there is a condition it must not be a join column that both sides
+    /// call alike.
     pub fn new(
         left: &StreamSchema,
         right: &StreamSchema,
         on: &[(&str, &str)],
         join_type: JoinType,
+        condition: Option<&Expr>,
         ttl: Option<Duration>,
     ) -> Result<Self> {
-        let keeps = match join_type {
-            JoinType::Inner => [false, false],
-            JoinType::Left => [true, false],
-            JoinType::Right => [false, true],
-            JoinType::Full => [true, true],
-            other => {
-                return Err(OperatorError::Plan(format!(
-                    "there is no {other} join of changes: it is Inner, Left, Right or Full"
-                )));
-            }
-        };
-        let mut pairs = Vec::with_capacity(on.len());
-        for (l, r) in on {
-            pairs.push((left.index_of(l)?, right.index_of(r)?));
-        }
-        if pairs.is_empty() {
+        [left, right].iter().try_for_each(|side| side.expect_changes("a join of changes").map(drop))?;
+        if on.is_empty() {
             return Err(OperatorError::Plan("a join of changes needs at least one pair of join columns".into()));
         }
-        pairs.iter().try_for_each(|&(l, r)| same_type(left.columns().field(l), right.columns().field(r)))?;
-        let is_of_key = |stream: &StreamSchema, column| stream.change_key().is_some_and(|key| key.contains(column));
-        let fixed = pairs.iter().all(|(l, r)| is_of_key(left, l) && is_of_key(right, r));
-        let sides = [
-            Side::new(left, pairs.iter().map(|pair| pair.0).collect(), fixed)?,
-            Side::new(right, pairs.iter().map(|pair| pair.1).collect(), fixed)?,
-        ];
+        let pairing = Pairing::new([left, right], on, join_type, condition, Vec::new())?;
+        let is_of_key = |(stream, on): (&StreamSchema, &Vec<usize>)| {
+            on.iter().all(|column| stream.change_key().is_some_and(|key| key.contains(column)))
+        };
+        let fixed = [left, right].into_iter().zip(&pairing.on).all(is_of_key);
+        let [left_on, right_on] = pairing.on.clone();
+        let sides = [Side::new(left, left_on, fixed)?, Side::new(right, right_on, fixed)?];
         sides.iter().try_for_each(|side| check_ttl(ttl, &side.input))?;
-        let (sources, output) = result_columns(&sides, &pairs, keeps)?;
+        if join_type == JoinType::Full {
+            check_told_apart(&sides, &pairing)?;
+        }
+        let output = output(&sides, join_type, &pairing)?;
         let mut meaning = format!("{} join on ", format!("{join_type}").to_lowercase());
         for (at, (l, r)) in on.iter().enumerate() {
             let _ = write!(meaning, "{}{l} = {r}", if at == 0 { "" } else { ", " });
         }
+        if let Some(condition) = condition {
+            let _ = write!(meaning, ", where {condition}");
+        }
         let form = form(&sides, meaning);
-        Ok(Self(Arc::new(Shared { sides, keeps, ttl, sources, output, form })))
+        let alone = [LEFT, RIGHT].map(|side| join_type.decides(side).then(|| join_type.wants_partner()));
+        let Pairing { condition, sources, .. } = pairing;
+        Ok(Self(Arc::new(Shared {
+            sides,
+            pairs: join_type.gives_pairs(),
+            alone,
+            condition,
+            ttl,
+            sources,
+            output,
+            form,
+        })))
     }
 
     /// The schema of the changes.
@@ -196,7 +205,6 @@ impl Side {
     fn new(input: &StreamSchema, on: Vec<usize>, fixed: bool) -> Result<Self> {
         let key = input.expect_changes("a join of changes")?.to_vec();
         let visible = input.visible();
-        check_key(&visible, &on)?;
         let others: Vec<usize> = (0..visible.fields().len()).filter(|column| !key.contains(column)).collect();
         let fields =
             |columns: &[usize]| columns.iter().map(|&i| visible.fields()[i].clone()).collect::<Vec<FieldRef>>();
@@ -224,37 +232,42 @@ impl Side {
     }
 }
 
-/// The columns of the result and its key.
-fn result_columns(
-    sides: &[Side; 2],
-    pairs: &[(usize, usize)],
-    keeps: [bool; 2],
-) -> Result<(Vec<Source>, StreamSchema)> {
+/// Refuses a full join in which rows without a partner of both sides could have one key.
+fn check_told_apart(sides: &[Side; 2], pairing: &Pairing) -> Result<()> {
     let [left, right] = sides.each_ref().map(|side| side.input.visible());
-    let both = |name: &str| pairs.iter().find(|(l, r)| left.field(*l).name() == name && right.field(*r).name() == name);
-    let (mut sources, mut fields) = (Vec::new(), Vec::new());
-    for (at, field) in left.fields().iter().enumerate() {
-        let (source, null) = match both(field.name()) {
-            Some(&(l, r)) => (Source::Both(l, r), keeps[RIGHT] && right.field(r).is_nullable()),
-            None => (Source::Side(LEFT, at), keeps[RIGHT]),
-        };
-        sources.push(source);
-        fields.push(field.as_ref().clone().with_nullable(field.is_nullable() || null));
+    let pairs = pairing.on[LEFT].iter().zip(&pairing.on[RIGHT]);
+    let alike: Vec<&String> = pairs
+        .map(|(&l, &r)| (left.field(l).name(), right.field(r).name()))
+        .filter(|(l, r)| l == r)
+        .map(|(l, _)| l)
+        .collect();
+    let keys = [(&sides[LEFT], &left), (&sides[RIGHT], &right)];
+    let fields = || keys.iter().flat_map(|(side, visible)| side.key.iter().map(|&column| visible.field(column)));
+    if !fields().any(|field| !field.is_nullable()) {
+        return Err(OperatorError::Plan(
+            "a full join of tables needs a column of a key that is never null: otherwise a row of each side with nulls as \
+             its key would be one row of the result. Fill the nulls before .key_by(…), .map(…) to a record in which that \
+             field is no Option, or join from one side, with JoinType::Left"
+                .into(),
+        ));
     }
-    for (at, field) in right.fields().iter().enumerate().filter(|(_, field)| both(field.name()).is_none()) {
-        let name = field.name();
-        if left.column_with_name(name).is_some() {
-            return Err(OperatorError::Plan(format!(
-                "both sides of the join have a column {name:?}: give it another name on one of them first, \
-                 .select([…, col({name:?}).alias(\"right_{name}\")])"
-            )));
-        }
-        sources.push(Source::Side(RIGHT, at));
-        fields.push(field.as_ref().clone().with_nullable(field.is_nullable() || keeps[LEFT]));
+    let tells = |field: &&Field| !field.is_nullable() && !alike.contains(&field.name());
+    if pairing.condition.is_none() || fields().any(|field| tells(&field)) {
+        return Ok(());
     }
-    no_duplicates(&fields)?;
+    let name = alike.first().map_or("", |name| name.as_str());
+    Err(OperatorError::Plan(format!(
+        "a full join of tables with a condition: where the condition is not met there is a row of each side, and both would \
+         have the key {name:?}: give it another name on one side first, .select([…, col({name:?}).alias(\"right_{name}\")])"
+    )))
+}
+
+/// The schema of the result.
+fn output(sides: &[Side; 2], join_type: JoinType, pairing: &Pairing) -> Result<StreamSchema> {
+    let of_result = if join_type.gives_pairs() { &sides[..] } else { &sides[..=LEFT] };
+    let visible = of_result.iter().map(|side| side.input.visible()).collect::<Vec<_>>();
     let mut key: Vec<&str> = Vec::new();
-    for (side, visible) in sides.iter().zip([&left, &right]) {
+    for (side, visible) in of_result.iter().zip(&visible) {
         let names = side.key.iter().map(|&column| visible.field(column).name().as_str());
         names.for_each(|name| {
             if !key.contains(&name) {
@@ -262,13 +275,11 @@ fn result_columns(
             }
         });
     }
-    let visible = Schema::new(fields);
-    let timed = sides.iter().all(|side| side.input.time().is_some());
-    let output = match timed {
-        true => StreamSchema::changes(&visible, &key)?,
-        false => StreamSchema::changes_without_time(&visible, &key)?,
-    };
-    Ok((sources, output))
+    let columns = Schema::new(pairing.fields.clone());
+    match sides.iter().all(|side| side.input.time().is_some()) {
+        true => StreamSchema::changes(&columns, &key),
+        false => StreamSchema::changes_without_time(&columns, &key),
+    }
 }
 
 /// The columns of the state: those of the stores of both sides, next to each other.

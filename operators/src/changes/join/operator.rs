@@ -1,4 +1,4 @@
-//! The state machine of a join of changes: two stores, and the rows of each by join key.
+//! The state machine of a join of changes: two stores, the rows of each by join key, and what partners they have.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use arrow::{
 use super::{
     LEFT, RIGHT, Shared,
     pairs::{ByJoinKey, JoinKeys, Pairs},
+    partners::{Counts, Finder, Met},
 };
 use crate::{
     Advance, Operator, Outbox, Port, Result, Timestamp,
@@ -28,9 +29,22 @@ pub(super) struct ChangeJoin {
     plan: Arc<Shared>,
     stores: [Newest; 2],
     indexes: [ByJoinKey; 2],
+    /// With a condition, of the sides whose rows are in the result on their own.
+    counts: [Counts; 2],
     join_key: KeyEncoder,
     output_key: KeyEncoder,
     lifetime: Lifetime,
+}
+
+/// A row of a side that comes or goes.
+struct Step<'k> {
+    comes: bool,
+    /// Among the rows that change.
+    own: usize,
+    key: Option<&'k [u8]>,
+    /// No other row of its side has its join key.
+    only: bool,
+    time: i64,
 }
 
 impl ChangeJoin {
@@ -46,6 +60,7 @@ impl ChangeJoin {
         Ok(Self {
             stores: [store(LEFT)?, store(RIGHT)?],
             indexes: Default::default(),
+            counts: Default::default(),
             join_key: KeyEncoder::new(on)?,
             output_key: KeyEncoder::new(key.iter().map(|&column| output.field(column).data_type()))?,
             lifetime: Lifetime::new(plan.ttl),
@@ -86,26 +101,73 @@ impl ChangeJoin {
         let (of_old, slots): (Vec<usize>, Vec<u32>) =
             known.iter().enumerate().filter_map(|(row, slot)| Some((row, slot.filter(is_there)?))).unzip();
         let old = self.stores[side].gather(&slots)?;
-        let (old_keys, new_keys) = (self.join_keys(side, &old)?, self.join_keys(side, &new)?);
+        let (own, first) = (concat_batches(old.schema_ref(), [&old, &new])?, old.num_rows());
+        let keys = self.join_keys(side, &own)?;
+        let met = self.met(side, &own, &keys, |row| row < first || !goes[row - first])?;
         let when = self.stores[side].times(&new);
 
         let mut pairs = Pairs::new(&plan, side);
-        for (at, (&row, &slot)) in of_old.iter().zip(&slots).enumerate() {
-            let key = old_keys.get(at);
-            let last = key.is_some_and(|key| self.indexes[side].remove(key, slot));
-            pairs.go(at as u32, key, last, &self.indexes[1 - side], when[row]);
+        for (own, (&row, &slot)) in of_old.iter().zip(&slots).enumerate() {
+            let key = keys.get(own);
+            let only = key.is_some_and(|key| self.indexes[side].remove(key, slot));
+            self.pair(&mut pairs, side, met.as_ref(), Step { comes: false, own, key, only, time: when[row] });
         }
         let gone: Vec<u32> = of_old.iter().zip(&slots).filter(|(row, _)| goes[**row]).map(|(_, slot)| *slot).collect();
         self.stores[side].remove(&gone)?;
         let set: Vec<usize> = (0..new.num_rows()).filter(|&row| !goes[row]).collect();
         for (&row, slot) in set.iter().zip(self.put(side, &new, &set)?) {
-            let key = new_keys.get(row);
-            let first = key.is_some_and(|key| self.indexes[side].add(key, slot));
-            let own = (old.num_rows() + row) as u32;
-            pairs.come(own, key, first, &self.indexes[1 - side], when[row]);
+            let own = first + row;
+            let key = keys.get(own);
+            let only = key.is_some_and(|key| self.indexes[side].add(key, slot));
+            if let Some(met) = met.as_ref().filter(|_| plan.alone[side].is_some()) {
+                self.counts[side].set(slot, met.of(own).len());
+            }
+            self.pair(&mut pairs, side, met.as_ref(), Step { comes: true, own, key, only, time: when[row] });
         }
-        let own = concat_batches(old.schema_ref(), [&old, &new])?;
-        self.emit(pairs, side, &own, out)
+        self.emit(pairs, side, &own, out)?;
+        self.shrink();
+        Ok(())
+    }
+
+    /// With a condition, the partners of those of `rows` that `wanted` names.
+    fn met(
+        &self,
+        side: usize,
+        rows: &RecordBatch,
+        keys: &JoinKeys,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<Option<Met>> {
+        let (others, index) = (&self.stores[1 - side], &self.indexes[1 - side]);
+        let finder = |condition| Finder { plan: &self.plan, condition, side, others, index };
+        self.plan.condition.as_ref().map(|condition| finder(condition).partners(rows, keys, wanted)).transpose()
+    }
+
+    /// Tells the pairs of a row that comes or goes.
+    fn pair(&mut self, pairs: &mut Pairs<'_>, side: usize, met: Option<&Met>, step: Step<'_>) {
+        let Step { comes, own, key, only, time } = step;
+        if let Some(met) = met {
+            let (partners, counts) = (met.of(own).iter().copied(), &mut self.counts[1 - side]);
+            return pairs.row(comes, own as u32, partners, |other| counts.turn(other, comes), time);
+        }
+        // Of a semi join: another right row has made the left ones what they are.
+        if !self.plan.pairs && self.plan.alone[side].is_none() && !only {
+            return;
+        }
+        let partners = key.into_iter().flat_map(|key| self.indexes[1 - side].matches(key));
+        pairs.row(comes, own as u32, partners, |_| only, time);
+    }
+
+    /// Gives memory back when much of it is free.
+    fn shrink(&mut self) {
+        for ((store, index), counts) in self.stores.iter_mut().zip(&mut self.indexes).zip(&mut self.counts) {
+            if let Some(to) = store.renumber() {
+                index.renumber(&to);
+                counts.renumber(&to);
+            }
+            if store.is_empty() {
+                counts.clear();
+            }
+        }
     }
 
     /// Stores rows; returns their slots.
@@ -139,15 +201,35 @@ impl ChangeJoin {
         let plan = self.plan.clone();
         let (slots, rows) = self.stores[side].expire(before, EMIT_ROWS)?;
         let keys = self.join_keys(side, &rows)?;
+        let met = self.met(side, &rows, &keys, |_| true)?;
         let ended = self.lifetime.ended(self.stores[side].times(&rows));
         let mut pairs = Pairs::new(&plan, side);
-        for (row, &slot) in slots.iter().enumerate() {
-            let key = keys.get(row);
-            let last = key.is_some_and(|key| self.indexes[side].remove(key, slot));
-            pairs.go(row as u32, key, last, &self.indexes[1 - side], ended[row]);
+        for (own, &slot) in slots.iter().enumerate() {
+            let key = keys.get(own);
+            let only = key.is_some_and(|key| self.indexes[side].remove(key, slot));
+            self.pair(&mut pairs, side, met.as_ref(), Step { comes: false, own, key, only, time: ended[own] });
         }
         self.emit(pairs, side, &rows, out)?;
+        self.shrink();
         Ok(!slots.is_empty())
+    }
+
+    /// Counts the partners of all rows of a side.
+    fn count(&mut self, side: usize) -> Result<()> {
+        if self.plan.condition.is_none() {
+            return Ok(());
+        }
+        let mut counts = Counts::default();
+        for (rows, slots) in self.stores[side].all() {
+            let keys = self.join_keys(side, rows)?;
+            let mut there = vec![false; rows.num_rows()];
+            slots.iter().for_each(|&(row, _)| there[row] = true);
+            if let Some(met) = self.met(side, rows, &keys, |row| there[row])? {
+                slots.iter().for_each(|&(row, slot)| counts.set(slot, met.of(row).len()));
+            }
+        }
+        self.counts[side] = counts;
+        Ok(())
     }
 }
 
@@ -192,11 +274,13 @@ impl Operator for ChangeJoin {
                 }
             }
         }
-        Ok(())
+        let plan = self.plan.clone();
+        [LEFT, RIGHT].into_iter().filter(|&side| plan.alone[side].is_some()).try_for_each(|side| self.count(side))
     }
 
     fn size(&self) -> usize {
         let stores = self.stores.iter().map(Newest::size).sum::<usize>();
-        stores + self.indexes.iter().map(ByJoinKey::size).sum::<usize>()
+        let indexes = self.indexes.iter().map(ByJoinKey::size).sum::<usize>();
+        stores + indexes + self.counts.iter().map(Counts::size).sum::<usize>()
     }
 }

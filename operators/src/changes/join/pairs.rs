@@ -3,6 +3,8 @@
 //! ```text
 //!   row 5 was with 8 and 9: (5,8)−  (5,9)−          per output key the first says whether it was there,
 //!   row 5 is now with 9:    (5,9)+              ──► the last whether it is there now: delete (5,8), update (5,9)
+//!
+//!   row 8 was with 5 only, and is with none: (·,8)+ in an outer join, (8)− in a semi join, (8)+ in an anti join
 //! ```
 
 use std::collections::{BTreeSet, HashMap};
@@ -57,8 +59,15 @@ impl ByJoinKey {
         true
     }
 
-    fn matches(&self, key: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn matches(&self, key: &[u8]) -> impl Iterator<Item = u32> + '_ {
         self.slots.get(key).into_iter().flatten().copied()
+    }
+
+    /// The slots have new numbers, in the order of the former ones: `to` has that of each that is in use.
+    pub(super) fn renumber(&mut self, to: &[Option<u32>]) {
+        for slots in self.slots.values_mut() {
+            *slots = slots.iter().filter_map(|&slot| to[slot as usize]).collect();
+        }
     }
 
     /// About how many bytes it holds.
@@ -101,33 +110,36 @@ impl<'p> Pairs<'p> {
         Self { plan, side, pairs: Vec::new() }
     }
 
-    /// The row `own` goes. `last`: no other of its side has its join key now.
-    pub(super) fn go(&mut self, own: u32, key: Option<&[u8]>, last: bool, others: &ByJoinKey, time: i64) {
-        let mut alone = true;
-        for other in key.into_iter().flat_map(|key| others.matches(key)) {
-            alone = false;
-            self.pairs.push(Pair { comes: false, own: Some(own), other: Some(other), time });
-            if last && self.plan.keeps[1 - self.side] {
-                self.pairs.push(Pair { comes: true, own: None, other: Some(other), time });
+    /// The row `own` comes or goes, and with it its pairs with `partners`. `turns` says of each of these, in their order, whether
+    /// it has had no partner before `own` came, or has none when `own` has gone.
+    pub(super) fn row(
+        &mut self,
+        comes: bool,
+        own: u32,
+        partners: impl Iterator<Item = u32>,
+        mut turns: impl FnMut(u32) -> bool,
+        time: i64,
+    ) {
+        let (mine, theirs) = (self.plan.alone[self.side], self.plan.alone[1 - self.side]);
+        let mut met = false;
+        for other in partners {
+            met = true;
+            let alone = theirs.filter(|_| turns(other));
+            let alone =
+                alone.map(|with_partner| Pair { comes: with_partner == comes, own: None, other: Some(other), time });
+            let pair = self.plan.pairs.then_some(Pair { comes, own: Some(own), other: Some(other), time });
+            // What goes is said first: a row without a partner may have the key that it has with one.
+            if comes {
+                self.pairs.extend(alone.into_iter().chain(pair));
+            } else {
+                self.pairs.extend(pair.into_iter().chain(alone));
+            }
+            if !self.plan.pairs && theirs.is_none() {
+                break;
             }
         }
-        if alone && self.plan.keeps[self.side] {
-            self.pairs.push(Pair { comes: false, own: Some(own), other: None, time });
-        }
-    }
-
-    /// The row `own` comes. `first`: no other of its side has had its join key.
-    pub(super) fn come(&mut self, own: u32, key: Option<&[u8]>, first: bool, others: &ByJoinKey, time: i64) {
-        let mut alone = true;
-        for other in key.into_iter().flat_map(|key| others.matches(key)) {
-            alone = false;
-            if first && self.plan.keeps[1 - self.side] {
-                self.pairs.push(Pair { comes: false, own: None, other: Some(other), time });
-            }
-            self.pairs.push(Pair { comes: true, own: Some(own), other: Some(other), time });
-        }
-        if alone && self.plan.keeps[self.side] {
-            self.pairs.push(Pair { comes: true, own: Some(own), other: None, time });
+        if mine.is_some_and(|with_partner| with_partner == met) {
+            self.pairs.push(Pair { comes, own: Some(own), other: None, time });
         }
     }
 
@@ -176,8 +188,11 @@ impl<'p> Pairs<'p> {
             });
             ends[end].1 = at;
         }
+        let is_other = |at: usize| self.pairs[at].own.is_none().then_some(self.pairs[at].other);
         let change = |(first, last): (usize, usize)| match (self.pairs[first].comes, self.pairs[last].comes) {
             (true, true) => Some((last, INSERT)),
+            // Rows of the other side are what they were.
+            (false, true) if is_other(first).is_some() && is_other(first) == is_other(last) => None,
             (false, true) => Some((last, UPDATE)),
             // The row as it was before any of this.
             (false, false) => Some((first, DELETE)),
@@ -197,7 +212,7 @@ impl<'p> Pairs<'p> {
         };
         match source {
             Source::Side(side, column) => Ok(of(side, column)?),
-            Source::Both(left, right) => {
+            Source::Either(left, right) => {
                 let is_left = BooleanArray::from_iter(rows[LEFT].iter().map(|row| Some(row.is_some())));
                 Ok(zip(&is_left, &of(LEFT, left)?, &of(RIGHT, right)?)?)
             }

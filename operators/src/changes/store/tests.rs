@@ -192,3 +192,40 @@ fn a_small_change_of_a_large_table_writes_little() {
     }
     assert!(total < 30_000, "{total} rows for 3000 changes, {copied} merges");
 }
+
+/// The rows that stay are found under their new numbers, and those that have died in their pieces do not come back.
+#[test]
+fn slots_are_given_back_when_most_rows_have_gone() {
+    let (mut store, mut disk) = (store(), Disk::default());
+    put(&mut store, &(0..50_000).map(|key| (key, false, key, key)).collect::<Vec<_>>());
+    disk.save(&mut store);
+    assert!(store.renumber().is_none(), "all are in use");
+    let full = store.size();
+    let slots = |store: &Newest, keys: &[i64]| {
+        let columns = [numbers(keys.iter().copied())];
+        store.find(&store.encode(&columns).unwrap(), keys.len())
+    };
+    let stay: Vec<i64> = (0..50_000).filter(|key| key % 5_000 == 77).collect();
+    let go: Vec<i64> = (0..50_000).filter(|key| key % 5_000 != 77).collect();
+    let gone: Vec<u32> = slots(&store, &go).into_iter().flatten().collect();
+    store.remove(&gone).unwrap();
+    let before = slots(&store, &stay);
+    let to = store.renumber().unwrap();
+    let after = slots(&store, &stay);
+    assert!(before.iter().zip(&after).all(|(before, after)| to[before.unwrap() as usize] == *after));
+    assert_eq!((store.slots.len(), store.free.len()), (10, 0));
+    assert!(store.size() < full / 500, "{full} bytes, then {}", store.size());
+    put(&mut store, &[(77, false, 0, 1), (3, false, 0, 2)]);
+    let mut expected: Rows = stay.iter().map(|&key| (key, (key, key))).collect();
+    expected.extend([(77, (0, 1)), (3, (0, 2))]);
+    let content = |store: &Newest| {
+        let known: Vec<i64> = (0..50_000).collect();
+        let there = slots(store, &known).into_iter().flatten().filter(|slot| !store.is_gone(*slot)).collect::<Vec<_>>();
+        rows_of(store, &store.gather(&there).unwrap())
+    };
+    assert_eq!(content(&store), expected);
+    disk.save(&mut store);
+    let mut restored = self::store();
+    disk.load(&mut restored);
+    assert_eq!(content(&restored), expected);
+}

@@ -1,0 +1,117 @@
+//! What keeps a store small: pieces are merged, keys that are gone are forgotten, and slots are given back.
+//!
+//! ```text
+//!   pieces  9000 │ 800 │ 600 │ 20     ──► 9000 │ 1420          a piece has twice as many rows as all newer ones, half of them live
+//!   slots   a ─ ─ b ─ ─ ─ ─ ─ c ─ ─   ──► a b c                when most are free the others get new numbers
+//! ```
+
+use arrow::array::RecordBatch;
+
+use super::{NONE, Newest, Piece, own_bytes};
+use crate::Result;
+
+/// How many times as many rows as all newer pieces a piece has at the least.
+const MERGE: usize = 2;
+/// How many times as many slots as keys there may be, beyond a few.
+const SPARE: usize = 4;
+/// So many slots are not worth the work.
+const FEW: usize = 64;
+
+impl Newest {
+    /// Drops pieces of which nothing counts, and merges small and mostly dead ones.
+    pub(super) fn tidy(&mut self) -> Result<()> {
+        loop {
+            self.pieces.retain(|piece| piece.held > 0);
+            let Some(from) = self.to_merge() else {
+                match self.pieces.first() {
+                    Some(first) if first.gone > 0 && !first.oldest => self.tell_oldest()?,
+                    _ => break,
+                }
+                continue;
+            };
+            let pieces = self.pieces.split_off(from);
+            let merged = self.merged(&pieces)?;
+            self.pieces.push(merged);
+        }
+        if self.index.is_empty() {
+            (self.slots, self.free) = (Vec::new(), Vec::new());
+        }
+        if self.index.capacity() > 1024 + 8 * self.index.len() {
+            self.index.shrink_to(2 * self.index.len());
+        }
+        Ok(())
+    }
+
+    /// From which piece on all are to be merged.
+    fn to_merge(&self) -> Option<usize> {
+        let (mut from, mut newer) = (None, 0);
+        for (at, piece) in self.pieces.iter().enumerate().rev() {
+            if piece.held < MERGE * newer || 2 * piece.held < piece.rows.num_rows() {
+                from = Some(at);
+            }
+            newer += piece.held;
+        }
+        from
+    }
+
+    /// The first piece has nothing older before it: nobody needs to be told which keys are gone.
+    fn tell_oldest(&mut self) -> Result<()> {
+        let mut forgotten = Vec::new();
+        let piece = &self.pieces[0];
+        for (row, &slot) in piece.slots.iter().enumerate() {
+            if self.counts(piece.id, row, slot) && self.is_gone(slot) {
+                self.slots[slot as usize].sealed = false;
+                if !self.remembers(self.times(&piece.rows)[row]) {
+                    forgotten.push(slot);
+                }
+            }
+        }
+        self.pieces[0].oldest = true;
+        self.forget_all(&forgotten)
+    }
+
+    /// One piece of the rows of several that count.
+    pub(super) fn merged(&mut self, pieces: &[Piece]) -> Result<Piece> {
+        let mut places = Vec::new();
+        for (at, piece) in pieces.iter().enumerate() {
+            let slots = piece.slots.iter().copied().enumerate();
+            let held = slots.filter(|&(row, slot)| self.counts(piece.id, row, slot));
+            places.extend(held.map(|(row, slot)| ((at, row), slot)));
+        }
+        if self.by_time {
+            places.sort_by_key(|&((at, row), _)| self.times(&pieces[at].rows)[row]);
+        }
+        let (from, slots): (Vec<_>, Vec<_>) = places.into_iter().unzip();
+        let rows = self.interleave(pieces, &from)?;
+        let columns = rows.columns().iter().cloned().map(own_bytes).collect();
+        let rows = RecordBatch::try_new(self.columns.clone(), columns)?;
+        let mut merged = Piece::new(self.next, rows, None);
+        self.next += 1;
+        for (row, &slot) in slots.iter().enumerate() {
+            let place = &mut self.slots[slot as usize];
+            (place.piece, place.row) = (merged.id, row as u32);
+            merged.gone += usize::from(place.gone);
+        }
+        (merged.held, merged.slots) = (slots.len(), slots);
+        Ok(merged)
+    }
+
+    /// Gives slots new numbers, in their order, when most of them are free: who keeps slots has to do the same. Returns the new
+    /// number of each former slot that is in use.
+    pub(crate) fn renumber(&mut self) -> Option<Vec<Option<u32>>> {
+        if self.slots.len() <= FEW + SPARE * self.index.len() {
+            return None;
+        }
+        let mut used = vec![true; self.slots.len()];
+        std::mem::take(&mut self.free).into_iter().for_each(|slot| used[slot as usize] = false);
+        let mut next = 0..;
+        let to: Vec<Option<u32>> = used.iter().map(|&used| if used { next.next() } else { None }).collect();
+        self.slots = self.slots.iter().zip(&used).filter(|(_, used)| **used).map(|(slot, _)| *slot).collect();
+        let new = |slot: u32| to.get(slot as usize).copied().flatten().unwrap_or(NONE);
+        self.index.values_mut().for_each(|slot| *slot = new(*slot));
+        for piece in &mut self.pieces {
+            piece.slots.iter_mut().for_each(|slot| *slot = new(*slot));
+        }
+        Some(to)
+    }
+}

@@ -1,0 +1,203 @@
+//! Which rows of two sides are a pair, and of which columns a result is: planned in one way for joins of rows and of tables.
+//!
+//! ```text
+//!   left: auction, price, at      right: auction, seller, since       on auction = auction, where price > seller
+//!            │                             │
+//!            └──────────── Either ─────────┘                  a join column that both sides call alike is there once
+//!   result   [leading …] auction │ price │ at │ seller │ since
+//! ```
+//!
+//! Whether columns may be null follows from the type of the join: those of a side that may be absent may.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions},
+    datatypes::{Field, FieldRef, Schema},
+};
+use datafusion_common::{
+    Column,
+    tree_node::{Transformed, TreeNode},
+};
+use datafusion_expr::Expr;
+use datafusion_physical_expr::PhysicalExpr;
+
+use super::{JoinType, LEFT, RIGHT};
+use crate::{
+    OperatorError, Result, StreamSchema,
+    expr::{Lowering, evaluate_condition},
+    key::check_key,
+    schema::{index_of, no_duplicates},
+};
+
+/// What the sides are called in conditions and in segments.
+pub(crate) const NAMES: [&str; 2] = ["left", "right"];
+
+/// What is joined with what, by visible columns.
+#[derive(Debug)]
+pub(crate) struct Pairing {
+    /// The join columns of each side, pair by pair.
+    pub(crate) on: [Vec<usize>; 2],
+    pub(crate) condition: Option<Condition>,
+    /// Where the columns of the result come from that are not leading.
+    pub(crate) sources: Vec<Source>,
+    /// The columns of the result.
+    pub(crate) fields: Vec<Field>,
+}
+
+/// Where a column of the result comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// Of a side, this column.
+    Side(usize, usize),
+    /// The join column of either side, the left one first.
+    Either(usize, usize),
+}
+
+impl Pairing {
+    /// Pairs rows of the sides that agree in the pairs of columns `on` and meet `condition`. `leading` columns of the result stand
+    /// before those of the sides and take the place of those so called.
+    pub(crate) fn new(
+        sides: [&StreamSchema; 2],
+        on: &[(&str, &str)],
+        join_type: JoinType,
+        condition: Option<&Expr>,
+        leading: Vec<Field>,
+    ) -> Result<Self> {
+        let visible = sides.map(StreamSchema::visible);
+        let [left, right] = &visible;
+        let pair = |(l, r): &(&str, &str)| Ok((index_of(left, l)?, index_of(right, r)?));
+        let pairs = on.iter().map(pair).collect::<Result<Vec<_>>>()?;
+        let keys = [pairs.iter().map(|pair| pair.0).collect(), pairs.iter().map(|pair| pair.1).collect::<Vec<_>>()];
+        check_key(left, &keys[LEFT])?;
+        check_key(right, &keys[RIGHT])?;
+        pairs.iter().try_for_each(|&(l, r)| same_type(left.field(l), right.field(r)))?;
+        let condition = condition.map(|expr| Condition::new(&visible, expr)).transpose()?;
+        let (sources, fields) = result_columns(&visible, &pairs, join_type, leading)?;
+        Ok(Self { on: keys, condition, sources, fields })
+    }
+}
+
+/// Refuses a pair of join columns of different types.
+fn same_type(left: &Field, right: &Field) -> Result<()> {
+    if left.data_type() == right.data_type() {
+        return Ok(());
+    }
+    Err(OperatorError::Plan(format!(
+        "joining different key types: {:?} of the left side is {}, {:?} of the right side is {}: give one of them the \
+         other's type first, with cast() in .select(…)",
+        left.name(),
+        left.data_type(),
+        right.name(),
+        right.data_type()
+    )))
+}
+
+/// The columns of the result, behind those in `leading`, and all its fields.
+fn result_columns(
+    [left, right]: &[Arc<Schema>; 2],
+    pairs: &[(usize, usize)],
+    join_type: JoinType,
+    leading: Vec<Field>,
+) -> Result<(Vec<Source>, Vec<Field>)> {
+    let is_leading = |field: &Field| leading.iter().any(|leading| leading.name() == field.name());
+    let as_key =
+        |name: &str| pairs.iter().find(|(l, r)| left.field(*l).name() == name && right.field(*r).name() == name);
+    let (mut sources, mut fields) = (Vec::new(), leading.clone());
+    for (at, field) in left.fields().iter().enumerate().filter(|(_, field)| !is_leading(field)) {
+        let may_be_absent = join_type.is_outer(RIGHT);
+        let (source, null) = match as_key(field.name()) {
+            Some(&(l, r)) if may_be_absent => (Source::Either(l, r), right.field(r).is_nullable()),
+            _ => (Source::Side(LEFT, at), may_be_absent),
+        };
+        sources.push(source);
+        fields.push(field.as_ref().clone().with_nullable(field.is_nullable() || null));
+    }
+    if join_type.gives_pairs() {
+        for (at, field) in right.fields().iter().enumerate().filter(|(_, field)| !is_leading(field)) {
+            let name = field.name();
+            if as_key(name).is_some() {
+                continue;
+            }
+            if left.column_with_name(name).is_some() {
+                return Err(OperatorError::Plan(format!(
+                    "both sides of the join have a column {name:?}: give it another name on one of them first, \
+                     .select([…, col({name:?}).alias(\"right_{name}\")])"
+                )));
+            }
+            sources.push(Source::Side(RIGHT, at));
+            fields.push(field.as_ref().clone().with_nullable(field.is_nullable() || join_type.is_outer(LEFT)));
+        }
+    }
+    no_duplicates(&fields)?;
+    Ok((sources, fields))
+}
+
+/// A condition on pairs, over the columns that it needs.
+#[derive(Debug)]
+pub(crate) struct Condition {
+    expr: Arc<dyn PhysicalExpr>,
+    columns: Vec<(usize, usize)>,
+    schema: Arc<Schema>,
+}
+
+impl Condition {
+    fn new(visible: &[Arc<Schema>; 2], expr: &Expr) -> Result<Self> {
+        let mut columns: Vec<(usize, usize)> = Vec::new();
+        let mut problem = None;
+        let name = |(side, column): (usize, usize)| format!("{}.{}", NAMES[side], visible[side].field(column).name());
+        let rewritten = expr.clone().transform_up(|expr| match &expr {
+            Expr::Column(column) => match find(visible, column) {
+                Ok(found) => {
+                    if !columns.contains(&found) {
+                        columns.push(found);
+                    }
+                    Ok(Transformed::yes(Expr::Column(Column::from_name(name(found)))))
+                }
+                Err(error) => {
+                    problem.get_or_insert(error);
+                    Ok(Transformed::no(expr))
+                }
+            },
+            _ => Ok(Transformed::no(expr)),
+        })?;
+        if let Some(error) = problem {
+            return Err(error);
+        }
+        let field = |&found: &(usize, usize)| visible[found.0].field(found.1).clone().with_name(name(found));
+        let schema = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()));
+        let expr = Lowering::new(&StreamSchema::without_time(schema.clone()))?.condition(&rewritten.data)?;
+        Ok(Self { expr, columns, schema })
+    }
+
+    /// Which of `pairs` meet it; null counts as no. `column` gives, for a side and a column of it, the values of all pairs.
+    pub(crate) fn met(&self, pairs: usize, column: impl Fn(usize, usize) -> Result<ArrayRef>) -> Result<BooleanArray> {
+        let columns = self.columns.iter().map(|&(side, at)| column(side, at)).collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(pairs));
+        let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
+        evaluate_condition(self.expr.as_ref(), &rows)
+    }
+}
+
+/// Which side a column of a condition is on, and where.
+fn find(sides: &[Arc<Schema>; 2], column: &Column) -> Result<(usize, usize)> {
+    if let Some(relation) = &column.relation {
+        let side = NAMES.iter().position(|name| relation.to_string() == *name).ok_or_else(|| {
+            OperatorError::Plan(format!("{}: the sides of a join are called left and right", column.flat_name()))
+        })?;
+        return Ok((side, index_of(&sides[side], &column.name)?));
+    }
+    let found: Vec<(usize, usize)> =
+        (LEFT..=RIGHT).filter_map(|side| Some((side, sides[side].index_of(&column.name).ok()?))).collect();
+    match found[..] {
+        [one] => Ok(one),
+        [] => {
+            let all: Vec<FieldRef> = sides.iter().flat_map(|side| side.fields().iter().cloned()).collect();
+            index_of(&Schema::new(all), &column.name).map(|column| (LEFT, column))
+        }
+        _ => Err(OperatorError::Plan(format!(
+            "the column {0:?} is on both sides of the join: write left.{0} or right.{0}",
+            column.name
+        ))),
+    }
+}
