@@ -50,6 +50,9 @@ pub enum Advance {
 /// side outputs keep the promised time; late rows may be as old as they like.
 pub trait Operator: Send {
     /// Takes the rows of `batch`. Answers for each of them: [`Outbox::processed`] or [`Outbox::late`].
+    ///
+    /// An operator of which few rows may make very many says [`Outbox::again`]: then it is called again with a batch without rows,
+    /// on the same port, before anything else. Only such an operator has to know that; to others no rows mean nothing.
     fn process(&mut self, port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()>;
 
     /// No row earlier than `time` will come; `time` never goes backwards, and [`Timestamp::MAX`] is the end of the

@@ -45,6 +45,29 @@ fn rows_of_one_window() {
     assert_eq!(within(JoinType::Full, &both), ["10|100", "11|101", "20|null", "30|null", "null|200", "null|400"]);
     assert_eq!(within(JoinType::LeftSemi, &["amount"]), ["10", "11"]);
     assert_eq!(within(JoinType::LeftAnti, &["amount"]), ["20", "30"]);
+    let hopping = joined(&["window_start", "amount", "paid"], |clicks, payments| {
+        let join = clicks.key_by("user").join(payments.key_by("other"));
+        join.window(Hopping::of(secs(10), secs(5))).drop_late()
+    });
+    let at = |seconds: &str| format!("1970-01-01T00:00:{seconds}Z|");
+    assert_eq!(hopping.len(), 3 + 1, "each pair in two windows: {hopping:?}");
+    assert!(hopping.contains(&(at("05") + "11|101")) && hopping.contains(&(at("10") + "11|101")), "{hopping:?}");
+    let cumulating = joined(&["window_end", "amount", "paid"], |clicks, payments| {
+        let join = clicks.key_by("user").join(payments.key_by("other")).kind(JoinType::Left);
+        join.window(Cumulating::of(secs(20), secs(10))).drop_late()
+    });
+    let expected = [
+        ("10", "10|100"),
+        ("10", "20|null"),
+        ("20", "10|100"),
+        ("20", "10|101"),
+        ("20", "11|100"),
+        ("20", "11|101"),
+        ("20", "20|200"),
+        ("30", "30|null"),
+        ("40", "30|null"),
+    ];
+    assert_eq!(cumulating, expected.map(|(end, pair)| at(end) + pair));
     let start = joined(&["window_start", "window_end", "user", "other"], |clicks, payments| {
         clicks.key_by("user").join(payments.key_by("other")).window(Tumbling::of(secs(10))).drop_late()
     });
@@ -52,6 +75,26 @@ fn rows_of_one_window() {
         start,
         ["1970-01-01T00:00:00Z|1970-01-01T00:00:10Z|1|1", "1970-01-01T00:00:10Z|1970-01-01T00:00:20Z|1|1"]
     );
+}
+
+/// One row that meets very many is called again and again; its pairs leave in steps, and everything is counted once.
+#[test]
+fn one_row_has_very_many_partners() {
+    for parallelism in [1, 2] {
+        let job = Job::new("many").parallelism(parallelism);
+        let out = MemorySink::new();
+        let at = Timestamp::from_micros(7);
+        let lefts = (0..40_000).map(|amount| Click { user: 1, amount, at }).collect();
+        let rights = (0..5).map(|paid| Payment { other: 1, paid, since: at }).collect();
+        let lefts = job.source(MemorySource::records(lefts)).event_time("at", Watermarks::in_order());
+        let rights = job.source(MemorySource::records(rights)).event_time("since", Watermarks::in_order());
+        let join = lefts.key_by("user").join(rights.key_by("other")).within(secs(5), secs(5));
+        join.drop_late().select(["amount", "paid"].map(col)).sink(out.clone());
+        balanced(&run(job).unwrap());
+        let batches = out.batches();
+        assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 200_000);
+        assert!(batches.iter().all(|batch| batch.num_rows() <= 8192), "in steps");
+    }
 }
 
 #[test]

@@ -130,6 +130,14 @@ fn joins_say_what_does_not_fit() {
         (
             mistakes(|s| {
                 let other = other(&s);
+                let join = s.key_by("value").join(other.key_by("other"));
+                sink(join.window(Global::every_rows(2)).drop_late());
+            }),
+            "a window all time, early after 2 rows: the results of a join are given once",
+        ),
+        (
+            mistakes(|s| {
+                let other = other(&s);
                 sink(s.key_by("value").join(other.key_by("other")).between(Interval::between(2, 1)).drop_late());
             }),
             "an interval between 2 and 1 microseconds holds nothing",

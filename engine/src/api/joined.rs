@@ -24,7 +24,7 @@ type Outputs = (Kind, Vec<(Port, StreamSchema)>);
 ///
 /// | | a left row meets | a result has the event time | late is |
 /// |---|---|---|---|
-/// | [`window`](Self::window) | the right rows of its window | of the last instant of the window | a row of a window that is closed |
+/// | [`window`](Self::window) | the right rows of its window | of the last instant of the window | a row behind which a window has begun or ended: of windows side by side, when its window is closed |
 /// | [`within`](Self::within), [`between`](Self::between) | the right rows near it in time | of the later of the two rows | a row that is earlier than the watermark |
 /// | [`as_of`](Self::as_of) | the right row that was the newest at its time | of the left row | a row that is earlier than the watermark, on either side |
 /// | [`tables`](Self::tables) | the right rows there are now; either may change | of the change | nothing, unless there is a ttl |
@@ -109,8 +109,9 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     }
 
     /// Rows that fall into the same window: `window_start`, `window_end`, the columns of the left side and of the right. Results
-    /// come when the watermark has passed the window (and its allowed lateness). Tumbling windows and those of the calendar; the
-    /// job does not run with others.
+    /// come when the watermark has passed the window (and its allowed lateness). Where windows overlap, as hopping ones do, a pair
+    /// is in the result of each window that has both rows, and a row without a partner in that of each where it has none; the rows
+    /// themselves are kept once. The job does not run with windows that give early results or corrections.
     ///
     /// ```
     /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};

@@ -8,7 +8,8 @@
 //! A chain is a tree. What is to be done lies on a stack, deepest first, so that the rows an operator emitted are
 //! through before it is called again: order is kept and little is held. [`Chain::run`] stops when enough messages for
 //! other tasks have gathered; the task sends them, waiting if it must, and calls again. That is back-pressure, and it is
-//! why an operator never awaits.
+//! why an operator never awaits. An operator that has more to emit than is good for one call says so, and is called again when
+//! what it has emitted is through.
 //!
 //! At a barrier, and at the end, every operator emits what it holds back only to save work; when all of that is through,
 //! every operator is saved, and then the barrier goes on. So the states of a chain belong together.
@@ -71,7 +72,7 @@ impl Link {
 }
 
 enum Work {
-    Process(usize, Port, RecordBatch),
+    Process(usize, Port, Rows),
     Advance(usize, Timestamp),
     /// The processing time has come that it asked for.
     Tick(usize),
@@ -82,6 +83,19 @@ enum Work {
     End(End),
     /// The operator has promised this time, and all it emitted before is through.
     Promise(usize, Timestamp),
+}
+
+/// What an operator is given.
+struct Rows {
+    batch: RecordBatch,
+    /// How many rows it has to answer for. More than there are when it goes on with a batch that it has been given.
+    owed: u64,
+}
+
+impl Rows {
+    fn of(batch: RecordBatch) -> Self {
+        Self { owed: batch.num_rows() as u64, batch }
+    }
 }
 
 /// How many messages gather before the task sends them.
@@ -154,7 +168,7 @@ impl Chain {
     pub(crate) fn run(&mut self, out: &mut Vec<(usize, Message)>) -> Result<bool> {
         while let Some(work) = self.stack.pop() {
             match work {
-                Work::Process(link, port, batch) => self.process(link, port, batch, out)?,
+                Work::Process(link, port, rows) => self.process(link, port, rows, out)?,
                 Work::Advance(link, time) => self.advance(link, time, out)?,
                 Work::Tick(link) => self.call(link, out, |operator, outbox| operator.tick(outbox))?,
                 Work::Flush(link) => self.call(link, out, |operator, outbox| operator.flush(outbox))?,
@@ -173,18 +187,25 @@ impl Chain {
         Ok(true)
     }
 
-    fn process(&mut self, index: usize, port: Port, batch: RecordBatch, out: &mut Vec<(usize, Message)>) -> Result<()> {
+    fn process(&mut self, index: usize, port: Port, rows: Rows, out: &mut Vec<(usize, Message)>) -> Result<()> {
         let link = &mut self.links[index];
-        let rows = batch.num_rows() as u64;
+        let Rows { batch, owed } = rows;
+        let (n, schema) = (batch.num_rows() as u64, batch.schema());
         let outbox = &mut self.outbox;
         guard(&link.counters, || link.operator.process(port, batch, outbox))?;
         let (processed, late) = outbox.take_counts();
-        link.counters.rows_in.fetch_add(rows, Relaxed);
+        link.counters.rows_in.fetch_add(n, Relaxed);
         link.counters.processed.fetch_add(processed, Relaxed);
         link.counters.late.fetch_add(late, Relaxed);
-        if processed + late != rows {
-            let message = format!("it took {rows} rows and answered for {processed} processed and {late} late");
+        let again = outbox.take_again();
+        let answered = processed + late;
+        if answered > owed || (answered < owed && !again) {
+            let message = format!("it had to answer for {owed} rows and did for {processed} processed and {late} late");
             return Err(failed(&link.counters, OperatorError::Internal(message)));
+        }
+        if again {
+            let rows = Rows { batch: RecordBatch::new_empty(schema), owed: owed - answered };
+            self.stack.push(Work::Process(index, port, rows));
         }
         // Where no time comes by, as on a stream without event time, rows are what there is to look after.
         let now = outbox.now();
@@ -243,6 +264,8 @@ impl Chain {
 
     fn push_outbox(&mut self, index: usize, out: &mut Vec<(usize, Message)>) {
         let mut outbox = std::mem::take(&mut self.outbox);
+        // Said outside of `process` it means nothing; the next operator has not said it.
+        outbox.take_again();
         let asked = outbox.take_wake();
         let wake = &mut self.links[index].wake;
         *wake = wake.iter().copied().chain(asked).min();
@@ -262,7 +285,7 @@ impl Chain {
         let input = if from.is_none() { port } else { Port::MAIN };
         for target in self.targets(from, port) {
             match target {
-                Target::Link(link) => self.stack.push(Work::Process(link, input, batch.clone())),
+                Target::Link(link) => self.stack.push(Work::Process(link, input, Rows::of(batch.clone()))),
                 Target::Edge(edge) => out.push((edge, Message::Batch(batch.clone()))),
             }
         }

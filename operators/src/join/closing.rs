@@ -1,117 +1,193 @@
-//! The result of one window, in bounded steps: all its rows are there, and they are in memory.
+//! The result of one window, in bounded steps.
 //!
 //! ```text
-//!   left rows ──probe──► right rows of the window        pairs, about 8192 for each step
-//!      └─ which have met a partner ─────────┴──────────► then the rows without one (semi, anti: with or without)
+//!   pieces of the left side          pieces of the right side       (sorted by event time, each with its index; they stay
+//!   ──├═══════════┤─── ──probe──►    ─────├════════════┤───          where they are, because other windows need them too)
+//!        rows of the window ─────────────────┴─────────────────► pairs, about 8192 for each step
+//!        └─ which have met a partner ────────┴─────────────────► then the rows without one (semi, anti: with or without)
 //! ```
 
-use std::collections::VecDeque;
+use std::ops::Range;
 
 use arrow::array::{ArrayRef, RecordBatch};
 
 use super::{
-    EMIT_ROWS, LEFT, RIGHT,
-    index::{KeyIndex, Keys},
-    probe::{Partners, Probe},
+    LEFT, RIGHT,
+    index::LazyIndex,
+    probe::{Partners, Place, Probe},
     shape::{Picked, Places, Shape},
 };
-use crate::{Outbox, Result, Timestamp, window::Slice};
+use crate::{
+    Outbox, Result, Timestamp,
+    state::timed::{Piece, TimedRows},
+    time::times_of,
+    window::{Owed, Slice},
+};
 
-/// A window on its way out.
+/// A window on its way out. Its rows stay with the sides, which do not change meanwhile.
 pub(super) struct Closing {
     window: Slice,
-    left: Vec<(RecordBatch, Keys)>,
-    right: Vec<(RecordBatch, KeyIndex)>,
-    /// The left row that probes next.
-    batch: usize,
-    row: usize,
-    /// Which rows have met a partner, by side, batch and row.
-    met: [Vec<Vec<bool>>; 2],
-    /// What gives a result on its own, by side; `None` until all pairs have left.
-    rest: Option<VecDeque<(usize, Places)>>,
+    /// The rows of the window, by side.
+    rows: [Vec<Part>; 2],
+    /// The left piece that probes, and the row.
+    piece: usize,
+    place: Place,
+    /// Where the next row is that may give a result on its own: side, piece, row.
+    alone: (usize, usize, usize),
+}
+
+/// The rows of a window in one piece of a side.
+struct Part {
+    range: Range<usize>,
+    /// By row from the start of the range, whether it has met a partner. Empty if nobody asks.
+    met: Vec<bool>,
+    /// By row, whether the window has given it a result before the last restore; `None` if that is true of no row.
+    given: Option<Vec<bool>>,
+}
+
+impl Part {
+    fn new(shape: &Shape, side: usize, piece: &Piece<LazyIndex>, window: Slice, owed: &Owed) -> Result<Self> {
+        let times = times_of(&piece.rows, shape.times[side])?;
+        let last = window.end == Timestamp::MAX;
+        let start = times.partition_point(|&time| time < window.start.micros()).max(piece.start);
+        let end = if last { times.len() } else { times.partition_point(|&time| time < window.end.micros()) };
+        let range = start..end.max(start);
+        let met = if shape.join_type.decides(side) { vec![false; range.len()] } else { Vec::new() };
+        let given = match owed.all() || range.is_empty() {
+            true => None,
+            false => {
+                let rows = piece.rows.slice(range.start, range.len());
+                let key: Vec<ArrayRef> = shape.keys[side].iter().map(|&column| rows.column(column).clone()).collect();
+                Some(owed.of(&key, rows.num_rows())?.iter().map(|owed| owed != Some(true)).collect())
+            }
+        };
+        Ok(Self { range, met, given })
+    }
+
+    fn is_given(&self, row: usize) -> bool {
+        self.given.as_ref().is_some_and(|given| given[row - self.range.start])
+    }
 }
 
 impl Closing {
-    /// `rows` are those of the window, by side.
-    pub(super) fn new(shape: &Shape, window: Slice, rows: [Vec<RecordBatch>; 2]) -> Result<Self> {
-        let met = rows.each_ref().map(|side| side.iter().map(|rows| vec![false; rows.num_rows()]).collect());
-        let [left, right] = rows;
-        let keys = |rows: RecordBatch| Keys::of(&rows, &shape.keys[LEFT]).map(|keys| (rows, keys));
-        let index = |rows: RecordBatch| KeyIndex::of(&rows, &shape.keys[RIGHT]).map(|index| (rows, index));
-        Ok(Self {
-            window,
-            left: left.into_iter().map(keys).collect::<Result<_>>()?,
-            right: right.into_iter().map(index).collect::<Result<_>>()?,
-            batch: 0,
-            row: 0,
-            met,
-            rest: None,
-        })
-    }
-
-    /// Emits the next rows; returns how many, or `None` when there are no more.
-    pub(super) fn step(&mut self, shape: &Shape, out: &mut Outbox) -> Result<Option<usize>> {
-        if self.batch < self.left.len() {
-            return self.probe(shape, out).map(Some);
-        }
-        let mut rest = self.rest.take().unwrap_or_else(|| self.alone(shape));
-        let Some((side, mut rows)) = rest.pop_front() else { return Ok(None) };
-        let more = rows.split_off(rows.len().min(EMIT_ROWS));
-        let batches = match side {
-            LEFT => self.left.iter().map(|(rows, _)| rows).collect(),
-            _ => self.right.iter().map(|(rows, _)| rows).collect(),
+    pub(super) fn new(shape: &Shape, window: Slice, sides: &[TimedRows<LazyIndex>; 2], owed: &Owed) -> Result<Self> {
+        let parts = |side: usize| -> Result<Vec<Part>> {
+            sides[side].pieces().iter().map(|piece| Part::new(shape, side, piece, window, owed)).collect()
         };
-        let picked = Picked { batches, rows };
-        let sides = if side == LEFT { [Some(&picked), None] } else { [None, Some(&picked)] };
-        let n = picked.rows.len();
-        out.emit(shape.result(bounds(self.window, n), sides, vec![self.window.result_time().micros(); n])?);
-        if !more.is_empty() {
-            rest.push_front((side, more));
-        }
-        self.rest = Some(rest);
-        Ok(Some(n))
+        let rows = [parts(LEFT)?, parts(RIGHT)?];
+        let place = Place::at(rows[LEFT].first().map_or(0, |part| part.range.start));
+        Ok(Self { window, rows, piece: 0, place, alone: (LEFT, 0, 0) })
     }
 
-    fn probe(&mut self, shape: &Shape, out: &mut Outbox) -> Result<usize> {
-        let (rows, keys) = &self.left[self.batch];
-        let partners: Vec<_> = self.right.iter().map(|(rows, index)| Partners { rows, index }).collect();
-        let (window, met, batch) = (self.window, &mut self.met, self.batch);
-        let pairs_leave = shape.join_type.gives_pairs();
-        let probe = Probe { side: LEFT, rows, keys, once: !pairs_leave };
-        let mut emitted = 0;
-        let among = |_: usize, piece: usize| 0..partners[piece].rows.num_rows();
-        let next = probe.run(shape, self.row, &partners, among, |pairs| {
-            pairs[LEFT].rows.iter().for_each(|&(_, row)| met[LEFT][batch][row] = true);
-            pairs[RIGHT].rows.iter().for_each(|&(piece, row)| met[RIGHT][piece][row] = true);
-            if pairs_leave {
-                let n = pairs[LEFT].rows.len();
-                emitted += n;
-                let times = vec![window.result_time().micros(); n];
-                out.emit(shape.result(bounds(window, n), [Some(&pairs[LEFT]), Some(&pairs[RIGHT])], times)?);
+    /// Emits the next rows, at most [`Outbox::step`]; returns what work that was, in rows, or `None` when there are no more.
+    pub(super) fn step(
+        &mut self,
+        shape: &Shape,
+        sides: &[TimedRows<LazyIndex>; 2],
+        out: &mut Outbox,
+    ) -> Result<Option<usize>> {
+        if self.piece < self.rows[LEFT].len() {
+            return self.probe(shape, sides, out).map(Some);
+        }
+        while self.alone.0 <= RIGHT {
+            let side = self.alone.0;
+            let places = self.take_alone(shape, out.step());
+            if !places.is_empty() {
+                let n = places.len();
+                let batches: Vec<&RecordBatch> = sides[side].pieces().iter().map(|piece| &piece.rows).collect();
+                let picked = Picked { batches, rows: places };
+                let of_sides = if side == LEFT { [Some(&picked), None] } else { [None, Some(&picked)] };
+                out.emit(self.result(shape, of_sides, n)?);
+                return Ok(Some(n));
             }
-            Ok(())
-        })?;
-        let done = next == rows.num_rows();
-        (self.batch, self.row) = if done { (batch + 1, 0) } else { (batch, next) };
-        Ok(emitted)
+        }
+        Ok(None)
     }
 
-    /// The rows that give a result on their own.
-    fn alone(&self, shape: &Shape) -> VecDeque<(usize, Places)> {
+    /// The left rows of one piece look for partners.
+    fn probe(&mut self, shape: &Shape, sides: &[TimedRows<LazyIndex>; 2], out: &mut Outbox) -> Result<usize> {
+        let [left, right] = &self.rows;
+        let part = &left[self.piece];
+        let piece = &sides[LEFT].pieces()[self.piece];
+        let mut partners = Vec::new();
+        if !part.range.is_empty() {
+            for (piece, part) in sides[RIGHT].pieces().iter().zip(right).filter(|(_, part)| !part.range.is_empty()) {
+                let index = piece.index.index(&piece.rows, &shape.keys[RIGHT])?;
+                let times = times_of(&piece.rows, shape.times[RIGHT])?;
+                partners.push(Partners { rows: &piece.rows, index, times, live: part.range.clone() });
+            }
+        }
+        let mut cost = 1;
+        if partners.is_empty() {
+            self.place = Place::at(part.range.end);
+        } else {
+            let probe = Probe {
+                shape,
+                side: LEFT,
+                rows: &piece.rows,
+                keys: piece.index.keys(&piece.rows, &shape.keys[LEFT])?,
+                end: part.range.end,
+                partners,
+                span: |row| (!part.is_given(row)).then_some((i64::MIN, i64::MAX)),
+                once: !shape.join_type.gives_pairs(),
+            };
+            let found = probe.step(&mut self.place, out.step())?;
+            cost += found.cost;
+            let n = found.pairs[LEFT].rows.len();
+            if n > 0 && shape.join_type.gives_pairs() {
+                out.emit(self.result(shape, found.pairs.each_ref().map(Some), n)?);
+            }
+            let [left, right] = found.pairs.map(|picked| picked.rows);
+            self.meet(left, right);
+        }
+        if self.place.row >= self.rows[LEFT][self.piece].range.end {
+            self.piece += 1;
+            self.place = Place::at(self.rows[LEFT].get(self.piece).map_or(0, |part| part.range.start));
+        }
+        Ok(cost)
+    }
+
+    /// Takes down that these have met: left rows of the piece that probes, and right rows of those that have any.
+    fn meet(&mut self, left: Places, right: Places) {
+        let [lefts, rights] = &mut self.rows;
+        let part = &mut lefts[self.piece];
+        if !part.met.is_empty() {
+            left.into_iter().for_each(|(_, row)| part.met[row - part.range.start] = true);
+        }
+        let mut parts: Vec<&mut Part> = rights.iter_mut().filter(|part| !part.range.is_empty()).collect();
+        for (piece, row) in right {
+            let part = &mut parts[piece];
+            if let Some(met) = part.met.get_mut(row - part.range.start) {
+                *met = true;
+            }
+        }
+    }
+
+    /// The next up to `most` rows that give a result on their own, of the side that `alone` is at; moves it.
+    fn take_alone(&mut self, shape: &Shape, most: usize) -> Places {
+        let (side, mut piece, mut next) = self.alone;
         let wanted = shape.join_type.wants_partner();
-        let of_side = |side: usize| {
-            let rows = self.met[side].iter().enumerate().flat_map(move |(batch, met)| {
-                met.iter().enumerate().filter(move |(_, met)| **met == wanted).map(move |(row, _)| (batch, row))
-            });
-            (side, rows.collect::<Places>())
-        };
-        let sides = (LEFT..=RIGHT).filter(|&side| shape.join_type.decides(side));
-        sides.map(of_side).filter(|(_, rows)| !rows.is_empty()).collect()
+        let mut places = Places::new();
+        while let Some(part) = self.rows[side].get(piece) {
+            let met = part.met.iter().enumerate().skip(next);
+            let leave = met.filter(|&(at, met)| *met == wanted && !part.is_given(part.range.start + at));
+            places.extend(leave.map(|(at, _)| (piece, part.range.start + at)).take(most - places.len()));
+            if places.len() == most {
+                let (piece, row) = places[most - 1];
+                next = row + 1 - part.range.start;
+                self.alone = (side, piece, next);
+                return places;
+            }
+            (piece, next) = (piece + 1, 0);
+        }
+        self.alone = (side + 1, 0, 0);
+        places
     }
-}
 
-/// The columns that say which window a row is of.
-fn bounds(window: Slice, rows: usize) -> Vec<ArrayRef> {
-    let constant = |time: Timestamp| Timestamp::column(vec![time.micros(); rows]);
-    vec![constant(window.start), constant(window.end)]
+    /// Result rows of this window.
+    fn result(&self, shape: &Shape, sides: [Option<&Picked<'_>>; 2], rows: usize) -> Result<RecordBatch> {
+        let constant = |time: Timestamp| Timestamp::column(vec![time.micros(); rows]);
+        let bounds = vec![constant(self.window.start), constant(self.window.end)];
+        shape.result(bounds, sides, vec![self.window.result_time().micros(); rows])
+    }
 }

@@ -7,14 +7,16 @@
 //!     2  k=7  at 15          (0x91…, 2)
 //! ```
 //!
-//! Hashes are the engine's own (see [`key`](crate::key)). Equal hashes are checked by comparing the keys.
+//! Hashes are the engine's own (see [`key`](crate::key)). Equal hashes are checked by comparing the keys, unless those are one number. Where a hash is in
+//! the order is looked up by its top bits, of which there are about as many as rows.
 
-use std::ops::Range;
+use std::cell::OnceCell;
 
 use arrow::{
     array::{ArrayRef, BooleanArray, DynComparator, RecordBatch, make_comparator},
     buffer::NullBuffer,
     compute::{SortOptions, filter_record_batch},
+    datatypes::DataType,
 };
 
 use crate::{
@@ -42,6 +44,15 @@ impl Keys {
         self.hashes.len()
     }
 
+    /// Whether equal hashes are equal keys: the hash of one number is one to one.
+    fn are_hashes(&self) -> bool {
+        let is_number = |column: &ArrayRef| {
+            let data_type = column.data_type();
+            data_type.is_integer() || matches!(data_type, DataType::Timestamp(..))
+        };
+        self.columns.len() == 1 && self.columns.iter().all(is_number)
+    }
+
     /// Whether the key of a row can equal another.
     pub(super) fn is_valid(&self, row: usize) -> bool {
         self.valid.as_ref().is_none_or(|valid| valid.is_valid(row))
@@ -62,8 +73,12 @@ pub(super) fn with_valid_key(rows: &RecordBatch, key: &[usize]) -> Result<Record
 /// Finds the rows of a key.
 pub(super) struct KeyIndex {
     keys: Keys,
-    /// (hash, row) of all rows whose key can equal another.
+    /// (hash, row) of all rows whose key can equal another, in order.
     order: Vec<(u64, u32)>,
+    /// Where in `order` the hashes begin that have at least so much in their top bits.
+    starts: Vec<u32>,
+    /// How far a hash is shifted to be a place in `starts`.
+    shift: u32,
 }
 
 impl KeyIndex {
@@ -71,15 +86,38 @@ impl KeyIndex {
         Ok(Self::over(Keys::of(rows, key)?))
     }
 
+    /// Sorts by counting: hashes are spread evenly, so that few share their top bits.
     fn over(keys: Keys) -> Self {
-        let valid = (0..keys.rows()).filter(|&row| keys.is_valid(row));
-        let mut order: Vec<(u64, u32)> = valid.map(|row| (keys.hashes[row], row as u32)).collect();
-        order.sort_unstable();
-        Self { keys, order }
+        let bits = usize::BITS - keys.rows().leading_zeros();
+        let shift = u64::BITS - bits.max(1);
+        let valid = || (0..keys.rows()).filter(|&row| keys.is_valid(row));
+        let mut starts = vec![0_u32; (1 << bits.max(1)) + 1];
+        valid().for_each(|row| starts[(keys.hashes[row] >> shift) as usize + 1] += 1);
+        for at in 1..starts.len() {
+            starts[at] += starts[at - 1];
+        }
+        let mut next = starts.clone();
+        let mut order = vec![(0, 0); starts.last().map_or(0, |all| *all as usize)];
+        for row in valid() {
+            let next = &mut next[(keys.hashes[row] >> shift) as usize];
+            order[*next as usize] = (keys.hashes[row], row as u32);
+            *next += 1;
+        }
+        // The rows of one hash are in order already.
+        for bounds in starts.windows(2) {
+            order[bounds[0] as usize..bounds[1] as usize].sort_unstable();
+        }
+        Self { keys, order, starts, shift }
     }
 
-    /// The bytes it needs per row, about.
-    pub(super) const BYTES_PER_ROW: usize = 24;
+    /// Where the rows of a hash are, among others of hashes that begin like it.
+    fn near(&self, hash: u64) -> &[(u64, u32)] {
+        let at = (hash >> self.shift) as usize;
+        &self.order[self.starts[at] as usize..self.starts[at + 1] as usize]
+    }
+
+    /// The bytes it needs per row, about: a hash, a place in the order, and about one and a half of `starts`.
+    pub(super) const BYTES_PER_ROW: usize = 30;
 
     /// The last row of each key, in order.
     pub(super) fn last_rows(&self) -> Result<Vec<u32>> {
@@ -104,7 +142,7 @@ pub(super) struct Lookup<'a> {
 
 impl<'a> Lookup<'a> {
     pub(super) fn new(keys: &'a Keys, index: &'a KeyIndex) -> Result<Self> {
-        let pairs = keys.columns.iter().zip(&index.keys.columns);
+        let pairs = keys.columns.iter().zip(&index.keys.columns).filter(|_| !keys.are_hashes());
         let comparators = pairs.map(|(a, b)| make_comparator(a.as_ref(), b.as_ref(), SortOptions::default()));
         Ok(Self { keys, index, comparators: comparators.collect::<Result<_, _>>()? })
     }
@@ -113,23 +151,52 @@ impl<'a> Lookup<'a> {
         self.comparators.iter().all(|compare| compare(row, other).is_eq())
     }
 
-    /// The indexed rows in `among` with the key of `row`, which is valid.
-    pub(super) fn matches(&self, row: usize, among: Range<usize>) -> impl Iterator<Item = usize> {
+    /// The indexed rows with the key of `row`, which is valid, in order: those from the first on that is not `before`.
+    pub(super) fn matches(&self, row: usize, before: impl Fn(usize) -> bool) -> impl Iterator<Item = usize> {
         let hash = self.keys.hashes[row];
-        let order = &self.index.order;
-        let first = order.partition_point(|&(other, at)| (other, at as usize) < (hash, among.start));
-        let same = order[first..].iter().take_while(move |&&(other, at)| other == hash && (at as usize) < among.end);
+        let near = self.index.near(hash);
+        let first = near.partition_point(|&(other, at)| other < hash || (other == hash && before(at as usize)));
+        let same = near[first..].iter().take_while(move |&&(other, _)| other == hash);
         same.map(|&(_, at)| at as usize).filter(move |&at| self.equal(row, at))
     }
 
     /// The last indexed row before `end` with the key of `row`, which is valid.
     pub(super) fn last(&self, row: usize, end: usize) -> Option<usize> {
         let hash = self.keys.hashes[row];
-        let order = &self.index.order;
-        let until = order.partition_point(|&(other, at)| (other, at as usize) < (hash, end));
-        let same = order[..until].iter().rev().take_while(|&&(other, _)| other == hash);
+        let near = self.index.near(hash);
+        let until = near.partition_point(|&(other, at)| (other, at as usize) < (hash, end));
+        let same = near[..until].iter().rev().take_while(|&&(other, _)| other == hash);
         same.map(|&(_, at)| at as usize).find(|&at| self.equal(row, at))
     }
+}
+
+/// The index of rows that do not change, made when it is first asked for: rows that are merged with others before somebody
+/// looks for them never need one.
+#[derive(Default)]
+pub(super) struct LazyIndex {
+    index: OnceCell<KeyIndex>,
+    /// Of rows that look for others and are not looked for.
+    keys: OnceCell<Keys>,
+}
+
+impl LazyIndex {
+    /// The index of `rows`, always the same.
+    pub(super) fn index(&self, rows: &RecordBatch, key: &[usize]) -> Result<&KeyIndex> {
+        first_made(&self.index, || KeyIndex::of(rows, key))
+    }
+
+    /// The keys of `rows`, always the same.
+    pub(super) fn keys(&self, rows: &RecordBatch, key: &[usize]) -> Result<&Keys> {
+        first_made(&self.keys, || Keys::of(rows, key))
+    }
+}
+
+fn first_made<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    if let Some(made) = cell.get() {
+        return Ok(made);
+    }
+    let made = make()?;
+    Ok(cell.get_or_init(|| made))
 }
 
 #[cfg(test)]
@@ -145,6 +212,22 @@ mod tests {
         let number: Float64Array = keys.iter().map(|key| key.map(|(number, _)| number)).collect();
         let text: StringArray = keys.iter().map(|key| key.map(|(_, text)| text)).collect();
         RecordBatch::try_from_iter([("n", Arc::new(number) as ArrayRef), ("t", Arc::new(text) as ArrayRef)]).unwrap()
+    }
+
+    /// The keys of one number are not compared.
+    #[test]
+    fn one_number_is_found_by_its_hash() {
+        let numbers = [Some(i64::MIN), Some(-1), None, Some(0), Some(i64::MAX), Some(-1), Some(0x6e75_6c6c), None];
+        let column: arrow::array::Int64Array = numbers.iter().copied().collect();
+        let rows = RecordBatch::try_from_iter([("n", Arc::new(column) as ArrayRef)]).unwrap();
+        let lazy = LazyIndex::default();
+        let (keys, index) = (lazy.keys(&rows, &[0]).unwrap(), lazy.index(&rows, &[0]).unwrap());
+        let lookup = Lookup::new(keys, index).unwrap();
+        assert!(lookup.comparators.is_empty());
+        for (row, number) in numbers.iter().enumerate().filter(|(_, number)| number.is_some()) {
+            let same: Vec<usize> = (0..numbers.len()).filter(|&other| numbers[other] == *number).collect();
+            assert_eq!(lookup.matches(row, |_| false).collect::<Vec<_>>(), same);
+        }
     }
 
     proptest! {
@@ -168,8 +251,8 @@ mod tests {
             let among = start.min(keys.len())..(start + rows).min(keys.len());
             let mut lasts = Vec::new();
             for row in (0..keys.len()).filter(|&row| index.keys.is_valid(row)) {
-                let expected: Vec<usize> = among.clone().filter(|&other| same(row, other)).collect();
-                prop_assert_eq!(lookup.matches(row, among.clone()).collect::<Vec<_>>(), expected);
+                let expected: Vec<usize> = (among.start..keys.len()).filter(|&other| same(row, other)).collect();
+                prop_assert_eq!(lookup.matches(row, |other| other < among.start).collect::<Vec<_>>(), expected);
                 prop_assert_eq!(lookup.last(row, among.end), (0..among.end).rfind(|&other| same(row, other)));
                 if (0..keys.len()).rfind(|&other| same(row, other)) == Some(row) {
                     lasts.push(row as u32);

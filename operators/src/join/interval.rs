@@ -1,7 +1,7 @@
 //! Rows of two streams with equal key that are near each other in event time.
 //!
 //! ```text
-//!   a left row at t arrives ──► looks for right rows in [t + lower, t + upper]: pairs leave at once
+//!   a left row at t arrives ──► looks for right rows in [t + lower, t + upper]: pairs leave at once, in steps (`Outbox::again`)
 //!          └─► open: waits for right rows to come ──watermark passes t + upper──► decided
 //!                 │                                     └─ outer, semi, anti: looks once more, and gives its own result
 //!                 └─ full join: done: waits for right rows that are to be decided
@@ -20,15 +20,16 @@ use std::{collections::VecDeque, sync::Arc};
 
 use arrow::{
     array::{BooleanArray, RecordBatch},
+    buffer::BooleanBuffer,
     compute::filter_record_batch,
 };
 use datafusion_expr::Expr;
 
 use super::{
-    EMIT_ROWS, Interval, JoinType, LEFT, RIGHT,
-    index::{KeyIndex, Keys, with_valid_key},
+    Interval, JoinType, LEFT, RIGHT,
+    index::{KeyIndex, Keys, LazyIndex, with_valid_key},
     on_time,
-    probe::{Partners, Probe},
+    probe::{Found, Partners, Place, Probe},
     shape::{Description, Picked, Shape},
     side_of,
     spec::{Reach, clamp},
@@ -120,16 +121,13 @@ impl IntervalJoinPlan {
 
     /// The operator of one task.
     pub fn whole(&self) -> Result<IntervalJoin> {
-        let rows = |side: usize, name| {
-            let key = self.0.shape.keys[side].clone();
-            TimedRows::new(name, self.0.shape.times[side], move |rows| KeyIndex::of(rows, &key))
-        };
+        let rows = |side: usize, name| TimedRows::new(name, self.0.shape.times[side], |_| Ok(LazyIndex::default()));
         let sides = [
             Side { open: rows(LEFT, "left"), done: rows(LEFT, "left_done") },
             Side { open: rows(RIGHT, "right"), done: rows(RIGHT, "right_done") },
         ];
         let deciding = VecDeque::new();
-        Ok(IntervalJoin { plan: self.0.clone(), sides, watermark: Timestamp::MIN, deciding })
+        Ok(IntervalJoin { plan: self.0.clone(), sides, watermark: Timestamp::MIN, looking: None, deciding })
     }
 }
 
@@ -178,9 +176,9 @@ impl Shared {
 /// The rows of one side.
 struct Side {
     /// Partners may come. Of a side whose rows give no result on their own: all that may be looked for.
-    open: TimedRows<KeyIndex>,
+    open: TimedRows<LazyIndex>,
     /// Decided, but looked for by rows of the other side when those are decided.
-    done: TimedRows<KeyIndex>,
+    done: TimedRows<LazyIndex>,
 }
 
 /// Holds the rows of both sides for as long as partners may come.
@@ -188,49 +186,64 @@ pub struct IntervalJoin {
     plan: Arc<Shared>,
     sides: [Side; 2],
     watermark: Timestamp,
+    /// Rows that are half-way through: they have come and have more partners than one step emits, or are being decided.
+    looking: Option<Looking>,
     /// Rows that a watermark has decided, by side: they look for partners once more.
     deciding: VecDeque<(usize, RecordBatch)>,
 }
 
-/// Which of `rows` have a partner among `pieces` of the other side. Pairs are given to `met`.
-fn partners(
-    plan: &Shared,
+/// Rows of one side that look for partners, in as many steps as that takes.
+struct Looking {
     side: usize,
-    rows: &RecordBatch,
-    pieces: Vec<&Piece<KeyIndex>>,
-    once: bool,
-    mut met: impl FnMut(&[Picked<'_>; 2]) -> Result<()>,
-) -> Result<Vec<bool>> {
-    let shape = &plan.shape;
-    let mut matched = vec![false; rows.num_rows()];
-    let own = times_of(rows, shape.times[side])?;
-    let others = pieces.iter().map(|piece| times_of(&piece.rows, shape.times[1 - side])).collect::<Result<Vec<_>>>()?;
-    let among = |row: usize, piece: usize| match plan.reach[side].of(own[row]) {
-        Some((first, last)) => {
-            let start = others[piece].partition_point(|&time| time < first);
-            let end = others[piece].partition_point(|&time| time <= last);
-            start.max(pieces[piece].start)..end
-        }
-        None => 0..0,
-    };
-    let partners: Vec<_> = pieces.iter().map(|piece| Partners { rows: &piece.rows, index: &piece.index }).collect();
-    let keys = Keys::of(rows, &shape.keys[side])?;
-    let probe = Probe { side, rows, keys: &keys, once };
-    let mut next = 0;
-    while next < rows.num_rows() {
-        next = probe.run(shape, next, &partners, among, |pairs| {
-            pairs[side].rows.iter().for_each(|&(_, row)| matched[row] = true);
-            met(pairs)
-        })?;
-    }
-    Ok(matched)
+    rows: RecordBatch,
+    keys: Keys,
+    place: Place,
+    /// Which of them have met one.
+    matched: Vec<bool>,
 }
 
-fn emit_pairs(shape: &Shape, pairs: &[Picked<'_>; 2], out: &mut Outbox) -> Result<()> {
+impl Looking {
+    fn new(plan: &Shared, side: usize, rows: RecordBatch) -> Result<Self> {
+        let keys = Keys::of(&rows, &plan.shape.keys[side])?;
+        Ok(Self { side, keys, place: Place::at(0), matched: vec![false; rows.num_rows()], rows })
+    }
+
+    /// Whether all of them have looked.
+    fn is_done(&self) -> bool {
+        self.place.row == self.rows.num_rows()
+    }
+
+    /// The next pairs with rows of these pieces of the other side, up to `most`. If one is enough for each row: `once`.
+    fn step<'p>(
+        &mut self,
+        plan: &'p Shared,
+        pieces: impl Iterator<Item = &'p Piece<LazyIndex>>,
+        once: bool,
+        most: usize,
+    ) -> Result<(usize, Option<RecordBatch>)> {
+        let Self { side, rows, keys, place, matched } = self;
+        let (shape, side) = (&plan.shape, *side);
+        let (other, own) = (1 - side, times_of(rows, shape.times[side])?);
+        let partners = pieces.map(|piece| {
+            let index = piece.index.index(&piece.rows, &shape.keys[other])?;
+            let times = times_of(&piece.rows, shape.times[other])?;
+            Ok(Partners { rows: &piece.rows, index, times, live: piece.start..times.len() })
+        });
+        let partners = partners.collect::<Result<Vec<_>>>()?;
+        let span = |row: usize| plan.reach[side].of(own[row]);
+        let probe = Probe { shape, side, rows, keys, end: own.len(), partners, span, once };
+        let Found { pairs, cost } = probe.step(place, most)?;
+        pairs[side].rows.iter().for_each(|&(_, row)| matched[row] = true);
+        let leave = !once && !pairs[side].rows.is_empty();
+        Ok((cost, if leave { Some(pairs_of(shape, &pairs)?) } else { None }))
+    }
+}
+
+/// Pairs as result rows.
+fn pairs_of(shape: &Shape, pairs: &[Picked<'_>; 2]) -> Result<RecordBatch> {
     let [left, right] = [pairs[LEFT].times(shape.times[LEFT])?, pairs[RIGHT].times(shape.times[RIGHT])?];
     let later = left.into_iter().zip(right).map(|(left, right)| left.max(right)).collect();
-    out.emit(shape.result(Vec::new(), [Some(&pairs[LEFT]), Some(&pairs[RIGHT])], later)?);
-    Ok(())
+    shape.result(Vec::new(), [Some(&pairs[LEFT]), Some(&pairs[RIGHT])], later)
 }
 
 /// Emits the rows of `side` that `leave` on their own.
@@ -244,40 +257,54 @@ fn emit_alone(shape: &Shape, side: usize, rows: &RecordBatch, leave: &[bool], ou
     Ok(())
 }
 
+/// The rows that are to be kept.
+fn filtered(rows: &RecordBatch, keep: impl Fn(usize) -> bool) -> Result<RecordBatch> {
+    let mask = BooleanArray::new(BooleanBuffer::collect_bool(rows.num_rows(), keep), None);
+    match mask.true_count() == rows.num_rows() {
+        true => Ok(rows.clone()),
+        false => Ok(filter_record_batch(rows, &mask)?),
+    }
+}
+
 impl IntervalJoin {
-    /// Finds the partners of rows that have come, and keeps the rows that will be looked for.
-    fn arrive(&mut self, side: usize, rows: RecordBatch, out: &mut Outbox) -> Result<()> {
+    /// Lets rows that have come look for partners, in one step; when they are through they are kept.
+    fn arrive(&mut self, mut rows: Looking, out: &mut Outbox) -> Result<()> {
+        let pairs_leave = self.plan.shape.join_type.gives_pairs();
+        // The right rows of a semi or anti join only wait to be found.
+        if pairs_leave || rows.side == LEFT {
+            let pieces = self.sides[1 - rows.side].open.pieces().iter();
+            let (_, pairs) = rows.step(&self.plan, pieces, !pairs_leave, out.step())?;
+            pairs.into_iter().for_each(|pairs| out.emit(pairs));
+            if !rows.is_done() {
+                self.looking = Some(rows);
+                out.again();
+                return Ok(());
+            }
+        }
+        self.keep(rows, out)
+    }
+
+    /// Keeps the rows that will be looked for; lets those that are decided leave.
+    fn keep(&mut self, Looking { side, rows, matched, .. }: Looking, out: &mut Outbox) -> Result<()> {
         let plan = self.plan.clone();
         let shape = &plan.shape;
         let (join_type, times) = (shape.join_type, times_of(&rows, shape.times[side])?);
-        let pairs_leave = join_type.gives_pairs();
-        // The right rows of a semi or anti join only wait to be found.
-        let matched = if pairs_leave || side == LEFT {
-            let pieces = self.sides[1 - side].open.pieces().iter().collect();
-            partners(&plan, side, &rows, pieces, !pairs_leave, |pairs| match pairs_leave {
-                true => emit_pairs(shape, pairs, out),
-                false => Ok(()),
-            })?
-        } else {
-            Vec::new()
-        };
-        let mask = |keep: &dyn Fn(usize) -> bool| (0..times.len()).map(|row| Some(keep(row))).collect::<BooleanArray>();
         if !join_type.decides(side) {
             let from = plan.needed_from(side, self.watermark).micros();
-            let needed = filter_record_batch(&rows, &mask(&|row| times[row] >= from))?;
+            let needed = filtered(&rows, |row| times[row] >= from)?;
             return self.sides[side].open.push(&with_valid_key(&needed, &shape.keys[side])?);
         }
         // A row may be decided when it comes: its partners had to come before it. And a row of a semi or anti join with a
         // partner is.
         let decided = plan.decided_before(side, self.watermark).micros();
-        let is_decided = |row: usize| times[row] < decided || (!pairs_leave && matched[row]);
+        let is_decided = |row: usize| times[row] < decided || (!join_type.gives_pairs() && matched[row]);
         let wanted = join_type.wants_partner();
         let leave: Vec<bool> = (0..times.len()).map(|row| is_decided(row) && matched[row] == wanted).collect();
         emit_alone(shape, side, &rows, &leave, out)?;
         if plan.keeps_decided() {
-            self.sides[side].done.push(&filter_record_batch(&rows, &mask(&is_decided))?)?;
+            self.sides[side].done.push(&filtered(&rows, is_decided)?)?;
         }
-        self.sides[side].open.push(&filter_record_batch(&rows, &mask(&|row| !is_decided(row)))?)
+        self.sides[side].open.push(&filtered(&rows, |row| !is_decided(row))?)
     }
 
     /// Takes the rows that are decided at `time`.
@@ -310,6 +337,19 @@ impl IntervalJoin {
         Ok(())
     }
 
+    /// The rows that are to be decided next, up to `most`.
+    fn next_decided(&mut self, most: usize) -> Result<Option<Looking>> {
+        if let Some(rows) = self.looking.take() {
+            return Ok(Some(rows));
+        }
+        let Some((side, rows)) = self.deciding.pop_front() else { return Ok(None) };
+        let n = rows.num_rows().min(most);
+        if n < rows.num_rows() {
+            self.deciding.push_front((side, rows.slice(n, rows.num_rows() - n)));
+        }
+        Looking::new(&self.plan, side, rows.slice(0, n)).map(Some)
+    }
+
     /// Drops the rows that nobody will look for.
     fn evict(&mut self) -> Result<()> {
         for side in LEFT..=RIGHT {
@@ -326,33 +366,42 @@ impl IntervalJoin {
 impl Operator for IntervalJoin {
     fn process(&mut self, port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let (side, watermark) = (side_of(port), self.watermark.micros());
+        if let Some(rows) = self.looking.take() {
+            if side != rows.side || batch.num_rows() > 0 {
+                return Err(OperatorError::Internal("a join was given rows while others were half-way through".into()));
+            }
+            return self.arrive(rows, out);
+        }
         let rows = on_time(side, batch, self.plan.shape.times[side], |time| time < watermark, out)?;
-        self.arrive(side, rows, out)
+        match rows.num_rows() {
+            0 => Ok(()),
+            _ => self.arrive(Looking::new(&self.plan, side, rows)?, out),
+        }
     }
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
-        if self.deciding.is_empty() {
+        if self.deciding.is_empty() && self.looking.is_none() {
             self.decide(time)?;
         }
         let plan = self.plan.clone();
         let shape = &plan.shape;
-        let mut looked = 0;
-        while let Some((side, rows)) = self.deciding.pop_front() {
-            let n = rows.num_rows().min(EMIT_ROWS);
-            let (now, more) = (rows.slice(0, n), rows.slice(n, rows.num_rows() - n));
-            if more.num_rows() > 0 {
-                self.deciding.push_front((side, more));
-            }
-            let other = &self.sides[1 - side];
-            let pieces = other.open.pieces().iter().chain(other.done.pieces()).collect();
-            let matched = partners(&plan, side, &now, pieces, true, |_| Ok(()))?;
-            let wanted = shape.join_type.wants_partner();
-            let leave: Vec<bool> = matched.into_iter().map(|matched| matched == wanted).collect();
-            emit_alone(shape, side, &now, &leave, out)?;
-            looked += n;
-            if looked >= EMIT_ROWS && !self.deciding.is_empty() {
+        let (mut spent, step) = (0, out.step());
+        while let Some(mut rows) = self.next_decided(step)? {
+            if spent >= step {
+                self.looking = Some(rows);
                 return Ok(Advance::Again);
             }
+            let other = &self.sides[1 - rows.side];
+            let pieces = other.open.pieces().iter().chain(other.done.pieces());
+            spent += rows.step(&plan, pieces, true, step)?.0;
+            if !rows.is_done() {
+                self.looking = Some(rows);
+                continue;
+            }
+            let wanted = shape.join_type.wants_partner();
+            let leave: Vec<bool> = rows.matched.iter().map(|&matched| matched == wanted).collect();
+            emit_alone(shape, rows.side, &rows.rows, &leave, out)?;
+            spent += leave.len();
         }
         self.evict()?;
         let waiting = (LEFT..=RIGHT).filter(|&side| shape.join_type.decides(side));
@@ -363,8 +412,8 @@ impl Operator for IntervalJoin {
     }
 
     fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
-        if !self.deciding.is_empty() {
-            return Err(OperatorError::Internal("a join was saved with rows half decided".into()));
+        if !self.deciding.is_empty() || self.looking.is_some() {
+            return Err(OperatorError::Internal("a join was saved with rows half-way through".into()));
         }
         state.set(WATERMARK, self.watermark.micros());
         let shape = &self.plan.shape;

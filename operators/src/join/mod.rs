@@ -8,7 +8,7 @@
 //!
 //! | join | a left row meets | it leaves |
 //! |---|---|---|
-//! | [`window`] | the right rows of its window | when the window closes |
+//! | [`window`] | the right rows of its window, or of each of its windows | when the window closes |
 //! | [`interval`] | the right rows near it in time | with the later of the two rows |
 //! | [`temporal`] | the newest version of its key at its time | when the watermark has passed it |
 //!

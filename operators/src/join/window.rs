@@ -1,16 +1,17 @@
 //! Rows of two streams with equal key in the same window.
 //!
 //! ```text
-//!   left  ─► TimedRows ─┐   the watermark closes [10, 20)
+//!   left  ─► TimedRows ─┐   the watermark passes the end of [10, 20)
 //!                       ├─► rows of both sides in [10, 20) ─► Closing: pairs, and rows without a partner ─► results
-//!   right ─► TimedRows ─┘   and they are dropped
+//!   right ─► TimedRows ─┘   rows that are in no window after it are dropped
 //! ```
 //!
-//! There is no table per window: the rows wait by event time, and a window reads its stretch of them when it closes.
-//! That a row is in one window is known to [`WindowJoin`]'s `open_from`, `next_window` and `close` only.
+//! There is no table per window: the rows wait by event time, and a window looks at its stretch of them when it closes. So a row
+//! is held once, in however many windows it is.
 //!
 //! In the state a row's `side` is 0 for the left side and 1 for the right one. The number `closed` says how far event time had
-//! come: windows that end there or before have given their result.
+//! come: windows that end there or before have given their result, unless other numbers say for which keys they have not (see
+//! `window::progress`).
 
 use std::sync::Arc;
 
@@ -18,9 +19,9 @@ use arrow::{array::RecordBatch, datatypes::Field};
 use datafusion_expr::Expr;
 
 use super::{
-    EMIT_ROWS, JoinType, LEFT, RIGHT,
+    JoinType, LEFT, RIGHT,
     closing::Closing,
-    index::with_valid_key,
+    index::{KeyIndex, LazyIndex, with_valid_key},
     on_time,
     shape::{Description, Shape},
     side_of,
@@ -28,17 +29,18 @@ use super::{
 use crate::{
     Advance, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
     state::{StateForm, StateReader, StateWriter, timed::TimedRows},
-    window::{Slice, Slicing, WINDOW_END, WINDOW_START, Window},
+    window::{Progress, Slice, Slicing, WINDOW_END, WINDOW_START, Window},
 };
-
-/// The number that says how far event time had come.
-const CLOSED: &str = "closed";
 
 /// A join of rows in the same window.
 ///
 /// The result has the columns `window_start`, `window_end`, those of the left side and those of the right side; a key column
 /// of the same name on both sides is there once. (Of inputs that come from a window themselves the former bounds are left
 /// out.) Its event time is the last instant of the window. It leaves when the window closes.
+///
+/// Where windows overlap a pair is in the result of each window that both rows are in, and a row without a partner in that of
+/// each window in which it has none. A row is late when the slice of time that it is in has closed (see [`Window`]): then it is in
+/// no result at all.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -86,7 +88,8 @@ impl WindowJoinPlan {
     /// window and meet `condition`. In the condition a column that is on both sides is written `left.price` or `right.price`.
     ///
     /// Fails when a side has no event time, a column does not exist or cannot be a key, the two columns of a pair have
-    /// different types, both sides have a column of one name that is not the key, or the condition is none.
+    /// different types, both sides have a column of one name that is not the key, there can be no such window or it gives
+    /// early results or corrections, or the condition is none.
     pub fn new(
         left: &StreamSchema,
         right: &StreamSchema,
@@ -96,12 +99,7 @@ impl WindowJoinPlan {
         condition: Option<&Expr>,
     ) -> Result<Self> {
         window.only_final("the results of a join")?;
-        if window.slicing()?.overlaps() {
-            return Err(OperatorError::Plan(format!(
-                "a join over {}: a row is in one window only: join over tumbling or calendar windows, or in an interval",
-                window.describe()
-            )));
-        }
+        window.slicing()?;
         let bound = |name| Field::new(name, Timestamp::data_type(), false);
         let leading = vec![bound(WINDOW_START), bound(WINDOW_END)];
         let kind = window.describe();
@@ -116,12 +114,14 @@ impl WindowJoinPlan {
 
     /// The operator of one task.
     pub fn whole(&self) -> Result<WindowJoin> {
-        let side = |side: usize, name| TimedRows::new(name, self.0.shape.times[side], |_| Ok(()));
+        let side = |side: usize, name| TimedRows::new(name, self.0.shape.times[side], |_| Ok(LazyIndex::default()));
+        let progress = Progress::new();
         Ok(WindowJoin {
             slicing: self.0.window.slicing()?,
             plan: self.0.clone(),
             sides: [side(LEFT, "left"), side(RIGHT, "right")],
-            closed: Timestamp::MIN,
+            reached: progress.reached(),
+            progress,
             closing: None,
         })
     }
@@ -153,33 +153,56 @@ impl Plan for WindowJoinPlan {
 pub struct WindowJoin {
     plan: Arc<Shared>,
     slicing: Slicing,
-    sides: [TimedRows<()>; 2],
-    /// Every window that ends here or before is closed. Also the promise made downstream.
-    closed: Timestamp,
+    sides: [TimedRows<LazyIndex>; 2],
+    progress: Progress,
+    /// Where the last window ended that gave its result, if it was not before that of `progress`.
+    reached: i128,
     /// The window whose result is on its way out.
     closing: Option<Closing>,
 }
 
 impl WindowJoin {
-    /// Rows earlier than this are in no window that is open.
+    /// Rows earlier than this are late.
     fn open_from(&self) -> i64 {
-        let slice = self.slicing.slice_of(self.closed);
+        let closed = self.progress.closed;
+        let slice = self.slicing.slice_of(closed);
         // The last slice of all includes its end.
-        if slice.end <= self.closed { i64::MAX } else { slice.start.micros() }
+        if slice.end <= closed { i64::MAX } else { slice.start.micros() }
     }
 
-    /// The window that closes next, if its time has come.
-    fn next_window(&self) -> Option<Slice> {
+    /// The slice of the earliest row.
+    fn first_slice(&self) -> Option<Slice> {
         let earliest = self.sides.iter().filter_map(TimedRows::earliest).min()?;
-        Some(self.slicing.slice_of(earliest)).filter(|slice| slice.end <= self.closed)
+        Some(self.slicing.slice_of(earliest))
     }
 
-    fn close(&mut self, window: Slice) -> Result<Closing> {
-        let last = window.end == Timestamp::MAX;
-        let mut take =
-            |side: usize| if last { self.sides[side].take_all() } else { self.sides[side].take_before(window.end) };
-        let rows = [take(LEFT)?, take(RIGHT)?];
-        Closing::new(&self.plan.shape, window, rows)
+    /// Begins with the result of the window that closes next, if its time has come.
+    fn close_next(&mut self) -> Result<bool> {
+        let Some(slice) = self.first_slice() else { return Ok(false) };
+        let stretch = self.slicing.next_window(slice, self.reached);
+        let window = stretch.cut();
+        if window.end > self.progress.closed {
+            return Ok(false);
+        }
+        let owed = self.progress.owed(window);
+        self.closing = Some(Closing::new(&self.plan.shape, window, &self.sides, &owed)?);
+        self.reached = stretch.end;
+        Ok(true)
+    }
+
+    /// Drops the rows that are in no window to come.
+    fn evict(&mut self) -> Result<()> {
+        while let Some(slice) = self.first_slice()
+            && self.slicing.last_end(slice) <= self.reached
+        {
+            for side in &mut self.sides {
+                match slice.end == Timestamp::MAX {
+                    true => side.take_all()?,
+                    false => side.take_before(slice.end)?,
+                };
+            }
+        }
+        Ok(())
     }
 }
 
@@ -187,7 +210,7 @@ impl Operator for WindowJoin {
     fn process(&mut self, port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let shape = &self.plan.shape;
         let side = side_of(port);
-        let (open_from, all) = (self.open_from(), self.closed == Timestamp::MAX);
+        let (open_from, all) = (self.open_from(), self.progress.closed == Timestamp::MAX);
         let rows = on_time(side, batch, shape.times[side], |time| time < open_from || all, out)?;
         let rows = if shape.join_type.decides(side) { rows } else { with_valid_key(&rows, &shape.keys[side])? };
         self.sides[side].push(&rows)
@@ -195,28 +218,32 @@ impl Operator for WindowJoin {
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
         let end_of_input = time == Timestamp::MAX;
+        let closed = self.progress.closed;
         if !end_of_input {
-            self.closed = self.closed.max(time.saturating_sub(self.plan.window.lateness()));
+            self.progress.closed = closed.max(time.saturating_sub(self.plan.window.lateness()));
         } else if let Some(latest) = self.sides.iter().filter_map(TimedRows::latest).max() {
             // The end is not a time: only windows that have given their result are closed to a job that is started again.
-            self.closed = self.closed.max(self.slicing.slice_of(latest).end);
+            self.progress.closed = closed.max(self.slicing.needed_until(self.slicing.slice_of(latest)));
         }
-        let mut emitted = 0;
-        while emitted < EMIT_ROWS {
+        let (mut spent, step) = (0, out.step());
+        while spent < step {
             if let Some(closing) = &mut self.closing {
-                match closing.step(&self.plan.shape, out)? {
-                    Some(rows) => emitted += rows,
-                    None => self.closing = None,
+                match closing.step(&self.plan.shape, &self.sides, out)? {
+                    Some(cost) => spent += cost,
+                    None => {
+                        self.closing = None;
+                        self.evict()?;
+                    }
                 }
-                continue;
-            }
-            let Some(window) = self.next_window() else {
+            } else if self.close_next()? {
+                // A window without a result has taken its time, too.
+                spent += 1;
+            } else {
+                self.progress.caught_up();
+                self.reached = self.progress.reached();
                 // Just restored it may have closed more than the watermark, which begins anew, has reached.
-                return Ok(Advance::Promise(if end_of_input { time } else { self.closed.min(time) }));
-            };
-            self.closing = Some(self.close(window)?);
-            // A window without a result has taken its time, too.
-            emitted += 1;
+                return Ok(Advance::Promise(if end_of_input { time } else { self.progress.closed.min(time) }));
+            }
         }
         Ok(Advance::Again)
     }
@@ -225,7 +252,7 @@ impl Operator for WindowJoin {
         if self.closing.is_some() {
             return Err(OperatorError::Internal("a join was saved with a window half-way out".into()));
         }
-        state.set(CLOSED, self.closed.micros());
+        self.progress.save(&self.slicing, state);
         let shape = &self.plan.shape;
         let [left, right] = &mut self.sides;
         left.save(state, |rows| shape.segment(LEFT, LEFT as u8, rows))?;
@@ -233,8 +260,8 @@ impl Operator for WindowJoin {
     }
 
     fn load(&mut self, state: &StateReader) -> Result<()> {
-        // If inputs fell idle one task was ahead: its windows have given their only result, so the greatest counts.
-        self.closed = state.greatest(false, CLOSED).map_or(Timestamp::MIN, Timestamp::from_micros);
+        self.progress.load(state, self.slicing.overlaps());
+        self.reached = self.progress.reached();
         let shape = &self.plan.shape;
         let [left, right] = &mut self.sides;
         left.load(state, |rows| shape.of_segment(LEFT, LEFT as u8, rows))?;
@@ -242,6 +269,6 @@ impl Operator for WindowJoin {
     }
 
     fn size(&self) -> usize {
-        self.sides.iter().map(TimedRows::size).sum()
+        self.sides.iter().map(|rows| rows.size() + rows.rows() * KeyIndex::BYTES_PER_ROW).sum()
     }
 }

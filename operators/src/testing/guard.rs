@@ -12,8 +12,12 @@ use fastrand::Rng;
 use super::{pipeline::Stage, restarts::Habit, store::Store};
 use crate::{Advance, Operator, Outbox, Port, StreamSchema, Timestamp, key::KeyGroup, state::StateReader};
 
-/// How often one watermark may be answered with [`Advance::Again`]: far more than any test's data needs.
-const AGAIN_LIMIT: usize = 10_000;
+/// How often one watermark may be answered with [`Advance::Again`], and one batch with [`Outbox::again`]: far more than any
+/// test's data needs.
+const AGAIN_LIMIT: usize = 100_000;
+
+/// How many steps of rows an operator that goes on with a batch may emit in one call, beyond one row for each of the batch.
+const STEPS: usize = 2;
 
 /// Rows that an operator called late.
 pub(super) struct Late {
@@ -33,6 +37,8 @@ pub(super) struct Guarded<'p> {
     given: Timestamp,
     promised: Timestamp,
     again: usize,
+    /// Whether it has gone on with a batch.
+    in_steps: bool,
     /// The greatest time that a task had been given which this one goes on from.
     before: Timestamp,
     key_groups: Range<usize>,
@@ -59,13 +65,18 @@ impl<'p> Guarded<'p> {
     pub(super) fn new(stage: &'p Stage<'p>, (task, tasks): (usize, usize), habit: Habit) -> Result<Self, String> {
         let operator = (stage.make)().map_err(|error| format!("{} cannot be made: {error}", stage.name))?;
         let start = Timestamp::MIN;
+        let mut outbox = Outbox::new();
+        if let Some(rows) = habit.step() {
+            outbox.set_step(rows);
+        }
         Ok(Self {
             stage,
             operator,
-            outbox: Outbox::new(),
+            outbox,
             given: start,
             promised: start,
             again: 0,
+            in_steps: false,
             before: start,
             key_groups: KeyGroup::range(task, tasks),
             store: Store::new(),
@@ -176,15 +187,41 @@ impl<'p> Guarded<'p> {
         // A row earlier than the given time breaks the promise of whoever sent it. An operator without state passes it on.
         let earliest = range(self.input(port), &batch).map_or(Timestamp::MAX, |(first, _)| first);
         let floor = if earliest < self.given { self.promised.min(earliest) } else { self.promised };
-        let called = self.operator.process(port, batch, &mut self.outbox);
-        called.map_err(|error| self.broken(&format!("failed on a batch: {error}")))?;
-        let (processed, called_late) = self.outbox.take_counts();
+        let none = batch.slice(0, 0);
+        let (mut answered, mut steps, mut next) = ((0, 0), 0, Some(batch));
+        while let Some(batch) = next.take() {
+            let called = self.operator.process(port, batch, &mut self.outbox);
+            called.map_err(|error| self.broken(&format!("failed on a batch: {error}")))?;
+            let (processed, called_late) = self.outbox.take_counts();
+            answered = (answered.0 + processed, answered.1 + called_late);
+            if self.outbox.take_again() {
+                next = Some(none.clone());
+                (self.in_steps, steps) = (true, steps + 1);
+            }
+            let results = self.emitted(floor, late)?;
+            self.check_step(rows, &results)?;
+            emitted.extend(results);
+            if steps > AGAIN_LIMIT {
+                return Err(self.broken(&format!("asked {AGAIN_LIMIT} times to be called again for one batch")));
+            }
+        }
+        let (processed, called_late) = answered;
         if processed + called_late != rows {
             let answered = format!("{processed} rows processed and {called_late} late");
             return Err(self.broken(&format!("took {rows} rows and answered for {answered} (law 2)")));
         }
-        emitted.extend(self.emitted(floor, late)?);
         self.checkpoint(emitted, late)
+    }
+
+    /// An operator that goes on with a batch emits little in each of its calls. `rows` is how many the batch had.
+    fn check_step(&self, rows: u64, results: &[RecordBatch]) -> Result<(), String> {
+        let (step, emitted) = (self.outbox.step(), results.iter().map(RecordBatch::num_rows).sum::<usize>());
+        match !self.in_steps || emitted <= STEPS * step + rows as usize {
+            true => Ok(()),
+            false => {
+                Err(self.broken(&format!("emitted {emitted} rows of {rows} in one call, where a step has {step}")))
+            }
+        }
     }
 
     /// Gives the operator a watermark; returns what it emits and whether that was all.
@@ -245,6 +282,9 @@ impl<'p> Guarded<'p> {
 
     /// Takes what is in the outbox: results, which must not be before `floor`, and late rows.
     fn emitted(&mut self, floor: Timestamp, late: &mut Vec<Late>) -> Result<Vec<RecordBatch>, String> {
+        if self.outbox.take_again() {
+            return Err(self.broken("asked to go on with a batch when it was not given one"));
+        }
         let mut emitted = Vec::new();
         let batches: Vec<_> = self.outbox.drain().collect();
         for (port, batch) in batches {

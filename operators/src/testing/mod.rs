@@ -11,8 +11,9 @@
 //!    batches and the number of tasks;
 //! 2. after each batch, rows processed and rows late make up the batch;
 //! 3. promises never go back nor beyond the time that was given, and no result is earlier than the last one; within the
-//!    bound nothing is late; [`Advance::Again`](crate::Advance::Again) is followed up and does not go on for ever; batches
-//!    have the schema that was declared;
+//!    bound nothing is late; [`Advance::Again`](crate::Advance::Again) and [`Outbox::again`](crate::Outbox::again) are followed
+//!    up and do not go on for ever, and who says the latter emits little in each call (often [`Outbox::step`](crate::Outbox::step)
+//!    is a few rows only); batches have the schema that was declared;
 //! 4. all of that also when operators are saved and restored: after every call; after some calls, from what was saved in many
 //!    increments; and at barriers, when the whole job goes on with another number of tasks. What is restored is made of the
 //!    bytes of sealed segments, and a segment is found only when the last state named it. Each round runs without a restart and

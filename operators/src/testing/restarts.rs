@@ -88,6 +88,12 @@ impl Habit {
         self.saves > 0 && self.random.u8(..8) < self.saves
     }
 
+    /// How many rows it emits in one step, if not as many as usual: often so few that it needs many steps.
+    pub(super) fn step(&self) -> Option<usize> {
+        let mut random = Rng::with_seed(self.random.get_seed() ^ 0x57_e9_00);
+        (random.u8(..2) == 0).then(|| random.usize(1..=5))
+    }
+
     /// How the processing time of the operator goes on.
     pub(super) fn clock(&self) -> Rng {
         Rng::with_seed(self.random.get_seed() ^ 0xc1_0c_c0)

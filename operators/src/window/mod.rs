@@ -79,6 +79,7 @@ pub mod top;
 pub use aggregate::{AggregatePlan, WindowAggregate};
 pub use preaggregate::PreAggregate;
 pub use progress::is_open;
+pub(crate) use progress::{Owed, Progress};
 pub use repeats::Global;
 pub use slicing::{Slice, Slicing};
 pub use spec::{Calendar, Cumulating, Hopping, Tumbling, Window};

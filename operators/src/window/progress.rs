@@ -37,9 +37,9 @@ const FIRED_OF: &str = "fired_";
 
 /// How far event time had come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// Every slice that ends here or before is closed. Also the promise made downstream.
-    pub(super) closed: Timestamp,
+    pub(crate) closed: Timestamp,
     /// Every window that ends here or before has given its result.
     fired: Timestamp,
     /// Key groups whose windows have given their result further than that, and how far.
@@ -47,23 +47,23 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { closed: Timestamp::MIN, fired: Timestamp::MIN, ahead: BTreeMap::new() }
     }
 
     /// Up to where all windows have given their result, in the numbers of [`Slicing::next_window`].
-    pub(super) fn reached(&self) -> i128 {
+    pub(crate) fn reached(&self) -> i128 {
         if self.fired == Timestamp::MAX { i128::MAX } else { self.fired.micros().into() }
     }
 
     /// All windows that are closed have given their result.
-    pub(super) fn caught_up(&mut self) {
+    pub(crate) fn caught_up(&mut self) {
         self.fired = self.closed;
         self.ahead.clear();
     }
 
     /// Takes down the numbers.
-    pub(super) fn save(&self, slicing: &Slicing, state: &mut StateWriter<'_>) {
+    pub(crate) fn save(&self, slicing: &Slicing, state: &mut StateWriter<'_>) {
         state.set(CLOSED, self.closed.micros());
         match slicing.size() {
             Some(size) => state.set(SIZE, size),
@@ -81,7 +81,7 @@ impl Progress {
     /// was ahead: its windows have given their only result and must not open again, so the greatest counts. Windows of the
     /// keys of the others have still to give theirs. Only windows that share slices must be told for which keys: a slice
     /// that is a window is loaded for those of the others alone.
-    pub(super) fn load(&mut self, state: &StateReader, shared: bool) {
+    pub(crate) fn load(&mut self, state: &StateReader, shared: bool) {
         self.closed = state.greatest(false, CLOSED).map_or(Timestamp::MIN, Timestamp::from_micros);
         // Of those with segments: if it is one it keeps them, and they have rows of slices that have long fired.
         let with_segments = || state.parts.iter().filter(|part| !part.segments.is_empty());
@@ -107,30 +107,39 @@ impl Progress {
     }
 
     /// Which keys have a result of this window: not those whose task had given it before a restore.
-    pub(super) fn owed(&self, window: Slice) -> Owed {
+    pub(crate) fn owed(&self, window: Slice) -> Owed {
         let done = self.ahead.iter().filter(|(_, fired)| window.end <= **fired);
         Owed { done: done.map(|(group, _)| *group).collect() }
     }
 }
 
 /// Which keys a window still owes a result.
-pub(super) struct Owed {
+pub(crate) struct Owed {
     /// The key groups that have had it.
     done: Vec<u8>,
 }
 
 impl Owed {
+    /// Whether all keys are.
+    pub(crate) fn all(&self) -> bool {
+        self.done.is_empty()
+    }
+
+    /// Which of so many rows have keys, the columns `key`, that are owed the result.
+    pub(crate) fn of(&self, key: &[ArrayRef], rows: usize) -> Result<BooleanArray> {
+        let groups: Vec<u8> = match key.is_empty() {
+            true => vec![0; rows],
+            false => key_groups(key, rows)?.iter().map(|group| group.0).collect(),
+        };
+        Ok(groups.iter().map(|group| Some(!self.done.contains(group))).collect())
+    }
+
     /// The rows of `rows` whose keys, the columns `key`, are owed the result.
     pub(super) fn keep(&self, rows: RecordBatch, key: &[ArrayRef]) -> Result<RecordBatch> {
-        if self.done.is_empty() {
+        if self.all() {
             return Ok(rows);
         }
-        let groups: Vec<u8> = match key.is_empty() {
-            true => vec![0; rows.num_rows()],
-            false => key_groups(key, rows.num_rows())?.iter().map(|group| group.0).collect(),
-        };
-        let owed: BooleanArray = groups.iter().map(|group| Some(!self.done.contains(group))).collect();
-        Ok(filter_record_batch(&rows, &owed)?)
+        Ok(filter_record_batch(&rows, &self.of(key, rows.num_rows())?)?)
     }
 }
 

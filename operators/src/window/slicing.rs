@@ -38,14 +38,14 @@ impl Slice {
 
 /// A stretch of time in numbers that do not overflow: several windows may end after the end of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stretch {
-    pub(super) start: i128,
-    pub(super) end: i128,
+pub(crate) struct Stretch {
+    pub(crate) start: i128,
+    pub(crate) end: i128,
 }
 
 impl Stretch {
     /// As much of it as there is.
-    pub(super) fn cut(self) -> Slice {
+    pub(crate) fn cut(self) -> Slice {
         Slice { start: cut(self.start), end: cut(self.end) }
     }
 }
@@ -165,7 +165,7 @@ impl Slicing {
 
     /// The first window that contains `slice` and ends after `reached`. There must be one: see
     /// [`Slicing::last_end`]. Windows that contain later slices and end after `reached` do not end before it.
-    pub(super) fn next_window(&self, slice: Slice, reached: i128) -> Stretch {
+    pub(crate) fn next_window(&self, slice: Slice, reached: i128) -> Stretch {
         let start = i128::from(slice.start.micros());
         let after = reached.max(start);
         match &self.0 {
@@ -192,7 +192,7 @@ impl Slicing {
     }
 
     /// Where the last window ends that contains `slice`.
-    pub(super) fn last_end(&self, slice: Slice) -> i128 {
+    pub(crate) fn last_end(&self, slice: Slice) -> i128 {
         let start = i128::from(slice.start.micros());
         match &self.0 {
             Shape::Hopping { starts, size } => starts.at_or_before(start) + size,
@@ -202,7 +202,7 @@ impl Slicing {
     }
 
     /// The same, as far as there is time.
-    pub(super) fn needed_until(&self, slice: Slice) -> Timestamp {
+    pub(crate) fn needed_until(&self, slice: Slice) -> Timestamp {
         cut(self.last_end(slice))
     }
 

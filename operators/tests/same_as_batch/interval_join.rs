@@ -8,6 +8,7 @@ use typed_arrow::{
 use windrow_operators::{
     Advance, Operator, Outbox, Partitioning, Port, StreamSchema, Timestamp,
     join::{Interval, IntervalJoin, IntervalJoinPlan, JoinType},
+    state::{SegmentId, StateWriter},
     testing::{Check, Pipeline, Row},
 };
 
@@ -200,6 +201,63 @@ fn rows_without_a_partner_leave_in_steps() {
     assert_eq!(take(&mut join, &lefts, &rights), 0);
     assert_eq!(advance(&mut join, 100), (50_000, 100));
     assert_eq!(join.size(), 0);
+}
+
+/// One row meets a million that wait for it. The pairs leave in many steps of one batch, and what is answered for adds up.
+#[test]
+fn a_million_partners_of_one_row_leave_in_steps() {
+    let mut builders = Left::new_builders(0);
+    builders.append_rows((0..1_000_000).map(|i| left(1, i % 1_000)));
+    let waiting = builders.finish().into_record_batch();
+    for (join_type, condition, expected) in
+        [(JoinType::Inner, false, 1_000_000), (JoinType::Right, true, 999_000), (JoinType::LeftAnti, false, 0)]
+    {
+        let case = Case { join_type, on: On::Number, condition };
+        let mut join = plan(case, (-1_000, 1_000)).whole().unwrap();
+        let mut out = Outbox::new();
+        join.process(Port::MAIN, waiting.clone(), &mut out).unwrap();
+        assert!(!out.take_again() && out.is_empty(), "nothing to meet yet");
+        out.take_counts();
+        let mut builders = RightNamed::new_builders(0);
+        builders.append_rows(RightNamed::of(&[right(1, 500)]));
+        let one = builders.finish().into_record_batch();
+        join.process(Port::RIGHT, one.clone(), &mut out).unwrap();
+        let (mut emitted, mut steps) = (0, 0);
+        loop {
+            let rows: usize = out.drain().map(|(_, rows)| rows.num_rows()).sum();
+            assert!(rows <= 8192, "{rows} rows in one step");
+            (emitted, steps) = (emitted + rows, steps + 1);
+            if !out.take_again() {
+                break;
+            }
+            join.process(Port::RIGHT, one.slice(0, 0), &mut out).unwrap();
+        }
+        assert_eq!(emitted, expected, "{join_type}");
+        assert_eq!(out.take_counts(), (1, 0));
+        assert!(join_type == JoinType::LeftAnti || steps > 120, "{steps} steps");
+    }
+}
+
+/// Nothing else may be asked of it meanwhile.
+#[test]
+fn a_join_that_is_half_way_through_takes_and_saves_nothing() {
+    let case = Case { join_type: JoinType::Inner, on: On::Number, condition: false };
+    let mut join = plan(case, (-10, 10)).whole().unwrap();
+    let mut out = Outbox::new();
+    out.set_step(3);
+    let mut builders = Left::new_builders(0);
+    builders.append_rows((0..8).map(|i| left(1, i)));
+    let lefts = builders.finish().into_record_batch();
+    join.process(Port::MAIN, lefts.clone(), &mut out).unwrap();
+    let mut builders = RightNamed::new_builders(0);
+    builders.append_rows(RightNamed::of(&[right(1, 5)]));
+    join.process(Port::RIGHT, builders.finish().into_record_batch(), &mut out).unwrap();
+    assert!(out.take_again());
+    let mut next = SegmentId(0);
+    let saved = join.save(&mut StateWriter::new(&mut next)).unwrap_err().to_string();
+    assert!(saved.contains("half-way"), "{saved}");
+    let given = join.process(Port::MAIN, lefts, &mut out).unwrap_err().to_string();
+    assert!(given.contains("half-way"), "{given}");
 }
 
 /// A day of minutes, each with keys of its own, with every type of join.

@@ -86,7 +86,12 @@ impl Shape {
     }
 
     pub(crate) fn is_late(&self, bid: &Bid, time: Timestamp, lateness: u64) -> bool {
-        self.edge_after(bid.at) + i128::from(lateness) <= i128::from(time.micros())
+        self.is_closed(bid.at, time, lateness)
+    }
+
+    /// Whether a row of `at` is late when the watermark is at `time`.
+    pub(crate) fn is_closed(&self, at: Timestamp, time: Timestamp, lateness: u64) -> bool {
+        self.edge_after(at) + i128::from(lateness) <= i128::from(time.micros())
     }
 }
 
