@@ -12,7 +12,11 @@ use tests::{on_two_threads, rows, run};
 use tokio::sync::Semaphore;
 use windrow::{
     Error,
-    arrow::{array::AsArray, datatypes::Int64Type},
+    api::AsyncResult,
+    arrow::{
+        array::{ArrayRef, AsArray, Int64Array, RecordBatch},
+        datatypes::Int64Type,
+    },
     prelude::*,
 };
 
@@ -253,28 +257,131 @@ fn several_results_of_a_row_all_have_its_time() {
     assert_eq!(rows(&out.batches()), vec!["150"; 10], "a row every millisecond");
 }
 
+/// A call that panics when it is made, or when it is at work, for every tenth row; of these every second the first time only.
+fn panicking(job: &Job, at_once: bool) -> AsyncResult<Doubled> {
+    let tries: Arc<Mutex<BTreeMap<i64, usize>>> = Arc::default();
+    numbers(job, 1_000, 2)
+        .map_async(move |n| {
+            let value = n.value;
+            let tried = *tries.lock().unwrap().entry(value).and_modify(|tried| *tried += 1).or_insert(1);
+            let breaks = value % 10 == 0 && (value % 20 == 0 || tried == 1);
+            assert!(!(at_once && breaks), "a ten: {value}");
+            async move {
+                let answer = double(value).await;
+                assert!(!breaks, "a ten: {value}");
+                answer
+            }
+        })
+        .retry(Retry::exponential(2, millis(1)))
+}
+
 #[test]
-fn a_panic_in_a_call_names_the_operator() {
+fn a_panic_in_a_call_is_a_failed_attempt() {
     for at_once in [true, false] {
-        let job = Job::new("panic").parallelism(2);
-        numbers(&job, 1_000, 2)
-            .map_async(move |n| {
-                let value = n.value;
-                assert!(!at_once || value != 500, "five hundred");
-                async move {
-                    let answer = double(value).await;
-                    assert_ne!(value, 500, "five hundred");
-                    answer
-                }
-            })
-            .fail_on_failure()
-            .sink(MemorySink::new());
+        let (job, out, dead) = (Job::new("panic").parallelism(2), MemorySink::new(), MemorySink::new());
+        let (done, failed) = panicking(&job, at_once).with_failed();
+        done.sink(out.clone());
+        failed.select(["value", "error", "attempts"].map(col)).sink(dead.clone());
+        let report = run(job).unwrap();
+        assert_eq!((out.rows(), dead.rows()), (950, 50));
+        assert!(rows(&dead.batches()).contains(&"500|the call panicked: a ten: 500|2".to_string()));
+        let calls = report.metrics.named("async map").next().unwrap();
+        assert_eq!((calls.failed, calls.retries), (50, 100));
+        assert!(calls.balances());
+        let job = Job::new("panic");
+        panicking(&job, at_once).fail_on_failure().sink(MemorySink::new());
         let error = run(job).unwrap_err();
         assert!(
-            matches!(&error, Error::Panic { operator, message } if operator == "#2 async map" && message.contains("five hundred")),
+            matches!(&error, Error::Call { operator, attempts: 2, reason, .. }
+            if operator == "#2 async map" && reason.starts_with("the call panicked: a ten: ")),
             "{error}"
         );
     }
+}
+
+/// What a stream without event time says after each of its batches is no fence.
+#[test]
+fn without_event_time_a_slow_call_holds_up_no_other() {
+    on_two_threads(async {
+        let (job, out, open) = (Job::new("unordered"), MemorySink::new(), Arc::new(Semaphore::new(0)));
+        let batch = |from| {
+            let values: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + 10));
+            RecordBatch::try_from_iter([("value", values)]).unwrap()
+        };
+        let batches = (0..10).map(|number| batch(number * 10)).collect();
+        let gate = open.clone();
+        job.source(MemorySource::batches(batches).batch_rows(10))
+            .typed::<Number>()
+            .map_async(move |n| {
+                let (value, gate) = (n.value, gate.clone());
+                async move {
+                    if value == 0 {
+                        gate.acquire().await.map_err(|error| error.to_string())?.forget();
+                    }
+                    double(value).await
+                }
+            })
+            .fail_on_failure()
+            .sink(out.clone());
+        let running = job.start().await.unwrap();
+        let handle = running.handle();
+        while handle.metrics().named("async map").map(|calls| calls.rows_out).sum::<u64>() < 99 {
+            tokio::task::yield_now().await;
+        }
+        open.add_permits(1);
+        running.wait().await.unwrap();
+        assert_eq!(values(&out).last(), Some(&0), "the slow one is the last");
+    });
+}
+
+/// A batch that leaves full makes room for calls; answers that come while it waits for room are taken.
+#[test]
+fn rows_that_wait_go_on_when_a_full_batch_has_left() {
+    let columns: [(&str, ArrayRef); 1] = [("value", Arc::new(Int64Array::from_iter_values(0..20_000)))];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    for (capacity, at_once) in [(8_192, true), (8_192, false), (20_000, false), (100, false)] {
+        let (job, out) = (Job::new("full").channel_bytes(1), MemorySink::new());
+        job.source(MemorySource::batches(vec![batch.clone()]).batch_rows(20_000))
+            .typed::<Number>()
+            .map_async(move |n| {
+                let value = n.value;
+                async move { if at_once { Ok(Doubled { value, twice: 2 * value }) } else { double(value).await } }
+            })
+            .capacity(capacity)
+            .fail_on_failure()
+            .sink(out.clone());
+        run(job).unwrap();
+        assert_eq!(out.rows(), 20_000, "capacity {capacity}, at once: {at_once}");
+    }
+}
+
+#[test]
+fn many_results_of_a_call_leave_batch_by_batch_and_are_not_made_before() {
+    let (made, seen, ahead) =
+        (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (job, out) = (Job::new("many"), MemorySink::new());
+    let (making, made, most) = (made.clone(), made, ahead.clone());
+    numbers(&job, 3, 1)
+        .flat_map_async(move |_| {
+            let count = making.clone();
+            let numbers = (0..50_000).map(move |value| {
+                count.fetch_add(1, SeqCst);
+                Number { value }
+            });
+            async move { Ok::<_, String>(numbers) }
+        })
+        .fail_on_failure()
+        .filter(move |_| {
+            let seen = seen.fetch_add(1, SeqCst);
+            most.fetch_max(made.load(SeqCst) - seen, SeqCst);
+            true
+        })
+        .sink(out.clone());
+    let report = run(job).unwrap();
+    assert_eq!(out.rows(), 150_000);
+    assert!(out.batches().iter().all(|batch| batch.num_rows() <= 8_192));
+    assert_eq!(ahead.load(SeqCst), 8_192, "a batch, and nothing of the next");
+    assert!(report.metrics.operators.iter().all(|operator| operator.balances()));
 }
 
 /// Windows behind calls: no watermark overtakes a row, or the row would be late; and none waits without need.

@@ -138,6 +138,28 @@ fn mistakes_are_told_before_the_first_row() {
     assert!(said.contains(r#"the rows have a column "n" already: give it another name with .select("#), "{said}");
 }
 
+#[test]
+fn a_condition_that_is_none_is_told_before_the_first_row() {
+    let said = |condition: Expr| {
+        let job = Job::new("mistakes");
+        let result = sales(&job, &[Some(1)]).lookup(Gifts(Vec::new()), "shop", LookupKind::Left).condition(condition);
+        result.drop_failed().sink(MemorySink::new());
+        run(job).unwrap_err().to_string()
+    };
+    for (condition, words) in [
+        (col("lest").lt(col("n")), r#"#2 lookup gifts: there is no column "lest", did you mean "least"?"#),
+        (right("n").lt(lit(1)), r#"#2 lookup gifts: there is no column "n""#),
+        (
+            col("shop").lt(lit(1)),
+            r#"#2 lookup gifts: the column "shop" is on both sides of the join: write left.shop or"#,
+        ),
+        (col("least") + lit(1), "not a condition (true or false)"),
+    ] {
+        let said = said(condition);
+        assert!(said.contains(words), "{said}");
+    }
+}
+
 #[derive(Record)]
 #[allow(dead_code, reason = "columns of a table")]
 struct Number {
@@ -198,6 +220,121 @@ fn each_key_of_a_batch_is_asked_once_and_of_a_cache_once_at_all() {
             rows(&out.batches()),
             names.iter().enumerate().map(|(n, name)| format!("{n}|{name}")).collect::<Vec<_>>()
         );
+    }
+}
+
+/// A table of `shop`, `least` and `gift`, of which a shop has many rows, few or none.
+#[derive(Clone)]
+struct Gifts(Vec<(i64, Option<i64>, i64)>);
+
+#[async_trait]
+impl Lookup for Gifts {
+    fn name(&self) -> String {
+        "gifts".into()
+    }
+
+    fn schema(&self) -> Result<SchemaRef, ConnectorError> {
+        let columns = ["shop", "least", "gift"].map(|name| Field::new(name, DataType::Int64, name == "least"));
+        Ok(Arc::new(Schema::new(columns.to_vec())))
+    }
+
+    async fn lookup(&self, keys: RecordBatch) -> Result<RecordBatch, ConnectorError> {
+        let asked = keys.column(0).as_primitive::<Int64Type>().values();
+        let found: Vec<_> = self.0.iter().filter(|(shop, ..)| asked.contains(shop)).collect();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(found.iter().map(|row| Some(row.0)).collect::<Int64Array>()),
+            Arc::new(found.iter().map(|row| row.1).collect::<Int64Array>()),
+            Arc::new(found.iter().map(|row| Some(row.2)).collect::<Int64Array>()),
+        ];
+        Ok(RecordBatch::try_new(self.schema()?, columns)?)
+    }
+}
+
+#[test]
+fn with_a_condition_only_those_that_meet_it_are_partners() {
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let kind = if random.bool() { LookupKind::Inner } else { LookupKind::Left };
+        let sold = random.i64(1..60);
+        let keys: Vec<_> = (0..sold).map(|_| (random.u8(0..5) > 0).then(|| random.i64(0..6))).collect();
+        let mut gifts: Vec<_> = (0..random.i64(0..40))
+            .map(|gift| (random.i64(0..8), (random.u8(0..5) > 0).then(|| random.i64(0..80)), gift))
+            .collect();
+        // So many partners of a row that its pairs are in several batches, of which some keep none.
+        let many = if seed % 10 == 0 { 20_000 } else { 0 };
+        let least = |n: i64| if (9_000..9_010).contains(&n) { sold / 2 } else { 1_000 };
+        gifts.extend((0..many).map(|n| (3, Some(least(n)), 1_000 + n)));
+        let mut expected = Vec::new();
+        for (n, key) in (0..).zip(&keys) {
+            let partners = gifts.iter().filter(|(shop, least, _)| Some(*shop) == *key && least.is_some_and(|l| n > l));
+            let before = expected.len();
+            expected.extend(partners.map(|(_, least, gift)| format!("{n}|{}|{gift}", least.unwrap())));
+            if expected.len() == before && kind == LookupKind::Left {
+                expected.push(format!("{n}|null|null"));
+            }
+        }
+        expected.sort_unstable();
+        let (job, out) = (Job::new("gifts"), MemorySink::new());
+        sales(&job, &keys)
+            .lookup(Gifts(gifts), "shop", kind)
+            .condition(col("n").gt(col("least")).and(left("shop").eq(right("shop"))))
+            .ordered()
+            .fail_on_failure()
+            .select(["n", "least", "gift"].map(col))
+            .sink(out.clone());
+        let report = run(job).unwrap();
+        assert_eq!(rows(&out.batches()), expected, "seed {seed}, {kind:?}");
+        let order: Vec<i64> =
+            out.batches().iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+        assert!(order.is_sorted(), "seed {seed}: {order:?}");
+        assert!(report.metrics.named("lookup").all(|lookup| lookup.balances()));
+    }
+}
+
+#[test]
+fn many_partners_leave_batch_by_batch() {
+    for kind in [LookupKind::Inner, LookupKind::Left] {
+        let (job, out) = (Job::new("many"), MemorySink::new());
+        let gifts: Vec<_> = (0..30_000).map(|gift| (gift % 2, None, gift)).collect();
+        sales(&job, &[Some(0), Some(7), Some(1), Some(0), None])
+            .lookup(Gifts(gifts), "shop", kind)
+            .fail_on_failure()
+            .select(["n", "gift"].map(col))
+            .sink(out.clone());
+        run(job).unwrap();
+        let alone = if kind == LookupKind::Left { 2 } else { 0 };
+        assert_eq!(out.rows(), 45_000 + alone);
+        assert!(out.batches().iter().all(|batch| batch.num_rows() <= 8_192));
+    }
+}
+
+#[test]
+fn a_null_where_the_table_has_none_is_a_failed_lookup() {
+    let (job, out, dead) = (Job::new("nulls"), MemorySink::new(), MemorySink::new());
+    let (good, failed) = sales(&job, &[Some(5)]).lookup(Broken, "shop", LookupKind::Inner).with_failed();
+    good.sink(out.clone());
+    failed.select([col("error")]).sink(dead.clone());
+    run(job).unwrap();
+    assert_eq!(out.rows(), 0);
+    assert_eq!(rows(&dead.batches()), [r#"broken: it gave a null in "name", which has none"#]);
+}
+
+/// A table that breaks its word.
+struct Broken;
+
+#[async_trait]
+impl Lookup for Broken {
+    fn name(&self) -> String {
+        "broken".into()
+    }
+
+    fn schema(&self) -> Result<SchemaRef, ConnectorError> {
+        Names::default().schema()
+    }
+
+    async fn lookup(&self, keys: RecordBatch) -> Result<RecordBatch, ConnectorError> {
+        let names: ArrayRef = Arc::new(StringArray::from(vec![None::<&str>]));
+        Ok(RecordBatch::try_from_iter_with_nullable([("name", names, true), ("shop", keys.column(0).clone(), false)])?)
     }
 }
 

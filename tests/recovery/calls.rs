@@ -20,9 +20,9 @@ use windrow::{
 
 use super::{
     hand::{Hand, click, read, save_and_stop, until},
-    lives::{End, Life, Lived, Trial, When, balanced, place},
+    lives::{End, Life, Lived, Trial, When, balanced, place, start},
     rescale::window,
-    scenario::{Click, Ending, Fork, Scenario, Step, WindowSpec},
+    scenario::{Click, ClickView, Ending, Fork, Scenario, Step, WindowSpec},
 };
 
 /// Answers each row once there is a permit for it; counts the calls.
@@ -65,13 +65,12 @@ fn a_checkpoint_does_not_wait_for_calls_and_a_crash_loses_none() {
             let two = Service::new(2);
             let running = read(|| two.job(&hand, ordered), 3).await.unwrap();
             let handle = running.handle();
-            let in_flight = |job: &windrow::JobHandle| job.metrics().named("async").map(|o| o.in_flight).sum::<u64>();
             until(&handle, |job| in_flight(job) == 1 && two.calls.load(SeqCst) == 3).await;
             handle.savepoint("one-in-flight").await.unwrap();
             assert_eq!(hand.rows().len(), 2, "what had left is visible");
             let saved = state::open_savepoint(format!("{}/by-hand", hand.store()), "one-in-flight").await.unwrap();
             let table = saved.table("async_1").unwrap();
-            assert_eq!((table.rows().num_rows(), table.meaning()), (1, "rows that wait for their calls"));
+            assert_eq!((table.rows().num_rows(), table.meaning()), (1, "rows that wait for an async map to Click"));
             // Answered after the savepoint, and never visible: the crash takes it back.
             two.permits.add_permits(1);
             until(&handle, |job| in_flight(job) == 0).await;
@@ -115,6 +114,190 @@ fn a_job_that_is_stopped_keeps_its_rows_in_flight() {
             assert_eq!(hand.rows(), ["1", "2", "3", "4"]);
         });
     }
+}
+
+/// `count` rows of numbers from 1, `each` in a batch.
+fn push(hand: &Hand, count: i64, each: usize) {
+    let rows: Vec<Click> = (1..=count).map(|n| click(1, n, n % 10)).collect();
+    rows.chunks(each).for_each(|rows| hand.push(rows));
+}
+
+/// A job of `operators` async operators one after the other, each with room for two calls, behind channels of a message, and
+/// a window behind them.
+fn narrow(hand: &Hand, service: &Service, operators: usize, ordered: bool) -> Job {
+    let job = hand.job(|rows, out| {
+        let rows = (0..operators).fold(rows, |rows, _| {
+            let service = service.clone();
+            let calls = rows.map_async(move |row| {
+                let click = Click { user: row.user, shop: row.shop, amount: row.amount, at: row.at };
+                service.clone().answer(click)
+            });
+            let calls = if ordered { calls.ordered() } else { calls };
+            calls.capacity(2).fail_on_failure()
+        });
+        let sums = rows.clone().window(Tumbling::of(secs(1_000))).aggregate([sum(col("amount")).alias("amount")]);
+        sums.drop_late().select([col("amount")]).sink(out.clone());
+        rows.select([col("amount")]).sink(out);
+    });
+    job.channel_bytes(1)
+}
+
+fn in_flight(job: &windrow::JobHandle) -> u64 {
+    job.metrics().named("async").map(|o| o.in_flight).sum()
+}
+
+/// The rows from 1 to `count`, and their sum.
+fn all_and_sum(count: i64) -> Vec<String> {
+    let mut rows: Vec<String> = (1..=count).chain([count * (count + 1) / 2]).map(|n| n.to_string()).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// Ends the input, answers all, and looks at the output.
+async fn all_once(hand: &Hand, count: i64, operators: usize, ordered: bool) {
+    hand.input.end_all();
+    let all = Service::new(1_000_000);
+    let report = read(|| narrow(hand, &all, operators, ordered), 0).await.unwrap().wait().await.unwrap();
+    balanced(&report).unwrap();
+    assert_eq!(hand.rows(), all_and_sum(count), "{operators} operators, ordered: {ordered}");
+}
+
+/// How the job is left that has rows before calls that do not come to an end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Left {
+    Dropped,
+    Stopped,
+}
+
+#[test]
+fn barriers_and_stops_do_not_wait_for_rows_that_wait_for_calls() {
+    for (operators, ordered, left, ended) in [
+        (1, true, Left::Dropped, false),
+        (1, false, Left::Stopped, false),
+        (2, true, Left::Stopped, false),
+        (2, false, Left::Dropped, true),
+        (1, true, Left::Stopped, true),
+        (2, false, Left::Stopped, true),
+    ] {
+        let case = format!("{operators} operators, ordered: {ordered}, {left:?}, ended: {ended}");
+        on_two_threads(async {
+            let hand = Hand::new();
+            push(&hand, 60, 1);
+            if ended {
+                hand.input.end_all();
+            }
+            // A few come through both.
+            let few = Service::new(5);
+            let running = read(|| narrow(&hand, &few, operators, ordered), 4).await.unwrap();
+            let handle = running.handle();
+            until(&handle, |_| few.calls.load(SeqCst) >= 5 + 2).await;
+            for name in ["first", "second", "third"] {
+                handle.savepoint(name).await.unwrap();
+                let saved = state::open_savepoint(format!("{}/by-hand", hand.store()), name).await.unwrap();
+                let rows = |id: String| saved.table(&id).map_or(0, |table| table.rows().num_rows());
+                let rows: usize = (1..=operators).map(|at| rows(format!("async_{at}"))).sum();
+                assert!(rows > 2 * operators, "{case}: {rows} rows");
+                assert_eq!(rows as u64, in_flight(&handle), "{case}: nothing is read behind the barrier");
+            }
+            match left {
+                Left::Dropped => drop(running),
+                Left::Stopped => {
+                    let report = save_and_stop(running, "stopped").await;
+                    assert!(report.stopped, "{case}");
+                    balanced(&report).unwrap();
+                    assert!(hand.rows().len() < 6, "{case}: the window is not complete");
+                }
+            }
+            // Rows of several operators are called so often still.
+            all_once(&hand, 60, operators, ordered).await;
+        });
+    }
+}
+
+#[test]
+fn checkpoints_and_slow_calls_do_not_gather_rows_without_end() {
+    on_two_threads(async {
+        let hand = Hand::new();
+        push(&hand, 20_000, 10);
+        let none = Service::new(0);
+        let job = || narrow(&hand, &none, 1, true).channel_bytes(2_000);
+        let running = read(job, 10).await.unwrap();
+        let handle = running.handle();
+        let mut held = Vec::new();
+        for number in 0..30 {
+            handle.savepoint(format!("number-{number}")).await.unwrap();
+            held.push(in_flight(&handle));
+        }
+        assert!(held[0] > 10, "{held:?}");
+        assert_eq!(held[9], held[29], "{held:?}");
+        // The brake is off again when the rows have gone.
+        none.permits.add_permits(1_000_000);
+        hand.input.end_all();
+        balanced(&running.wait().await.unwrap()).unwrap();
+        assert_eq!(hand.rows(), all_and_sum(20_000));
+    });
+}
+
+/// Why `after` is not given the rows that `before` left in flight, although what nobody takes may be dropped.
+fn refused(before: impl Fn(Stream<Click>, MemorySink), after: impl Fn(Stream<Click>, MemorySink)) -> Option<String> {
+    on_two_threads(async {
+        let hand = Hand::new();
+        hand.push(&[click(1, 1, 1)]);
+        let running = read(|| hand.job(&before), 1).await.unwrap();
+        until(&running.handle(), |job| {
+            in_flight(job) + job.metrics().named("lookup").map(|o| o.in_flight).sum::<u64>() > 0
+        })
+        .await;
+        save_and_stop(running, "before").await;
+        hand.input.end_all();
+        start(|| hand.job(&after).drop_state()).await.err().map(|error| error.to_string())
+    })
+}
+
+#[test]
+fn rows_that_wait_for_one_operator_are_not_given_to_another() {
+    let copy = |row: ClickView<'_>| Click { user: row.user, shop: row.shop, amount: row.amount, at: row.at };
+    let map = |service: Service| {
+        move |rows: Stream<Click>, out: MemorySink| {
+            let service = service.clone();
+            rows.map_async(move |row| service.clone().answer(copy(row))).fail_on_failure().sink(out);
+        }
+    };
+    let flat_map = |rows: Stream<Click>, out: MemorySink| {
+        rows.flat_map_async(move |row| std::future::ready(Ok::<_, String>([copy(row)]))).fail_on_failure().sink(out);
+    };
+    let other = |rows: Stream<Click>, out: MemorySink| {
+        let number = |row: ClickView<'_>| std::future::ready(Ok::<_, String>(Number { value: row.amount }));
+        rows.map_async(number).fail_on_failure().sink(out);
+    };
+    let lookup = |on: [(&'static str, &'static str); 2]| {
+        move |rows: Stream<Click>, out: MemorySink| {
+            rows.lookup(Service::new(0), on, LookupKind::Inner).fail_on_failure().sink(out);
+        }
+    };
+    let (same, swapped) = (lookup([("user", "user"), ("shop", "shop")]), lookup([("shop", "user"), ("user", "shop")]));
+    let none = || map(Service::new(0));
+    let was = "the state that was saved is of `rows that wait for an async map to Click`, but now it is ";
+    for (now, said) in [
+        (refused(none(), flat_map), "`rows that wait for an async flat map to Click`"),
+        (refused(none(), other), "`rows that wait for an async map to Number`"),
+        (
+            refused(none(), same),
+            "`rows that wait for a lookup in service on left.user = right.user and left.shop = right.shop`",
+        ),
+    ] {
+        let now = now.unwrap();
+        assert!(now.contains(&format!("(async_1): {was}{said}")), "{now}");
+    }
+    assert_eq!(refused(none(), none()), None);
+    assert_eq!(refused(same, same), None);
+    assert!(refused(same, swapped).is_some());
+    // With a name of its own it is not given the rows of the other.
+    let named = |rows: Stream<Click>, out: MemorySink| {
+        let calls = rows.map_async(move |row| std::future::ready(Ok::<_, String>(copy(row))));
+        calls.fail_on_failure().id("another").sink(out);
+    };
+    assert_eq!(refused(none(), named), None);
 }
 
 #[test]

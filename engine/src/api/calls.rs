@@ -1,7 +1,8 @@
 //! Calls to something outside: a service, a database, a table.
 
-use std::{fmt::Display, marker::PhantomData, sync::Arc, time::Duration};
+use std::{fmt::Display, iter::Once, marker::PhantomData, sync::Arc, time::Duration};
 
+use datafusion_expr::Expr;
 use windrow_connectors::{Lookup, Untyped};
 use windrow_operators::{Port, StreamSchema, typed::Record};
 
@@ -43,8 +44,15 @@ impl<T: 'static, S> Stream<T, S> {
     /// with all its attempts; its result is in the output exactly once. So a call may well read, and should write only
     /// what can be written twice.
     ///
-    /// A checkpoint does not wait for calls in flight. It does wait for rows that wait behind them for a place, like behind
-    /// any slow operator.
+    /// A checkpoint and a clean stop wait for no call, however slow: rows in flight, and those that wait behind them, are in
+    /// the checkpoint. (Without checkpoints a stop waits for them, for they have no other place.) Of rows that wait a task
+    /// holds about what a channel does, and once more what was between the sources and it when it got full; then the sources
+    /// before it stop reading until the calls come along.
+    ///
+    /// A call that panics has failed with the message of the panic, and is tried again like others.
+    ///
+    /// When a job that was changed goes on from a checkpoint with rows in flight, they are given to the same kind of call with
+    /// a result type of the same name, and to nothing else.
     ///
     /// ```
     /// use windrow::{Retry, prelude::*};
@@ -99,11 +107,11 @@ impl<T: 'static, S> Stream<T, S> {
         F: for<'a> Fn(T::View<'a>) -> Fut + Send + Sync + 'static,
     {
         self.calls("async map", CAPACITY, |schema| {
-            let call = move |row: T::View<'_>| -> Call<Option<U>> {
+            let call = move |row: T::View<'_>| -> Call<Once<U>> {
                 let answer = call(row);
-                Box::pin(async move { answer.await.map(Some).map_err(|error| error.to_string()) })
+                Box::pin(async move { answer.await.map(std::iter::once).map_err(|error| error.to_string()) })
             };
-            let map = MapCalls::<T, U, Option<U>, _>::new(schema, call)?;
+            let map = MapCalls::<T, U, Once<U>, _>::new("an async map", schema, call)?;
             let output = map.output().clone();
             Ok((map, output))
         })
@@ -111,6 +119,12 @@ impl<T: 'static, S> Stream<T, S> {
 
     /// Makes any number of records of each row with a call to something outside: an `Option`, a `Vec`. Otherwise as
     /// [`Stream::map_async`]. Each record keeps the row's event time.
+    ///
+    /// What a call may hold: its answer is kept as it is until its records have left, and up to
+    /// [`capacity`](AsyncResult::capacity) answers are there at a time. Records leave in batches of at most 8,192, each when the
+    /// one before has found room, and an iterator is asked for no more than that: so an answer of a million records costs
+    /// memory as a `Vec`, and none as an iterator that makes them on the way. The records of one answer belong to one
+    /// checkpoint, which waits until they have left.
     ///
     /// ```
     /// use windrow::prelude::*;
@@ -141,17 +155,17 @@ impl<T: 'static, S> Stream<T, S> {
     where
         T: Record,
         U: Record,
-        I: IntoIterator<Item = U> + Send + 'static,
+        I: IntoIterator<Item = U, IntoIter: Send + 'static>,
         E: Display,
         Fut: Future<Output = Result<I, E>> + Send + 'static,
         F: for<'a> Fn(T::View<'a>) -> Fut + Send + Sync + 'static,
     {
         self.calls("async flat map", CAPACITY, |schema| {
-            let call = move |row: T::View<'_>| -> Call<I> {
+            let call = move |row: T::View<'_>| -> Call<I::IntoIter> {
                 let answer = call(row);
-                Box::pin(async move { answer.await.map_err(|error| error.to_string()) })
+                Box::pin(async move { answer.await.map(I::into_iter).map_err(|error| error.to_string()) })
             };
-            let map = MapCalls::<T, U, I, _>::new(schema, call)?;
+            let map = MapCalls::<T, U, I::IntoIter, _>::new("an async flat map", schema, call)?;
             let output = map.output().clone();
             Ok((map, output))
         })
@@ -162,8 +176,12 @@ impl<T: 'static, S> Stream<T, S> {
     /// without its key. A null is equal to nothing. With several rows in the table there are several results.
     ///
     /// A batch of rows is one call, with each different key once; [`Cached`](crate::connectors::Cached) keeps what was
-    /// found. What is said of calls at [`Stream::map_async`] is true of lookups. The table is as it is when the row is
-    /// looked up: so its results may differ from run to run when it changes.
+    /// found. What is said of calls at [`Stream::map_async`] is true of lookups; rows in flight go on with a table of the same
+    /// name by the same key. The table is as it is when the row is looked up: so its results may differ from run to run when it
+    /// changes. [`AsyncResult::condition`] says which rows of the table belong to a row besides.
+    ///
+    /// What a call may hold: the rows of the table for the keys of a batch of at most 8,192 rows, however many they are, and
+    /// [`capacity`](AsyncResult::capacity) calls do that at a time. Pairs are made as they leave, at most 8,192 at a time.
     ///
     /// The job does not run when a column of the key is missing on either side, has another type there, or is a float, or both
     /// sides have another column of the same name. For streams of rows, not of changes.
@@ -200,11 +218,12 @@ impl<T: 'static, S> Stream<T, S> {
     pub fn lookup(self, table: impl Lookup, on: impl Into<LookupOn>, kind: LookupKind) -> AsyncResult<Untyped> {
         let LookupOn(on) = on.into();
         let name = format!("lookup {}", table.name());
-        self.calls(&name, LOOKUP_CAPACITY, |schema| {
-            let lookup = LookupCalls::new(schema, Arc::new(table), &on, kind)?;
-            let output = lookup.output().clone();
-            Ok((lookup, output))
-        })
+        let mut made = None;
+        let result = self.calls(&name, LOOKUP_CAPACITY, |schema| {
+            let lookup = made.insert(LookupCalls::new(schema, Arc::new(table), &on, kind)?);
+            Ok((lookup.clone(), lookup.output().clone()))
+        });
+        AsyncResult { lookup: made, ..result }
     }
 
     /// Adds an async operator.
@@ -222,7 +241,7 @@ impl<T: 'static, S> Stream<T, S> {
             let plan = Calls { work: Arc::new(work), input: schema.clone() };
             Ok((Kind::Async(Arc::new(plan), policy), vec![(Port::MAIN, output)]))
         });
-        AsyncResult { graph: self.graph, at, rows: PhantomData }
+        AsyncResult { graph: self.graph, at, lookup: None, rows: PhantomData }
     }
 }
 
@@ -259,7 +278,65 @@ impl<const N: usize> From<[(&str, &str); N]> for LookupOn {
 pub struct AsyncResult<U> {
     graph: SharedGraph,
     at: Option<StreamId>,
+    /// What is called, of a lookup.
+    lookup: Option<LookupCalls>,
     rows: PhantomData<fn() -> U>,
+}
+
+/// What can be said of a lookup besides.
+impl AsyncResult<Untyped> {
+    /// A row of the table belongs to a row only if both meet a condition besides. A column that is on both sides is written
+    /// `left("since")` for the row's and `right("since")` for the table's. With [`LookupKind::Left`] a row that meets it with no
+    /// row of the table leaves alone, once. The last condition counts.
+    ///
+    /// The job does not run when it names a column that is on neither side, or is not a condition.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Record)]
+    /// struct Discount {
+    ///     item: i64,
+    ///     least: i64,
+    ///     percent: i64,
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("discounts.csv");
+    /// # std::fs::write(&path, "item,least,percent\n1,0,0\n1,1,3\n3,7,5\n").unwrap();
+    /// let discounts = TableFile::csv::<Discount>(path.to_str().unwrap()); // "discounts.csv"
+    /// let job = Job::new("discounts");
+    /// let out = MemorySink::new();
+    /// job.source(Sequence::new(4))
+    ///     .select([col("value").alias("item"), (col("value") * lit(2)).alias("amount")])
+    ///     .lookup(discounts, "item", LookupKind::Left)
+    ///     .condition(col("amount").gt_eq(col("least")))
+    ///     .fail_on_failure()
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.rows(), 5, "items 0, 2 and 3 alone, and twice 1");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn condition(self, condition: Expr) -> Self {
+        if let (Some(at), Some(lookup)) = (self.at, &self.lookup) {
+            let mut graph = lock(&self.graph);
+            let node = &mut graph.nodes[at.node];
+            match (lookup.with_condition(&condition), &mut node.kind) {
+                (Ok(work), Kind::Async(calls, _)) => {
+                    *calls = Arc::new(Calls { input: work.input().clone(), work: Arc::new(work) });
+                }
+                (Ok(_), _) => {}
+                (Err(error), _) => {
+                    let mistake = format!("{}: {error}", node.name);
+                    graph.mistakes.push(mistake);
+                }
+            }
+        }
+        self
+    }
 }
 
 impl<U: 'static> AsyncResult<U> {

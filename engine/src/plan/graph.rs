@@ -1,6 +1,6 @@
 //! The operators of a job and the streams between them, as the user wrote them.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use windrow_connectors::{Sink, Source};
 use windrow_operators::{Plan, Port, StreamSchema, plan::Factory};
@@ -167,6 +167,15 @@ impl Graph {
             Kind::Source { time, .. } => time.as_ref().is_some_and(|(_, watermarks)| watermarks.idle_after.is_some()),
             _ => node.inputs.iter().any(|input| self.may_idle(*input)),
         }
+    }
+
+    /// The sources whose rows come to an operator.
+    pub(crate) fn sources_of(&self, node: usize) -> BTreeSet<usize> {
+        let inputs = &self.nodes[node].inputs;
+        if inputs.is_empty() {
+            return BTreeSet::from([node]);
+        }
+        inputs.iter().flat_map(|input| self.sources_of(input.node)).collect()
     }
 
     /// Whether watermarks come with the rows of `stream`; late and rejected rows, and what is made of them, have none.

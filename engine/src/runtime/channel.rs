@@ -39,16 +39,18 @@ const LEAST_BYTES: usize = 256;
 impl Message {
     fn bytes(&self) -> usize {
         match self {
-            // The bytes of the rows, not of the buffers they may be a small slice of.
-            Self::Batch(batch) => {
-                let column = |array: &Arc<dyn Array>| {
-                    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
-                };
-                batch.columns().iter().map(column).sum()
-            }
+            Self::Batch(batch) => batch_bytes(batch),
             Self::Watermark(_) | Self::Barrier(_) | Self::End(_) => 0,
         }
     }
+}
+
+/// The bytes of the rows, not of the buffers they may be a small slice of.
+pub(crate) fn batch_bytes(batch: &RecordBatch) -> usize {
+    let column = |array: &Arc<dyn Array>| {
+        array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
+    };
+    batch.columns().iter().map(column).sum()
 }
 
 /// A channel that holds at most `capacity` bytes of messages, and always at least one message.

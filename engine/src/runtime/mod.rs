@@ -17,6 +17,7 @@
 
 pub(crate) mod align;
 pub(crate) mod async_task;
+pub(crate) mod brake;
 pub(crate) mod chain;
 pub(crate) mod channel;
 mod event_time;

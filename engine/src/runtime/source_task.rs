@@ -72,6 +72,8 @@ pub(crate) struct SourceTask {
     pub(crate) together: bool,
     /// Whether it waits for other sources, and reads nothing.
     pub(crate) waits: bool,
+    /// How many tasks behind it hold so much that it is not to read.
+    pub(crate) brake: watch::Receiver<usize>,
     pub(crate) rejects: RejectTo,
     /// Whether operators have been told the processing time since the last rows.
     pub(crate) ticked: bool,
@@ -242,7 +244,29 @@ impl SourceTask {
         Snapshot { operators: self.body.take_saved(), splits, receipts: Vec::new() }
     }
 
+    /// What there is to do while it brakes: as when a channel is full, but barriers and a stop come through.
+    async fn braked(&mut self) -> Event {
+        let (began, due) = (Moment::now(), self.body.due());
+        let event = tokio::select! {
+            biased;
+            Ok(_) = self.stop.wait_for(|stop| *stop) => Event::Stop,
+            Ok(()) = self.barrier.changed() => match *self.barrier.borrow_and_update() {
+                Some(epoch) => Event::Barrier(epoch),
+                None => Event::Resume,
+            },
+            Ok(_) = self.brake.wait_for(|braking| *braking == 0) => Event::Resume,
+            () = sleep_until(due) => Event::Tick,
+        };
+        if let Some(time) = &mut self.time {
+            time.splits.excuse(began.elapsed());
+        }
+        event
+    }
+
     async fn next_event(&mut self) -> Event {
+        if *self.brake.borrow() > 0 {
+            return self.braked().await;
+        }
         let silence = self.time.as_ref().and_then(SourceTime::due);
         // A reader that is always ready for one split must not hide the silence of another.
         let silent = silence.is_some_and(|at| at <= Moment::now());

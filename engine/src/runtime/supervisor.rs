@@ -15,7 +15,8 @@ use windrow_operators::{Port, StreamSchema, Timestamp, key::Partitioner, state::
 
 use super::{
     align::Alignment,
-    async_task::TaskParts,
+    async_task::{TaskParts, asked::Asked},
+    brake::Brake,
     chain::{Chain, Link, Target, guard, panic_message},
     channel::{Receiver, Sender, channel},
     exchange::Output,
@@ -146,7 +147,18 @@ pub(crate) async fn start(
 ) -> Result<Tasks> {
     let mut channels = connect(plan, capacity);
     let alignment = Arc::new(Alignment::new());
-    let mut builder = Builder { graph, plan, layout, counters, controls, alignment, channels: &mut channels, restored };
+    let mut builder = Builder {
+        graph,
+        plan,
+        layout,
+        counters,
+        capacity,
+        controls,
+        alignment,
+        brakes: HashMap::new(),
+        channels: &mut channels,
+        restored,
+    };
     let mut tasks = Tasks { set: JoinSet::new(), names: HashMap::new(), echo: None, failure: None };
     // Everything that can fail while it is built is built before the first task runs.
     let mut built = Vec::new();
@@ -179,8 +191,11 @@ struct Builder<'a> {
     plan: &'a PhysicalPlan,
     layout: &'a Layout,
     counters: &'a [Arc<Counters>],
+    capacity: usize,
     controls: Controls,
     alignment: Arc<Alignment>,
+    /// How many tasks brake a source, by node.
+    brakes: HashMap<usize, watch::Sender<usize>>,
     channels: &'a mut Channels,
     restored: &'a mut Restored,
 }
@@ -230,9 +245,15 @@ impl Builder<'_> {
         // The state is this task's, not that of the operator behind it that delivers.
         let state = self.restored.operator(self.layout, reporter.task, 0);
         let body = self.body(chain, reporter.task, root, &place, outputs)?;
-        let checkpointed = self.controls.checkpointed;
+        let brakes =
+            self.graph.sources_of(node).into_iter().map(|source| self.brakes.entry(source).or_default().clone());
+        let (brake, channel_bytes) = (Brake::new(brakes.collect()), self.capacity);
         let (gate, policy) = (self.gate(index, task), policy.clone());
-        let run = plan.task(TaskParts { policy, gate, body, counters, reporter, state, checkpointed });
+        let Controls { barrier, stop, stopped, checkpointed, .. } = &self.controls;
+        let asked = Asked::new(barrier.clone(), stop.clone(), *checkpointed);
+        let stopped = stopped.clone();
+        let parts = TaskParts { policy, gate, body, counters, reporter, state, asked, stopped, brake, channel_bytes };
+        let run = plan.task(parts);
         run.map(|run| Task::Async(operator.clone(), run)).map_err(|error| Error::Operator { operator, error })
     }
 
@@ -309,7 +330,7 @@ impl Builder<'_> {
     }
 
     async fn source(
-        &self,
+        &mut self,
         node: usize,
         splits: &[SplitId],
         body: TaskBody,
@@ -354,6 +375,7 @@ impl Builder<'_> {
             RejectPolicy::Drop => RejectTo::Count,
             RejectPolicy::Stream => RejectTo::Edges(reject_edges),
         };
+        let brake = self.brakes.entry(node).or_default().subscribe();
         let Controls { stop, stopped, barrier, .. } = &self.controls;
         Ok(Task::Source(Box::new(SourceTask {
             reader,
@@ -362,6 +384,7 @@ impl Builder<'_> {
             time: source_time,
             together,
             waits: false,
+            brake,
             rejects,
             ticked: false,
             body,

@@ -35,6 +35,7 @@ mod versions;
 pub mod window;
 
 pub use interval::{IntervalJoin, IntervalJoinPlan};
+pub use pairing::PairCondition;
 pub use spec::{Interval, JoinType};
 pub use temporal::{TemporalJoin, TemporalJoinPlan};
 pub use window::{WindowJoin, WindowJoinPlan};

@@ -38,7 +38,7 @@ pub(crate) const NAMES: [&str; 2] = ["left", "right"];
 pub(crate) struct Pairing {
     /// The join columns of each side, pair by pair.
     pub(crate) on: [Vec<usize>; 2],
-    pub(crate) condition: Option<Condition>,
+    pub(crate) condition: Option<PairCondition>,
     /// Where the columns of the result come from that are not leading.
     pub(crate) sources: Vec<Source>,
     /// The columns of the result.
@@ -72,7 +72,7 @@ impl Pairing {
         check_key(left, &keys[LEFT])?;
         check_key(right, &keys[RIGHT])?;
         pairs.iter().try_for_each(|&(l, r)| same_type(left.field(l), right.field(r)))?;
-        let condition = condition.map(|expr| Condition::new(&visible, expr)).transpose()?;
+        let condition = condition.map(|expr| PairCondition::new(sides, expr)).transpose()?;
         let (sources, fields) = result_columns(&visible, &pairs, join_type, leading)?;
         Ok(Self { on: keys, condition, sources, fields })
     }
@@ -133,21 +133,38 @@ fn result_columns(
     Ok((sources, fields))
 }
 
-/// A condition on pairs, over the columns that it needs.
+/// A condition on pairs of rows, over the columns that it needs. A column that is on both sides is written `left.price`,
+/// `right.price`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use arrow::{array::{ArrayRef, Int64Array}, datatypes::{DataType, Field, Schema}};
+/// use datafusion_expr::{col, lit};
+/// use windrow_operators::{StreamSchema, join::PairCondition};
+///
+/// let side = StreamSchema::without_time(Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)])));
+/// let condition = PairCondition::new([&side, &side], &col("left.n").lt(col("right.n") + lit(1))).unwrap();
+/// let columns: [ArrayRef; 2] = [vec![1, 2, 3], vec![0, 2, 9]].map(|n| Arc::new(Int64Array::from(n)) as ArrayRef);
+/// let meets = condition.meets(3, |side, _| Ok(columns[side].clone())).unwrap();
+/// assert_eq!(meets.values().iter().collect::<Vec<_>>(), [false, true, true]);
+/// ```
 #[derive(Debug)]
-pub(crate) struct Condition {
+pub struct PairCondition {
     expr: Arc<dyn PhysicalExpr>,
     columns: Vec<(usize, usize)>,
     schema: Arc<Schema>,
 }
 
-impl Condition {
-    fn new(visible: &[Arc<Schema>; 2], expr: &Expr) -> Result<Self> {
+impl PairCondition {
+    /// Over the visible columns of both sides. Fails when `expr` names a column that is on neither, does not say on which of
+    /// both, or is not a condition.
+    pub fn new(sides: [&StreamSchema; 2], expr: &Expr) -> Result<Self> {
+        let visible = sides.map(StreamSchema::visible);
         let mut columns: Vec<(usize, usize)> = Vec::new();
         let mut problem = None;
         let name = |(side, column): (usize, usize)| format!("{}.{}", NAMES[side], visible[side].field(column).name());
         let rewritten = expr.clone().transform_up(|expr| match &expr {
-            Expr::Column(column) => match find(visible, column) {
+            Expr::Column(column) => match find(&visible, column) {
                 Ok(found) => {
                     if !columns.contains(&found) {
                         columns.push(found);
@@ -170,8 +187,9 @@ impl Condition {
         Ok(Self { expr, columns, schema })
     }
 
-    /// Which of `pairs` meet it; null counts as no. `column` gives, for a side and a column of it, the values of all pairs.
-    pub(crate) fn met(&self, pairs: usize, column: impl Fn(usize, usize) -> Result<ArrayRef>) -> Result<BooleanArray> {
+    /// Which of `pairs` pairs meet it; null counts as no. `column` gives the values of a column of a side for all pairs: 0 is the
+    /// left side, 1 the right one.
+    pub fn meets(&self, pairs: usize, column: impl Fn(usize, usize) -> Result<ArrayRef>) -> Result<BooleanArray> {
         let columns = self.columns.iter().map(|&(side, at)| column(side, at)).collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(pairs));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;

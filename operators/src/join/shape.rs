@@ -22,7 +22,7 @@ use datafusion_expr::Expr;
 
 use super::{
     JoinType, LEFT, RIGHT,
-    pairing::{Condition, NAMES, Pairing, Source},
+    pairing::{NAMES, PairCondition, Pairing, Source},
 };
 use crate::{
     Partitioning, Port, Result, StreamSchema, Timestamp,
@@ -46,7 +46,7 @@ pub(super) struct Shape {
     pub(super) keys: [Vec<usize>; 2],
     /// Where event time is on each side.
     pub(super) times: [usize; 2],
-    condition: Option<Condition>,
+    condition: Option<PairCondition>,
     sources: Vec<Source>,
     pub(super) output: StreamSchema,
     pub(super) form: StateForm,
@@ -99,7 +99,7 @@ impl Shape {
     /// Keeps the pairs that meet the condition.
     pub(super) fn meet(&self, pairs: &mut [Picked<'_>; 2]) -> Result<()> {
         let Some(condition) = &self.condition else { return Ok(()) };
-        let mask = condition.met(pairs[LEFT].rows.len(), |side, column| pairs[side].column(column))?;
+        let mask = condition.meets(pairs[LEFT].rows.len(), |side, column| pairs[side].column(column))?;
         pairs.iter_mut().for_each(|picked| picked.filter(&mask));
         Ok(())
     }

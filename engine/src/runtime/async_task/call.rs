@@ -1,14 +1,16 @@
 //! One call with its attempts, and what the user said of calls.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use arrow::array::RecordBatch;
+use futures::FutureExt;
 
 use super::Work;
-use crate::metrics::Counters;
+use crate::{metrics::Counters, runtime::chain::panic_message};
 
 /// The longest wait between two attempts.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -77,7 +79,7 @@ pub(crate) struct Failure {
 
 pub(crate) type Answer<D> = Result<D, Failure>;
 
-/// Calls for `rows` until there is an answer or no attempt is left.
+/// Calls for `rows` until there is an answer or no attempt is left. An attempt that panics, or takes too long, has failed.
 pub(crate) async fn attempts<W: Work>(
     work: Arc<W>,
     rows: RecordBatch,
@@ -86,10 +88,13 @@ pub(crate) async fn attempts<W: Work>(
 ) -> Answer<W::Done> {
     let mut attempts = 1;
     loop {
-        let call = work.clone().call(rows.clone());
+        let (work, rows) = (work.clone(), rows.clone());
+        // What the user's code shares with other calls is its own: nothing of the task is in there.
+        let call = AssertUnwindSafe(async move { work.call(rows).await }).catch_unwind();
         let reason = match tokio::time::timeout(policy.timeout, call).await {
-            Ok(Ok(done)) => return Ok(done),
-            Ok(Err(reason)) => reason,
+            Ok(Ok(Ok(done))) => return Ok(done),
+            Ok(Ok(Err(reason))) => reason,
+            Ok(Err(panic)) => format!("the call panicked: {}", panic_message(&*panic)),
             Err(_) => format!("no answer within {:?}", policy.timeout),
         };
         if attempts >= policy.retry.attempts {

@@ -7,8 +7,14 @@
 //!                └── by key, with take ─────────────────────────────────────────┘
 //!   inner: 3·a 3·b 7 3·a 3·b          left: also null and 5, with nulls for the table's columns
 //! ```
+//!
+//! What was found is joined a batch of pairs at a time, as they leave. With a condition pairs that do not meet it are
+//! dropped on the way; then a left lookup gives a row alone when none of its pairs has met it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, UInt32Array},
@@ -16,9 +22,10 @@ use arrow::{
     datatypes::{DataType, Field, SchemaRef},
     row::{RowConverter, SortField},
 };
+use datafusion_expr::Expr;
 use futures::future::BoxFuture;
 use windrow_connectors::{ConnectorError, Lookup};
-use windrow_operators::{OperatorError, Result, StreamSchema, key::check_key, schema::index_of};
+use windrow_operators::{OperatorError, Result, StreamSchema, join::PairCondition, key::check_key, schema::index_of};
 
 use super::{
     BATCH_ROWS, Piece, Work,
@@ -35,6 +42,7 @@ pub enum LookupKind {
 }
 
 /// Enriches the rows of a stream from a table.
+#[derive(Clone)]
 pub(crate) struct LookupCalls {
     table: Arc<dyn Lookup>,
     columns: SchemaRef,
@@ -46,8 +54,25 @@ pub(crate) struct LookupCalls {
     /// The columns of the table that come to the rows.
     further: Vec<usize>,
     kind: LookupKind,
+    condition: Option<Arc<PairCondition>>,
     input: StreamSchema,
     output: StreamSchema,
+}
+
+/// A row, and a row of the table.
+type Pair = (u32, u32);
+
+/// What was found for a batch, as far as it has not left.
+pub(crate) struct Found {
+    rows: RecordBatch,
+    found: RecordBatch,
+    distinct: Distinct,
+    /// By number of a key: the rows that were found for it.
+    matches: Vec<Vec<u32>>,
+    /// The row that comes next, which of its partners, and whether one before that was a partner indeed.
+    row: usize,
+    partner: usize,
+    met: bool,
 }
 
 impl LookupCalls {
@@ -94,7 +119,18 @@ impl LookupCalls {
             field.clone().with_nullable(field.is_nullable() || kind == LookupKind::Left)
         };
         let output = extended(input, &further.iter().map(field).collect::<Vec<_>>())?;
-        Ok(Self { table, columns, left, right, keys, further, kind, input: input.clone(), output })
+        Ok(Self { table, columns, left, right, keys, further, kind, condition: None, input: input.clone(), output })
+    }
+
+    /// The same with a condition on the pairs.
+    pub(crate) fn with_condition(&self, condition: &Expr) -> Result<Self> {
+        let table = StreamSchema::without_time(self.columns.clone());
+        let condition = Arc::new(PairCondition::new([&self.input, &table], condition)?);
+        Ok(Self { condition: Some(condition), ..self.clone() })
+    }
+
+    pub(crate) fn input(&self) -> &StreamSchema {
+        &self.input
     }
 
     /// The schema of the result.
@@ -102,7 +138,7 @@ impl LookupCalls {
         &self.output
     }
 
-    async fn join(&self, rows: &RecordBatch) -> Result<RecordBatch, ConnectorError> {
+    async fn find(&self, rows: RecordBatch) -> Result<Found, ConnectorError> {
         let keys: Vec<ArrayRef> = self.left.iter().map(|&column| rows.column(column).clone()).collect();
         let fields = self.keys.fields().iter().map(|field| SortField::new(field.data_type().clone()));
         let converter = RowConverter::new(fields.collect())?;
@@ -118,36 +154,79 @@ impl LookupCalls {
         self.check(&found)?;
         let theirs: Vec<ArrayRef> = self.right.iter().map(|&column| found.column(column).clone()).collect();
         let matches = distinct.matches(&converter, &theirs, found.num_rows())?;
-        let (mut left, mut right) = (Vec::with_capacity(rows.num_rows()), Vec::with_capacity(rows.num_rows()));
-        for (row, key) in (0..).zip(&distinct.keys) {
-            let own = key.map_or(&[][..], |key| matches[key as usize].as_slice());
-            left.extend(std::iter::repeat_n(row, own.len()));
-            right.extend(own.iter().copied().map(Some));
-            if own.is_empty() && self.kind == LookupKind::Left {
-                left.push(row);
-                right.push(None);
+        Ok(Found { rows, found, distinct, matches, row: 0, partner: 0, met: false })
+    }
+
+    /// The next pairs of what was found, and the rows that stay alone.
+    fn join(&self, found: &mut Found) -> Result<RecordBatch> {
+        let (pairs, ends) = found.next_pairs();
+        let left = |pairs: &[Pair]| UInt32Array::from_iter_values(pairs.iter().map(|pair| pair.0));
+        let right = |pairs: &[Pair]| UInt32Array::from_iter_values(pairs.iter().map(|pair| pair.1));
+        let mask = match &self.condition {
+            Some(condition) => Some(condition.meets(pairs.len(), |side, column| match side {
+                0 => Ok(take(found.rows.column(column), &left(&pairs), None)?),
+                _ => Ok(take(found.found.column(column), &right(&pairs), None)?),
+            })?),
+            None => None,
+        };
+        let (mut left, mut right) = (Vec::with_capacity(pairs.len()), Vec::with_capacity(pairs.len()));
+        let mut ends = ends.into_iter().peekable();
+        for pair in 0..=pairs.len() {
+            // Rows whose last pair was before this one.
+            while let Some((_, row)) = ends.next_if(|(end, _)| *end == pair) {
+                if !std::mem::take(&mut found.met) && self.kind == LookupKind::Left {
+                    left.push(row);
+                    right.push(None);
+                }
+            }
+            if pair < pairs.len() && mask.as_ref().is_none_or(|mask| mask.value(pair)) {
+                found.met = true;
+                left.push(pairs[pair].0);
+                right.push(Some(pairs[pair].1));
             }
         }
-        let rows = take_record_batch(rows, &UInt32Array::from(left))?;
+        let rows = take_record_batch(&found.rows, &UInt32Array::from(left))?;
         let right = UInt32Array::from(right);
-        let further = self.further.iter().map(|&column| take(found.column(column), &right, None));
-        let further = further.collect::<Result<Vec<_>, _>>()?;
-        let joined = extend(&self.input, &self.output, rows.columns(), further);
-        joined.map_err(|error| self.wrong(error.to_string()))
+        let further = self.further.iter().map(|&column| take(found.found.column(column), &right, None));
+        extend(&self.input, &self.output, rows.columns(), further.collect::<Result<Vec<_>, _>>()?)
     }
 
     /// An answer with other columns than those that were declared is a mistake of the table.
     fn check(&self, found: &RecordBatch) -> Result<(), ConnectorError> {
         let (own, other) = (self.columns.fields(), found.schema_ref().fields());
         let same = own.iter().zip(other).all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type());
-        match same && own.len() == other.len() {
-            true => Ok(()),
-            false => Err(self.wrong(format!("it gave {}, but its columns are {}", found.schema_ref(), self.columns))),
+        if !same || own.len() != other.len() {
+            return Err(self.wrong(format!("it gave {}, but its columns are {}", found.schema_ref(), self.columns)));
+        }
+        match own.iter().zip(found.columns()).find(|(field, column)| !field.is_nullable() && column.null_count() > 0) {
+            None => Ok(()),
+            Some((field, _)) => Err(self.wrong(format!("it gave a null in {:?}, which has none", field.name()))),
         }
     }
 
     fn wrong(&self, reason: String) -> ConnectorError {
         ConnectorError::Data { at: self.table.name(), reason }
+    }
+}
+
+impl Found {
+    /// The next pairs, and by place among them the rows whose last pair is before it. Pairs and rows
+    /// without one are together at most a batch; a row whose pairs are all dropped leaves in the place of one of them.
+    fn next_pairs(&mut self) -> (Vec<Pair>, Vec<(usize, u32)>) {
+        let (mut pairs, mut ends, mut alone) = (Vec::new(), Vec::new(), 0);
+        while pairs.len() + alone < BATCH_ROWS && self.row < self.rows.num_rows() {
+            let partners = self.distinct.keys[self.row].map_or(&[][..], |key| self.matches[key as usize].as_slice());
+            let left = &partners[self.partner..];
+            let next = &left[..left.len().min(BATCH_ROWS - pairs.len() - alone)];
+            pairs.extend(next.iter().map(|partner| (self.row as u32, *partner)));
+            self.partner += next.len();
+            if self.partner == partners.len() {
+                alone += usize::from(next.is_empty());
+                ends.push((pairs.len(), self.row as u32));
+                (self.row, self.partner) = (self.row + 1, 0);
+            }
+        }
+        (pairs, ends)
     }
 }
 
@@ -208,22 +287,34 @@ fn has_key(columns: &[ArrayRef], row: usize) -> bool {
 }
 
 impl Work for LookupCalls {
-    type Done = RecordBatch;
+    type Done = Found;
+
+    fn what(&self) -> String {
+        let on = self.left.iter().zip(&self.right).map(|(&left, &right)| {
+            format!("left.{} = right.{}", self.input.columns().field(left).name(), self.columns.field(right).name())
+        });
+        format!("a lookup in {} on {}", self.table.name(), on.collect::<Vec<_>>().join(" and "))
+    }
 
     fn unit_rows(&self) -> usize {
         BATCH_ROWS
     }
 
-    fn call(self: Arc<Self>, rows: RecordBatch) -> BoxFuture<'static, Result<RecordBatch, String>> {
-        Box::pin(async move { self.join(&rows).await.map_err(|error| error.to_string()) })
+    fn call(self: Arc<Self>, rows: RecordBatch) -> BoxFuture<'static, Result<Found, String>> {
+        Box::pin(async move { self.find(rows).await.map_err(|error| error.to_string()) })
     }
 
-    fn build(&self, done: Vec<(Piece, RecordBatch)>) -> Result<Vec<RecordBatch>> {
-        let cut = |(_, rows): (Piece, RecordBatch)| {
-            let starts = (0..rows.num_rows()).step_by(BATCH_ROWS);
-            starts.map(move |start| rows.slice(start, BATCH_ROWS.min(rows.num_rows() - start)))
-        };
-        Ok(done.into_iter().flat_map(cut).collect())
+    fn results(&self, found: &Found) -> usize {
+        found.distinct.keys.iter().flatten().map(|key| found.matches[*key as usize].len()).sum()
+    }
+
+    fn next_batch(&self, done: &mut VecDeque<(Piece, Found)>) -> Result<Option<RecordBatch>> {
+        let Some((_, found)) = done.front_mut() else { return Ok(None) };
+        let batch = self.join(found)?;
+        if found.row == found.rows.num_rows() {
+            done.pop_front();
+        }
+        Ok(Some(batch))
     }
 
     fn open(&self) -> BoxFuture<'_, Result<(), ConnectorError>> {

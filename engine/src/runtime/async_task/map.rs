@@ -1,6 +1,9 @@
 //! A call for each row: a closure over a view of the row makes a future, whose answer is made into rows.
+//!
+//! The answer is an iterator. It is asked for a batch of records at a time, so what it makes on the way is never held as a
+//! whole.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{collections::VecDeque, marker::PhantomData, sync::Arc};
 
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
@@ -10,13 +13,15 @@ use windrow_operators::{
     typed::{Record, Rows},
 };
 
-use super::{Piece, Work, rows::gather_column};
+use super::{BATCH_ROWS, Piece, Work, rows::gather_column};
 
 /// The future of one attempt.
 pub(crate) type Call<I> = BoxFuture<'static, std::result::Result<I, String>>;
 
-/// Makes the records that the answer `I` holds of each row.
+/// Makes the records that the answer `I` gives of each row.
 pub(crate) struct MapCalls<T, U, I, F> {
+    /// `an async map`.
+    kind: &'static str,
     rows: Rows<T>,
     call: F,
     time: Option<usize>,
@@ -26,12 +31,12 @@ pub(crate) struct MapCalls<T, U, I, F> {
 
 impl<T: Record, U: Record, I, F> MapCalls<T, U, I, F> {
     /// Over rows of `stream`. Fails when a field of `T` is not among its columns.
-    pub(crate) fn new(stream: &StreamSchema, call: F) -> Result<Self> {
+    pub(crate) fn new(kind: &'static str, stream: &StreamSchema, call: F) -> Result<Self> {
         let output = match stream.time() {
             Some(_) => StreamSchema::with_hidden_time(&U::schema())?,
             None => StreamSchema::without_time(U::schema()),
         };
-        Ok(Self { rows: Rows::new(stream)?, call, time: stream.time(), output, records: PhantomData })
+        Ok(Self { kind, rows: Rows::new(stream)?, call, time: stream.time(), output, records: PhantomData })
     }
 
     /// The schema of the result.
@@ -44,10 +49,17 @@ impl<T, U, I, F> Work for MapCalls<T, U, I, F>
 where
     T: Record,
     U: Record,
-    I: IntoIterator<Item = U> + Send + 'static,
+    I: Iterator<Item = U> + Send + 'static,
     F: for<'a> Fn(T::View<'a>) -> Call<I> + Send + Sync + 'static,
 {
     type Done = I;
+
+    fn what(&self) -> String {
+        // Without its modules, which may move; what is generic is called as it is without its parameters.
+        let name = std::any::type_name::<U>();
+        let name = name.split('<').next().unwrap_or(name);
+        format!("{} to {}", self.kind, name.rsplit("::").next().unwrap_or(name))
+    }
 
     fn unit_rows(&self) -> usize {
         1
@@ -66,23 +78,34 @@ where
         }
     }
 
-    fn build(&self, done: Vec<(Piece, I)>) -> Result<Vec<RecordBatch>> {
+    fn results(&self, results: &I) -> usize {
+        results.size_hint().0
+    }
+
+    fn next_batch(&self, done: &mut VecDeque<(Piece, I)>) -> Result<Option<RecordBatch>> {
         let mut builders = <U as BuildRows>::new_builders(done.len());
         // The row that each result is of, so that it has its event time.
         let mut of = Vec::with_capacity(done.len());
-        for (piece, results) in done {
-            for record in results {
-                builders.append_row(record);
-                of.push(piece.clone());
+        while of.len() < BATCH_ROWS
+            && let Some((piece, results)) = done.front_mut()
+        {
+            match results.next() {
+                Some(record) => {
+                    builders.append_row(record);
+                    of.push(piece.clone());
+                }
+                None => {
+                    done.pop_front();
+                }
             }
         }
         if of.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let mut columns = builders.finish().into_record_batch().columns().to_vec();
         if let Some(time) = self.time {
             columns.push(gather_column(&of, time)?);
         }
-        Ok(vec![RecordBatch::try_new(self.output.columns().clone(), columns)?])
+        Ok(Some(RecordBatch::try_new(self.output.columns().clone(), columns)?))
     }
 }

@@ -9,36 +9,57 @@
 //!            └──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A *unit* is what one call is for: a row of a map, a batch of a lookup. The gate is read only while no unit waits for a
+//! A *unit* is what one call is for: a row of a map, a batch of a lookup. The gate is read only while no row waits for a
 //! place in the queue: that is back-pressure. Results leave in the order of the rows, or as they come; either way a
 //! watermark leaves only behind the rows it came behind, and none of the rows that came after it leaves before it.
 //!
-//! At a barrier nothing waits. The rows that have no result yet, and those whose result has not left, are the state of the
-//! task, in order; the barrier goes on at once and overtakes them. A watermark behind the last of them is not saved: every
-//! source says again what it had said, and what it says after a restore queues up behind the restored rows. A watermark
-//! between two of them is saved with the second, which may be late because of it. After a restore it is said again, as far
-//! as the input has promised it again: another split of the source, or another task, may stand further back.
+//! # Checkpoints wait for no call
+//!
+//! ```text
+//!   Gate: rows │ rows │ barrier │ rows                 while a barrier or a stop is wanted
+//!         ╰── read on ──╯   │
+//!               ▼           ▼
+//!           waiting, queue: saved; the barrier overtakes them
+//! ```
+//!
+//! A task sees when a barrier is asked for. Then it reads on, whatever waits, until that barrier has come: so what it has to
+//! take in is what the channels and tasks between the sources and it held at that moment. The next checkpoint brings as
+//! much again, and calls may be slow for long: so when more rows wait than a channel holds, the task has the sources before
+//! it brake ([`brake`](super::brake)). That is the bound: a channel of rows, and once what is between the sources and it.
+//!
+//! At the barrier the rows that have no result yet, and those whose result has not left, are the state of the task, in
+//! order; the barrier goes on at once and overtakes them. A job that is to stop is the same with its end. When the input has
+//! ended and calls are in flight, no barrier comes any more: then the task itself makes those that are asked for, for all
+//! that came before it is cut by having ended.
+//!
+//! A watermark behind the last row is not saved: every source says again what it had said, and what it says after a restore
+//! queues up behind the restored rows. A watermark between two of them is saved with the second, which may be late because
+//! of it. After a restore it is said again, as far as the input has promised it again: another split of the source, or
+//! another task, may stand further back.
 //!
 //! After a restore the rows are called again: calls happen at least once, results exactly once.
 
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    pin::pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::Poll,
     time::Duration,
 };
 
 use arrow::array::RecordBatch;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use windrow_connectors::ConnectorError;
+use windrow_connectors::{ConnectorError, Epoch};
 use windrow_operators::{
     Operator, OperatorError, Outbox, Port, StreamSchema, Timestamp, Watermark,
     state::{StateForm, StateReader, TaskState},
 };
 
 use super::{
+    brake::Brake,
     channel::{Disconnected, End, Message},
     gate::Gate,
     operator_task::{Body, disconnected},
@@ -50,19 +71,24 @@ use crate::{
     metrics::Counters,
 };
 
+pub(crate) mod asked;
 pub(crate) mod call;
+mod deliver;
 pub(crate) mod lookup;
-
 pub(crate) mod map;
 mod queue;
 mod rows;
 mod state;
+mod waiting;
 
-use call::{Answer, Failure, OnFailure, Policy, attempts};
-use queue::{Queue, Ready, Time};
+use asked::Asked;
+use call::{Answer, OnFailure, Policy, attempts};
+use deliver::while_calling;
+use queue::Queue;
+use rows::Came;
 pub(crate) use rows::{Piece, failed_schema};
-use rows::{excerpt, failed_rows};
-use state::{After, Saved};
+use state::Saved;
+use waiting::Waiting;
 
 /// The most rows that leave in one batch.
 pub(crate) const BATCH_ROWS: usize = 8_192;
@@ -75,8 +101,11 @@ pub(crate) const FAILED: Port = Port::side(0);
 
 /// What is called for each unit, and what becomes of the answers.
 pub(crate) trait Work: Send + Sync + 'static {
-    /// A good answer.
+    /// A good answer, as far as its rows have not left.
     type Done: Send + 'static;
+
+    /// What calls, for those who change a job: `an async map to Priced`.
+    fn what(&self) -> String;
 
     /// How many rows a call is for, at the most.
     fn unit_rows(&self) -> usize;
@@ -84,8 +113,11 @@ pub(crate) trait Work: Send + Sync + 'static {
     /// One attempt; the error is for people.
     fn call(self: Arc<Self>, rows: RecordBatch) -> BoxFuture<'static, Result<Self::Done, String>>;
 
-    /// The result rows of units that have their answers.
-    fn build(&self, done: Vec<(Piece, Self::Done)>) -> windrow_operators::Result<Vec<RecordBatch>>;
+    /// About how many rows an answer gives.
+    fn results(&self, done: &Self::Done) -> usize;
+
+    /// The next rows of units that have their answers, at most [`BATCH_ROWS`], perhaps none; `None` when nothing is left.
+    fn next_batch(&self, done: &mut VecDeque<(Piece, Self::Done)>) -> windrow_operators::Result<Option<RecordBatch>>;
 
     /// Before the first row: what can fail now need not fail later.
     fn open(&self) -> BoxFuture<'_, Result<(), ConnectorError>> {
@@ -123,13 +155,17 @@ pub(crate) struct TaskParts {
     pub(crate) counters: Arc<Counters>,
     pub(crate) reporter: Reporter,
     pub(crate) state: StateReader,
-    /// Whether there are checkpoints.
-    pub(crate) checkpointed: bool,
+    pub(crate) asked: Asked,
+    /// Set when the stop came before the end of the calls.
+    pub(crate) stopped: Arc<AtomicBool>,
+    pub(crate) brake: Brake,
+    /// How many bytes a channel holds.
+    pub(crate) channel_bytes: usize,
 }
 
 impl<W: Work> AsyncPlan for Calls<W> {
     fn state_form(&self) -> StateForm {
-        state::form(&self.input)
+        state::form(&self.input, &self.work.what())
     }
 
     fn open(&self) -> BoxFuture<'_, Result<(), ConnectorError>> {
@@ -137,8 +173,8 @@ impl<W: Work> AsyncPlan for Calls<W> {
     }
 
     fn task(&self, parts: TaskParts) -> windrow_operators::Result<BoxFuture<'static, Result<()>>> {
-        let TaskParts { policy, gate, body, counters, reporter, state, checkpointed } = parts;
-        let (saved, waiting) = Saved::load(&self.input, &state)?;
+        let TaskParts { policy, gate, body, counters, reporter, state, asked, stopped, brake, channel_bytes } = parts;
+        let (saved, came) = Saved::load(&self.input, self.state_form(), &state)?;
         let failed = match policy.on_failure {
             OnFailure::Stream => Some(failed_schema(&self.input)?),
             OnFailure::Fail | OnFailure::Drop => None,
@@ -147,21 +183,27 @@ impl<W: Work> AsyncPlan for Calls<W> {
             work: self.work.clone(),
             input: self.input.clone(),
             failed,
-            queue: Queue::new(policy.ordered),
+            queue: Queue::new(policy.ordered, self.input.time().is_some()),
             policy,
             gate,
             body,
             counters,
             reporter,
-            checkpointed,
+            asked,
+            stopped,
             saved,
-            waiting: VecDeque::new(),
+            waiting: Waiting::new(channel_bytes, brake),
             read: VecDeque::new(),
             calls: FuturesUnordered::new(),
             answered: Vec::new(),
             end: None,
         };
-        waiting.into_iter().for_each(|(after, piece)| task.accept(after, piece));
+        for came in came {
+            match came {
+                Came::Rows(piece) => task.accept(piece),
+                Came::Time(watermark) => task.waiting.push_time(watermark),
+            }
+        }
         Ok(Box::pin(task.run()))
     }
 }
@@ -178,10 +220,11 @@ struct AsyncTask<W: Work> {
     body: Body,
     counters: Arc<Counters>,
     reporter: Reporter,
-    checkpointed: bool,
+    asked: Asked,
+    stopped: Arc<AtomicBool>,
     saved: Saved,
-    /// Rows that have not been called. While there are any the gate is not read.
-    waiting: VecDeque<After<Piece>>,
+    /// Rows that have not been called. While there are any the gate is read only for a barrier.
+    waiting: Waiting,
     /// What was read of the gate before its time.
     read: VecDeque<Message>,
     queue: Queue<W::Done>,
@@ -192,19 +235,6 @@ struct AsyncTask<W: Work> {
     end: Option<End>,
 }
 
-/// What is on its way out.
-struct Leaving<D> {
-    done: Vec<(Piece, D)>,
-    failed: Vec<(Piece, Failure)>,
-    rows: usize,
-}
-
-impl<D> Default for Leaving<D> {
-    fn default() -> Self {
-        Self { done: Vec::new(), failed: Vec::new(), rows: 0 }
-    }
-}
-
 impl<W: Work> AsyncTask<W> {
     async fn run(mut self) -> Result<()> {
         self.promise_again().await?;
@@ -213,11 +243,12 @@ impl<W: Work> AsyncTask<W> {
         loop {
             // Calls that are always ready must still let others run.
             tokio::task::coop::consume_budget().await;
-            self.deliver().await?;
-            if let Some(end) = self.end
-                && (self.is_idle() || (end == End::Stopped && self.checkpointed))
-            {
+            let full = self.deliver().await?;
+            if let Some(end) = self.ends() {
                 return self.finish(end).await;
+            }
+            if let (Some(_), Some(epoch)) = (self.end, self.asked.barrier()) {
+                self.pass(epoch).await?;
             }
             let due = self.body.due();
             if !std::mem::take(&mut ticked) && due.is_some_and(|due| due <= Moment::now()) {
@@ -226,26 +257,44 @@ impl<W: Work> AsyncTask<W> {
                 ticked = true;
                 continue;
             }
-            let may_read = self.waiting.is_empty() && self.end.is_none();
+            let reads_on = self.asked.stop() || self.asked.barrier().is_some();
+            let may_read = self.end.is_none() && (self.waiting.is_empty() || reads_on);
             if may_read && let Some(message) = self.read.pop_front() {
                 self.take(message).await?;
                 continue;
             }
+            let more = full || !self.answered.is_empty();
             tokio::select! {
                 biased;
-                Some((unit, answer)) = self.calls.next(), if !self.calls.is_empty() => self.queue.finish(unit, answer),
                 next = self.gate.next(), if may_read => {
                     let (_, message) = next.map_err(|Disconnected| disconnected(self.counters.name()))?;
                     self.take(message).await?;
                 }
+                () = std::future::ready(()), if more => {}
+                Some((unit, answer)) = self.calls.next(), if !self.calls.is_empty() => self.queue.finish(unit, answer),
+                () = self.asked.changed() => {}
                 () = sleep_until(due) => {}
             }
         }
     }
 
+    /// Whether the task is to end, and why: all is done, or rows in flight go into the last checkpoint.
+    fn ends(&self) -> Option<End> {
+        let end = self.end?;
+        if self.waiting.is_empty() && self.queue.is_empty() {
+            return Some(end);
+        }
+        let stops = self.asked.stop() || (end == End::Stopped && self.asked.checkpointed());
+        stops.then_some(End::Stopped)
+    }
+
     /// Has restored rows be behind the watermarks that they were behind, as far as the input promises them again.
     async fn promise_again(&mut self) -> Result<()> {
-        let Some(before) = self.waiting.iter().filter_map(|(after, _)| *after).max() else { return Ok(()) };
+        let times = self.waiting.times().filter_map(|watermark| match watermark {
+            Watermark::At(at) => Some(*at),
+            Watermark::Idle => None,
+        });
+        let Some(before) = times.max() else { return Ok(()) };
         let until = Moment::now().after(PROMISED_AGAIN);
         let (mut promised, mut idle, mut other) = (None, false, None);
         while promised < Some(before) && other.is_none() {
@@ -264,53 +313,57 @@ impl<W: Work> AsyncTask<W> {
         let at = promised.map(|at| Message::Watermark(Watermark::At(at)));
         let idle = idle.then_some(Message::Watermark(Watermark::Idle));
         self.read.extend(at.into_iter().chain(idle).chain(other));
-        for (after, _) in &mut self.waiting {
-            *after = (*after).min(promised);
+        let promised = promised.unwrap_or(Timestamp::MIN);
+        for watermark in self.waiting.times() {
+            if let Watermark::At(at) = watermark {
+                *at = promised.min(*at);
+            }
         }
         Ok(())
     }
 
-    fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.queue.is_empty()
-    }
-
     async fn take(&mut self, message: Message) -> Result<()> {
         match message {
-            Message::Batch(batch) => Piece::of(batch).into_iter().for_each(|piece| self.accept(None, piece)),
+            Message::Batch(batch) => Piece::of(batch).into_iter().for_each(|piece| self.accept(piece)),
+            // It stays behind what waits.
+            Message::Watermark(watermark) if !self.waiting.is_empty() => self.waiting.push_time(watermark),
             Message::Watermark(watermark) => self.queue.push_time(watermark),
-            Message::Barrier(epoch) => {
-                let snapshot = self.close(Message::Barrier(epoch)).await?;
-                self.reporter.barrier(epoch, snapshot);
-            }
+            Message::Barrier(epoch) => self.pass(epoch).await?,
             Message::End(end) => self.end = Some(end),
         }
         Ok(())
     }
 
+    /// Saves what is in flight, and lets a barrier overtake it.
+    async fn pass(&mut self, epoch: Epoch) -> Result<()> {
+        let snapshot = self.close(Message::Barrier(epoch)).await?;
+        self.asked.passed(epoch);
+        self.reporter.barrier(epoch, snapshot);
+        Ok(())
+    }
+
     /// Rows that are to be called.
-    fn accept(&mut self, after: Option<Timestamp>, piece: Piece) {
+    fn accept(&mut self, piece: Piece) {
         self.counters.rows_in.fetch_add(piece.len() as u64, Relaxed);
-        self.waiting.push_back((after, piece));
+        self.waiting.push_rows(piece);
         self.count_in_flight();
     }
 
     fn count_in_flight(&self) {
-        let waiting: usize = self.waiting.iter().map(|(_, piece)| piece.len()).sum();
-        self.counters.in_flight(self.reporter.task.task, waiting + self.queue.rows());
+        self.counters.in_flight(self.reporter.task.task, self.waiting.rows() + self.queue.rows());
     }
 
     /// Begins calls while there is room, and takes the answers that are there. Returns whether there were any.
     async fn advance_calls(&mut self) -> bool {
-        while self.queue.units() < self.policy.capacity
-            && let Some((after, first)) = self.waiting.front_mut()
-        {
-            if let Some(after) = after.take() {
-                self.queue.push_time(Watermark::At(after));
-            }
-            let piece = first.split(self.work.unit_rows());
-            if first.len() == 0 {
-                self.waiting.pop_front();
-            }
+        let unit = self.work.unit_rows();
+        while let Some(came) = self.waiting.next(unit, self.queue.units() < self.policy.capacity) {
+            let piece = match came {
+                Came::Rows(piece) => piece,
+                Came::Time(watermark) => {
+                    self.queue.push_time(watermark);
+                    continue;
+                }
+            };
             let call = attempts(self.work.clone(), piece.rows(), self.policy.clone(), self.counters.clone());
             let unit = self.queue.push(piece);
             self.calls.push(Box::pin(async move { (unit, call.await) }));
@@ -329,77 +382,10 @@ impl<W: Work> AsyncTask<W> {
         any
     }
 
-    /// Sends all that may leave: results and failed rows, and the watermarks behind them.
-    async fn deliver(&mut self) -> Result<()> {
-        let mut leaving = Leaving::default();
-        loop {
-            match self.queue.next() {
-                Some(Ready::Unit(piece, answer)) => {
-                    leaving.rows += piece.len();
-                    match answer {
-                        Ok(done) => leaving.done.push((piece, done)),
-                        Err(failure) => leaving.failed.push((piece, failure)),
-                    }
-                }
-                Some(Ready::Time(Time { at, idle })) => {
-                    self.send_rows(std::mem::take(&mut leaving)).await?;
-                    if let Some(at) = at {
-                        self.counters.watermark(self.reporter.task.task, at);
-                        self.send(Port::MAIN, Message::Watermark(Watermark::At(at))).await?;
-                    }
-                    if idle {
-                        self.send(Port::MAIN, Message::Watermark(Watermark::Idle)).await?;
-                    }
-                }
-                // What is about to leave has made room for calls, some of which may be answered at once.
-                None if self.advance_calls().await => {}
-                None if leaving.rows == 0 => return Ok(()),
-                None => self.send_rows(std::mem::take(&mut leaving)).await?,
-            }
-            if leaving.rows >= BATCH_ROWS {
-                self.send_rows(std::mem::take(&mut leaving)).await?;
-            }
-        }
-    }
-
-    async fn send_rows(&mut self, leaving: Leaving<W::Done>) -> Result<()> {
-        if leaving.rows == 0 {
-            return Ok(());
-        }
-        let done = leaving.done.iter().map(|(piece, _)| piece.len() as u64).sum();
-        let failed = leaving.failed.iter().map(|(piece, _)| piece.len() as u64).sum();
-        if let (OnFailure::Fail, Some((piece, failure))) = (self.policy.on_failure, leaving.failed.first()) {
-            return Err(self.failed(piece, failure));
-        }
-        let results = self.work.build(leaving.done).map_err(|error| self.internal(error))?;
-        for batch in results.iter().filter(|batch| batch.num_rows() > 0) {
-            self.counters.rows_out.fetch_add(batch.num_rows() as u64, Relaxed);
-            self.send(Port::MAIN, Message::Batch(batch.clone())).await?;
-        }
-        if let (Some(schema), false) = (&self.failed, leaving.failed.is_empty()) {
-            let batch = failed_rows(&self.input, schema, &leaving.failed).map_err(|error| self.internal(error))?;
-            self.send(FAILED, Message::Batch(batch)).await?;
-        }
-        self.counters.processed.fetch_add(done, Relaxed);
-        self.counters.failed.fetch_add(failed, Relaxed);
-        self.counters.warn(self.work.warning());
-        self.count_in_flight();
-        Ok(())
-    }
-
-    /// Sends through the chain.
-    async fn send(&mut self, port: Port, message: Message) -> Result<()> {
-        let Self { body, calls, answered, counters, .. } = self;
-        while_calling(calls, answered, body.take(counters.name(), port, message)).await
-    }
-
     /// Takes down the state, and lets the message go on.
     async fn close(&mut self, message: Message) -> Result<Snapshot> {
-        let own = match self.checkpointed {
-            true => self.saved.save(
-                &self.input,
-                self.queue.pieces().chain(self.waiting.iter().map(|(after, piece)| (*after, piece))),
-            ),
+        let own = match self.asked.checkpointed() {
+            true => self.saved.save(self.queue.came().chain(self.waiting.came())),
             false => Ok(TaskState::default()),
         };
         let own = own.map_err(|error| self.internal(error))?;
@@ -415,6 +401,9 @@ impl<W: Work> AsyncTask<W> {
     }
 
     async fn finish(mut self, end: End) -> Result<()> {
+        if end == End::Stopped {
+            self.stopped.store(true, Relaxed);
+        }
         let snapshot = self.close(Message::End(end)).await?;
         self.reporter.ended(snapshot);
         Ok(())
@@ -422,28 +411,6 @@ impl<W: Work> AsyncTask<W> {
 
     fn internal(&self, error: OperatorError) -> Error {
         Error::Operator { operator: self.counters.name().into(), error }
-    }
-
-    fn failed(&self, piece: &Piece, failure: &Failure) -> Error {
-        let Failure { reason, attempts } = failure;
-        let excerpt = excerpt(&self.input, piece);
-        Error::Call { operator: self.counters.name().into(), attempts: *attempts, reason: reason.clone(), excerpt }
-    }
-}
-
-/// Does `work` and sees to the calls meanwhile: what nobody polls would run into its time-out.
-async fn while_calling<D, T>(
-    calls: &mut FuturesUnordered<BoxFuture<'static, Answered<D>>>,
-    answered: &mut Vec<Answered<D>>,
-    work: impl Future<Output = T>,
-) -> T {
-    let mut work = pin!(work);
-    loop {
-        tokio::select! {
-            biased;
-            done = &mut work => return done,
-            Some(answer) = calls.next(), if !calls.is_empty() => answered.push(answer),
-        }
     }
 }
 

@@ -6,35 +6,34 @@
 //!                                                                       watermark nothing does
 //! ```
 //!
+//! Only what promises something that was not promised before is such a watermark. That the stream is idle holds for what
+//! came before it and until a row comes: it is said when all rows before it have left, unless another has come since. That
+//! it is awake again is said at once. A stream without event time says that it is idle after each of its batches, and so
+//! do its results.
+//!
 //! It knows no calls and no time: who holds it says what has an answer, and takes what may leave.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use windrow_operators::{Timestamp, Watermark};
 
-use super::{Piece, call::Answer, state::After};
-
-/// What has come since the last unit about event time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Time {
-    pub(super) at: Option<Timestamp>,
-    /// Nothing came after that, and nobody should wait for what comes.
-    pub(super) idle: bool,
-}
+use super::{Piece, call::Answer, rows::Came};
 
 enum Entry<D> {
     Unit(Piece, Option<Answer<D>>),
-    Time(Time),
+    Time(Timestamp),
 }
 
 /// What may leave.
 pub(super) enum Ready<D> {
     Unit(Piece, Answer<D>),
-    Time(Time),
+    Time(Timestamp),
 }
 
 pub(super) struct Queue<D> {
     ordered: bool,
+    /// Whether the stream has event time.
+    timed: bool,
     /// By number, in the order in which they came.
     entries: BTreeMap<u64, Entry<D>>,
     next: u64,
@@ -43,12 +42,29 @@ pub(super) struct Queue<D> {
     /// Where the watermarks are.
     times: VecDeque<u64>,
     rows: usize,
+    /// The last time that came, and the last that left.
+    promised: Timestamp,
+    said: Timestamp,
+    /// Nothing came after that nobody should wait for this stream; and whether those behind know.
+    idle: bool,
+    said_idle: bool,
 }
 
 impl<D> Queue<D> {
-    pub(super) fn new(ordered: bool) -> Self {
-        let (entries, ready, times) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
-        Self { ordered, entries, next: 0, ready, times, rows: 0 }
+    pub(super) fn new(ordered: bool, timed: bool) -> Self {
+        Self {
+            ordered,
+            timed,
+            entries: BTreeMap::new(),
+            next: 0,
+            ready: VecDeque::new(),
+            times: VecDeque::new(),
+            rows: 0,
+            promised: Timestamp::MIN,
+            said: Timestamp::MIN,
+            idle: false,
+            said_idle: false,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -65,21 +81,19 @@ impl<D> Queue<D> {
         self.rows
     }
 
-    /// The units in the order in which they came, each with the watermark right before it.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = After<&Piece>> {
-        let mut before = None;
-        self.entries.values().filter_map(move |entry| match entry {
-            Entry::Unit(piece, _) => Some((before.take(), piece)),
-            Entry::Time(time) => {
-                before = time.at;
-                None
-            }
+    /// What is in it, as it came.
+    pub(super) fn came(&self) -> impl Iterator<Item = Came<&Piece>> {
+        self.entries.values().map(|entry| match entry {
+            Entry::Unit(piece, _) => Came::Rows(piece),
+            Entry::Time(time) => Came::Time(Watermark::At(*time)),
         })
     }
 
     /// Adds a unit; returns its number.
     pub(super) fn push(&mut self, piece: Piece) -> u64 {
         self.rows += piece.len();
+        // One without event time falls idle again with every batch.
+        self.idle &= !self.timed;
         self.add(Entry::Unit(piece, None))
     }
 
@@ -92,21 +106,31 @@ impl<D> Queue<D> {
 
     /// A watermark; several without a unit in between are one.
     pub(super) fn push_time(&mut self, watermark: Watermark) {
-        let mut time = match self.entries.last_entry() {
-            Some(last) if matches!(last.get(), Entry::Time(_)) => {
-                let number = *last.key();
-                self.times.pop_back();
-                self.next = number;
-                if let Entry::Time(time) = last.remove() { time } else { Time::default() }
-            }
-            _ => Time::default(),
+        let Watermark::At(at) = watermark else {
+            self.idle = true;
+            return;
         };
-        match watermark {
-            Watermark::At(at) => time = Time { at: Some(at), idle: false },
-            Watermark::Idle => time.idle = true,
+        self.idle &= !self.timed;
+        if at <= self.promised {
+            return;
         }
-        let number = self.add(Entry::Time(time));
-        self.times.push_back(number);
+        self.promised = at;
+        match self.entries.last_entry() {
+            Some(mut last) if matches!(last.get(), Entry::Time(_)) => *last.get_mut() = Entry::Time(at),
+            _ => {
+                let number = self.add(Entry::Time(at));
+                self.times.push_back(number);
+            }
+        }
+    }
+
+    /// What is to be said about idleness, whatever is in flight.
+    pub(super) fn word(&mut self) -> Option<Watermark> {
+        let idle = self.idle && (!self.timed || self.is_empty());
+        if std::mem::replace(&mut self.said_idle, idle) == idle {
+            return None;
+        }
+        Some(if idle { Watermark::Idle } else { Watermark::At(self.said) })
     }
 
     /// A unit has its answer.
@@ -141,10 +165,13 @@ impl<D> Queue<D> {
         match self.entries.remove(&number)? {
             Entry::Unit(piece, answer) => {
                 self.rows -= piece.len();
+                // Rows wake those behind.
+                self.said_idle = false;
                 Some(Ready::Unit(piece, answer?))
             }
             Entry::Time(time) => {
                 self.times.pop_front();
+                (self.said, self.said_idle) = (time, false);
                 if !self.ordered {
                     let until = self.times.front().copied().unwrap_or(u64::MAX);
                     let answered = |(number, entry): (&u64, &Entry<D>)| {
@@ -179,13 +206,13 @@ mod tests {
     fn taken(queue: &mut Queue<i64>) -> Vec<i64> {
         let taken = std::iter::from_fn(|| queue.next()).map(|ready| match ready {
             Ready::Unit(_, answer) => answer.unwrap(),
-            Ready::Time(time) => -time.at.map_or(1_000, Timestamp::micros),
+            Ready::Time(time) => -time.micros(),
         });
         taken.collect()
     }
 
     fn filled(ordered: bool) -> Queue<i64> {
-        let mut queue = Queue::new(ordered);
+        let mut queue = Queue::new(ordered, true);
         queue.push(unit(0));
         queue.push(unit(1));
         queue.push_time(at(5));
@@ -222,11 +249,52 @@ mod tests {
     }
 
     #[test]
+    fn what_promises_nothing_new_stands_between_no_units() {
+        for timed in [true, false] {
+            let mut queue = Queue::new(false, timed);
+            queue.push_time(Watermark::Idle);
+            assert_eq!(queue.word(), Some(Watermark::Idle));
+            queue.push_time(at(i64::MIN));
+            queue.push(unit(0));
+            assert_eq!(queue.word(), timed.then_some(at(i64::MIN)), "awake at once");
+            queue.push_time(Watermark::Idle);
+            queue.push_time(at(i64::MIN));
+            queue.push(unit(1));
+            queue.push_time(Watermark::Idle);
+            queue.finish(1, Ok(1));
+            assert_eq!(taken(&mut queue), [1], "timed: {timed}");
+            // The other, which came before, is still to leave; without event time that holds nobody.
+            assert_eq!(queue.word(), (!timed).then_some(Watermark::Idle));
+            queue.finish(0, Ok(0));
+            assert_eq!(taken(&mut queue), [0]);
+            assert_eq!(queue.word(), Some(Watermark::Idle));
+            assert_eq!(queue.word(), None, "once");
+        }
+    }
+
+    #[test]
+    fn a_row_that_comes_ends_the_idleness_before_it() {
+        let mut queue = Queue::new(true, true);
+        queue.push_time(at(5));
+        queue.push(unit(0));
+        queue.push_time(Watermark::Idle);
+        let second = queue.push(unit(1));
+        queue.finish(second - 1, Ok(0));
+        assert_eq!((taken(&mut queue), queue.word()), (vec![-5, 0], None));
+        queue.push_time(Watermark::Idle);
+        queue.finish(second, Ok(1));
+        assert_eq!((taken(&mut queue), queue.word()), (vec![1], Some(Watermark::Idle)));
+        queue.push_time(at(5));
+        assert_eq!(queue.word(), Some(at(5)), "it is awake, where it stood");
+        assert!(queue.is_empty());
+    }
+
+    #[test]
     fn any_order_of_answers_keeps_rows_on_their_side_of_the_watermarks() {
         for seed in 0..2_000 {
             let mut random = fastrand::Rng::with_seed(seed);
             let ordered = random.bool();
-            let mut queue = Queue::new(ordered);
+            let mut queue = Queue::new(ordered, true);
             let (mut open, mut time, mut out) = (Vec::new(), 0, Vec::new());
             let mut came = Vec::new();
             for step in 0..60 {

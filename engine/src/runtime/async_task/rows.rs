@@ -8,12 +8,19 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
     util::display::{ArrayFormatter, FormatOptions},
 };
-use windrow_operators::{OperatorError, Result, StreamSchema};
+use windrow_operators::{OperatorError, Result, StreamSchema, Watermark};
 
 use super::call::Failure;
+use crate::runtime::channel::batch_bytes;
 
 /// How many characters of a row an error shows.
 const EXCERPT: usize = 200;
+
+/// What came in, in order.
+pub(super) enum Came<P> {
+    Rows(P),
+    Time(Watermark),
+}
 
 /// Some rows of a batch that came in. A clone is cheap, and a batch lives as long as one of its rows is in flight.
 #[derive(Clone, Debug)]
@@ -43,6 +50,11 @@ impl Piece {
 
     pub(crate) fn rows(&self) -> RecordBatch {
         self.batch.slice(self.start, self.len)
+    }
+
+    /// The bytes of its rows.
+    pub(super) fn bytes(&self) -> usize {
+        batch_bytes(&self.rows())
     }
 }
 

@@ -6,7 +6,10 @@
 //! the input, hidden event time included. There are no numbers.
 //!
 //! A row behind such a watermark may be late, and a restore must not make it punctual. The rows of several former tasks
-//! have stood behind different watermarks, none of which is true of the others; then they are left out.
+//! have stood behind different watermarks, none of which is true of the others; then they are left out. A watermark at the
+//! beginning of time promises nothing and is none.
+//!
+//! What the form means are the rows of what calls, so rows that waited for one operator are not given to another.
 
 use std::sync::Arc;
 
@@ -16,11 +19,11 @@ use arrow::{
     datatypes::{DataType, Field, Schema, TimestampMicrosecondType},
 };
 use windrow_operators::{
-    Result, StreamSchema, Timestamp,
+    Result, StreamSchema, Timestamp, Watermark,
     state::{KEY_GROUP, SegmentId, StateForm, StateReader, StateWriter, TaskState},
 };
 
-use super::rows::{Piece, gather};
+use super::rows::{Came, Piece, gather};
 
 /// What is in front of the columns of the input.
 const OWN_COLUMNS: usize = 3;
@@ -28,10 +31,8 @@ const OWN_COLUMNS: usize = 3;
 /// Where the watermarks are.
 const AFTER: usize = 2;
 
-/// Rows, and a watermark that came right before them.
-pub(super) type After<P> = (Option<Timestamp>, P);
-
-pub(super) fn form(input: &StreamSchema) -> StateForm {
+/// Of rows that wait for `what`: `an async map to Priced`.
+pub(super) fn form(input: &StreamSchema, what: &str) -> StateForm {
     let own = [
         Field::new(KEY_GROUP, DataType::UInt8, false),
         Field::new("__call", DataType::Int64, false),
@@ -39,20 +40,20 @@ pub(super) fn form(input: &StreamSchema) -> StateForm {
     ];
     let fields = own.into_iter().map(Arc::new).chain(input.columns().fields().iter().cloned());
     let columns = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    StateForm { columns, identity: 1, meaning: "rows that wait for their calls".into() }
+    StateForm { columns, identity: 1, meaning: format!("rows that wait for {what}") }
 }
 
 /// Numbers the segments of a task.
 pub(super) struct Saved {
+    form: StateForm,
     key_group: u8,
     next: SegmentId,
 }
 
 impl Saved {
     /// Begins with what former tasks left; returns their rows, each task's in its order.
-    pub(super) fn load(input: &StreamSchema, state: &StateReader) -> Result<(Self, Vec<After<Piece>>)> {
-        let form = form(input);
-        let mut waiting = Vec::new();
+    pub(super) fn load(input: &StreamSchema, form: StateForm, state: &StateReader) -> Result<(Self, Vec<Came<Piece>>)> {
+        let mut came = Vec::new();
         let segments = state.parts.iter().flat_map(|part| &part.segments);
         let next = SegmentId(segments.clone().count() as u64);
         let together = state.parts.iter().filter(|part| !part.segments.is_empty()).count() > 1;
@@ -61,38 +62,43 @@ impl Saved {
             let columns = rows.columns()[OWN_COLUMNS..].to_vec();
             let Some(mut left) = Piece::of(RecordBatch::try_new(input.columns().clone(), columns)?) else { continue };
             let after = rows.column(AFTER).as_primitive::<TimestampMicrosecondType>();
-            let behind: Vec<usize> = (0..after.len()).filter(|row| after.is_valid(*row) && !together).collect();
-            let mut begin = (None, 0);
-            for row in behind {
-                if row > begin.1 {
-                    waiting.push((begin.0, left.split(row - begin.1)));
+            let mut begin = 0;
+            for row in (0..after.len()).filter(|row| after.is_valid(*row) && !together) {
+                if row > begin {
+                    came.push(Came::Rows(left.split(row - begin)));
                 }
-                begin = (Some(Timestamp::from_micros(after.value(row))), row);
+                came.push(Came::Time(Watermark::At(Timestamp::from_micros(after.value(row)))));
+                begin = row;
             }
-            waiting.push((begin.0, left));
+            came.push(Came::Rows(left));
         }
         let key_group = u8::try_from(state.key_groups.start).unwrap_or(u8::MAX);
-        Ok((Self { key_group, next }, waiting))
+        Ok((Self { form, key_group, next }, came))
     }
 
-    pub(super) fn save<'a>(
-        &mut self,
-        input: &StreamSchema,
-        pieces: impl Iterator<Item = After<&'a Piece>>,
-    ) -> Result<TaskState> {
-        let pieces: Vec<After<&Piece>> = pieces.collect();
-        let rows = gather(pieces.iter().map(|(_, piece)| *piece))?;
+    /// The rows, each with the watermark right before it. What came behind the last is left out.
+    pub(super) fn save<'a>(&mut self, came: impl Iterator<Item = Came<&'a Piece>>) -> Result<TaskState> {
+        let (mut pieces, mut after, mut before) = (Vec::new(), Vec::new(), None);
+        for came in came {
+            match came {
+                Came::Time(Watermark::At(at)) if at > Timestamp::MIN => before = Some(at.micros()),
+                Came::Time(_) => {}
+                Came::Rows(piece) => {
+                    pieces.push(piece);
+                    after.push(before.take());
+                    after.extend(std::iter::repeat_n(None, piece.len() - 1));
+                }
+            }
+        }
         let mut state = StateWriter::new(&mut self.next);
-        if let Some(first) = rows.first() {
-            let count = first.len();
+        if !pieces.is_empty() {
+            let count = after.len();
             let groups: ArrayRef = Arc::new(UInt8Array::from(vec![self.key_group; count]));
             let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count as i64));
-            let first = |at: Option<Timestamp>| std::iter::once(at.map(Timestamp::micros));
-            let after =
-                pieces.iter().flat_map(|(at, piece)| first(*at).chain(std::iter::repeat_n(None, piece.len() - 1)));
-            let after = cast(&after.collect::<Int64Array>(), &Timestamp::data_type())?;
-            let columns = [groups, numbers, after].into_iter().chain(rows.into_iter().map(own_bytes)).collect();
-            state.seal(RecordBatch::try_new(form(input).columns, columns)?);
+            let after = cast(&Int64Array::from(after), &Timestamp::data_type())?;
+            let rows = gather(pieces)?.into_iter().map(own_bytes);
+            let columns = [groups, numbers, after].into_iter().chain(rows).collect();
+            state.seal(RecordBatch::try_new(self.form.columns.clone(), columns)?);
         }
         Ok(state.finish())
     }
@@ -125,14 +131,29 @@ mod tests {
         Piece::of(RecordBatch::try_new(input().columns().clone(), columns).unwrap()).unwrap()
     }
 
-    fn at(time: i64) -> Option<Timestamp> {
-        Some(Timestamp::from_micros(time))
+    fn at(time: i64) -> Came<Piece> {
+        Came::Time(Watermark::At(Timestamp::from_micros(time)))
+    }
+
+    fn rows(numbers: std::ops::Range<i64>) -> Came<Piece> {
+        Came::Rows(piece(numbers))
+    }
+
+    fn load(state: &StateReader) -> (Saved, Vec<Came<Piece>>) {
+        Saved::load(&input(), form(&input(), "an async map to N"), state).unwrap()
+    }
+
+    fn borrowed(came: &Came<Piece>) -> Came<&Piece> {
+        match came {
+            Came::Rows(piece) => Came::Rows(piece),
+            Came::Time(watermark) => Came::Time(*watermark),
+        }
     }
 
     /// What a task leaves to a later run.
-    fn part(task: StateReader, pieces: &[After<Piece>]) -> Part {
-        let (mut saved, _) = Saved::load(&input(), &task).unwrap();
-        let state = saved.save(&input(), pieces.iter().map(|(after, piece)| (*after, piece))).unwrap();
+    fn part(task: StateReader, came: &[Came<Piece>]) -> Part {
+        let (mut saved, _) = load(&task);
+        let state = saved.save(came.iter().map(borrowed)).unwrap();
         let segments = state.segments.into_iter().map(|(id, rows)| (id, rows.unwrap())).collect();
         Part { first_phase: false, numbers: state.numbers, segments }
     }
@@ -141,32 +162,51 @@ mod tests {
         StateReader { key_groups, parts }
     }
 
-    fn loaded(state: &StateReader) -> Vec<(Option<Timestamp>, Vec<i64>)> {
-        let (_, waiting) = Saved::load(&input(), state).unwrap();
+    /// Rows by their numbers, watermarks as text.
+    fn loaded(state: &StateReader) -> Vec<String> {
         let numbers = |piece: &Piece| piece.rows().column(0).as_primitive::<Int64Type>().values().to_vec();
-        waiting.iter().map(|(after, piece)| (*after, numbers(piece))).collect()
+        let shown = |came: &Came<Piece>| match came {
+            Came::Rows(piece) => format!("{:?}", numbers(piece)),
+            Came::Time(Watermark::At(at)) => format!("at {}", at.micros()),
+            Came::Time(Watermark::Idle) => "idle".into(),
+        };
+        load(state).1.iter().map(shown).collect()
     }
 
     #[test]
     fn rows_come_back_in_order_and_behind_their_watermarks() {
-        let pieces = [(None, piece(0..3)), (at(7), piece(3..4)), (None, piece(4..6)), (at(9), piece(6..8))];
-        let left = part(of(128..256, Vec::new()), &pieces);
+        let idle = || Came::Time(Watermark::Idle);
+        let came = [
+            at(i64::MIN),
+            rows(0..3),
+            idle(),
+            at(6),
+            at(7),
+            idle(),
+            rows(3..4),
+            at(i64::MIN),
+            rows(4..6),
+            at(9),
+            rows(6..8),
+            at(10),
+        ];
+        let left = part(of(128..256, Vec::new()), &came);
         let groups = left.segments[0].1.column(0).as_primitive::<arrow::datatypes::UInt8Type>().values().to_vec();
         assert_eq!(groups, [128; 8], "all rows go to one task");
         let back = loaded(&of(0..256, vec![left.clone()]));
-        assert_eq!(back, [(None, vec![0, 1, 2]), (at(7), vec![3, 4, 5]), (at(9), vec![6, 7])]);
+        assert_eq!(back, ["[0, 1, 2]", "at 7", "[3, 4, 5]", "at 9", "[6, 7]"]);
         // Of several tasks each stood at a time of its own.
-        let back = loaded(&of(0..256, vec![left, part(of(0..128, Vec::new()), &[(at(100), piece(9..10))])]));
-        assert_eq!(back, [(None, (0..8).collect::<Vec<_>>()), (None, vec![9])]);
+        let back = loaded(&of(0..256, vec![left, part(of(0..128, Vec::new()), &[at(100), rows(9..10)])]));
+        assert_eq!(back, ["[0, 1, 2, 3, 4, 5, 6, 7]", "[9]"]);
     }
 
     #[test]
     fn without_rows_nothing_is_sealed_and_numbers_go_on() {
-        let left = part(of(0..256, Vec::new()), &[]);
+        let left = part(of(0..256, Vec::new()), &[at(3)]);
         assert!(left.segments.is_empty());
-        let left = part(of(0..256, Vec::new()), &[(at(1), piece(0..1))]);
-        let (mut saved, _) = Saved::load(&input(), &of(0..256, vec![left])).unwrap();
-        let state = saved.save(&input(), [(None, &piece(1..2))].into_iter()).unwrap();
+        let left = part(of(0..256, Vec::new()), &[at(1), rows(0..1)]);
+        let (mut saved, _) = load(&of(0..256, vec![left]));
+        let state = saved.save([Came::Rows(&piece(1..2))].into_iter()).unwrap();
         assert_eq!(state.segments[0].0, SegmentId(1), "0 is the segment that it was loaded from");
     }
 }

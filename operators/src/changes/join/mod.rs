@@ -26,7 +26,7 @@ use crate::{
     Operator, OperatorError, Port, Result, StreamSchema,
     join::{
         JoinType, LEFT, RIGHT,
-        pairing::{Condition, NAMES, Pairing, Source},
+        pairing::{NAMES, PairCondition, Pairing, Source},
     },
     plan::{Partitioning, Plan},
     state::{KEY_GROUP, StateForm, segments::own_bytes},
@@ -97,7 +97,7 @@ struct Shared {
     pairs: bool,
     /// Whether rows of a side are in the result on their own: those that have a partner (`true`), or that have none.
     alone: [Option<bool>; 2],
-    condition: Option<Condition>,
+    condition: Option<PairCondition>,
     ttl: Option<Duration>,
     sources: Vec<Source>,
     output: StreamSchema,

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Result,
     changes::{EMIT_ROWS, store::Newest},
-    join::pairing::Condition,
+    join::PairCondition,
 };
 
 /// The partners that rows of one side have on the other.
@@ -42,7 +42,7 @@ impl Met {
 /// Looks for partners of rows of a side.
 pub(super) struct Finder<'a> {
     pub(super) plan: &'a Shared,
-    pub(super) condition: &'a Condition,
+    pub(super) condition: &'a PairCondition,
     pub(super) side: usize,
     /// The rows of the other side.
     pub(super) others: &'a Newest,
@@ -78,7 +78,7 @@ impl Finder<'_> {
             return Ok(());
         }
         let chosen = UInt32Array::from(std::mem::take(own));
-        let mask = self.condition.met(chosen.len(), |side, column| {
+        let mask = self.condition.meets(chosen.len(), |side, column| {
             let place = self.plan.sides[side].place(column);
             match side == self.side {
                 true => Ok(take(rows.column(place), &chosen, None)?),
