@@ -121,7 +121,7 @@ where
 
 /// The read model: of each account its last event, and so its balance.
 pub fn read_model(events: Stream<Event>) -> Stream<Untyped> {
-    events.key_by("account").latest().drop_late()
+    events.key_by("account").latest()
 }
 
 /// Commands of three accounts, not quite in order.
@@ -156,7 +156,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     job.run().await?;
 
     println!("refused: {} commands", refused.rows());
-    println!("{}", pretty_format_batches(&refused.batches())?);
+    println!("{refused}");
     for account in ["ada", "bob", "nobody"] {
         match table.get(&[&StringArray::new_scalar(account)])? {
             Some(row) => println!("{account}:\n{}", pretty_format_batches(&[row])?),

@@ -22,7 +22,7 @@ use std::{
 };
 
 use clap::Parser;
-use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+use windrow::prelude::*;
 
 /// Rebuilds the balances of accounts from a log of events.
 #[derive(Parser, Debug)]
@@ -68,7 +68,6 @@ pub fn balances(job: &Job, log: &Path, until: Timestamp) -> Stream<Untyped> {
         })
         .key_by("account")
         .aggregate([sum(col("cents")).alias("balance"), count().alias("events"), max(col("at")).alias("last")])
-        .drop_late()
 }
 
 /// Three days of events of five accounts, one file a day.
@@ -103,7 +102,7 @@ async fn replay(log: &Path, until: Timestamp, parallelism: usize) -> Result<Stri
     let (job, table) = (Job::new("balances").parallelism(parallelism), MemoryTable::new());
     balances(&job, log, until).sink(table.clone());
     job.run().await?;
-    Ok(pretty_format_batches(&table.batches())?.to_string())
+    Ok(table.to_string())
 }
 
 #[tokio::main]

@@ -14,7 +14,7 @@
 
 use std::{error::Error, path::Path};
 
-use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+use windrow::prelude::*;
 
 /// In cents. Three bids in ten thousand are dearer.
 const DEAR: i64 = 99_500_000;
@@ -63,8 +63,7 @@ pub fn fan_out(job: &Job, nexmark: &Nexmark) -> Branches {
         .drop_late()
         // Rows become a table by saying what their key is: the newest of each key counts, and each key stays.
         .key_by(["window_start", "rank"])
-        .latest()
-        .drop_late();
+        .latest();
 
     Branches { all: bids, alerts, top }
 }
@@ -96,7 +95,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let report = job.run().await?;
     println!("\nthe archive:");
     print_files(directory.path())?;
-    println!("\nthe busiest auctions of every six hours:\n{}", pretty_format_batches(&table.batches())?);
+    println!("\nthe busiest auctions of every six hours:\n{table}");
     println!("\n{}", report.metrics);
     Ok(())
 }

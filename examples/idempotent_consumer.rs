@@ -15,7 +15,7 @@
 
 use std::error::Error;
 
-use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+use windrow::prelude::*;
 
 /// How far out of order transfers arrive.
 const DISORDER: std::time::Duration = mins(1);
@@ -45,7 +45,7 @@ where
 
 /// The balances by `account`, as changes.
 pub fn balances(transfers: Stream<Transfer>) -> Stream<Untyped> {
-    transfers.key_by("account").aggregate([sum(col("cents")).alias("balance"), count().alias("transfers")]).drop_late()
+    transfers.key_by("account").aggregate([sum(col("cents")).alias("balance"), count().alias("transfers")])
 }
 
 /// Six hours of transfers as they arrive: every fourth is sent twice and every twentieth three times, some seconds or up
@@ -87,8 +87,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     balances(believed.event_time("sent", Watermarks::out_of_order(DISORDER)).fail_on_rejects()).sink(naive.clone());
     let report = job.run().await?;
 
-    println!("each transfer once:\n{}", pretty_format_batches(&table.batches())?);
-    println!("as often as it came:\n{}", pretty_format_batches(&naive.batches())?);
+    println!("each transfer once:\n{table}");
+    println!("as often as it came:\n{naive}");
     if let Some(first) = report.metrics.named("first within").next() {
         let repeated = first.rows_in - first.rows_out;
         println!("{} sendings, {repeated} of them repeated, {} too late to tell", first.rows_in, late.rows());

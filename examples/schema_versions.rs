@@ -17,7 +17,7 @@
 use std::{error::Error, path::Path};
 
 use serde::{Deserialize, Serialize};
-use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+use windrow::prelude::*;
 
 /// What a line of any version may hold.
 #[derive(Record)]
@@ -148,7 +148,7 @@ where
     let job = Job::new("spending").checkpoint(checkpoints.to_string_lossy(), secs(10));
     let (orders, unknown, rejects) = orders(&job, directory);
     let spent = orders.key_by("user").process(program).drop_late();
-    spent.key_by("user").latest().drop_late().sink(table.clone());
+    spent.key_by("user").latest().sink(table.clone());
     unknown.sink(dead.clone());
     rejects.select([col("reason")]).sink(dead.clone());
     job.run().await?;
@@ -178,14 +178,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     write_day(directory.path(), 0)?;
     run(before::Spending, directory.path(), &table, &dead).await?;
-    println!("yesterday, by the older program:\n{}", pretty_format_batches(&table.batches())?);
+    println!("yesterday, by the older program:\n{table}");
 
     write_day(directory.path(), 1)?;
     run(Spending, directory.path(), &table, &dead).await?;
-    println!(
-        "today, by the newer one, from the checkpoint of the older:\n{}",
-        pretty_format_batches(&table.batches())?
-    );
-    println!("dead letters of both days:\n{}", pretty_format_batches(&dead.batches())?);
+    println!("today, by the newer one, from the checkpoint of the older:\n{table}");
+    println!("dead letters of both days:\n{dead}");
     Ok(())
 }

@@ -90,7 +90,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let report = job.run().await?;
 
     println!("\n{} sessions; the longest of every six hours:", found.rows());
-    println!("{}", windrow::arrow::util::pretty::pretty_format_batches(&longest.batches())?);
+    println!("{longest}");
     println!("\n{}", report.metrics);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use arrow::{array::RecordBatch, datatypes::TimeUnit};
-use windrow_operators::Timestamp;
+use windrow_operators::{Timestamp, time::spelled};
 
 /// Which column holds event time, and in which unit when it is a plain number.
 ///
@@ -184,7 +184,7 @@ impl fmt::Debug for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OutOfOrder(bound) if bound.is_zero() => write!(f, "in order"),
-            Self::OutOfOrder(bound) => write!(f, "out of order by {bound:?}"),
+            Self::OutOfOrder(bound) => write!(f, "out of order by {}", spelled(*bound)),
             Self::Custom(_) => write!(f, "by a custom rule"),
             Self::Clock => write!(f, "processing time"),
         }
@@ -195,13 +195,13 @@ impl fmt::Display for Watermarks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.strategy)?;
         if let Some(span) = self.idle_after {
-            write!(f, ", idle after {span:?}")?;
+            write!(f, ", idle after {}", spelled(span))?;
         }
         if let Some(span) = self.max_future {
-            write!(f, ", at most {span:?} into the future")?;
+            write!(f, ", at most {} into the future", spelled(span))?;
         }
         match self.align_within {
-            Some(drift) => write!(f, ", aligned within {drift:?}"),
+            Some(drift) => write!(f, ", aligned within {}", spelled(drift)),
             None => Ok(()),
         }
     }

@@ -72,7 +72,7 @@
 //!
 //! | in order of event time | as rows arrive |
 //! |---|---|
-//! | [`process`](api::KeyedStream::process), [`reduce`](api::KeyedStream::reduce), [`fold`](api::KeyedStream::fold) | the same after [`on_arrival`](api::KeyedStream::on_arrival) |
+//! | [`process`](api::KeyedStream::process), [`reduce`](api::KeyedStream::reduce), [`fold`](api::KeyedStream::fold) | the same [`on_arrival`](OnArrival) |
 //! | [`pattern`](api::KeyedStream::pattern), [`deduplicate`](api::KeyedStream::deduplicate), [`Count`](prelude::Count) windows | functions [`with_rules`](api::KeyedStream::with_rules) |
 //! | what [`in_order`](api::KeyedStream::in_order) gives | `array_agg`, `first_value` and their like in other windows; how many changes a table tells on its way |
 //!
@@ -162,7 +162,10 @@ pub mod prelude;
 mod runtime;
 pub mod state;
 
-pub use api::{Job, JobHandle, Report, RunningJob, Stream};
+pub use api::{
+    AsyncResult, Derived, Forever, FromSource, Job, JobHandle, Joined, Joining, Key, KeyedStream, LookupOn, OnArrival,
+    Report, Results, Ruled, RunningJob, Stream, Ttl, WindowKind, Windowed,
+};
 /// For sinks of tests: a point where a process can be made to end.
 #[cfg(feature = "faults")]
 #[doc(hidden)]

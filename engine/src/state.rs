@@ -40,21 +40,19 @@
 //!
 //! With the feature `sql` the tables can be asked in SQL: `State::context` is a DataFusion session that has them.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    fmt,
-    sync::Arc,
-};
+mod packed;
+mod rows;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, UInt64Array},
-    compute::{concat_batches, filter_record_batch},
-    datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType},
+    array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, UInt64Array},
+    compute::concat_batches,
+    datatypes::{DataType, Field, Schema, SchemaRef},
     error::ArrowError,
-    row::{OwnedRow, RowConverter, SortField},
 };
 use windrow_connectors::Epoch;
-use windrow_operators::{Timestamp, state::StateForm, window::is_open};
+use windrow_operators::{Timestamp, state::StateForm};
 
 use crate::{
     Error, Result,
@@ -158,7 +156,8 @@ impl StateTable {
         &self.meaning
     }
 
-    /// Its rows. Aggregates show their state: of a count the count, of an average a count and a sum.
+    /// Its rows: those that the job would go on with. Aggregates show their state: of a count the count, of an average a count
+    /// and a sum. The state of a function is JSON.
     pub fn rows(&self) -> &RecordBatch {
         &self.rows
     }
@@ -185,11 +184,16 @@ async fn load(url: &str, wanted: Wanted) -> Result<State> {
     let mut tables = BTreeMap::new();
     for (id, operator) in operators {
         let Some(form) = operator.form else { continue };
-        let (form, mut rows) = (StateForm::from(&form), Vec::new());
+        let (form, mut rows, mut seen) = (StateForm::from(&form), Vec::new(), false);
         for task in operator.tasks.iter().filter(|task| !task.first_phase) {
-            rows.extend(living(&mut segments, &form, task, &job).await?);
+            let living = living(&mut segments, &form, task, &id).await?;
+            rows.push(match form.reading.shared {
+                Some(column) => rows::once(&living, column, &mut seen).map_err(|error| arrow(&id, error))?,
+                None => living,
+            });
         }
-        let rows = concat_batches(&form.columns, &rows).and_then(|rows| visible(&rows));
+        let rows = concat_batches(&form.columns, &rows);
+        let rows = rows.and_then(|rows| packed::unpack(&rows, &form.reading.packed)).and_then(|rows| visible(&rows));
         let rows = rows.map_err(|error| arrow(&id, error))?;
         tables.insert(id, StateTable { meaning: form.meaning, rows });
     }
@@ -209,43 +213,16 @@ fn visible(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     rows.project(&(1..rows.num_columns()).collect::<Vec<_>>())
 }
 
-/// The rows that one task held: of those with the same identity the ones of the newest segment, without windows that had
-/// been closed.
-async fn living(
-    segments: &mut Segments<'_>,
-    form: &StateForm,
-    task: &SavedTask,
-    job: &str,
-) -> Result<Vec<RecordBatch>> {
+/// The rows that one task held.
+async fn living(segments: &mut Segments<'_>, form: &StateForm, task: &SavedTask, job: &str) -> Result<RecordBatch> {
     let key_groups = usize::from(task.key_groups.0)..usize::from(task.key_groups.1);
-    let mut newer: HashSet<OwnedRow> = HashSet::new();
-    let mut living = Vec::new();
-    for file in task.segments.iter().rev() {
-        let rows = segments.rows(file, &key_groups).await?;
-        let own = identities(form, &rows).map_err(|error| arrow(job, error))?;
-        let open = open_windows(task, &rows);
-        let keep = own.iter().zip(open).map(|(own, open)| Some(open && !newer.contains(own)));
-        let kept = filter_record_batch(&rows, &keep.collect::<BooleanArray>());
-        living.push(kept.map_err(|error| arrow(job, error))?);
-        newer.extend(own);
+    let mut read = Vec::with_capacity(task.segments.len());
+    for file in &task.segments {
+        // A segment may be older than the types that columns have now.
+        let rows = form.widen(&segments.rows(file, &key_groups).await?);
+        read.push(rows.map_err(|error| Error::Operator { operator: job.into(), error })?);
     }
-    Ok(living)
-}
-
-fn identities(form: &StateForm, rows: &RecordBatch) -> Result<Vec<OwnedRow>, ArrowError> {
-    let columns = rows.columns().get(1..=form.identity).unwrap_or_default();
-    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone()));
-    let rows = RowConverter::new(fields.collect())?.convert_columns(columns)?;
-    Ok(rows.iter().map(|row| row.owned()).collect())
-}
-
-/// Which rows are of windows that were not closed.
-fn open_windows(task: &SavedTask, rows: &RecordBatch) -> Vec<bool> {
-    let starts = rows.column(1).as_primitive_opt::<TimestampMicrosecondType>();
-    match starts {
-        Some(starts) => starts.values().iter().map(|start| is_open(&task.numbers, *start)).collect(),
-        None => vec![true; rows.num_rows()],
-    }
+    rows::living(form, &task.numbers, &read).map_err(|error| arrow(job, error))
 }
 
 fn splits_schema() -> SchemaRef {

@@ -31,7 +31,7 @@ use crate::{
     outbox::EMIT_ROWS,
     plan::{Partitioning, Plan},
     state::{
-        KEY_GROUP, StateForm, StateReader, StateWriter,
+        KEY_GROUP, Reading, StateForm, StateReader, StateWriter,
         segments::{key_group_column, own_bytes},
         timed::TimedRows,
     },
@@ -93,6 +93,7 @@ impl SortPlan {
             identity: columns.len(),
             columns: Arc::new(Schema::new(fields)),
             meaning: format!("in order of event time{per}"),
+            reading: Reading::each([TimedRows::<()>::rule("rows", None, 1 + time)]),
         };
         Ok(Self(Arc::new(Shared { input: input.clone(), key, time, form })))
     }

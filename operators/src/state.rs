@@ -22,6 +22,7 @@
 //! are `i64` by name. A job that was changed is checked against the form that was saved ([`StateForm::accepts`]); a type
 //! may become wider, and [`StateForm::widen`] brings older segments to it.
 
+mod reading;
 pub(crate) mod segments;
 pub(crate) mod timed;
 
@@ -32,6 +33,8 @@ use arrow::{
     compute::cast,
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
+
+pub use reading::{Reading, Rule};
 
 use crate::{OperatorError, Result};
 
@@ -135,6 +138,8 @@ pub struct StateForm {
     pub identity: usize,
     /// What else must be the same, in words that the user knows: `tumbling 10s; count(1), max(price)`.
     pub meaning: String,
+    /// Which rows still count, for those who read a checkpoint without the job.
+    pub reading: Reading,
 }
 
 impl StateForm {
@@ -222,7 +227,12 @@ mod tests {
     fn form(meaning: &str, columns: &[(&str, DataType)]) -> StateForm {
         let mut fields = vec![Field::new(KEY_GROUP, DataType::UInt8, false)];
         fields.extend(columns.iter().map(|(name, data_type)| Field::new(*name, data_type.clone(), true)));
-        StateForm { columns: Arc::new(Schema::new(fields)), identity: 1, meaning: meaning.into() }
+        StateForm {
+            columns: Arc::new(Schema::new(fields)),
+            identity: 1,
+            meaning: meaning.into(),
+            reading: Reading::default(),
+        }
     }
 
     #[track_caller]

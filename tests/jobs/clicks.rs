@@ -7,7 +7,7 @@ use tests::rows;
 use windrow::{
     JobHandle, Report, RunningJob,
     arrow::array::{ArrayRef, Int64Array, RecordBatch},
-    connectors::memory::MemoryInput,
+    connectors::{Rejected, memory::MemoryInput},
     operators,
     prelude::*,
 };
@@ -86,10 +86,28 @@ impl Hand {
         source.fail_on_rejects().typed()
     }
 
+    /// The same, and the records that are rejected.
+    pub(crate) fn with_rejects<T: operators::typed::Record>(&self, job: &Job) -> (Stream<T>, Stream<Untyped>) {
+        let source = job.source(self.source.clone()).event_time(self.names[2], Watermarks::in_order());
+        let (rows, rejected) = source.with_rejects();
+        (rows.typed(), rejected)
+    }
+
+    /// Gives a record that is none, of a line.
+    pub(crate) fn reject(&self, line: u64, reason: &str) {
+        let position = windrow::connectors::Position(line);
+        self.input.reject(0, Rejected { position, line: Some(line), reason: reason.into(), bytes: Vec::new() });
+    }
+
     /// Gives rows, and waits until nothing moves any more: on a paused clock that is when it leaps.
     pub(crate) async fn push(&self, rows: &[Row]) {
-        self.input.push(0, batch(self.names, rows));
+        self.give(rows);
         tokio::time::sleep(secs(1)).await;
+    }
+
+    /// Gives rows.
+    pub(crate) fn give(&self, rows: &[Row]) {
+        self.input.push(0, batch(self.names, rows));
     }
 
     pub(crate) fn end(&self) {

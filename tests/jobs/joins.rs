@@ -6,9 +6,11 @@
 //! ```
 
 use tests::{rows, run};
-use windrow::prelude::*;
+use windrow::{arrow::datatypes::DataType, cast, prelude::*};
 
-use super::clicks::{Click, Hand, Payment, Row, balanced, clicks, ended, late_at, payments, state_bytes, written};
+use super::clicks::{
+    Click, ClickView, Hand, Payment, Row, balanced, clicks, ended, late_at, payments, state_bytes, written,
+};
 
 const LEFT: [Row; 4] = [(1, 11, 12), (2, 20, 4), (1, 10, 1), (3, 30, 25)];
 const RIGHT: [Row; 4] = [(4, 400, 24), (1, 101, 11), (1, 100, 3), (2, 200, 15)];
@@ -160,13 +162,13 @@ fn tables(kind: JoinType, condition: Option<Expr>, shown: &[&str]) -> Vec<String
         .map(|parallelism| {
             let job = Job::new("tables").parallelism(parallelism);
             let table = MemoryTable::new();
-            let clicks = clicks(&job, &LEFT).key_by("user").latest().drop_late();
-            let payments = payments(&job, &RIGHT).key_by("other").latest().drop_late();
+            let clicks = clicks(&job, &LEFT).key_by("user").latest();
+            let payments = payments(&job, &RIGHT).key_by("other").latest();
             let mut join = clicks.key_by("user").join(payments.key_by("other")).kind(kind);
             if let Some(condition) = &condition {
                 join = join.condition(condition.clone());
             }
-            join.tables().drop_late().select(shown.iter().map(|name| col(*name))).sink(table.clone());
+            join.tables().select(shown.iter().map(|name| col(*name))).sink(table.clone());
             balanced(&run(job).unwrap());
             rows(&table.batches())
         })
@@ -216,9 +218,9 @@ async fn a_pair_of_tables_is_there_while_it_meets_the_condition() {
         let out = MemorySink::new();
         let (clicks, payments) = (Hand::of_clicks(), Hand::of_payments());
         let table = clicks.timed::<Click>(&job).key_by("user").latest_unless(col("amount").eq(lit(0))).drop_late();
-        let other = payments.timed::<Payment>(&job).key_by("other").latest().drop_late();
+        let other = payments.timed::<Payment>(&job).key_by("other").latest();
         let join = table.key_by("user").join(other.key_by("other")).kind(JoinType::Left);
-        let joined = join.condition(col("amount").lt(col("paid"))).tables().drop_late();
+        let joined = join.condition(col("amount").lt(col("paid"))).tables();
         joined.changelog().select(["op", "amount", "paid"].map(col)).sink(out.clone());
         let running = job.start().await.unwrap();
         let mut seen = 0;
@@ -310,14 +312,84 @@ async fn late_rows_leave_by_their_side_and_what_has_passed_is_forgotten() {
     }
 }
 
+/// Rejected records have no event time. A join with them goes on without waiting for any, and so does what is behind rules of
+/// them.
+#[tokio::test(start_paused = true)]
+async fn rejected_records_are_the_second_input_of_a_join() {
+    for parallelism in 1..=3 {
+        let job = Job::new("rejected").parallelism(parallelism);
+        let [out, windows] = [(); 2].map(|()| MemorySink::new());
+        let hand = Hand::of_clicks();
+        let (clicks, rejected) = hand.with_rejects::<Click>(&job);
+        let rejected = rejected.select([cast(col("line"), DataType::Int64).alias("line"), col("reason")]);
+        let table = clicks.clone().key_by("user").latest();
+        let reasons = rejected.clone().key_by("line").latest();
+        let joined = table.key_by("user").join(reasons.key_by("line")).kind(JoinType::Left).tables();
+        joined.changelog().select(["op", "user", "amount", "reason"].map(col)).sink(out.clone());
+        let counted = clicks.key_by("user").with_rules(rejected.typed::<Bad>()).process(Lines);
+        counted.window(Tumbling::of(secs(10))).aggregate([max(col("lines"))]).drop_late().sink(windows.clone());
+        let running = job.start().await.unwrap();
+        hand.push(&[(1, 10, 1), (2, 20, 2)]).await;
+        assert_eq!(written(&out), ["insert|1|10|null", "insert|2|20|null"]);
+        hand.reject(2, "not JSON");
+        hand.push(&[]).await; // no row comes with it, which could be in front of it
+        hand.push(&[(1, 11, 3)]).await;
+        // The line is a part of the key of the result.
+        let told = [
+            "delete|2|20|null",
+            "insert|1|10|null",
+            "insert|2|20|not JSON",
+            "insert|2|20|null",
+            "update|1|11|null",
+        ];
+        assert_eq!(written(&out), told);
+        hand.push(&[(1, 12, 12)]).await;
+        let closed = written(&windows);
+        assert_eq!(closed, ["1970-01-01T00:00:00Z|1970-01-01T00:00:10Z|1"], "nothing is waited for");
+        hand.end();
+        ended(running).await;
+    }
+}
+
+#[derive(Record)]
+struct Bad {
+    line: Option<i64>,
+}
+
+#[derive(Record)]
+struct Seen {
+    lines: u64,
+}
+
+/// How many records have been rejected, with each click.
+#[derive(Clone)]
+struct Lines;
+
+impl BroadcastProcess for Lines {
+    type Row = Click;
+    type Rule = Bad;
+    type Rules = u64;
+    type State = ();
+    type Output = Seen;
+    type Side = NoSide;
+
+    fn rule(&mut self, _: BadView<'_>, lines: &mut u64) {
+        *lines += 1;
+    }
+
+    fn row(&mut self, _: ClickView<'_>, lines: &u64, key: &mut KeyedBy<'_, Self>) {
+        key.emit(Seen { lines: *lines });
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_table_that_has_not_changed_for_its_time_to_live_is_forgotten() {
     for parallelism in [1, 2] {
         let job = Job::new("ttl").parallelism(parallelism);
         let out = MemorySink::new();
         let (clicks, payments) = (Hand::of_clicks(), Hand::of_payments());
-        let table = clicks.timed::<Click>(&job).key_by("user").latest().drop_late();
-        let other = payments.timed::<Payment>(&job).key_by("other").latest().drop_late();
+        let table = clicks.timed::<Click>(&job).key_by("user").latest();
+        let other = payments.timed::<Payment>(&job).key_by("other").latest();
         let (joined, late, late_right) =
             table.key_by("user").ttl(secs(10)).join(other.key_by("other")).tables().with_late();
         joined.changelog().select(["op", "amount", "paid"].map(col)).sink(out.clone());

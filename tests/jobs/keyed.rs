@@ -209,7 +209,7 @@ async fn a_timer_of_processing_time_fires_while_nothing_comes() {
         let (hand, source) = MemorySource::by_hand(batch(&[]).schema(), 1);
         let job = Job::new("soon").parallelism(parallelism);
         let out = MemorySink::new();
-        job.source(source).typed::<Click>().key_by("user").on_arrival().process(Soon).drop_late().sink(out.clone());
+        job.source(source).typed::<Click>().key_by("user").on_arrival().process(Soon).sink(out.clone());
         let running = job.start().await.unwrap();
         let handle = running.handle();
         hand.push(0, batch(&[(1, 0, 0), (2, 0, 0), (1, 0, 0)]));
@@ -329,7 +329,6 @@ fn timers_that_are_always_due_do_not_keep_the_rows_waiting() {
             .key_by("user")
             .on_arrival()
             .process(Restless)
-            .drop_late()
             .sink(out.clone());
         run(job).unwrap();
         assert_eq!(rows(&out.batches()), ["1|100", "2|100"]);

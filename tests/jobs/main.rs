@@ -19,6 +19,7 @@ mod order;
 mod real_data;
 mod revisions;
 mod rules;
+mod state;
 mod tables;
 mod time;
 mod watermarks;

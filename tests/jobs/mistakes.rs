@@ -165,7 +165,7 @@ fn joins_say_what_does_not_fit() {
         (
             mistakes(|s| {
                 let other = other(&s);
-                sink(s.key_by("value").join(other.key_by("other")).tables().drop_late());
+                sink(s.key_by("value").join(other.key_by("other")).tables());
             }),
             "#3 inner join, tables per value: a join of changes takes changes, but this is a stream of rows: make changes of them with .key_by(…).latest()",
         ),
@@ -224,9 +224,7 @@ fn what_needs_event_time_says_so() {
             "#2 latest per value: a time to live is counted in event time",
         ),
         (
-            timeless(|s| {
-                sink(s.typed::<Value>().key_by("value").on_arrival().ttl(secs(1)).process(Silent).drop_late())
-            }),
+            timeless(|s| sink(s.typed::<Value>().key_by("value").ttl(secs(1)).on_arrival().process(Silent))),
             "#2 process per value: the time to live of process Silent needs event time",
         ),
     ];
@@ -273,7 +271,7 @@ fn windows_and_patterns_say_what_is_wrong_with_them() {
             "window count of 2 rows per value: value is not an aggregate",
         ),
         (
-            mistakes(|s| s.key_by("value").aggregate([sum(col("at"))]).drop_late().sink(MemoryTable::new())),
+            mistakes(|s| s.key_by("value").aggregate([sum(col("at"))]).sink(MemoryTable::new())),
             "#2 aggregate per value: sum(at)",
         ),
         (
@@ -294,7 +292,7 @@ fn windows_and_patterns_say_what_is_wrong_with_them() {
 
 #[test]
 fn changes_are_not_rows() {
-    let changes = |s: Stream<Untyped>| s.key_by("value").latest().drop_late();
+    let changes = |s: Stream<Untyped>| s.key_by("value").latest();
     let cases = [
         (
             mistakes(|s| sink(changes(s))),
@@ -315,7 +313,7 @@ fn changes_are_not_rows() {
             "#4 union: a union takes rows, but this is a stream of changes",
         ),
         (
-            mistakes(|s| sink(changes(s).key_by("value").aggregate([count()]).drop_late())),
+            mistakes(|s| sink(changes(s).key_by("value").aggregate([count()]))),
             "#3 aggregate per value: an aggregation takes rows, but this is a stream of changes",
         ),
         (
@@ -352,9 +350,9 @@ fn changes_are_not_rows() {
         (
             mistakes(|s| {
                 let same = s.clone().select([col("value"), col("at").alias("since")]);
-                let other = same.key_by("value").latest().drop_late();
+                let other = same.key_by("value").latest();
                 let join = changes(s).key_by("value").join(other.key_by("value")).kind(JoinType::Full);
-                sink(join.condition(col("at").lt(col("since"))).tables().drop_late());
+                sink(join.condition(col("at").lt(col("since"))).tables());
             }),
             r#"full join, tables per value: a full join of tables with a condition: where the condition is not met there is a row of each side, and both would have the key "value": give it another name"#,
         ),
@@ -364,41 +362,47 @@ fn changes_are_not_rows() {
 
 #[test]
 fn late_rows_are_asked_of_what_has_some() {
+    let cases = [(
+        timeless(|s| {
+            let (newest, late) = s.key_by("value").latest_unless(col("value").gt(lit(3))).with_late();
+            newest.sink(MemoryTable::new());
+            late.sink(MemorySink::new());
+        }),
+        "#2 latest per value: no row is too late for it: say .drop_late()",
+    )];
+    each_is_told(&cases);
+}
+
+#[test]
+fn a_time_to_live_that_would_do_nothing_is_told() {
     let cases = [
         (
-            timeless(|s| {
-                let (counts, late) = s.key_by("value").aggregate([count()]).with_late();
-                counts.sink(MemoryTable::new());
-                late.sink(MemorySink::new());
+            mistakes(|s| {
+                let other = other(&s).key_by("other").ttl(secs(1));
+                sink(s.key_by("value").join(other).window(Tumbling::of(secs(1))).drop_late());
             }),
-            "#2 aggregate per value: no row is too late for it: say .drop_late()",
+            "inner join, tumbling 1s per value: .ttl(…) says nothing here: a window forgets its rows by itself",
         ),
         (
             mistakes(|s| {
-                let (rows, late) = s.typed::<Value>().key_by("value").on_arrival().process(Silent).with_late();
-                rows.sink(MemorySink::new());
-                late.sink(MemorySink::new());
+                let other = other(&s).key_by("other");
+                sink(s.key_by("value").ttl(secs(1)).join(other).within(secs(1), secs(1)).drop_late());
             }),
-            "#2 process per value: no row is too late for it: say .drop_late()",
+            "per value: .ttl(…) says nothing here: rows are forgotten when the interval is over",
         ),
         (
             mistakes(|s| {
-                let (rows, late) = s.key_by("value").latest().with_late();
-                rows.sink(MemoryTable::new());
-                late.sink(MemorySink::new());
+                let other = other(&s).key_by("other");
+                sink(s.key_by("value").ttl(secs(1)).join(other).as_of().drop_late());
             }),
-            "#2 latest per value: no row is too late for it: say .drop_late()",
+            "as of per value: .ttl(…) says nothing here: rows of the left side are forgotten as they leave",
         ),
         (
             mistakes(|s| {
-                let other = other(&s).key_by("other").latest().drop_late();
-                let join = s.key_by("value").latest().drop_late().key_by("value").join(other.key_by("other")).tables();
-                let (rows, late, late_right) = join.with_late();
-                rows.sink(MemoryTable::new());
-                late.discard();
-                late_right.discard();
+                let other = other(&s).key_by("other").latest().key_by("other").ttl(secs(1));
+                s.key_by("value").latest().key_by("value").join(other).tables().sink(MemoryTable::new());
             }),
-            "inner join, tables per value: no row is too late for it: say .drop_late()",
+            "tables per value: .ttl(…) says nothing here: say it of the left side, and it counts for both",
         ),
     ];
     each_is_told(&cases);

@@ -134,7 +134,7 @@ fn on_arrival_nothing_waits() {
     let out = MemorySink::new();
     let chain = clicks(&job, &ROWS).key_by("user").on_arrival();
     let chain = chain.reduce(|former, click| Click { amount: former.amount * 2 + click.amount, ..click });
-    chain.drop_late().select(["user", "amount"].map(col)).sink(out.clone());
+    chain.select(["user", "amount"].map(col)).sink(out.clone());
     let plan = job.to_string();
     assert!(!plan.contains("in order"), "{plan}");
     run(job).unwrap();

@@ -33,15 +33,15 @@ fn totals() -> [Expr; 2] {
 
 #[test]
 fn aggregates_of_each_key() {
-    let found = table(|rows, table| rows.key_by("user").aggregate(totals()).drop_late().sink(table));
+    let found = table(|rows, table| rows.key_by("user").aggregate(totals()).sink(table));
     assert_eq!(found, ["1|3|20", "2|2|6", "3|1|0"]);
     let found = table(|rows, table| {
-        let changes = rows.key_by("user").aggregate(totals()).drop_late();
+        let changes = rows.key_by("user").aggregate(totals());
         changes.filter_expr(col("total").gt(lit(6))).sink(table);
     });
     assert_eq!(found, ["1|3|20"], "the total of user 2 was 7 for a while");
     let found = table(|rows, table| {
-        let changes = rows.key_by("user").aggregate(totals()).drop_late();
+        let changes = rows.key_by("user").aggregate(totals());
         changes.select([col("user"), (col("total") * lit(2)).alias("double")]).sink(table);
     });
     assert_eq!(found, ["1|40", "2|12", "3|0"]);
@@ -50,7 +50,7 @@ fn aggregates_of_each_key() {
 #[test]
 fn the_newest_row_of_each_key() {
     let shown = || ["user", "amount"].map(col);
-    let found = table(|rows, table| rows.key_by("user").latest().drop_late().select(shown()).sink(table));
+    let found = table(|rows, table| rows.key_by("user").latest().select(shown()).sink(table));
     assert_eq!(found, ["1|5", "2|-1", "3|0"]);
     let found = table(|rows, table| {
         rows.key_by("user").latest_unless(col("amount").lt(lit(0))).drop_late().select(shown()).sink(table);
@@ -62,7 +62,7 @@ fn the_newest_row_of_each_key() {
 fn a_row_of_a_table_is_found_by_its_key() {
     let job = Job::new("get").parallelism(2);
     let table = MemoryTable::new();
-    clicks(&job, &ROWS).key_by("user").aggregate(totals()).drop_late().sink(table.clone());
+    clicks(&job, &ROWS).key_by("user").aggregate(totals()).sink(table.clone());
     run(job).unwrap();
     let row = table.get(&[&Int64Array::new_scalar(1)]).unwrap().unwrap();
     assert_eq!(row.column(2).as_primitive::<Int64Type>().values(), &[20]);
@@ -76,7 +76,7 @@ fn aggregates_without_event_time() {
     let table = MemoryTable::new();
     let source = job.source(Sequence::new(100)).fail_on_rejects();
     let odd = source.select([(col("value") % lit(2_i64)).alias("odd"), col("value")]);
-    odd.key_by("odd").aggregate([sum(col("value")).alias("total")]).drop_late().sink(table.clone());
+    odd.key_by("odd").aggregate([sum(col("value")).alias("total")]).sink(table.clone());
     balanced(&run(job).unwrap());
     assert_eq!(rows(&table.batches()), ["0|2450", "1|2500"]);
 }
@@ -85,9 +85,9 @@ fn aggregates_without_event_time() {
 #[tokio::test(start_paused = true)]
 async fn what_is_held_without_event_time_is_told() {
     let builds: [fn(Stream<Click>, MemorySink); 3] = [
-        |rows, out| rows.key_by("user").aggregate([count()]).drop_late().changelog().sink(out),
-        |rows, out| rows.key_by("user").latest().drop_late().changelog().sink(out),
-        |rows, out| rows.key_by("user").on_arrival().reduce(|_, click| click).drop_late().sink(out),
+        |rows, out| rows.key_by("user").aggregate([count()]).changelog().sink(out),
+        |rows, out| rows.key_by("user").latest().changelog().sink(out),
+        |rows, out| rows.key_by("user").on_arrival().reduce(|_, click| click).sink(out),
     ];
     for (build, parallelism) in builds.into_iter().flat_map(|build| [(build, 1), (build, 2)]) {
         let job = Job::new("held").parallelism(parallelism);
@@ -210,9 +210,9 @@ async fn a_row_that_takes_its_key_away_makes_older_ones_late() {
 async fn a_job_of_tables_prints_itself() {
     let job = Job::new("print").parallelism(2);
     let rows = clicks(&job, &ROWS);
-    let newest = rows.clone().key_by("user").latest().drop_late();
-    let totals = rows.key_by("user").aggregate(totals()).drop_late();
-    let joined = newest.key_by("user").join(totals.key_by("user")).kind(JoinType::Full).tables().drop_late();
+    let newest = rows.clone().key_by("user").latest();
+    let totals = rows.key_by("user").aggregate(totals());
+    let joined = newest.key_by("user").join(totals.key_by("user")).kind(JoinType::Full).tables();
     joined.sink(MemoryTable::new());
     let printed = job.to_string();
     for part in

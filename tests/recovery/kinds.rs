@@ -95,8 +95,9 @@ impl Kind {
             }
             Self::AsOf { left, ttl } => {
                 let even = other(rows.clone().filter(|click| click.shop % 2 == 0)).key_by("other");
-                let even = if ttl > 0 { even.ttl(micros(ttl)) } else { even };
-                let joined = rows.key_by("user").join(even).kind(join_type(left)).as_of().drop_late();
+                let rows = rows.key_by("user");
+                let join = if ttl > 0 { rows.join(even.ttl(micros(ttl))) } else { rows.join(even) };
+                let joined = join.kind(join_type(left)).as_of().drop_late();
                 joined.select(columns().into_iter().chain(["place", "paid", "since"].map(col)))
             }
             Self::Streaks { gap, late } => {
@@ -146,10 +147,10 @@ impl Kind {
                     max(col("shop")).alias("most"),
                     min(col("at")).alias("since"),
                 ];
-                return rows.key_by("user").aggregate(aggregates).drop_late().sink(to.table.clone());
+                return rows.key_by("user").aggregate(aggregates).sink(to.table.clone());
             }
             Self::Latest => {
-                return rows.key_by(["user", "shop"]).latest().drop_late().sink(to.table.clone());
+                return rows.key_by(["user", "shop"]).latest().sink(to.table.clone());
             }
         };
         results.sink(to.results.clone());

@@ -8,8 +8,9 @@
 //! It outlives the job that writes to it, as [`MemorySink`](super::MemorySink) does.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use arrow::{
@@ -19,8 +20,13 @@ use arrow::{
     row::{OwnedRow, RowConverter, SortField},
 };
 use async_trait::async_trait;
+use typed_arrow::schema::{FromRecordBatch, SchemaMeta};
 
-use crate::{ConnectorError, Epoch, Incarnation, OP, Receipt, Result, Sink, SinkWriter};
+use super::{
+    look,
+    staging::{Staging, Writer, lock},
+};
+use crate::{ConnectorError, Incarnation, OP, Receipt, Result, Sink, SinkWriter};
 
 /// A change that takes a row away; every other one sets it.
 const DELETE: u8 = 2;
@@ -31,7 +37,7 @@ const SLACK: usize = 8192;
 /// gives the other to the job.
 ///
 /// A change counts when it is committed: what a reader sees is the table as it was at the last checkpoint. A change is applied
-/// once, however often it is committed; a delete of a key that is not there does nothing.
+/// once, however often it is committed; a delete of a key that is not there does nothing. Printed it is a table of text.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -72,11 +78,8 @@ pub struct MemoryTable {
 struct Kept {
     /// What is in it, once a job has said so.
     form: Option<Form>,
-    /// What was written and is not committed, in the order in which it arrived.
-    pieces: Vec<Piece>,
-    /// Every receipt that was ever committed: to commit it again is no error and changes nothing.
-    committed: HashSet<Receipt>,
-    writers: usize,
+    /// What was written and is not committed.
+    staging: Staging,
     table: Table,
 }
 
@@ -86,24 +89,6 @@ struct Form {
     key: Vec<usize>,
     /// `None` without a key: then there is one row.
     converter: Option<RowConverter>,
-}
-
-/// Changes and what has become of them.
-#[derive(Debug)]
-struct Piece {
-    writer: WriterId,
-    /// `None` until they are staged.
-    receipt: Option<Receipt>,
-    changes: RecordBatch,
-}
-
-/// A writer, not a task: what the former writer of a task left must not be mistaken for what the next one writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct WriterId {
-    incarnation: Incarnation,
-    task: usize,
-    /// Counts the writers of the table.
-    number: usize,
 }
 
 /// The newest row of each key, in order of the keys, and the batches that they are in.
@@ -133,6 +118,15 @@ impl MemoryTable {
         kept.table.gather(kept.table.places.values().copied()).ok().flatten().into_iter().collect()
     }
 
+    /// The rows of the table as records, sorted by key: see [`MemorySink::records`](super::MemorySink::records).
+    pub fn records<R>(&self) -> Result<Vec<R>>
+    where
+        R: FromRecordBatch + SchemaMeta,
+        R: for<'a> TryFrom<R::View<'a>, Error: fmt::Display>,
+    {
+        look::records(&self.batches())
+    }
+
     /// The row of a key, as a batch of one row. A value of the key is a scalar such as `Int64Array::new_scalar(7)`, in the order
     /// of the key of the changes. Fails when these are not the key's number or types, or when no job has yet said what the
     /// table is of.
@@ -158,7 +152,20 @@ impl MemoryTable {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
+    }
+}
+
+/// The rows of the table, sorted by key.
+impl fmt::Display for MemoryTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        look::print(&self.batches(), f)
+    }
+}
+
+impl AsMut<Staging> for Kept {
+    fn as_mut(&mut self) -> &mut Staging {
+        &mut self.staging
     }
 }
 
@@ -187,22 +194,11 @@ impl Kept {
     }
 
     fn commit(&mut self, receipt: &Receipt) -> Result<()> {
-        let is_staged = |piece: &mut Piece| piece.receipt.as_ref() == Some(receipt);
-        let pieces: Vec<Piece> = self.pieces.extract_if(.., is_staged).collect();
-        if pieces.is_empty() && !self.committed.contains(receipt) {
-            return Err(ConnectorError::Data {
-                at: receipt.0.clone(),
-                reason:
-                    "nothing is staged under this receipt. A memory table keeps changes as long as its process lives, \
-                         and until a later generation of the job cleans up"
-                        .to_owned(),
-            });
-        }
-        for piece in pieces {
+        self.staging.commit(receipt)?;
+        for changes in self.staging.take_committed() {
             let form = self.form.as_ref().ok_or_else(|| ConnectorError::Config("no form".to_owned()))?;
-            self.table.apply(form, &piece.changes)?;
+            self.table.apply(form, &changes)?;
         }
-        self.committed.insert(receipt.clone());
         Ok(())
     }
 }
@@ -281,7 +277,9 @@ impl Sink for MemoryTable {
         let mut kept = self.kept();
         match &kept.form {
             // What a job that never ran said of it does not count.
-            Some(form) if kept.writers > 0 && (form.schema.fields() != schema.fields() || form.key != key) => {
+            Some(form)
+                if kept.staging.has_writers() && (form.schema.fields() != schema.fields() || form.key != key) =>
+            {
                 let names = |key: &[usize], schema: &SchemaRef| {
                     key.iter()
                         .filter_map(|&i| Some(schema.fields().get(i)?.name().clone()))
@@ -295,7 +293,7 @@ impl Sink for MemoryTable {
                     names(key, schema)
                 )))
             }
-            Some(_) if kept.writers > 0 => Ok(()),
+            Some(_) if kept.staging.has_writers() => Ok(()),
             _ => {
                 kept.form = Some(Form::new(schema, key)?);
                 Ok(())
@@ -304,10 +302,7 @@ impl Sink for MemoryTable {
     }
 
     async fn writer(&self, incarnation: &Incarnation, task: usize, _: SchemaRef) -> Result<Box<dyn SinkWriter>> {
-        let mut kept = self.kept();
-        let id = WriterId { incarnation: incarnation.clone(), task, number: kept.writers };
-        kept.writers += 1;
-        Ok(Box::new(TableWriter { table: self.clone(), id }))
+        Ok(Box::new(Writer::new(&self.kept, incarnation, task, "memory table", |batch| split(batch).map(drop))))
     }
 
     async fn commit(&self, receipts: &[Receipt]) -> Result<()> {
@@ -320,49 +315,7 @@ impl Sink for MemoryTable {
     }
 
     async fn clean(&self, incarnation: &Incarnation) -> Result<()> {
-        self.kept().pieces.retain(|piece| {
-            let theirs = &piece.writer.incarnation;
-            theirs.job != incarnation.job || theirs.generation >= incarnation.generation
-        });
+        self.kept().staging.clean(incarnation);
         Ok(())
-    }
-}
-
-struct TableWriter {
-    table: MemoryTable,
-    id: WriterId,
-}
-
-impl TableWriter {
-    fn receipt(&self, epoch: Epoch) -> Receipt {
-        let WriterId { incarnation: Incarnation { job, generation, nonce }, task, number } = &self.id;
-        Receipt(format!(
-            "memory table: job {job}, generation {generation}, nonce {nonce:08x}, task {task}, writer {number}, epoch {epoch}"
-        ))
-    }
-}
-
-#[async_trait]
-impl SinkWriter for TableWriter {
-    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        if batch.num_rows() > 0 {
-            split(&batch)?;
-            let piece = Piece { writer: self.id.clone(), receipt: None, changes: batch };
-            self.table.kept().pieces.push(piece);
-        }
-        Ok(())
-    }
-
-    async fn stage(&mut self, epoch: Epoch) -> Result<Vec<Receipt>> {
-        let receipt = self.receipt(epoch);
-        let mut kept = self.table.kept();
-        let mut receipts = Vec::new();
-        for piece in &mut kept.pieces {
-            if piece.receipt.is_none() && piece.writer == self.id {
-                piece.receipt = Some(receipt.clone());
-                receipts = vec![receipt.clone()];
-            }
-        }
-        Ok(receipts)
     }
 }

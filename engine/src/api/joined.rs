@@ -12,7 +12,7 @@ use windrow_operators::{
 };
 
 use super::{
-    KeyedStream, Stream,
+    Forever, KeyedStream, Stream, Ttl,
     results::late_of,
     stream::{SharedGraph, lock},
 };
@@ -45,16 +45,16 @@ type Outputs = (Kind, Vec<(Port, StreamSchema)>);
 /// The job does not run when a side has no event time (except for [`tables`](Self::tables)), the keys differ in number or
 /// type, or both sides have another column of the same name: `.select(…)` with an `.alias(…)` renames it.
 #[must_use]
-pub struct Joining<T, U> {
-    left: KeyedStream<T>,
+pub struct Joining<T, U, L = Forever> {
+    left: KeyedStream<T, L>,
     right: KeyedStream<U>,
     kind: JoinType,
     condition: Option<Expr>,
 }
 
-impl<T: 'static, U: 'static> Joining<T, U> {
-    pub(super) fn new(left: KeyedStream<T>, right: KeyedStream<U>) -> Self {
-        Self { left, right, kind: JoinType::Inner, condition: None }
+impl<T: 'static, U: 'static, L> Joining<T, U, L> {
+    pub(super) fn new<R>(left: KeyedStream<T, L>, right: KeyedStream<U, R>) -> Self {
+        Self { left, right: right.lasting(), kind: JoinType::Inner, condition: None }
     }
 
     /// Which rows the join gives: pairs only, unless it is said here. All kinds, but for [`as_of`](Self::as_of), which takes
@@ -66,7 +66,7 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     /// Pairs have to meet a condition besides. A column that is on both sides is written `left("price")`, `right("price")`.
     ///
     /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// #[derive(Record)]
     /// struct Order { item: i64, amount: i64, at: Timestamp }
@@ -93,14 +93,12 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     ///     .select(["item", "amount"].map(col))
     ///     .sink(out.clone());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+------+--------+",
-    ///     "| item | amount |",
-    ///     "+------+--------+",
-    ///     "| 2    | 900    |",
-    ///     "+------+--------+",
-    /// ]);
+    /// assert_eq!(out.to_string(), "\
+    /// +------+--------+
+    /// | item | amount |
+    /// +------+--------+
+    /// | 2    | 900    |
+    /// +------+--------+");
     /// # Ok(())
     /// # }
     /// ```
@@ -114,7 +112,7 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     /// themselves are kept once. The job does not run with windows that give early results or corrections.
     ///
     /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// #[derive(Record)]
     /// struct Order { item: i64, amount: i64, at: Timestamp }
@@ -139,20 +137,19 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     ///     .select(["item", "amount", "cents"].map(col))
     ///     .sink(out.clone());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+------+--------+-------+",
-    ///     "| item | amount | cents |",
-    ///     "+------+--------+-------+",
-    ///     "| 1    | 4      | 300   |",
-    ///     "| 1    | 6      | 310   |",
-    ///     "+------+--------+-------+",
-    /// ]);
+    /// assert_eq!(out.to_string(), "\
+    /// +------+--------+-------+
+    /// | item | amount | cents |
+    /// +------+--------+-------+
+    /// | 1    | 4      | 300   |
+    /// | 1    | 6      | 310   |
+    /// +------+--------+-------+");
     /// # Ok(())
     /// # }
     /// ```
     pub fn window(self, window: Window) -> Joined<T, U> {
         self.plan(&window.to_string(), |join, left, right, on| {
+            refuse_ttl(join.left.ttl.or(join.right.ttl), "a window forgets its rows by itself")?;
             Ok(stateful(WindowJoinPlan::new(left, right, on, window.clone(), join.kind, join.condition.as_ref())?))
         })
     }
@@ -162,7 +159,7 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     /// when none can come any more.
     ///
     /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// #[derive(Record)]
     /// struct Order { order: i64, at: Timestamp }
@@ -188,15 +185,13 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     ///     .select([col("order"), col("paid").is_not_null().alias("paid")])
     ///     .sink(out.clone());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+-------+-------+",
-    ///     "| order | paid  |",
-    ///     "+-------+-------+",
-    ///     "| 2     | true  |",
-    ///     "| 1     | false |",
-    ///     "+-------+-------+",
-    /// ]);
+    /// assert_eq!(out.to_string(), "\
+    /// +-------+-------+
+    /// | order | paid  |
+    /// +-------+-------+
+    /// | 2     | true  |
+    /// | 1     | false |
+    /// +-------+-------+");
     /// # Ok(())
     /// # }
     /// ```
@@ -208,6 +203,7 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     /// The job does not run when the lower bound is above the upper one.
     pub fn between(self, interval: Interval) -> Joined<T, U> {
         self.plan(&interval.to_string(), |join, left, right, on| {
+            refuse_ttl(join.left.ttl.or(join.right.ttl), "rows are forgotten when the interval is over")?;
             Ok(stateful(IntervalJoinPlan::new(left, right, on, interval, join.kind, join.condition.as_ref())?))
         })
     }
@@ -221,7 +217,7 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     /// where it is not met the left row has no partner.
     ///
     /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// #[derive(Record)]
     /// struct Order { item: i64, amount: i64, at: Timestamp }
@@ -247,16 +243,14 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     ///     .select(["item", "amount", "cents"].map(col))
     ///     .sink(out.clone());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+------+--------+-------+",
-    ///     "| item | amount | cents |",
-    ///     "+------+--------+-------+",
-    ///     "| 1    | 4      | 300   |",
-    ///     "| 1    | 6      | 310   |",
-    ///     "| 2    | 1      |       |",
-    ///     "+------+--------+-------+",
-    /// ]);
+    /// assert_eq!(out.to_string(), "\
+    /// +------+--------+-------+
+    /// | item | amount | cents |
+    /// +------+--------+-------+
+    /// | 1    | 4      | 300   |
+    /// | 1    | 6      | 310   |
+    /// | 2    | 1      |       |
+    /// +------+--------+-------+");
     /// # Ok(())
     /// # }
     /// ```
@@ -264,7 +258,7 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     /// With a condition: a price holds from an amount on.
     ///
     /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// #[derive(Record)]
     /// struct Order { item: i64, amount: i64, at: Timestamp }
@@ -291,115 +285,28 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     ///     .select(["amount", "cents"].map(col))
     ///     .sink(out.clone());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+--------+-------+",
-    ///     "| amount | cents |",
-    ///     "+--------+-------+",
-    ///     "| 4      | 300   |",
-    ///     "| 9      | 250   |",
-    ///     "| 6      |       |",
-    ///     "+--------+-------+",
-    /// ]);
+    /// assert_eq!(out.to_string(), "\
+    /// +--------+-------+
+    /// | amount | cents |
+    /// +--------+-------+
+    /// | 4      | 300   |
+    /// | 9      | 250   |
+    /// | 6      |       |
+    /// +--------+-------+");
     /// # Ok(())
     /// # }
     /// ```
     pub fn as_of(self) -> Joined<T, U> {
         self.plan("as of", |join, left, right, on| {
+            refuse_ttl(join.left.ttl, "rows of the left side are forgotten as they leave; say it of the right side")?;
             let condition = join.condition.as_ref();
             Ok(stateful(TemporalJoinPlan::new(left, right, on, join.kind, condition, join.right.ttl)?))
         })
     }
 
-    /// Tables that change, row by row: both sides are streams of changes (see [`KeyedStream::latest`]), and so is the
-    /// result. Its key is that of both sides, in a semi or anti join that of the left one. With a [`ttl`](KeyedStream::ttl) on the
-    /// left side what has not changed for that time is forgotten, on both sides. Without it the rows of both tables are kept for
-    /// ever, and nothing is late.
-    ///
-    /// With a [`condition`](Self::condition) a pair is there as long as both rows meet it: it comes and goes as their columns change.
-    /// All rows of one key are looked at whenever one of them changes.
-    ///
-    /// When the columns that are joined by are not part of the keys of both sides, one task does all the work: an update may then
-    /// move a row from one value of them to another. In many tasks, one would delete what the row was in, and another insert
-    /// what it is in now, and when both changes are of one key of the result (a left row that has no partner before and after)
-    /// nothing says which of them comes first. So make what is joined by a part of the keys, `.key_by(["order", "customer"])`,
-    /// where a row never moves.
-    ///
-    /// The job does not run as a full join in which a row of each side without a partner could have the same key: of a column of
-    /// the keys that is never null there has to be one, and with a condition it is not called alike on both sides.
-    ///
-    /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> windrow::Result<()> {
-    /// let table = |job: &Job, rows, name| {
-    ///     job.source(Sequence::new(rows))
-    ///         .event_time("at", Watermarks::in_order())
-    ///         .select([(col("value") % lit(3)).alias("item"), col("value").alias(name)])
-    ///         .key_by("item")
-    ///         .latest()
-    ///         .drop_late()
-    /// };
-    /// let job = Job::new("stock-and-prices");
-    /// let out = MemoryTable::new();
-    /// let (stock, prices) = (table(&job, 5, "stock"), table(&job, 2, "price"));
-    /// stock.key_by("item").join(prices.key_by("item")).kind(JoinType::Left).tables().drop_late().sink(out.clone());
-    /// job.run().await?;
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+------+-------+-------+",
-    ///     "| item | stock | price |",
-    ///     "+------+-------+-------+",
-    ///     "| 0    | 3     | 0     |",
-    ///     "| 1    | 4     | 1     |",
-    ///     "| 2    | 2     |       |",
-    ///     "+------+-------+-------+",
-    /// ]);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// The rows that have a partner, once each:
-    ///
-    /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> windrow::Result<()> {
-    /// let table = |job: &Job, rows, name| {
-    ///     job.source(Sequence::new(rows))
-    ///         .event_time("at", Watermarks::in_order())
-    ///         .select([(col("value") % lit(3)).alias("item"), col("value").alias(name)])
-    ///         .key_by("item")
-    ///         .latest()
-    ///         .drop_late()
-    /// };
-    /// let job = Job::new("items-with-a-price");
-    /// let out = MemoryTable::new();
-    /// let (stock, prices) = (table(&job, 5, "stock"), table(&job, 2, "price"));
-    /// stock
-    ///     .key_by("item")
-    ///     .join(prices.key_by("item"))
-    ///     .kind(JoinType::LeftSemi)
-    ///     .condition(col("price").gt(lit(0)))
-    ///     .tables()
-    ///     .drop_late()
-    ///     .sink(out.clone());
-    /// job.run().await?;
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+------+-------+",
-    ///     "| item | stock |",
-    ///     "+------+-------+",
-    ///     "| 1    | 4     |",
-    ///     "+------+-------+",
-    /// ]);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn tables(self) -> Joined<T, U> {
+    fn changes(self) -> Joined<T, U> {
         self.plan("tables", |join, left, right, on| {
+            refuse_ttl(join.right.ttl, "say it of the left side, and it counts for both")?;
             let condition = join.condition.as_ref();
             Ok(stateful(ChangeJoinPlan::new(left, right, on, join.kind, condition, join.left.ttl)?))
         })
@@ -427,8 +334,111 @@ impl<T: 'static, U: 'static> Joining<T, U> {
     }
 }
 
-/// The result of a join, once it is said what becomes of rows that come too late.
-#[must_use = "say what becomes of late rows: .with_late() or .drop_late()"]
+impl<T: 'static, U: 'static> Joining<T, U> {
+    /// Tables that change, row by row: both sides are streams of changes (see [`KeyedStream::latest`]), and so is the
+    /// result. Its key is that of both sides, in a semi or anti join that of the left one. With a [`ttl`](KeyedStream::ttl) on the
+    /// left side what has not changed for that time is forgotten, on both sides. Without it the rows of both tables are kept for
+    /// ever, and nothing is late.
+    ///
+    /// With a [`condition`](Self::condition) a pair is there as long as both rows meet it: it comes and goes as their columns change.
+    /// All rows of one key are looked at whenever one of them changes.
+    ///
+    /// When the columns that are joined by are not part of the keys of both sides, one task does all the work: an update may then
+    /// move a row from one value of them to another. In many tasks, one would delete what the row was in, and another insert
+    /// what it is in now, and when both changes are of one key of the result (a left row that has no partner before and after)
+    /// nothing says which of them comes first. So make what is joined by a part of the keys, `.key_by(["order", "customer"])`,
+    /// where a row never moves.
+    ///
+    /// The job does not run as a full join in which a row of each side without a partner could have the same key: of a column of
+    /// the keys that is never null there has to be one, and with a condition it is not called alike on both sides.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let table = |job: &Job, rows, name| {
+    ///     job.source(Sequence::new(rows))
+    ///         .event_time("at", Watermarks::in_order())
+    ///         .select([(col("value") % lit(3)).alias("item"), col("value").alias(name)])
+    ///         .key_by("item")
+    ///         .latest()
+    /// };
+    /// let job = Job::new("stock-and-prices");
+    /// let out = MemoryTable::new();
+    /// let (stock, prices) = (table(&job, 5, "stock"), table(&job, 2, "price"));
+    /// stock.key_by("item").join(prices.key_by("item")).kind(JoinType::Left).tables().sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.to_string(), "\
+    /// +------+-------+-------+
+    /// | item | stock | price |
+    /// +------+-------+-------+
+    /// | 0    | 3     | 0     |
+    /// | 1    | 4     | 1     |
+    /// | 2    | 2     |       |
+    /// +------+-------+-------+");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The rows that have a partner, once each:
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let table = |job: &Job, rows, name| {
+    ///     job.source(Sequence::new(rows))
+    ///         .event_time("at", Watermarks::in_order())
+    ///         .select([(col("value") % lit(3)).alias("item"), col("value").alias(name)])
+    ///         .key_by("item")
+    ///         .latest()
+    /// };
+    /// let job = Job::new("items-with-a-price");
+    /// let out = MemoryTable::new();
+    /// let (stock, prices) = (table(&job, 5, "stock"), table(&job, 2, "price"));
+    /// stock
+    ///     .key_by("item")
+    ///     .join(prices.key_by("item"))
+    ///     .kind(JoinType::LeftSemi)
+    ///     .condition(col("price").gt(lit(0)))
+    ///     .tables()
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.to_string(), "\
+    /// +------+-------+
+    /// | item | stock |
+    /// +------+-------+
+    /// | 1    | 4     |
+    /// +------+-------+");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tables(self) -> Stream<Untyped> {
+        self.changes().drop_late()
+    }
+}
+
+impl<T: 'static, U: 'static> Joining<T, U, Ttl> {
+    /// Tables that change, row by row, of which what has not changed for a time is forgotten, on both sides. Rows that are more
+    /// than that behind the watermark are late.
+    pub fn tables(self) -> Joined<T, U> {
+        self.changes()
+    }
+}
+
+/// A time to live that would do nothing is a mistake.
+fn refuse_ttl(ttl: Option<Duration>, why: &str) -> Planned<()> {
+    match ttl {
+        Some(_) => Err(OperatorError::Plan(format!(".ttl(…) says nothing here: {why}"))),
+        None => Ok(()),
+    }
+}
+
+/// The result of a join, once it is said what becomes of rows that come too late: as [`Results`](super::Results), with two
+/// sides.
+#[must_use = "there is no stream before it is said what becomes of late rows: .drop_late() or .with_late()"]
 pub struct Joined<T, U> {
     graph: SharedGraph,
     at: Option<StreamId>,
@@ -436,8 +446,7 @@ pub struct Joined<T, U> {
 }
 
 impl<T: 'static, U: 'static> Joined<T, U> {
-    /// The results, the late rows of the left side and those of the right, as they came. Of [`Joining::tables`] without a ttl no
-    /// row is late: say [`drop_late`](Self::drop_late).
+    /// The results, the late rows of the left side and those of the right, as they came.
     ///
     /// ```
     /// use windrow::prelude::*;

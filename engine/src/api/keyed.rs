@@ -13,10 +13,10 @@
 //!
 //! ```text
 //!   rows ──► in order per user ──► process, reduce, fold, pattern, deduplicate, count windows
-//!                 └─ LATE          (.on_arrival() leaves the sort out: process, reduce, fold)
+//!                 └─ LATE          (.on_arrival() leaves the sort out: arrivals.rs)
 //! ```
 
-use std::time::Duration;
+use std::{marker::PhantomData, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use windrow_operators::{
@@ -24,70 +24,47 @@ use windrow_operators::{
     keyed::{DedupPlan, Emit, NoSide, Process, ProcessPlan, State, fold, reduce},
     pattern::{Measure, Pattern, PatternPlan},
     sort::SortPlan,
+    time::spelled,
     typed::Record,
 };
 
-use super::{Joining, Key, Results, Ruled, Stream, WindowKind, Windowed, stream::lock};
+use super::{Joining, Key, OnArrival, Results, Ruled, Stream, WindowKind, Windowed, stream::lock};
 use crate::plan::graph::{Kind, StreamId, stateful};
 
-/// A stream partitioned by a key.
+/// Of a [`KeyedStream`]: what is kept of a key is kept for ever.
+#[derive(Clone, Copy, Debug)]
+pub enum Forever {}
+
+/// Of a [`KeyedStream`]: what is kept of a key has a [time to live](KeyedStream::ttl).
+#[derive(Clone, Copy, Debug)]
+pub enum Ttl {}
+
+/// A stream partitioned by a key. `L` says how long what is kept of a key is kept: [`Forever`], or its [`Ttl`].
 #[must_use]
-pub struct KeyedStream<T> {
+pub struct KeyedStream<T, L = Forever> {
     pub(super) stream: Stream<T>,
     pub(super) key: Key,
     pub(super) ttl: Option<Duration>,
-    on_arrival: bool,
+    kept: PhantomData<fn() -> L>,
 }
 
 impl<T: 'static> KeyedStream<T> {
     pub(super) fn new(stream: Stream<T>, key: Key) -> Self {
-        Self { stream, key, ttl: None, on_arrival: false }
-    }
-
-    /// Has [`process`](Self::process), [`reduce`](Self::reduce) and [`fold`](Self::fold) see rows as they arrive and not in
-    /// order of event time. Nothing waits for the watermark and nothing is late (so that what follows is
-    /// [`drop_late`](Results::drop_late)), and a stream needs no event time; but what the function answers may depend on the
-    /// order of arrival, and timers of event time fire at watermarks only. It changes nothing else that is said of a keyed
-    /// stream.
-    ///
-    /// ```
-    /// use serde::{Deserialize, Serialize};
-    /// use windrow::prelude::*;
-    ///
-    /// #[derive(Clone, Record, Serialize, Deserialize)]
-    /// struct Bid { auction: i64, price: i64 }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> windrow::Result<()> {
-    /// let job = Job::new("highest-so-far");
-    /// let out = MemorySink::new();
-    /// job.source(Nexmark::new().events(500).bids()) // without event time
-    ///     .typed::<Bid>()
-    ///     .key_by("auction")
-    ///     .on_arrival()
-    ///     .reduce(|top, bid| if bid.price > top.price { bid } else { top })
-    ///     .drop_late()
-    ///     .sink(out.clone());
-    /// job.run().await?;
-    /// assert_eq!(out.rows(), 460, "one for each bid");
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn on_arrival(self) -> Self {
-        Self { on_arrival: true, ..self }
+        Self { stream, key, ttl: None, kept: PhantomData }
     }
 
     /// Time to live, in event time: what is kept of a key is forgotten when the watermark is more than `ttl` past its last row.
     /// For [`process`](Self::process), [`reduce`](Self::reduce), [`fold`](Self::fold), [`aggregate`](Self::aggregate),
-    /// [`latest`](Self::latest) and [`latest_unless`](Self::latest_unless), which otherwise keep every key for ever, and for
-    /// [`with_rules`](Self::with_rules); on the right side of a join [as of](Joining::as_of), and on the left side of one of
-    /// [tables](Joining::tables). Of anything else it is a mistake that is told when the job runs: windows, patterns and
+    /// [`latest`](Self::latest) and [`latest_unless`](Self::latest_unless), which otherwise keep every key for ever, also
+    /// [`on_arrival`](Self::on_arrival), and for [`with_rules`](Self::with_rules); on the right side of a join
+    /// [as of](Joining::as_of), and on the left side of one of [tables](Joining::tables): of other joins it is a mistake that is
+    /// told when the job runs. Nothing else has it: windows, patterns and
     /// [`deduplicate`](Self::deduplicate) forget by themselves.
     ///
     /// It needs event time: otherwise the job does not run.
     ///
     /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// #[derive(Record)]
     /// struct Click { user: i64, page: i64, at: Timestamp }
@@ -112,39 +89,26 @@ impl<T: 'static> KeyedStream<T> {
     ///     .drop_late()
     ///     .sink(out.clone());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+------+-----+",
-    ///     "| page | nth |",
-    ///     "+------+-----+",
-    ///     "| 1    | 1   |",
-    ///     "| 2    | 2   |",
-    ///     "| 3    | 1   |",
-    ///     "+------+-----+",
-    /// ]);
+    /// assert_eq!(out.to_string(), "\
+    /// +------+-----+
+    /// | page | nth |
+    /// +------+-----+
+    /// | 1    | 1   |
+    /// | 2    | 2   |
+    /// | 3    | 1   |
+    /// +------+-----+");
     /// # Ok(())
     /// # }
     /// ```
-    pub fn ttl(self, ttl: Duration) -> Self {
-        Self { ttl: Some(ttl), ..self }
+    pub fn ttl(self, ttl: Duration) -> KeyedStream<T, Ttl> {
+        KeyedStream { stream: self.stream, key: self.key, ttl: Some(ttl), kept: PhantomData }
     }
 
     /// Windows per key over event time: `.window(Tumbling::of(secs(10)))`. See [`WindowKind`] for what there is and
     /// [`Windowed::aggregate`] for an example. The job does not run when the stream has no event time, or the window cannot be
     /// (such as one of no length).
     pub fn window(self, window: impl Into<WindowKind>) -> Windowed<T> {
-        self.refuse_ttl("a window forgets its rows by itself");
-        self.refuse_on_arrival();
         Windowed { stream: self.stream, key: self.key, window: window.into() }
-    }
-
-    /// Joins with the rows of another stream that have the same key, column by column; the columns may have other names
-    /// there, but have the same types. What belongs together in time is said on what this returns, which has the examples:
-    /// [`Joining`].
-    ///
-    /// A null equals nothing: a row with a null in its key has no partner.
-    pub fn join<U: 'static>(self, right: KeyedStream<U>) -> Joining<T, U> {
-        Joining::new(self, right)
     }
 
     /// The same rows in order of event time (rows of one time in the order of their columns, from the first to the last): each
@@ -152,7 +116,7 @@ impl<T: 'static> KeyedStream<T> {
     /// order per task, so those of one key are; a sink behind several tasks gets them mixed.
     ///
     /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// #[derive(Record)]
     /// struct Click { user: i64, page: i64, at: Timestamp }
@@ -171,23 +135,19 @@ impl<T: 'static> KeyedStream<T> {
     ///     .select([col("page")])
     ///     .sink(out.clone());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+------+",
-    ///     "| page |",
-    ///     "+------+",
-    ///     "| 1    |",
-    ///     "| 2    |",
-    ///     "| 3    |",
-    ///     "| 4    |",
-    ///     "+------+",
-    /// ]);
+    /// assert_eq!(out.to_string(), "\
+    /// +------+
+    /// | page |
+    /// +------+
+    /// | 1    |
+    /// | 2    |
+    /// | 3    |
+    /// | 4    |
+    /// +------+");
     /// # Ok(())
     /// # }
     /// ```
     pub fn in_order(self) -> Results<T, T> {
-        self.refuse_ttl("rows in order are forgotten as they leave");
-        self.refuse_on_arrival();
         let (at, late) = self.sorted();
         Results::new(self.stream.graph, at, late)
     }
@@ -218,12 +178,81 @@ impl<T: 'static> KeyedStream<T> {
     /// # }
     /// ```
     pub fn deduplicate(self, within: Duration) -> Results<T, T> {
-        self.refuse_ttl("a key is forgotten when its time within which rows are dropped is over");
-        self.refuse_on_arrival();
-        self.in_order_then(&format!("first within {within:?}"), |schema| {
+        self.in_order_then(&format!("first within {}", spelled(within)), |schema| {
             Ok(stateful(DedupPlan::new(schema, &self.key.names(), within)?))
         })
         .retyped()
+    }
+
+    /// Finds patterns of rows in order of event time: see [`Pattern`], and the module
+    /// [`pattern`](crate::operators::pattern) for what exactly it means. The `measures` say what is told of a match, after
+    /// `match_start`, `match_end` and the key: `[first("small", "amount"), count_of("small")]`. A condition reads the row an
+    /// earlier step took with [`col_of`](crate::col_of). A row that is earlier than the watermark when it comes is late.
+    ///
+    /// The job does not run when the pattern has no [`within`](Pattern::within), ends with `not_next`, names a step or a column
+    /// that does not exist, or the stream has no event time.
+    ///
+    /// ```
+    /// use windrow::{col_of, prelude::*};
+    ///
+    /// #[derive(Record)]
+    /// struct Payment { card: i64, amount: i64, at: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// // Small payments, to see whether the card works, and then a large one.
+    /// let pattern = Pattern::begin("small", col("amount").lt(lit(10)))
+    ///     .one_or_more()
+    ///     .next("large", col("amount").gt(col_of("small", "amount") * lit(100)))
+    ///     .within(mins(1));
+    /// let payments = [(4, 1, 0), (4, 50, 0), (4, 3, 5), (4, 2, 6), (4, 900, 7), (4, 800, 8)];
+    /// let payments = payments.map(|(card, amount, s)| Payment { card, amount, at: Timestamp::default() + secs(s) });
+    /// let job = Job::new("fraud");
+    /// let out = MemorySink::new();
+    /// job.source(MemorySource::records(payments.into()))
+    ///     .event_time("at", Watermarks::out_of_order(secs(5)))
+    ///     .key_by("card")
+    ///     .pattern(&pattern, [count_of("small").alias("probes"), last("large", "amount").alias("amount")])
+    ///     .drop_late()
+    ///     .select(["card", "probes", "amount"].map(col))
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.to_string(), "\
+    /// +------+--------+--------+
+    /// | card | probes | amount |
+    /// +------+--------+--------+
+    /// | 4    | 2      | 900    |
+    /// +------+--------+--------+");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pattern(self, pattern: &Pattern, measures: impl IntoIterator<Item = Measure>) -> Results<T> {
+        let measures: Vec<Measure> = measures.into_iter().collect();
+        self.in_order_then("pattern", |schema| {
+            Ok(stateful(PatternPlan::new(schema, &self.key.names(), pattern, &measures)?))
+        })
+    }
+}
+
+impl<T: 'static, L> KeyedStream<T, L> {
+    /// The same, with what is said of its time to live as a value.
+    pub(super) fn lasting<M>(self) -> KeyedStream<T, M> {
+        KeyedStream { stream: self.stream, key: self.key, ttl: self.ttl, kept: PhantomData }
+    }
+
+    /// Joins with the rows of another stream that have the same key, column by column; the columns may have other names
+    /// there, but have the same types. What belongs together in time is said on what this returns, which has the examples:
+    /// [`Joining`].
+    ///
+    /// A null equals nothing: a row with a null in its key has no partner.
+    pub fn join<U: 'static, R>(self, right: KeyedStream<U, R>) -> Joining<T, U, L> {
+        Joining::new(self, right)
+    }
+
+    /// Rows as they arrive, and not in order of event time, for a [`process`](OnArrival::process), a
+    /// [`reduce`](OnArrival::reduce) or a [`fold`](OnArrival::fold): nothing waits, and nothing is late.
+    pub fn on_arrival(self) -> OnArrival<T> {
+        OnArrival::new(self.lasting())
     }
 
     /// Calls a function with state and timers per key for each row, in order of event time: see [`Process`], and
@@ -285,7 +314,7 @@ impl<T: 'static> KeyedStream<T> {
     ///
     /// ```
     /// use serde::{Deserialize, Serialize};
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// #[derive(Record)]
     /// struct Click { user: i64, page: i64, at: Timestamp }
@@ -342,15 +371,13 @@ impl<T: 'static> KeyedStream<T> {
     /// odd.sink(aside.clone());
     /// job.run().await?;
     /// assert_eq!(aside.rows(), 1);
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+------+-------+",
-    ///     "| user | pages |",
-    ///     "+------+-------+",
-    ///     "| 7    | 2     |",
-    ///     "| 7    | 1     |",
-    ///     "+------+-------+",
-    /// ]);
+    /// assert_eq!(out.to_string(), "\
+    /// +------+-------+
+    /// | user | pages |
+    /// +------+-------+
+    /// | 7    | 2     |
+    /// | 7    | 1     |
+    /// +------+-------+");
     /// # Ok(())
     /// # }
     /// ```
@@ -364,11 +391,6 @@ impl<T: 'static> KeyedStream<T> {
     }
 
     fn processed<P: Process<Row = T>>(&self, process: P) -> Results<T> {
-        let plan = |schema: &StreamSchema| ProcessPlan::new(schema, &self.key.names(), process, self.ttl);
-        if self.on_arrival {
-            let at = self.stream.then(&self.name("process"), |schema| Ok(stateful(plan(schema)?)));
-            return Results::new(self.stream.graph.clone(), at, None);
-        }
         if self.stream.schema().is_some_and(|schema| schema.time().is_none()) {
             let at = self.stream.then(&self.name("process"), |_| {
                 Err(OperatorError::Plan(
@@ -379,17 +401,19 @@ impl<T: 'static> KeyedStream<T> {
             });
             return Results::new(self.stream.graph.clone(), at, None);
         }
-        self.in_order_then("process", |schema| Ok(stateful(plan(schema)?.in_order())))
+        self.in_order_then("process", |schema| {
+            Ok(stateful(ProcessPlan::new(schema, &self.key.names(), process, self.ttl)?.in_order()))
+        })
     }
 
     /// Combines each row with the result so far of its key and emits the new result; the first row of a key is its first
     /// result: `.reduce(|top, bid| if bid.price > top.price { bid } else { top })`. In order of event time, unless
-    /// [`on_arrival`](Self::on_arrival) is said; each result has the event time of its row. Keeps one row per key for ever, unless
+    /// [`on_arrival`](Self::on_arrival) is said before it; each result has the event time of its row. Keeps one row per key for ever, unless
     /// there is a [`ttl`](Self::ttl).
     ///
     /// ```
     /// use serde::{Deserialize, Serialize};
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// #[derive(Clone, Record, Serialize, Deserialize)]
     /// struct Bid { auction: i64, price: i64, at: Timestamp }
@@ -408,17 +432,15 @@ impl<T: 'static> KeyedStream<T> {
     ///     .select([col("auction"), col("price")])
     ///     .sink(out.clone());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+---------+-------+",
-    ///     "| auction | price |",
-    ///     "+---------+-------+",
-    ///     "| 1       | 5     |",
-    ///     "| 2       | 9     |",
-    ///     "| 1       | 5     |",
-    ///     "| 1       | 8     |",
-    ///     "+---------+-------+",
-    /// ]);
+    /// assert_eq!(out.to_string(), "\
+    /// +---------+-------+
+    /// | auction | price |
+    /// +---------+-------+
+    /// | 1       | 5     |
+    /// | 2       | 9     |
+    /// | 1       | 5     |
+    /// | 1       | 8     |
+    /// +---------+-------+");
     /// # Ok(())
     /// # }
     /// ```
@@ -476,83 +498,10 @@ impl<T: 'static> KeyedStream<T> {
         self.process(fold(step))
     }
 
-    /// Finds patterns of rows in order of event time: see [`Pattern`], and the module
-    /// [`pattern`](crate::operators::pattern) for what exactly it means. The `measures` say what is told of a match, after
-    /// `match_start`, `match_end` and the key: `[first("small", "amount"), count_of("small")]`. A condition reads the row an
-    /// earlier step took with [`col_of`](crate::col_of). A row that is earlier than the watermark when it comes is late.
-    ///
-    /// The job does not run when the pattern has no [`within`](Pattern::within), ends with `not_next`, names a step or a column
-    /// that does not exist, or the stream has no event time.
-    ///
-    /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, col_of, prelude::*};
-    ///
-    /// #[derive(Record)]
-    /// struct Payment { card: i64, amount: i64, at: Timestamp }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> windrow::Result<()> {
-    /// // Small payments, to see whether the card works, and then a large one.
-    /// let pattern = Pattern::begin("small", col("amount").lt(lit(10)))
-    ///     .one_or_more()
-    ///     .next("large", col("amount").gt(col_of("small", "amount") * lit(100)))
-    ///     .within(mins(1));
-    /// let payments = [(4, 1, 0), (4, 50, 0), (4, 3, 5), (4, 2, 6), (4, 900, 7), (4, 800, 8)];
-    /// let payments = payments.map(|(card, amount, s)| Payment { card, amount, at: Timestamp::default() + secs(s) });
-    /// let job = Job::new("fraud");
-    /// let out = MemorySink::new();
-    /// job.source(MemorySource::records(payments.into()))
-    ///     .event_time("at", Watermarks::out_of_order(secs(5)))
-    ///     .key_by("card")
-    ///     .pattern(&pattern, [count_of("small").alias("probes"), last("large", "amount").alias("amount")])
-    ///     .drop_late()
-    ///     .select(["card", "probes", "amount"].map(col))
-    ///     .sink(out.clone());
-    /// job.run().await?;
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+------+--------+--------+",
-    ///     "| card | probes | amount |",
-    ///     "+------+--------+--------+",
-    ///     "| 4    | 2      | 900    |",
-    ///     "+------+--------+--------+",
-    /// ]);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn pattern(self, pattern: &Pattern, measures: impl IntoIterator<Item = Measure>) -> Results<T> {
-        self.refuse_ttl("a pattern forgets rows by its .within(…)");
-        self.refuse_on_arrival();
-        let measures: Vec<Measure> = measures.into_iter().collect();
-        self.in_order_then("pattern", |schema| {
-            Ok(stateful(PatternPlan::new(schema, &self.key.names(), pattern, &measures)?))
-        })
-    }
-
     /// Has every task know all rows of another stream, such as rules: see
     /// [`BroadcastProcess`](windrow_operators::keyed::BroadcastProcess), and [`Ruled::process`] for an example.
     pub fn with_rules<R: 'static>(self, rules: Stream<R>) -> Ruled<T, R> {
-        Ruled::new(self, rules)
-    }
-
-    /// Notes that a time to live was said of something that has none.
-    pub(super) fn refuse_ttl(&self, why: &str) {
-        if self.ttl.is_some() {
-            self.mistake(&format!(".ttl(…) says nothing here: {why}"));
-        }
-    }
-
-    pub(super) fn refuse_on_arrival(&self) {
-        if self.on_arrival {
-            self.mistake(".on_arrival() is for .process(…), .reduce(…) and .fold(…)");
-        }
-    }
-
-    fn mistake(&self, what: &str) {
-        let Some(at) = self.stream.at else { return };
-        let mut graph = lock(&self.stream.graph);
-        let mistake = format!("{}, keyed by {}: {what}", graph.nodes[at.node].name, self.key.0.join(", "));
-        graph.mistakes.push(mistake);
+        Ruled::new(self.lasting(), rules)
     }
 
     /// The rows in order of event time, and those that come too late for that.

@@ -8,6 +8,7 @@
 //!                                                                                      ▼
 //!     .window(…).aggregate(…), .top(…) ◄───────────────────────────────────────── KeyedStream
 //!     .process(…), .reduce, .fold, .pattern, .deduplicate, .in_order  ◄────────────────┤
+//!     .on_arrival().process(…), .reduce, .fold ──► Stream  ◄───────────────────────────┤
 //!     .join(other).window(…), .between(…), .as_of(), .tables()  ◄──────────────────────┤
 //!     .with_rules(rules).process(…); .aggregate([…]), .latest(): tables ◄──────────────┘
 //!            │
@@ -20,6 +21,7 @@
 //! of calls; it is kept, and [`Job::run`] lists all of them before the first row is read. So where it says here that *the job
 //! does not run*, `run` and `start` return [`Error::Plan`](crate::Error::Plan) with what is wrong, where, and what to do.
 
+mod arrivals;
 mod attempt;
 mod calls;
 mod job;
@@ -33,13 +35,14 @@ mod stream;
 mod tables;
 mod windowed;
 
+pub use arrivals::OnArrival;
 pub use calls::{AsyncResult, LookupOn};
 pub use job::Job;
 pub use joined::{Joined, Joining};
 pub use key::Key;
-pub use keyed::KeyedStream;
+pub use keyed::{Forever, KeyedStream, Ttl};
 pub use results::Results;
 pub use ruled::Ruled;
 pub use running::{JobHandle, Report, RunningJob};
-pub use stream::{FromSource, Stream};
+pub use stream::{Derived, FromSource, Stream};
 pub use windowed::{WindowKind, Windowed};

@@ -11,9 +11,12 @@ use super::{
 };
 use crate::plan::graph::StreamId;
 
-/// Results, once it is said what becomes of rows that come too late. `T` is the type of the input's rows, `U` that of the
-/// results.
-#[must_use = "say what becomes of late rows: .with_late() or .drop_late()"]
+/// Results, once it is said what becomes of rows that come too late: until then there is no `.sink(…)`, `.select(…)` or other
+/// method of a [`Stream`]. [`drop_late`](Self::drop_late) counts and drops them, [`with_late`](Self::with_late) gives them as a
+/// stream. What cannot find a row too late gives a `Stream` at once.
+///
+/// `T` is the type of the input's rows, `U` that of the results.
+#[must_use = "there is no stream before it is said what becomes of late rows: .drop_late() or .with_late()"]
 pub struct Results<T, U = Untyped> {
     graph: SharedGraph,
     at: Option<StreamId>,
@@ -43,9 +46,6 @@ impl<T: 'static, U: 'static> Results<T, U> {
 
     /// The results, and the late rows as they came, with all their columns. Late rows promise nothing about event time: they can
     /// be filtered, mapped and written, and a window over them fires at the end of the input only.
-    ///
-    /// The job does not run when no row can be late: after [`on_arrival`](super::KeyedStream::on_arrival),
-    /// [`latest`](super::KeyedStream::latest), and [`aggregate`](super::KeyedStream::aggregate) without a ttl.
     ///
     /// ```
     /// use windrow::prelude::*;
@@ -77,8 +77,7 @@ impl<T: 'static, U: 'static> Results<T, U> {
         (Stream::new(self.graph.clone(), self.at), Stream::new(self.graph, late))
     }
 
-    /// The results; late rows are counted ([`OperatorMetrics::late`](crate::metrics::OperatorMetrics::late)) and dropped. It has
-    /// to be said also where no row can be late.
+    /// The results; late rows are counted ([`OperatorMetrics::late`](crate::metrics::OperatorMetrics::late)) and dropped.
     ///
     /// ```
     /// use windrow::prelude::*;

@@ -7,9 +7,10 @@
 //! ```
 
 use datafusion_expr::Expr;
+use windrow_connectors::Untyped;
 use windrow_operators::changes::{UpdatingPlan, UpsertPlan};
 
-use super::{KeyedStream, Results};
+use super::{KeyedStream, Results, Stream, Ttl};
 use crate::plan::graph::stateful;
 
 impl<T: 'static> KeyedStream<T> {
@@ -19,13 +20,12 @@ impl<T: 'static> KeyedStream<T> {
     /// [`Stream::changelog`](super::Stream::changelog).
     ///
     /// A batch gives one change for each of its keys: how many changes there are depends on how rows come, the last one of a
-    /// key does not. No row is late, unless there is a [`ttl`](Self::ttl): then one that is more than that behind the watermark
-    /// is. Without it the values of every key are kept for ever. At the end of the input a ttl takes all keys away.
+    /// key does not. The values of every key are kept for ever, and nothing is late, unless there is a [`ttl`](Self::ttl).
     ///
     /// The job does not run when the stream is one of changes itself.
     ///
     /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> windrow::Result<()> {
@@ -35,28 +35,20 @@ impl<T: 'static> KeyedStream<T> {
     ///     .event_time("at", Watermarks::in_order())
     ///     .key_by("auction")
     ///     .aggregate([count().alias("bids"), max(col("price")).alias("top")])
-    ///     .drop_late()
     ///     .filter_expr(col("bids").gt(lit(20)))
     ///     .sink(table.clone());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&table.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+---------+------+----------+",
-    ///     "| auction | bids | top      |",
-    ///     "+---------+------+----------+",
-    ///     "| 1000    | 232  | 84967248 |",
-    ///     "+---------+------+----------+",
-    /// ]);
+    /// assert_eq!(table.to_string(), "\
+    /// +---------+------+----------+
+    /// | auction | bids | top      |
+    /// +---------+------+----------+
+    /// | 1000    | 232  | 84967248 |
+    /// +---------+------+----------+");
     /// # Ok(())
     /// # }
     /// ```
-    pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> Results<T> {
-        self.refuse_on_arrival();
-        let aggregates: Vec<Expr> = aggregates.into_iter().collect();
-        let at = self.stream.then(&self.name("aggregate"), |schema| {
-            Ok(stateful(UpdatingPlan::new(schema, &self.key.names(), &aggregates, self.ttl)?))
-        });
-        Results::late_on_port(self.stream.graph, at)
+    pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> Stream<Untyped> {
+        self.aggregated(aggregates).drop_late()
     }
 
     /// The newest row of each key by event time: a table that changes. What leaves is a stream of
@@ -70,7 +62,7 @@ impl<T: 'static> KeyedStream<T> {
     /// The job does not run when the stream is one of changes itself.
     ///
     /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// #[derive(Record)]
     /// struct Price { item: i64, cents: i64, at: Timestamp }
@@ -85,38 +77,34 @@ impl<T: 'static> KeyedStream<T> {
     ///     .source(MemorySource::records(prices.into()).batch_rows(2))
     ///     .event_time("at", Watermarks::out_of_order(millis(1)))
     ///     .key_by("item")
-    ///     .latest()
-    ///     .drop_late();
+    ///     .latest();
     /// newest.clone().select(["item", "cents"].map(col)).sink(table.clone());
     /// newest.changelog().select(["op", "item", "cents"].map(col)).sink(log.clone());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&table.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+------+-------+",
-    ///     "| item | cents |",
-    ///     "+------+-------+",
-    ///     "| 1    | 250   |",
-    ///     "| 2    | 500   |",
-    ///     "+------+-------+",
-    /// ]);
-    /// let shown = pretty_format_batches(&log.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+--------+------+-------+",
-    ///     "| op     | item | cents |",
-    ///     "+--------+------+-------+",
-    ///     "| insert | 1    | 300   |",
-    ///     "| insert | 2    | 500   |",
-    ///     "| update | 1    | 250   |",
-    ///     "+--------+------+-------+",
-    /// ]);
+    /// assert_eq!(table.to_string(), "\
+    /// +------+-------+
+    /// | item | cents |
+    /// +------+-------+
+    /// | 1    | 250   |
+    /// | 2    | 500   |
+    /// +------+-------+");
+    /// assert_eq!(log.to_string(), "\
+    /// +--------+------+-------+
+    /// | op     | item | cents |
+    /// +--------+------+-------+
+    /// | insert | 1    | 300   |
+    /// | insert | 2    | 500   |
+    /// | update | 1    | 250   |
+    /// +--------+------+-------+");
     /// # Ok(())
     /// # }
     /// ```
     ///
-    /// Who has been seen in the last minute:
+    /// With a [`ttl`](Self::ttl) a key goes, as a delete, when it has had no row for that time. Who has been seen in the last
+    /// minute:
     ///
     /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// #[derive(Record)]
     /// struct Click { user: i64, page: i64, at: Timestamp }
@@ -137,23 +125,21 @@ impl<T: 'static> KeyedStream<T> {
     ///     .select(["op", "user", "page"].map(col))
     ///     .sink(log.clone());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&log.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+--------+------+------+",
-    ///     "| op     | user | page |",
-    ///     "+--------+------+------+",
-    ///     "| insert | 7    | 1    |",
-    ///     "| insert | 8    | 1    |",
-    ///     "| update | 7    | 2    |",
-    ///     "| delete | 8    | 1    |",
-    ///     "| delete | 7    | 2    |",
-    ///     "+--------+------+------+",
-    /// ]);
+    /// assert_eq!(log.to_string(), "\
+    /// +--------+------+------+
+    /// | op     | user | page |
+    /// +--------+------+------+
+    /// | insert | 7    | 1    |
+    /// | insert | 8    | 1    |
+    /// | update | 7    | 2    |
+    /// | delete | 8    | 1    |
+    /// | delete | 7    | 2    |
+    /// +--------+------+------+");
     /// # Ok(())
     /// # }
     /// ```
-    pub fn latest(self) -> Results<T> {
-        self.latest_but(None)
+    pub fn latest(self) -> Stream<Untyped> {
+        self.latest_but(None).drop_late()
     }
 
     /// The same, but a row that meets a condition takes its key away, as a delete. Then rows that are earlier than the watermark
@@ -161,7 +147,7 @@ impl<T: 'static> KeyedStream<T> {
     /// long, and only rows that are more than that behind the watermark are late.
     ///
     /// ```
-    /// use windrow::{arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::prelude::*;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> windrow::Result<()> {
@@ -175,24 +161,50 @@ impl<T: 'static> KeyedStream<T> {
     ///     .drop_late()
     ///     .sink(table.clone());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&table.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+------+-------+",
-    ///     "| item | stock |",
-    ///     "+------+-------+",
-    ///     "| 1    | 7     |",
-    ///     "| 2    | 8     |",
-    ///     "+------+-------+",
-    /// ]);
+    /// assert_eq!(table.to_string(), "\
+    /// +------+-------+
+    /// | item | stock |
+    /// +------+-------+
+    /// | 1    | 7     |
+    /// | 2    | 8     |
+    /// +------+-------+");
     /// # Ok(())
     /// # }
     /// ```
     pub fn latest_unless(self, deleted: Expr) -> Results<T> {
         self.latest_but(Some(deleted))
     }
+}
+
+impl<T: 'static> KeyedStream<T, Ttl> {
+    /// Any aggregates over all rows of a key so far, as a table that changes and of which a key goes when it has had no row for a
+    /// time. A row that is more than that behind the watermark is late. At the end of the input all keys go.
+    pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> Results<T> {
+        self.aggregated(aggregates)
+    }
+
+    /// The newest row of each key, as a table of which a key goes when it has had no row for a time. A row that is more than that
+    /// behind the watermark is late. At the end of the input all keys go.
+    pub fn latest(self) -> Results<T> {
+        self.latest_but(None)
+    }
+
+    /// The same, but a row that meets a condition takes its key away, as a delete, which is remembered as long as a row would be.
+    pub fn latest_unless(self, deleted: Expr) -> Results<T> {
+        self.latest_but(Some(deleted))
+    }
+}
+
+impl<T: 'static, L> KeyedStream<T, L> {
+    fn aggregated(self, aggregates: impl IntoIterator<Item = Expr>) -> Results<T> {
+        let aggregates: Vec<Expr> = aggregates.into_iter().collect();
+        let at = self.stream.then(&self.name("aggregate"), |schema| {
+            Ok(stateful(UpdatingPlan::new(schema, &self.key.names(), &aggregates, self.ttl)?))
+        });
+        Results::late_on_port(self.stream.graph, at)
+    }
 
     fn latest_but(self, deleted: Option<Expr>) -> Results<T> {
-        self.refuse_on_arrival();
         let at = self.stream.then(&self.name("latest"), |schema| {
             Ok(stateful(UpsertPlan::new(schema, &self.key.names(), deleted.as_ref(), self.ttl)?))
         });

@@ -87,7 +87,7 @@ impl<T: 'static> Windowed<T> {
     /// not an aggregate, or the window cannot be.
     ///
     /// ```
-    /// use windrow::{api::WindowKind, arrow::util::pretty::pretty_format_batches, prelude::*};
+    /// use windrow::{api::WindowKind, prelude::*};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> windrow::Result<()> {
@@ -110,17 +110,15 @@ impl<T: 'static> Windowed<T> {
     /// let sessions = windows(&job, Session::gap(secs(3)).into());
     /// let counts = windows(&job, Count::of(20).into());
     /// job.run().await?;
-    /// let shown = pretty_format_batches(&out.batches()).unwrap().to_string();
-    /// assert_eq!(shown.lines().collect::<Vec<_>>(), [
-    ///     "+-----+-------+-----+",
-    ///     "| odd | count | top |",
-    ///     "+-----+-------+-----+",
-    ///     "| 0   | 20    | 38  |",
-    ///     "| 1   | 20    | 39  |",
-    ///     "| 0   | 10    | 58  |",
-    ///     "| 1   | 10    | 59  |",
-    ///     "+-----+-------+-----+",
-    /// ]);
+    /// assert_eq!(out.to_string(), "\
+    /// +-----+-------+-----+
+    /// | odd | count | top |
+    /// +-----+-------+-----+
+    /// | 0   | 20    | 38  |
+    /// | 1   | 20    | 39  |
+    /// | 0   | 10    | 58  |
+    /// | 1   | 10    | 59  |
+    /// +-----+-------+-----+");
     /// assert_eq!(hopping.rows(), 2 * 7, "from [-10 s, 10 s) to [50 s, 70 s)");
     /// assert_eq!(sessions.rows(), 2, "nobody was silent for three seconds");
     /// assert_eq!(counts.rows(), 2, "20 of 30 rows: the others do not fill a window");

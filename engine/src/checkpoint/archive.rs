@@ -245,7 +245,7 @@ fn never_sealed(operator: &str, segment: SegmentId) -> Error {
 }
 
 /// A segment as the bytes of an Arrow IPC file.
-fn encode(rows: &RecordBatch) -> std::result::Result<Bytes, arrow::error::ArrowError> {
+pub(super) fn encode(rows: &RecordBatch) -> std::result::Result<Bytes, arrow::error::ArrowError> {
     let mut writer = FileWriter::try_new(Vec::with_capacity(rows.get_array_memory_size()), rows.schema_ref())?;
     writer.write(rows)?;
     writer.finish()?;

@@ -18,7 +18,10 @@ use arrow_schema::Schema;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use windrow_connectors::{Epoch, Receipt, SplitId};
-use windrow_operators::{key::KEY_GROUPS, state::StateForm};
+use windrow_operators::{
+    key::KEY_GROUPS,
+    state::{Reading, StateForm},
+};
 
 use super::{
     frame::{self, Unreadable},
@@ -86,17 +89,22 @@ pub(crate) struct Form {
     pub(crate) columns: Schema,
     /// How many columns after the key group say which row it is.
     pub(crate) identity: usize,
+    /// Which rows count. Not there in checkpoints of versions that did not say it.
+    #[serde(default, skip_serializing_if = "Reading::is_default")]
+    pub(crate) reading: Reading,
 }
 
 impl From<&StateForm> for Form {
     fn from(form: &StateForm) -> Self {
-        Self { meaning: form.meaning.clone(), columns: form.columns.as_ref().clone(), identity: form.identity }
+        let StateForm { columns, identity, meaning, reading } = form.clone();
+        Self { meaning, columns: columns.as_ref().clone(), identity, reading }
     }
 }
 
 impl From<&Form> for StateForm {
     fn from(form: &Form) -> Self {
-        Self { meaning: form.meaning.clone(), columns: form.columns.clone().into(), identity: form.identity }
+        let Form { columns, identity, meaning, reading } = form.clone();
+        Self { meaning, columns: columns.into(), identity, reading }
     }
 }
 
@@ -193,6 +201,12 @@ impl Manifest {
             names::check_savepoint(name).map_err(|error| error.to_string())?;
         }
         for (operator, state) in &self.operators {
+            if let Some(form) = state.form.as_ref().filter(|form| !form.reading.fits(form.columns.fields().len())) {
+                return Err(format!(
+                    "the state of {operator:?} is read by columns that it does not have: {:?}",
+                    form.reading
+                ));
+            }
             for task in &state.tasks {
                 let (first, end) = task.key_groups;
                 if first > end || usize::from(end) > KEY_GROUPS {

@@ -33,7 +33,7 @@ use crate::{
     Result, Timestamp,
     schema::{HIDDEN_TIME, reserved},
     state::{
-        KEY_GROUP, SegmentId,
+        KEY_GROUP, Reading, Rule, SegmentId,
         segments::{key_group_column, own_bytes},
     },
 };
@@ -100,6 +100,11 @@ pub(crate) fn columns(key: &[FieldRef], own: &[FieldRef]) -> Result<SchemaRef> {
     let users = Schema::new(key.iter().chain(own).cloned().collect::<Vec<_>>());
     [KEY_GROUP, GONE, HIDDEN_TIME].iter().try_for_each(|name| reserved(&users, name))?;
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// Which rows of a segment count: those whose key is not gone. `keys` columns are before the one that says so.
+pub(crate) fn reading(keys: usize) -> Reading {
+    Reading::newest([Rule::NotGone(1 + keys)])
 }
 
 impl Newest {

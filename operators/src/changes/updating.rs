@@ -96,7 +96,12 @@ impl UpdatingPlan {
         let states: Vec<FieldRef> = states.into_iter().skip(key.len()).map(Arc::new).collect();
         let columns = store::columns(key_fields, &states)?;
         Ok(Self(Arc::new(Shared {
-            form: StateForm { columns, identity: key.len(), meaning: planned.meaning("updating") },
+            form: StateForm {
+                columns,
+                identity: key.len(),
+                meaning: planned.meaning("updating"),
+                reading: store::reading(key.len()),
+            },
             input: input.clone(),
             key: planned.key,
             key_schema: planned.key_schema,

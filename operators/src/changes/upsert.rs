@@ -108,6 +108,7 @@ impl UpsertPlan {
                 columns: store::columns(&fields(&columns), &fields(&others))?,
                 identity: key.len(),
                 meaning,
+                reading: store::reading(key.len()),
             },
             deletes: deletes.map(deletes_of).transpose()?,
             sorted: sorted.collect(),

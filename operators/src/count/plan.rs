@@ -23,7 +23,7 @@ use crate::{
     aggregates::{Aggregates, Planned},
     plan::{Partitioning, Plan},
     schema::unused,
-    state::{KEY_GROUP, StateForm},
+    state::{KEY_GROUP, Reading, StateForm},
     window::{WINDOW_START, aggregate::bounds},
 };
 
@@ -144,7 +144,8 @@ fn form(size: u64, slide: u64, planned: &Planned) -> Result<StateForm> {
         )));
     }
     let meaning = planned.meaning(&format!("{size} rows every {slide}"));
-    Ok(StateForm { columns: Arc::new(Schema::new(fields)), identity: planned.key.len().max(1), meaning })
+    let (columns, identity) = (Arc::new(Schema::new(fields)), planned.key.len().max(1));
+    Ok(StateForm { columns, identity, meaning, reading: Reading::default() })
 }
 
 impl Plan for CountPlan {

@@ -145,7 +145,12 @@ impl Plan for IntervalJoinPlan {
     }
 
     fn state_form(&self) -> StateForm {
-        self.0.shape.form.clone()
+        self.0.shape.form_of(&[
+            (0, LEFT, "left"),
+            (1, RIGHT, "right"),
+            (2, LEFT, "left_done"),
+            (3, RIGHT, "right_done"),
+        ])
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

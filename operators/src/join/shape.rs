@@ -27,8 +27,9 @@ use super::{
 use crate::{
     Partitioning, Port, Result, StreamSchema, Timestamp,
     state::{
-        KEY_GROUP, StateForm,
+        KEY_GROUP, Reading, StateForm,
         segments::{key_group_column, own_bytes},
+        timed::TimedRows,
     },
     time::times_of,
 };
@@ -143,6 +144,20 @@ impl Shape {
         Ok(RecordBatch::try_new(self.form.columns.clone(), columns)?)
     }
 
+    /// Where in a segment a column of a side is.
+    pub(super) fn place(&self, side: usize, column: usize) -> usize {
+        let lefts = if side == LEFT { 0 } else { self.inputs[LEFT].columns().fields().len() };
+        LEADING + lefts + column
+    }
+
+    /// The form of a state of rows by time: of which kind, of which side, and what they are called.
+    pub(super) fn form_of(&self, kinds: &[(u8, usize, &str)]) -> StateForm {
+        let rule = |&(kind, side, name): &(u8, usize, &str)| {
+            TimedRows::<()>::rule(name, Some(kind), self.place(side, self.times[side]))
+        };
+        StateForm { reading: Reading::each(kinds.iter().map(rule)), ..self.form.clone() }
+    }
+
     /// The rows of a side in a segment, if they are of this kind: all rows of a segment are of one.
     pub(super) fn of_segment(&self, side: usize, kind: u8, segment: &RecordBatch) -> Result<Option<RecordBatch>> {
         let segment = self.form.widen(segment)?;
@@ -165,7 +180,12 @@ fn form(inputs: &[StreamSchema; 2], meaning: String) -> StateForm {
         fields.extend(input.columns().fields().iter().map(named).map(|field| field.with_nullable(true)));
     }
     // Each row is in one segment: none takes the place of another.
-    StateForm { identity: fields.len() - 1, columns: Arc::new(Schema::new(fields)), meaning }
+    StateForm {
+        identity: fields.len() - 1,
+        columns: Arc::new(Schema::new(fields)),
+        meaning,
+        reading: Reading::default(),
+    }
 }
 
 /// Rows of some batches: (batch, row).

@@ -29,8 +29,8 @@ use super::{
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
-    state::{StateForm, StateReader, StateWriter, timed::TimedRows},
-    time::times_of,
+    state::{Rule, StateForm, StateReader, StateWriter, timed::TimedRows},
+    time::{spelled, times_of},
 };
 
 /// The number that says how far event time had come.
@@ -106,7 +106,7 @@ impl TemporalJoinPlan {
             )));
         }
         check_order(versions.columns())?;
-        let kind = ttl.map_or("as of time".to_string(), |ttl| format!("as of time within {ttl:?}"));
+        let kind = ttl.map_or("as of time".to_string(), |ttl| format!("as of time within {}", spelled(ttl)));
         // A duration has at most 2^64 seconds.
         let ttl = ttl.map(|ttl| ttl.as_micros() as i128);
         let of = Description { left, right: versions, on, join_type, condition, leading: Vec::new(), kind };
@@ -146,7 +146,15 @@ impl Plan for TemporalJoinPlan {
     }
 
     fn state_form(&self) -> StateForm {
-        self.0.shape.form.clone()
+        let shape = &self.0.shape;
+        let mut form = shape.form_of(&[(0, LEFT, "left"), (1, RIGHT, "coming"), (NEWEST, RIGHT, "newest")]);
+        let place = |column: usize| shape.place(RIGHT, column);
+        form.reading.rules.push(Rule::Newest {
+            side: Some(NEWEST),
+            key: shape.keys[RIGHT].iter().copied().map(place).collect(),
+            time: place(shape.times[RIGHT]),
+        });
+        form
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

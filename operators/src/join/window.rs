@@ -141,7 +141,7 @@ impl Plan for WindowJoinPlan {
     }
 
     fn state_form(&self) -> StateForm {
-        self.0.shape.form.clone()
+        self.0.shape.form_of(&[(0, LEFT, "left"), (1, RIGHT, "right")])
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

@@ -27,7 +27,7 @@ use crate::{
     late::set_late_aside,
     outbox::EMIT_ROWS,
     state::{StateForm, StateReader, StateWriter},
-    time::times_of,
+    time::{spelled, times_of},
 };
 
 const PROMISED: &str = "promised";
@@ -69,7 +69,7 @@ impl DedupPlan {
     pub fn new(input: &StreamSchema, key: &[&str], within: Duration) -> Result<Self> {
         let input_time = input.event_time("deduplication")?;
         let held = vec![Field::new("time", Timestamp::data_type(), true)];
-        let key = KeyPlan::new(input, key, held, &format!("the first within {within:?}"))?;
+        let key = KeyPlan::new(input, key, held, &format!("the first within {}", spelled(within)))?;
         Ok(Self(Arc::new(Shared { input: input.clone(), input_time, within, key })))
     }
 

@@ -176,7 +176,9 @@ impl<P: Process> ProcessPlan<P> {
             Field::new("processing_timers", instants(), true),
         ];
         held.extend(others.iter().cloned());
+        let last = key.len() + held.len();
         let plan = KeyPlan::new(input, key, held, &name)?;
+        let plan = plan.read_as(&["state", "rules"], (!others.is_empty()).then_some(last));
         Ok(Self(
             Arc::new(Shared {
                 process,

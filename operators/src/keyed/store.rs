@@ -28,7 +28,7 @@ use crate::{
     OperatorError, Result, StreamSchema,
     key::{check_key, comparable},
     state::{
-        KEY_GROUP, StateForm, StateReader, StateWriter,
+        KEY_GROUP, Reading, Rule, StateForm, StateReader, StateWriter,
         segments::{Changes, Segments, key_group_column},
     },
 };
@@ -72,8 +72,13 @@ impl KeyPlan {
             fields.push(field.with_name(name).with_nullable(true));
         }
         let per = if key.is_empty() { String::new() } else { format!(" per {}", key.join(", ")) };
-        let form =
-            StateForm { columns: Arc::new(Schema::new(fields)), identity: key.len(), meaning: format!("{what}{per}") };
+        let form = StateForm {
+            columns: Arc::new(Schema::new(fields)),
+            identity: key.len(),
+            meaning: format!("{what}{per}"),
+            // The first column of the holder is null in a tombstone.
+            reading: Reading::newest([Rule::Value(1 + key.len())]),
+        };
         Ok(Self { columns, form })
     }
 
@@ -87,6 +92,17 @@ impl KeyPlan {
             })
             .collect();
         self.form.columns = Arc::new(Schema::new(fields));
+        self
+    }
+
+    /// Says which columns of the holder are MessagePack, and which rows are the same in every task.
+    pub(crate) fn read_as(mut self, packed: &[&str], shared: Option<usize>) -> Self {
+        let held = self.form.columns.fields().iter().enumerate().skip(1 + self.columns.len());
+        // A name may have got an underscore before it, if the key has a column of it.
+        let is_packed = |name: &str| packed.contains(&name.trim_start_matches('_'));
+        self.form.reading.packed =
+            held.filter(|(_, field)| is_packed(field.name())).map(|(column, _)| column).collect();
+        self.form.reading.shared = shared;
         self
     }
 

@@ -71,7 +71,7 @@ impl PatternMatch {
             starts: BTreeSet::new(),
             held: BTreeSet::new(),
             bytes: 0,
-            rows: TimedRows::new("stored", LEADING + plan.time, |_| Ok(())),
+            rows: TimedRows::new(stored::STORED, LEADING + plan.time, |_| Ok(())),
             next: 0,
             closed: Timestamp::MIN,
             leaving: VecDeque::new(),

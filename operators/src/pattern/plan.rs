@@ -20,6 +20,7 @@ use crate::{
     plan::{Partitioning, Plan},
     schema::no_duplicates,
     state::StateForm,
+    time::spelled,
 };
 
 /// Finds a [`Pattern`] in the rows of each key.
@@ -210,7 +211,7 @@ fn check(pattern: &Pattern) -> Result<i128> {
                 .into(),
         ),
         Some(within) if within.is_zero() || !within.subsec_nanos().is_multiple_of(1_000) => {
-            wrong(format!("a pattern within {within:?}: the time is in whole microseconds, and at least one"))
+            wrong(format!("a pattern within {}: the time is in whole microseconds, and at least one", spelled(within)))
         }
         Some(within) => Ok(within.as_micros() as i128),
     }

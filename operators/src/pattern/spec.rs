@@ -8,7 +8,7 @@ use arrow::{
 };
 use datafusion_expr::Expr;
 
-use crate::{OperatorError, Result, StreamSchema, expr::describe, typed::Record, typed::Rows};
+use crate::{OperatorError, Result, StreamSchema, expr::describe, time::spelled, typed::Record, typed::Rows};
 
 /// Steps that rows of a key go through, in order of event time. What it means exactly is said in the
 /// [module](crate::pattern). Mistakes are told when the plan is made.
@@ -190,7 +190,7 @@ impl fmt::Display for Pattern {
             f.write_str(if step.optional { ", optional; " } else { "; " })?;
         }
         if let Some(within) = self.within {
-            write!(f, "within {within:?}; ")?;
+            write!(f, "within {}; ", spelled(within))?;
         }
         f.write_str(match self.skip {
             Skip::PastLast => "skip past last",

@@ -28,7 +28,7 @@ use crate::{
     OperatorError, Result, StreamSchema, Timestamp,
     key::comparable,
     state::{
-        KEY_GROUP, StateForm,
+        KEY_GROUP, Reading, Rule, StateForm,
         segments::{key_group_column, own_bytes},
         timed::TimedRows,
     },
@@ -36,6 +36,8 @@ use crate::{
 
 const ROW: &str = "__row";
 const FROM: &str = "__from";
+/// What the rows are called in the numbers of the state.
+pub(super) const STORED: &str = "stored";
 /// The columns of what is stored before those of the input.
 pub(super) const LEADING: usize = 2;
 
@@ -54,7 +56,16 @@ pub(super) fn form(input: &StreamSchema, key: &[usize], pattern: &Pattern) -> Re
     fields.extend(columns.iter().map(|field| field.as_ref().clone().with_nullable(true)));
     let names: Vec<&str> = key.iter().map(|&i| columns[i].name().as_str()).collect();
     let per = if key.is_empty() { String::new() } else { format!("; per {}", names.join(", ")) };
-    Ok(StateForm { columns: Arc::new(Schema::new(fields)), identity: 1, meaning: format!("{pattern}{per}") })
+    let own = |column: usize| 1 + LEADING + column;
+    let mut rules: Vec<Rule> =
+        input.time().map(|at| TimedRows::<()>::rule(STORED, None, own(at))).into_iter().collect();
+    rules.push(Rule::Marked { key: key.iter().copied().map(own).collect(), row: 1, from: 2 });
+    Ok(StateForm {
+        columns: Arc::new(Schema::new(fields)),
+        identity: 1,
+        meaning: format!("{pattern}{per}"),
+        reading: Reading::each(rules),
+    })
 }
 
 /// The schema of what is stored: that of a segment, without the key groups.

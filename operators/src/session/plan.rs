@@ -20,13 +20,14 @@ use datafusion_expr::Expr;
 
 use super::{
     SessionAggregate,
+    saved::{CLOSED, FIRED},
     spec::{Gaps, Session},
 };
 use crate::{
     Operator, OperatorError, Port, Result, StreamSchema, Timestamp,
     aggregates::{Aggregates, Planned},
     plan::{Partitioning, Plan},
-    state::StateForm,
+    state::{Reading, Rule, StateForm},
     window::{WINDOW_END, aggregate::bounds, form::of_aggregation},
 };
 
@@ -130,7 +131,12 @@ fn form(session: &Session, planned: &Planned) -> Result<StateForm> {
     fields.insert(END, Arc::new(Field::new(WINDOW_END, Timestamp::data_type(), false)));
     // No fragment replaces another: rows are the same only when they agree in everything.
     let identity = fields.len() - 1;
-    Ok(StateForm { columns: Arc::new(Schema::new(fields)), identity, ..form })
+    let reading = Reading::each([Rule::Session {
+        key: (LEADING..LEADING + planned.key.len()).collect(),
+        span: (START, END),
+        after: [FIRED, CLOSED].map(String::from).to_vec(),
+    }]);
+    Ok(StateForm { columns: Arc::new(Schema::new(fields)), identity, reading, ..form })
 }
 
 impl Plan for SessionPlan {

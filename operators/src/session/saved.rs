@@ -33,10 +33,10 @@ use crate::{
 };
 
 /// The number that says how far event time had come.
-const CLOSED: &str = "closed";
+pub(super) const CLOSED: &str = "closed";
 /// The number that says up to where sessions have given their result, when that is not so far: a task that was restored
 /// from several may have closed sessions that the next watermark lets out.
-const FIRED: &str = "fired";
+pub(super) const FIRED: &str = "fired";
 
 pub(super) fn save_times(closed: Timestamp, fired: Timestamp, state: &mut StateWriter<'_>) {
     state.set(CLOSED, closed.micros());

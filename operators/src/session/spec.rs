@@ -12,7 +12,7 @@ use datafusion_expr::Expr;
 use crate::{
     OperatorError, Result, StreamSchema,
     expr::{Lowering, describe, evaluate},
-    time::micros_of,
+    time::{micros_of, spelled},
     typed::{Record, Rows},
 };
 
@@ -112,7 +112,7 @@ impl Session {
         match &self.gap {
             Gap::Fixed(gap) if gap.is_zero() || !gap.subsec_nanos().is_multiple_of(1_000) => {
                 let what = "a session gap is whole microseconds, at least one";
-                Err(OperatorError::Plan(format!("a session with a gap of {gap:?}: {what}")))
+                Err(OperatorError::Plan(format!("a session with a gap of {}: {what}", spelled(*gap))))
             }
             Gap::Fixed(gap) => Ok(Gaps::Fixed(micros_of(*gap))),
             Gap::Rows(bind) => Ok(Gaps::Each(bind(stream)?)),
@@ -151,12 +151,12 @@ fn of_expression(gap: &Expr, stream: &StreamSchema) -> Result<Gaps> {
 impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.gap {
-            Gap::Fixed(gap) => write!(f, "session gap {gap:?}")?,
+            Gap::Fixed(gap) => write!(f, "session gap {}", spelled(*gap))?,
             Gap::Expr(gap) => write!(f, "session gap {gap}")?,
             Gap::Rows(_) => write!(f, "session gap by a closure")?,
         }
         if !self.lateness.is_zero() {
-            write!(f, ", allowed lateness {:?}", self.lateness)?;
+            write!(f, ", allowed lateness {}", spelled(self.lateness))?;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use arrow::{
 
 use crate::{
     Result, Timestamp,
-    state::{Part, SegmentId, StateReader, StateWriter, segments::own_bytes},
+    state::{Part, Rule, SegmentId, StateReader, StateWriter, segments::own_bytes},
     time::{event_times, times_of},
 };
 
@@ -68,6 +68,12 @@ impl<I> TimedRows<I> {
         index: impl Fn(&RecordBatch) -> Result<I> + Send + 'static,
     ) -> Self {
         Self { name, time, index: Box::new(index), compact: None, pieces: Vec::new(), from: Timestamp::MIN }
+    }
+
+    /// Which rows of its segments count, in the column `time` of a segment: of those with this `side`, if there are several
+    /// kinds.
+    pub(crate) fn rule(name: &str, side: Option<u8>, time: usize) -> Rule {
+        Rule::From { side, time, number: number(name) }
     }
 
     /// When pieces are merged, `compact` leaves out the rows, sorted by event time, that are not needed any more.

@@ -22,8 +22,8 @@
 //! | `closed` | how far event time had come: rows of slices that end there or before are late |
 //! | `fired` | up to where windows have given their result, if that is not so far |
 //! | `fired_7` | the same for the keys of key group 7, if it is further than `fired`: see `progress` |
-//! | `window_size` | tumbling windows: how long they are. A row is open if its window ends after `fired` |
-//! | `open_from` | other windows: a row is open if its slice begins there or later |
+//! | `open_from` | a row is open if its slice begins there or later |
+//! | `open_from_7` | the same for the keys of key group 7, if it is later than `open_from` |
 //! | `passed` | windows with revisions: those that end there or before have given a result at a watermark, if that is not `closed` |
 //!
 //! Of a first phase only `closed` means something.
@@ -36,12 +36,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
-use super::{WINDOW_START, given};
+use super::{WINDOW_START, given, progress::OPEN_FROM};
 use crate::{
     OperatorError, Result, Timestamp,
     aggregates::Planned,
     schema::unused,
-    state::{KEY_GROUP, StateForm},
+    state::{KEY_GROUP, Reading, Rule, StateForm},
 };
 
 /// Which column of a segment says where the slice of a row begins.
@@ -70,7 +70,7 @@ pub(crate) fn of_aggregation(window: &str, planned: &Planned, revised: bool) -> 
         own.push(field.with_name(name));
     }
     let identity = 1 + planned.key.len();
-    Ok(StateForm { columns: columns(own)?, identity, meaning: planned.meaning(window) })
+    Ok(StateForm { columns: columns(own)?, identity, meaning: planned.meaning(window), reading: reading() })
 }
 
 /// The form of the greatest `n` rows, which have these columns: the key first.
@@ -80,5 +80,10 @@ pub(super) fn of_top(window: String, key: &[FieldRef], columns: &Schema, n: usiz
     let per = if key.is_empty() { String::new() } else { format!(" per {}", key.join(", ")) };
     let distinct = (0..key.len()).filter(|&at| !key[..at].contains(&key[at])).count();
     let meaning = format!("{window}; top {n} by {by}{per}");
-    Ok(StateForm { columns: self::columns(own)?, identity: 1 + distinct, meaning })
+    Ok(StateForm { columns: self::columns(own)?, identity: 1 + distinct, meaning, reading: reading() })
+}
+
+/// Rows count whose slice is in a window that has still to give its result.
+fn reading() -> Reading {
+    Reading::newest([Rule::From { side: None, time: SLICE, number: OPEN_FROM.into() }])
 }

@@ -24,11 +24,11 @@ use crate::{
 
 /// The number that says how far event time had come: rows of slices that end there or before are late.
 const CLOSED: &str = "closed";
-/// The number that says how long a slice is, when windows are slices of one length: with it a reader tells which rows of a
-/// segment have given their result.
+/// The number that says which rows of a segment were still needed: those of slices that begin there or later. After it the
+/// number of a key group whose windows have given their result further than those of others.
+pub(super) const OPEN_FROM: &str = "open_from";
+/// What checkpoints of earlier versions have in its place, of windows that are slices of one length: how long they are.
 const SIZE: &str = "window_size";
-/// The same for other windows: rows of slices that begin there or later were still needed.
-const OPEN_FROM: &str = "open_from";
 /// The number that says up to where windows have given their result, when that is not so far: a task that was restored
 /// from several may have closed slices that the next watermark lets out.
 const FIRED: &str = "fired";
@@ -65,15 +65,13 @@ impl Progress {
     /// Takes down the numbers.
     pub(crate) fn save(&self, slicing: &Slicing, state: &mut StateWriter<'_>) {
         state.set(CLOSED, self.closed.micros());
-        match slicing.size() {
-            Some(size) => state.set(SIZE, size),
-            None => state.set(OPEN_FROM, slicing.needed_from(self.fired).micros()),
-        }
+        state.set(OPEN_FROM, slicing.needed_from(self.fired).micros());
         if self.fired < self.closed {
             state.set(FIRED, self.fired.micros());
         }
         for (group, fired) in &self.ahead {
             state.set(&format!("{FIRED_OF}{group}"), fired.micros());
+            state.set(&format!("{OPEN_FROM}_{group}"), slicing.needed_from(*fired).micros());
         }
     }
 

@@ -127,14 +127,6 @@ impl Slicing {
         matches!(self.0, Shape::Global).then_some(Slice { start: Timestamp::MIN, end: Timestamp::MAX })
     }
 
-    /// How long every window is, in microseconds, if it is one slice and all have the same length.
-    pub(super) fn size(&self) -> Option<i64> {
-        match &self.0 {
-            Shape::Tumbling(grid) => Some(grid.step as i64),
-            _ => None,
-        }
-    }
-
     /// Whether a slice may be in several windows.
     pub(crate) fn overlaps(&self) -> bool {
         matches!(self.0, Shape::Hopping { .. } | Shape::Cumulating { .. })

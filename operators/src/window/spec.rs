@@ -15,7 +15,7 @@ use super::{
     calendar::{Days, Unit},
     repeats::Repeats,
 };
-use crate::{OperatorError, Result};
+use crate::{OperatorError, Result, time::spelled};
 
 /// More slices than this in one window are taken for a mistake: each is a table, and every window merges all of its own.
 const MOST_SLICES: u128 = 100_000;
@@ -278,17 +278,17 @@ impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.shape {
             // As it stands in checkpoints, and so it stays: `tumbling 3600s`.
-            Shape::Tumbling { size } => write!(f, "tumbling {size:?}")?,
+            Shape::Tumbling { size } => write!(f, "tumbling {}", spelled(*size))?,
             Shape::Hopping { size, slide } => write!(f, "hopping {} every {}", Span(*size), Span(*slide))?,
             Shape::Cumulating { size, step } => write!(f, "cumulating {} by {}", Span(*size), Span(*step))?,
             Shape::Calendar { unit, zone } => write!(f, "{unit} in {zone}")?,
             Shape::Global => f.write_str("all time")?,
         }
         if !self.offset.is_zero() {
-            write!(f, " from {:?}", self.offset)?;
+            write!(f, " from {}", spelled(self.offset))?;
         }
         if !self.lateness.is_zero() {
-            write!(f, ", allowed lateness {:?}", self.lateness)?;
+            write!(f, ", allowed lateness {}", spelled(self.lateness))?;
         }
         if self.repeats.corrections {
             f.write_str(", with corrections")?;
@@ -312,7 +312,7 @@ impl fmt::Display for Span {
         match self.0.subsec_nanos() == 0 && seconds > 0 {
             true if seconds.is_multiple_of(3600) => write!(f, "{}h", seconds / 3600),
             true if seconds.is_multiple_of(60) => write!(f, "{}min", seconds / 60),
-            _ => write!(f, "{:?}", self.0),
+            _ => f.write_str(&spelled(self.0)),
         }
     }
 }

@@ -272,7 +272,7 @@ fn former_tasks_stood_at_different_times() {
     first.load(&StateReader { key_groups: 0..256, parts }).unwrap();
     let mut saved = Saved::new();
     saved.save(&mut first);
-    assert_eq!(saved.state.numbers.keys().collect::<Vec<_>>(), ["closed", "fired", "window_size"]);
+    assert_eq!(saved.state.numbers.keys().collect::<Vec<_>>(), ["closed", "fired", "open_from"]);
     let mut second = plan.whole().unwrap();
     saved.load(&mut second);
     for operator in [&mut first, &mut second] {

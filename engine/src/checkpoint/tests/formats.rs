@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use fastrand::Rng;
 use windrow_connectors::sink::{Epoch, Receipt};
-use windrow_operators::state::StateForm;
+use windrow_operators::state::{Reading, StateForm};
 
 use super::super::{
     frame::{self, Unreadable},
@@ -38,7 +38,7 @@ pub(super) fn full() -> Manifest {
         segments,
     };
     let other = SavedTask { key_groups: (128, 256), ..SavedTask::default() };
-    let form = Form { meaning: "tumbling 10s; count(*)".into(), columns, identity: 1 };
+    let form = Form { meaning: "tumbling 10s; count(*)".into(), columns, identity: 1, reading: Reading::default() };
     let split = SplitState {
         split: "bids-0".into(),
         position: Some(u64::MAX),

@@ -5,6 +5,7 @@
 //! manifest stands for is written down in a [`Log`] before it is prepared: a restore gets exactly that or the test fails.
 
 mod corruption;
+mod dealt;
 mod faults;
 mod faulty;
 mod formats;

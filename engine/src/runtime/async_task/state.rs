@@ -20,7 +20,7 @@ use arrow::{
 };
 use windrow_operators::{
     Result, StreamSchema, Timestamp, Watermark,
-    state::{KEY_GROUP, SegmentId, StateForm, StateReader, StateWriter, TaskState},
+    state::{KEY_GROUP, Reading, SegmentId, StateForm, StateReader, StateWriter, TaskState},
 };
 
 use super::rows::{Came, Piece, gather};
@@ -40,7 +40,8 @@ pub(super) fn form(input: &StreamSchema, what: &str) -> StateForm {
     ];
     let fields = own.into_iter().map(Arc::new).chain(input.columns().fields().iter().cloned());
     let columns = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    StateForm { columns, identity: 1, meaning: format!("rows that wait for {what}") }
+    let meaning = format!("rows that wait for {what}");
+    StateForm { columns, identity: 1, meaning, reading: Reading::each([]) }
 }
 
 /// Numbers the segments of a task.

@@ -301,7 +301,7 @@ fn form(sides: &[Side; 2], meaning: String) -> StateForm {
     fields.extend(sides[LEFT].columns.fields()[1 + keys..3 + keys].iter().map(|field| field.as_ref().clone()));
     fields.extend(own.map(named));
     let identity = 1 + sides.iter().map(|side| side.key.len()).sum::<usize>();
-    StateForm { identity, columns: Arc::new(Schema::new(fields)), meaning }
+    StateForm { identity, columns: Arc::new(Schema::new(fields)), meaning, reading: store::reading(identity) }
 }
 
 impl Shared {
