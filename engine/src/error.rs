@@ -177,7 +177,7 @@ impl Error {
             Self::Source { error, .. } | Self::Sink { error, .. } => {
                 !matches!(error, ConnectorError::Config(_) | ConnectorError::Data { .. })
             }
-            Self::Operator { error, .. } => !matches!(error, OperatorError::Plan(_)),
+            Self::Operator { error, .. } => !matches!(error, OperatorError::Plan(_) | OperatorError::TooLarge(_)),
             Self::Checkpoint { error, .. } => error.may_pass(),
             Self::Call { .. } | Self::Panic { .. } | Self::Disconnected { .. } | Self::CheckpointTimeout { .. } => true,
             Self::Plan { .. }

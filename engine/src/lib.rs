@@ -143,7 +143,7 @@
 //!   wholly by receipts; and a job without checkpoints takes the same way, with one commit at its end.
 //! * Stopping a job cleanly is a checkpoint: what operators hold is kept, and the next start goes on.
 //! * Allowed lateness keeps a window open longer, and it still gives one result: a first one and corrections only with
-//!   `.corrections()`.
+//!   `.corrections()`. There are no retractions: a result of a session replaces those of its key that lie within its bounds.
 //! * A row that is late is in no result at all, also where windows overlap and some that it belongs to are open. So every result
 //!   is what a batch computation over the rows that are not late gives.
 //! * The state of a key is one value of a Rust type ([`operators::keyed::State`]), saved as a whole; what is large is a map or a list

@@ -19,12 +19,28 @@ pub enum OperatorError {
     /// Arrow refused to build a batch.
     #[error("arrow: {0}")]
     Arrow(#[from] ArrowError),
+    /// What one key has, or one value, is too large for a column of Arrow. The message says what to do.
+    #[error("{0}")]
+    TooLarge(String),
     /// The operator broke its own contract: a bug in it, not in the data.
     #[error("internal: {0}")]
     Internal(String),
 }
 
 impl OperatorError {
+    /// Whether it would go with less at once.
+    pub(crate) fn is_too_large(&self) -> bool {
+        let overflows = |error: &ArrowError| matches!(error, ArrowError::OffsetOverflowError(_));
+        match self {
+            Self::TooLarge(_) => true,
+            Self::Arrow(error) => overflows(error),
+            Self::Expression(error) => {
+                matches!(error.as_ref(), DataFusionError::ArrowError(error, _) if overflows(error))
+            }
+            _ => false,
+        }
+    }
+
     /// What DataFusion says of an expression, with the expression it says it of.
     pub(crate) fn about(expr: impl std::fmt::Display) -> impl FnOnce(DataFusionError) -> Self {
         // Its messages may run over many lines and repeat themselves; the first sentence says what is wrong.

@@ -16,12 +16,13 @@
 //! `__key_group`, then all columns of the input, hidden event time too: one row for each row that waits. The number
 //! `rows_from` is that of `TimedRows`; `closed` says up to where rows have left: earlier ones are late.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, make_comparator, new_empty_array},
-    compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch},
+    array::{ArrayRef, DynComparator, RecordBatch, make_comparator, new_empty_array},
+    compute::SortOptions,
     datatypes::{DataType, Field, Schema},
+    error::ArrowError,
 };
 
 use crate::{
@@ -32,10 +33,11 @@ use crate::{
     plan::{Partitioning, Plan},
     state::{
         KEY_GROUP, Reading, StateForm, StateReader, StateWriter,
+        bounded::Ordered,
         segments::{key_group_column, own_bytes},
         timed::TimedRows,
     },
-    time::event_times,
+    time::times_of,
 };
 
 /// The number that says up to where rows have left.
@@ -161,8 +163,8 @@ pub struct Sort {
     rows: TimedRows<()>,
     /// Rows earlier than this have left.
     closed: Timestamp,
-    /// Rows on their way out, and how many of them are out.
-    leaving: Option<(RecordBatch, usize)>,
+    /// Rows on their way out.
+    leaving: Option<Ordered>,
 }
 
 impl Operator for Sort {
@@ -178,15 +180,16 @@ impl Operator for Sort {
             let gone = if end_of_input { self.rows.take_all()? } else { self.rows.take_before(time)? };
             // The end is not a time: a job that is started again may find more, as long as it is not before what has left.
             self.closed = self.closed.max(if end_of_input { self.rows.from() } else { time });
-            self.leaving = ordered(&self.plan, &gone)?.map(|rows| (rows, 0));
+            self.leaving = if gone.is_empty() { None } else { Some(ordered(&self.plan, gone)?) };
         }
-        let Some((rows, offset)) = self.leaving.take() else { return Ok(Advance::Promise(time)) };
-        let some = (rows.num_rows() - offset).min(EMIT_ROWS);
-        out.emit(rows.slice(offset, some));
-        if offset + some == rows.num_rows() {
+        let Some(mut leaving) = self.leaving.take() else { return Ok(Advance::Promise(time)) };
+        if let Some(rows) = leaving.take(EMIT_ROWS)? {
+            out.emit(rows);
+        }
+        if leaving.is_empty() {
             return Ok(Advance::Promise(time));
         }
-        self.leaving = Some((rows, offset + some));
+        self.leaving = Some(leaving);
         Ok(Advance::Again)
     }
 
@@ -215,22 +218,54 @@ impl Operator for Sort {
     }
 
     fn size(&self) -> usize {
-        self.rows.size() + self.leaving.as_ref().map_or(0, |(rows, _)| rows.get_array_memory_size())
+        self.rows.size() + self.leaving.as_ref().map_or(0, Ordered::size)
     }
 }
 
-/// The rows in the order in which they leave; `None` when there are none.
-fn ordered(plan: &Shared, pieces: &[RecordBatch]) -> Result<Option<RecordBatch>> {
-    let Some(first) = pieces.first() else { return Ok(None) };
-    let rows = concat_batches(first.schema_ref(), pieces)?;
-    let times = event_times(&rows, plan.time).unwrap_or_default();
-    if times.windows(2).all(|pair| pair[0] < pair[1]) {
-        return Ok(Some(rows));
+/// The rows in the order in which they leave. Pieces stay as they are: together they may be too large for one batch.
+fn ordered(plan: &Shared, pieces: Vec<RecordBatch>) -> Result<Ordered> {
+    let times = pieces.iter().map(|rows| times_of(rows, plan.time)).collect::<Result<Vec<_>>>()?;
+    let time = |&(piece, row): &(usize, usize)| times[piece][row];
+    let places = times.iter().enumerate().flat_map(|(piece, times)| (0..times.len()).map(move |row| (piece, row)));
+    let mut order: Vec<(usize, usize)> = places.collect();
+    order.sort_by_key(time);
+    let mut others = Comparators::new(plan, &pieces);
+    for same in order.chunk_by_mut(|a, b| time(a) == time(b)).filter(|same| same.len() > 1) {
+        same.sort_unstable_by(|a, b| others.compare(*a, *b));
     }
-    let others = (0..rows.num_columns()).filter(|&i| i != plan.time);
-    let order: Vec<SortColumn> = std::iter::once(plan.time)
-        .chain(others)
-        .map(|i| SortColumn { values: rows.column(i).clone(), options: Some(ASCENDING) })
-        .collect();
-    Ok(Some(take_record_batch(&rows, &lexsort_to_indices(&order, None)?)?))
+    others.finish()?;
+    Ok(Ordered::new(pieces, order))
+}
+
+/// Compares rows of pieces by all columns but the time, from the first to the last.
+struct Comparators<'a> {
+    columns: Vec<usize>,
+    pieces: &'a [RecordBatch],
+    /// By two pieces, made when rows of them are first compared: one for each column.
+    made: Vec<Option<Vec<DynComparator>>>,
+    failed: Option<ArrowError>,
+}
+
+impl<'a> Comparators<'a> {
+    fn new(plan: &Shared, pieces: &'a [RecordBatch]) -> Self {
+        let columns = (0..plan.input.columns().fields().len()).filter(|&i| i != plan.time).collect();
+        let made = (0..pieces.len() * pieces.len()).map(|_| None).collect();
+        Self { columns, pieces, made, failed: None }
+    }
+
+    fn compare(&mut self, (a, left): (usize, usize), (b, right): (usize, usize)) -> Ordering {
+        let Self { columns, pieces, made, failed } = self;
+        let comparators = made[a * pieces.len() + b].get_or_insert_with(|| {
+            let of = |&i: &usize| make_comparator(pieces[a].column(i), pieces[b].column(i), ASCENDING);
+            columns.iter().map(of).collect::<Result<_, _>>().unwrap_or_else(|error| {
+                *failed = Some(error);
+                Vec::new()
+            })
+        });
+        comparators.iter().map(|compare| compare(left, right)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    }
+
+    fn finish(self) -> Result<()> {
+        self.failed.map_or(Ok(()), |error| Err(error.into()))
+    }
 }

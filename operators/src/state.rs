@@ -22,6 +22,7 @@
 //! are `i64` by name. A job that was changed is checked against the form that was saved ([`StateForm::accepts`]); a type
 //! may become wider, and [`StateForm::widen`] brings older segments to it.
 
+pub(crate) mod bounded;
 mod reading;
 pub(crate) mod segments;
 pub(crate) mod timed;
@@ -206,6 +207,9 @@ fn is_wider(new: &DataType, old: &DataType) -> bool {
     use DataType::{Binary, BinaryView, Float32, Float64, LargeBinary, LargeUtf8, Utf8, Utf8View};
     let is_text = |data_type: &DataType| matches!(data_type, Utf8 | LargeUtf8 | Utf8View);
     let is_bytes = |data_type: &DataType| matches!(data_type, Binary | LargeBinary | BinaryView);
+    if let (DataType::List(new), DataType::List(old)) = (new, old) {
+        return is_wider(new.data_type(), old.data_type());
+    }
     let at_least = || new.primitive_width() >= old.primitive_width();
     new.equals_datatype(old)
         || (new.is_signed_integer() && old.is_signed_integer() && at_least())

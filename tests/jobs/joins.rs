@@ -335,13 +335,8 @@ async fn rejected_records_are_the_second_input_of_a_join() {
         hand.push(&[]).await; // no row comes with it, which could be in front of it
         hand.push(&[(1, 11, 3)]).await;
         // The line is a part of the key of the result.
-        let told = [
-            "delete|2|20|null",
-            "insert|1|10|null",
-            "insert|2|20|not JSON",
-            "insert|2|20|null",
-            "update|1|11|null",
-        ];
+        let told =
+            ["delete|2|20|null", "insert|1|10|null", "insert|2|20|not JSON", "insert|2|20|null", "update|1|11|null"];
         assert_eq!(written(&out), told);
         hand.push(&[(1, 12, 12)]).await;
         let closed = written(&windows);

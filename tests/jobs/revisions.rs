@@ -55,6 +55,41 @@ fn early_results_by_rows_come_before_the_end() {
     assert_eq!(rows(&out.batches()), ["0|2", "1|4"]);
 }
 
+#[test]
+fn a_late_row_corrects_every_hopping_window_that_it_is_in() {
+    let job = Job::new("corrected-hopping");
+    let (out, late) = (MemorySink::new(), MemorySink::new());
+    let (totals, too_late) = job
+        .source(source(&[&[(1, 1)], &[(2, 12)], &[(4, 3)], &[(8, 45)], &[(16, 4)]]))
+        .event_time("at", Watermarks::in_order())
+        .window(Hopping::of(secs(20), secs(10)).allowed_lateness(secs(20)).corrections())
+        .aggregate([sum(col("amount")).alias("total")])
+        .with_late();
+    totals.select(["revision", "total"].map(col)).sink(out.clone());
+    too_late.select([col("amount")]).sink(late.clone());
+    let report = run(job).unwrap();
+    let expected = ["0|1", "0|2", "0|7", "0|8", "0|8", "1|5"];
+    assert_eq!(rows(&out.batches()), expected, "[-10, 10): 1, then 5; [0, 20), [10, 30); [30, 50), [40, 60)");
+    assert_eq!(rows(&late.batches()), ["16"]);
+    assert!(report.metrics.operators.iter().all(|operator| operator.balances()), "{}", report.metrics);
+}
+
+#[test]
+fn a_late_row_makes_one_session_of_two_that_had_given_their_result() {
+    let job = Job::new("corrected-sessions");
+    let out = MemorySink::new();
+    job.source(source(&[&[(1, 1)], &[(2, 15)], &[(4, 40)], &[(8, 9)]]))
+        .event_time("at", Watermarks::in_order())
+        .window(Session::gap(secs(10)).allowed_lateness(secs(35)).corrections().early_rows(100))
+        .aggregate([sum(col("amount")).alias("total")])
+        .drop_late()
+        .select(["revision", "total"].map(col))
+        .sink(out.clone());
+    let report = run(job).unwrap();
+    assert_eq!(rows(&out.batches()), ["0|1", "0|2", "0|4", "1|11"], "[1, 11), [15, 25), [40, 50); [1, 25)");
+    assert!(report.metrics.operators.iter().all(|operator| operator.balances()), "{}", report.metrics);
+}
+
 /// Without event time, by tokio's clock, which leaps when all wait.
 #[tokio::test(start_paused = true)]
 async fn a_window_over_all_time_gives_results_by_the_clock() {

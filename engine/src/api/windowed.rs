@@ -80,6 +80,10 @@ impl<T: 'static> Windowed<T> {
     /// `array_agg`, …) follow the order of arrival, except in a [`Count`] window; an integer `sum` wraps on overflow. An aggregate
     /// of your own is [`custom`](crate::operators::typed::custom).
     ///
+    /// With `.corrections()`, `.early_every(…)` and `.early_rows(…)` windows and sessions give more than one result, marked by the
+    /// column `revision` behind `window_end`. Of a window and key the greatest is the answer; a result of a session replaces
+    /// those of its key that lie within its bounds.
+    ///
     /// In a [`Count`] window `window_start` and `window_end` are the event times of its first and of its last row, and one that is
     /// not full gives nothing.
     ///
@@ -122,6 +126,63 @@ impl<T: 'static> Windowed<T> {
     /// assert_eq!(hopping.rows(), 2 * 7, "from [-10 s, 10 s) to [50 s, 70 s)");
     /// assert_eq!(sessions.rows(), 2, "nobody was silent for three seconds");
     /// assert_eq!(counts.rows(), 2, "20 of 30 rows: the others do not fill a window");
+    /// # Ok(())
+    /// # }
+    /// ```
+    /// The last twenty seconds, every ten, and visits, with corrections for a row that comes late:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use windrow::{
+    ///     api::WindowKind,
+    ///     arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch},
+    ///     arrow::datatypes::{Int64Type, TimestampMicrosecondType},
+    ///     prelude::*,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let at = |seconds: &[i64]| {
+    ///     let n: ArrayRef = Arc::new(Int64Array::from(vec![1; seconds.len()]));
+    ///     let at = Timestamp::column(seconds.iter().map(|second| second * 1_000_000).collect());
+    ///     RecordBatch::try_from_iter([("n", n), ("at", at)]).unwrap()
+    /// };
+    /// let clicks = [at(&[1, 7]), at(&[21]), at(&[9])]; // the last one comes late
+    /// let job = Job::new("corrected");
+    /// let counts = |window: WindowKind| {
+    ///     let out = MemorySink::new();
+    ///     job.source(MemorySource::new(clicks[0].schema(), vec![clicks.to_vec()]))
+    ///         .event_time("at", Watermarks::in_order())
+    ///         .window(window)
+    ///         .aggregate([count()])
+    ///         .drop_late()
+    ///         .select(["window_start", "window_end", "revision", "count"].map(col))
+    ///         .sink(out.clone());
+    ///     out
+    /// };
+    /// let hopping = counts(Hopping::of(secs(20), secs(10)).allowed_lateness(secs(30)).corrections().into());
+    /// let visits = counts(Session::gap(secs(13)).allowed_lateness(secs(30)).corrections().into());
+    /// job.run().await?;
+    ///
+    /// // (from, to, revision, count), in seconds.
+    /// let rows = |out: &MemorySink| {
+    ///     let mut rows = Vec::new();
+    ///     for batch in out.batches() {
+    ///         let second = |column: usize, row| batch.column(column).as_primitive::<TimestampMicrosecondType>().value(row) / 1_000_000;
+    ///         let number = |column: usize, row| batch.column(column).as_primitive::<Int64Type>().value(row);
+    ///         rows.extend((0..batch.num_rows()).map(|row| (second(0, row), second(1, row), number(2, row), number(3, row))));
+    ///     }
+    ///     rows
+    /// };
+    /// assert_eq!(rows(&hopping), [
+    ///     (-10, 10, 0, 2), (0, 20, 0, 2), // when 21 has come
+    ///     (-10, 10, 1, 3), (0, 20, 1, 3), // corrected by 9
+    ///     (10, 30, 0, 1), (20, 40, 0, 1),
+    /// ]);
+    /// assert_eq!(rows(&visits), [
+    ///     (1, 20, 0, 2),
+    ///     (1, 34, 1, 4), // 9 makes one visit of it and the one that began at 21: this replaces what lies within
+    /// ]);
     /// # Ok(())
     /// # }
     /// ```

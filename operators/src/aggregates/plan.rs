@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Aggregates that fit a stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Aggregates(Vec<(LoweredAggregate, usize)>);
 
 impl Aggregates {

@@ -23,7 +23,6 @@
 //! how long a key stays without a row.
 
 mod join;
-mod keys;
 mod lifetime;
 mod stateless;
 mod store;

@@ -11,9 +11,10 @@
 //!
 //! A piece never changes, so it is a segment as it is: a save seals the new ones and names the others. A row that was
 //! replaced stays where it is, *dead*: the newest segment's row of a key counts. A key that goes away while an older segment
-//! may have a row of it leaves a row that says so (`__gone`), until there is no older segment. A piece has at least about
+//! may have a row of it leaves a row that says so (`__gone`), until no older segment has a dead row. A piece has at least about
 //! twice as many rows that count as all newer ones together, and half of its rows count: otherwise it is merged with the
 //! newer ones. So there are about log₂(rows) pieces, a row is copied about so many times, and a small change writes little.
+//! But no piece is merged to more than fits into a batch.
 //!
 //! A row of the state has the columns `__key_group`, the key, `__gone`, `__time`, and those of the operator.
 
@@ -28,12 +29,13 @@ use arrow::{
     datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimestampMicrosecondType},
 };
 
-use super::keys::{KeyBytes, KeyEncoder};
 use crate::{
     Result, Timestamp,
+    key::encoded::{KeyBytes, KeyEncoder},
     schema::{HIDDEN_TIME, reserved},
     state::{
         KEY_GROUP, Reading, Rule, SegmentId,
+        bounded::bytes_of,
         segments::{key_group_column, own_bytes},
     },
 };
@@ -78,6 +80,7 @@ struct Slot {
 struct Piece {
     id: u64,
     rows: RecordBatch,
+    bytes: usize,
     /// The slot of each row; the row counts when the slot says so.
     slots: Vec<u32>,
     /// How many rows count, and how many of these say that a key is gone.
@@ -85,8 +88,8 @@ struct Piece {
     gone: usize,
     /// So many rows have been looked at because their time has passed.
     passed: usize,
-    /// No older segment is there any more, and its rows of keys that are gone have been told.
-    oldest: bool,
+    /// No older segment has rows of its keys that are gone, and these have been told.
+    told: bool,
     segment: Option<SegmentId>,
 }
 
@@ -425,9 +428,14 @@ impl Newest {
 }
 
 impl Piece {
+    fn is_mostly_dead(&self) -> bool {
+        2 * self.held < self.rows.num_rows()
+    }
+
     fn new(id: u64, rows: RecordBatch, segment: Option<SegmentId>) -> Self {
         let slots = Vec::with_capacity(rows.num_rows());
-        Self { id, rows, slots, held: 0, gone: 0, passed: 0, oldest: false, segment }
+        let bytes = bytes_of(rows.columns());
+        Self { id, rows, bytes, slots, held: 0, gone: 0, passed: 0, told: false, segment }
     }
 }
 

@@ -18,7 +18,6 @@ use datafusion_physical_expr::PhysicalExpr;
 
 use super::{
     DELETE, EMIT_ROWS, INSERT, UPDATE, changes,
-    keys::{KeyBytes, KeyEncoder, last_of_each},
     lifetime::{Lifetime, check_ttl, not_before, time_column, times},
     store::{self, Newest},
     take_all,
@@ -26,7 +25,10 @@ use super::{
 use crate::{
     Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
     expr::{Lowering, evaluate_condition},
-    key::{check_key, comparable},
+    key::{
+        check_key, comparable,
+        encoded::{KeyBytes, KeyEncoder, last_of_each},
+    },
     plan::{Partitioning, Plan},
     state::{StateForm, StateReader, StateWriter},
 };

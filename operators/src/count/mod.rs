@@ -27,10 +27,8 @@
 //! window that a row is in.
 //!
 //! * [`plan`]: what is computed, and the disk format. [`operator`]: from a batch to results and states, by columns.
-//!   `counters`: what is held for each key, and which part of it has changed since the last save. `state`: its row
-//!   format.
+//!   `state`: what is held for each key, and its columns in a segment.
 
-mod counters;
 pub mod operator;
 pub mod plan;
 mod spec;

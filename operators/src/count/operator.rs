@@ -5,7 +5,7 @@
 //!                                             │
 //!   states of windows that had begun ──merge──┤
 //!   arguments of the rows ────────────update──┴─► accumulators ──states──┬─ full ──► results ──► MAIN
-//!                                                                        └─ not full ──► Counters
+//!                                                                        └─ not full ──► Store, by key
 //! ```
 //!
 //! Accumulators live for one batch only, because they do not give the result of some groups and keep the others. So a batch
@@ -16,21 +16,20 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 use arrow::{
     array::{ArrayRef, RecordBatch, UInt32Array},
     compute::take,
-    row::Rows,
 };
 
 use super::{
-    counters::{Counters, Open},
     plan::Shared,
-    state::Forms,
+    state::{Counter, Open, States},
 };
 use crate::{
     Advance, Operator, Outbox, Port, Result, Timestamp,
     aggregates::{Accumulators, ArgumentReader, Arguments},
-    key::comparable,
+    key::{comparable, encoded::KeyBytes},
+    keyed::store::{Fate, Store},
     late::set_late_aside,
     outbox::EMIT_ROWS,
-    state::{StateReader, StateWriter, segments::Segments},
+    state::{StateReader, StateWriter},
     time::times_of,
 };
 
@@ -39,10 +38,11 @@ const WORK_ROWS: u64 = 65_536;
 /// Aggregates windows of so many rows of a key.
 pub struct CountAggregate {
     plan: Arc<Shared>,
-    forms: Forms,
-    counters: Counters,
+    states: States,
+    counters: Store<Counter>,
+    /// What the counters point to.
+    bytes: usize,
     arguments: ArgumentReader,
-    segments: Segments,
     /// Rows earlier than this are late.
     closed: Timestamp,
 }
@@ -79,23 +79,23 @@ struct Work {
 impl CountAggregate {
     pub(super) fn new(plan: Arc<Shared>) -> Result<Self> {
         Ok(Self {
-            forms: Forms::new(&plan)?,
-            plan,
-            counters: Counters::default(),
+            states: States::new(plan.state_types()?)?,
+            counters: Store::new(&plan.key)?,
+            bytes: 0,
             arguments: ArgumentReader::default(),
-            segments: Segments::default(),
             closed: Timestamp::MIN,
+            plan,
         })
     }
 
     /// Takes some rows of a batch: its keys in row format, its times, and the arguments of the aggregates.
     fn add(&mut self, input: &Input<'_>, range: Range<usize>, out: &mut Outbox) -> Result<()> {
-        let Self { plan, forms, counters, segments, .. } = self;
+        let Self { plan, states: forms, counters, bytes, .. } = self;
         let work = Work::of(plan, counters, input, range);
         let mut accumulators = Accumulators::new(&plan.aggregates)?;
         let (known, groups) = work.known(plan, counters, input);
         if !known.is_empty() {
-            accumulators.merge(&forms.states(&known)?, &groups, work.known)?;
+            accumulators.merge(&forms.decode(known.iter().copied())?, &groups, work.known)?;
         }
         let rows = UInt32Array::from(work.rows.clone());
         let as_they_are = rows.len() == input.times.len() && rows.values().iter().copied().eq(0..rows.len() as u32);
@@ -106,27 +106,40 @@ impl CountAggregate {
             accumulators.update(&arguments, &work.group_of, work.groups)?;
         }
         let states = accumulators.states()?;
+        let encoded = forms.encode(&states, work.groups)?;
+        // All that may be too large fails before anything is emitted or noted, and is tried again in halves.
         if !work.full.is_empty() {
             emit(plan, input, &work, results(plan, &states, &work.full)?, out)?;
         }
-        let states = forms.encode(&states, work.groups)?;
-        work.put(plan, counters, input, &states, segments.next());
+        *bytes = work.put(plan, counters, input, &encoded, *bytes);
         Ok(())
+    }
+
+    /// The same in smaller parts, if the text and the states of all windows at once are more than arrays can take.
+    fn add_in_parts(&mut self, input: &Input<'_>, range: Range<usize>, out: &mut Outbox) -> Result<()> {
+        let half = range.start + range.len() / 2;
+        match self.add(input, range.clone(), out) {
+            Err(error) if error.is_too_large() && range.len() > 1 => {
+                self.add_in_parts(input, range.start..half, out)?;
+                self.add_in_parts(input, half..range.end, out)
+            }
+            other => other,
+        }
     }
 }
 
 /// A batch, read.
 struct Input<'a> {
     key_columns: &'a [ArrayRef],
-    keys: Option<&'a Rows>,
+    keys: &'a KeyBytes,
     times: &'a [i64],
     arguments: &'a Arguments,
 }
 
 impl Input<'_> {
-    /// The key of a row, in row format; that of all rows is empty when there are no key columns.
+    /// The key of a row; that of all rows is empty when there are no key columns.
     fn key(&self, row: usize) -> &[u8] {
-        self.keys.map_or(&[], |keys| keys.row(row).data())
+        self.keys.get(row)
     }
 }
 
@@ -141,14 +154,14 @@ fn begun(plan: &Shared, rows: u64) -> u64 {
 }
 
 impl Work {
-    fn of(plan: &Shared, counters: &Counters, input: &Input<'_>, range: Range<usize>) -> Self {
+    fn of(plan: &Shared, counters: &Store<Counter>, input: &Input<'_>, range: Range<usize>) -> Self {
         let mut work = Self::default();
         let mut places: HashMap<&[u8], usize> = HashMap::new();
         let mut key_of = Vec::with_capacity(range.len());
         for row in range.clone() {
             let key = input.key(row);
             let place = *places.entry(key).or_insert_with(|| {
-                let before = counters.get(key).map_or(0, |counter| counter.rows);
+                let before = counters.get(key).map_or(0, |(_, counter)| counter.rows);
                 work.keys.push(Touched { row, before, rows: before, known: 0, new: 0 });
                 work.keys.len() - 1
             });
@@ -191,7 +204,7 @@ impl Work {
     }
 
     /// The states of windows that had begun before, and their groups.
-    fn known<'a>(&self, plan: &Shared, counters: &'a Counters, input: &Input<'_>) -> (Vec<&'a [u8]>, Vec<usize>) {
+    fn known<'a>(&self, plan: &Shared, counters: &'a Store<Counter>, input: &Input<'_>) -> (Vec<&'a [u8]>, Vec<usize>) {
         let (mut states, mut groups) = (Vec::new(), Vec::new());
         for key in &self.keys {
             for (window, open) in (full(plan, key.before)..).zip(open_of(counters, input.key(key.row))) {
@@ -202,8 +215,16 @@ impl Work {
         (states, groups)
     }
 
-    /// Notes what is left of each key. `states` are those of the groups that are not complete.
-    fn put(&self, plan: &Shared, counters: &mut Counters, input: &Input<'_>, states: &[Box<[u8]>], save: u32) {
+    /// Notes what is left of each key. `states` are those of the groups that are not complete. Counters had so many `bytes`;
+    /// returns how many they have now.
+    fn put(
+        &self,
+        plan: &Shared,
+        counters: &mut Store<Counter>,
+        input: &Input<'_>,
+        states: &[Box<[u8]>],
+        mut bytes: usize,
+    ) -> usize {
         for key in &self.keys {
             let (full, begun) = (full(plan, key.rows), begun(plan, key.rows));
             let open = (full..begun).map(|window| {
@@ -212,8 +233,14 @@ impl Work {
             });
             // From now on the first window that is not full is window 0. Rows between two windows still count.
             let rows = key.rows - plan.slide * full.min(key.rows / plan.slide);
-            counters.put(input.key(key.row), rows, open.collect(), save);
+            counters.entry(input.key(key.row), |_, counter| {
+                bytes -= counter.bytes();
+                *counter = Counter { rows, open: open.collect() };
+                bytes += counter.bytes();
+                if rows == 0 { Fate::Removed } else { Fate::Changed }
+            });
         }
+        bytes
     }
 }
 
@@ -228,8 +255,8 @@ impl Touched {
     }
 }
 
-fn open_of<'a>(counters: &'a Counters, key: &[u8]) -> &'a [Open] {
-    counters.get(key).map_or(&[], |counter| &counter.open)
+fn open_of<'a>(counters: &'a Store<Counter>, key: &[u8]) -> &'a [Open] {
+    counters.get(key).map_or(&[], |(_, counter)| &counter.open)
 }
 
 /// The results of some groups, by accumulators of their own: those of all groups have given their states.
@@ -267,14 +294,14 @@ impl Operator for CountAggregate {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let key_columns: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(batch.column(i))).collect();
-        let keys = self.forms.keys(&key_columns)?;
+        let key_columns: Vec<ArrayRef> = plan.key.columns().iter().map(|&i| comparable(batch.column(i))).collect();
+        let keys = self.counters.keys(&batch)?;
         let arguments = self.arguments.read(&plan.aggregates, &batch)?;
         let times = times_of(&batch, plan.time)?;
-        let input = Input { key_columns: &key_columns, keys: keys.as_ref(), times, arguments: &arguments };
+        let input = Input { key_columns: &key_columns, keys: &keys, times, arguments: &arguments };
         let step = (WORK_ROWS / plan.size.div_ceil(plan.slide)).max(1) as usize;
         for first in (0..times.len()).step_by(step) {
-            self.add(&input, first..times.len().min(first + step), out)?;
+            self.add_in_parts(&input, first..times.len().min(first + step), out)?;
         }
         Ok(())
     }
@@ -285,29 +312,18 @@ impl Operator for CountAggregate {
     }
 
     fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
-        let Self { plan, forms, counters, segments, .. } = self;
-        segments.begin();
-        segments.finish(state, counters.changes(), |since| forms.segment(plan, counters.since(since)))?;
-        counters.forget(segments);
-        Ok(())
+        let Self { states, counters, .. } = self;
+        counters.save_sized(state, Counter::bytes, |held| states.columns(held))
     }
 
     fn load(&mut self, state: &StateReader) -> Result<()> {
-        let Self { plan, forms, counters, segments, .. } = self;
-        let (kept, parts) = Segments::load(state);
-        *segments = kept;
-        for former in parts {
-            for (save, rows) in former.segments {
-                let newer = |counters: &Counters, key: &[u8]| counters.get(key).is_some();
-                for (key, rows, open) in forms.restore(plan, rows, |key| newer(counters, key))? {
-                    counters.restore(&key, rows, open, save);
-                }
-            }
-        }
+        let Self { plan, states, counters, bytes, .. } = self;
+        counters.load(state, |segment, rows| states.read(plan.key.held(segment), rows))?;
+        *bytes = counters.iter_mut().map(|(_, counter)| counter.bytes()).sum();
         Ok(())
     }
 
     fn size(&self) -> usize {
-        self.counters.size()
+        self.counters.size() + self.bytes
     }
 }

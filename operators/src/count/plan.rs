@@ -1,37 +1,35 @@
 //! What a count window computes, and the form of its state: a disk format.
 //!
 //! ```text
-//!   __key_group │ auction │ __window │ __rows │ window_start │ bids │ avg[count] │ avg[sum]
-//!                 (key)     which     of the    of the window  (states of the aggregates)
-//!                           window    key
+//!   __key_group │ auction │ __rows │ window_start │ bids │ avg[count] │ avg[sum]
+//!                 (key)     of the   of each window that has begun: lists of one length
+//!                           key
 //! ```
 //!
-//! One row for each window of a key that has begun. `__rows` is how many rows the key has had since the first of its
-//! windows began, which is window 0 here. A key between two windows has one row without `window_start`; one whose
-//! `__rows` is 0 is done, and the row is there because an older segment has rows of it: of the rows of a key, over the
-//! segments of one task, the newest segment has all that count.
+//! One row for each key. `__rows` is how many rows it has had since the first of its windows began, which is the first of
+//! each list; the lists of a key between two windows are empty. A key that is done has only nulls, and the row is there
+//! because an older segment has a row of it: of the rows of a key, over the segments of one task, the newest counts.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema};
-use arrow::row::{RowConverter, SortField};
+use arrow::datatypes::{DataType, Field};
 use datafusion_expr::Expr;
 
-use super::{Count, CountAggregate};
+use super::{Count, CountAggregate, state::list};
 use crate::{
     Operator, OperatorError, Port, Result, StreamSchema, Timestamp,
     aggregates::{Aggregates, Planned},
+    key::encoded::KeyEncoder,
+    keyed::store::KeyPlan,
     plan::{Partitioning, Plan},
-    schema::unused,
-    state::{KEY_GROUP, Reading, StateForm},
+    state::StateForm,
     window::{WINDOW_START, aggregate::bounds},
 };
 
 /// In how many windows one row may be: what it costs.
 const OVERLAP: u64 = 1024;
-/// The state columns that are neither the key nor a state, after the key.
-pub(super) const WINDOW: &str = "__window";
-pub(super) const ROWS: &str = "__rows";
+/// The state column that says how many rows a key has had.
+const ROWS: &str = "__rows";
 
 /// Aggregates over windows of `size` rows of a key, a new one every `slide` rows.
 ///
@@ -66,12 +64,20 @@ pub struct CountPlan(Arc<Shared>);
 pub(super) struct Shared {
     pub(super) input: StreamSchema,
     pub(super) time: usize,
-    pub(super) key: Vec<usize>,
+    pub(super) key: KeyPlan,
     pub(super) size: u64,
     pub(super) slide: u64,
     pub(super) aggregates: Aggregates,
     pub(super) output: StreamSchema,
-    pub(super) form: StateForm,
+}
+
+impl Shared {
+    /// The types of the states of all aggregates.
+    pub(super) fn state_types(&self) -> Result<Vec<DataType>> {
+        let fields = self.aggregates.each().map(|(lowered, _)| Ok(lowered.aggregate.state_fields()?));
+        let fields = fields.collect::<Result<Vec<_>>>()?;
+        Ok(fields.iter().flatten().map(|field| field.data_type().clone()).collect())
+    }
 }
 
 impl CountPlan {
@@ -85,10 +91,9 @@ impl CountPlan {
         let planned = Planned::new(input, key, aggregates)?;
         let output = planned.output(bounds())?;
         Ok(Self(Arc::new(Shared {
-            form: form(size, slide, &planned)?,
+            key: key_plan(input, key, count, &planned)?,
             input: input.clone(),
             time,
-            key: planned.key,
             size,
             slide,
             aggregates: planned.aggregates,
@@ -123,29 +128,20 @@ fn check_size(size: u64, slide: u64) -> Result<()> {
     Err(OperatorError::Plan(format!("count windows of {size} rows every {slide} rows: {wrong}")))
 }
 
-fn form(size: u64, slide: u64, planned: &Planned) -> Result<StateForm> {
-    let mut fields = vec![Field::new(KEY_GROUP, DataType::UInt8, false)];
-    fields.extend(planned.key_fields());
-    if let Some(field) = fields[1..].iter().find(|field| [KEY_GROUP, WINDOW, ROWS].contains(&field.name().as_str())) {
-        return Err(OperatorError::Plan(format!("the column name {:?} is reserved", field.name())));
+/// The key, and the form of what is held for it.
+fn key_plan(input: &StreamSchema, key: &[&str], Count { size, slide }: Count, planned: &Planned) -> Result<KeyPlan> {
+    let mut held = vec![Field::new(ROWS, DataType::Int64, true), list(WINDOW_START, &Timestamp::data_type())];
+    for state in planned.states(Vec::new()) {
+        let (name, data_type) = (state.name(), state.data_type());
+        if !KeyEncoder::supports(data_type) {
+            return Err(OperatorError::Plan(format!(
+                "the state of the aggregate {name:?} is {data_type}, which a count window cannot hold: aggregate it over time, \
+                 in a window or a session"
+            )));
+        }
+        held.push(list(name, data_type));
     }
-    fields.push(Field::new(WINDOW, DataType::Int64, false));
-    fields.push(Field::new(ROWS, DataType::Int64, false));
-    let start = unused(WINDOW_START, |name| fields.iter().any(|field| field.name() == name));
-    fields.push(Field::new(start, Timestamp::data_type(), true));
-    let leading = fields.len();
-    let fields = planned.states(fields);
-    let is_held = |field: &&Field| RowConverter::supports_fields(&[SortField::new(field.data_type().clone())]);
-    if let Some(field) = fields[leading..].iter().find(|field| !is_held(field)) {
-        let (name, data_type) = (field.name(), field.data_type());
-        return Err(OperatorError::Plan(format!(
-            "the state of the aggregate {name:?} is {data_type}, which a count window cannot hold: aggregate it over time, \
-             in a window or a session"
-        )));
-    }
-    let meaning = planned.meaning(&format!("{size} rows every {slide}"));
-    let (columns, identity) = (Arc::new(Schema::new(fields)), planned.key.len().max(1));
-    Ok(StateForm { columns, identity, meaning, reading: Reading::default() })
+    KeyPlan::new(input, key, held, &planned.meaning(&format!("{size} rows every {slide}")))
 }
 
 impl Plan for CountPlan {
@@ -154,7 +150,7 @@ impl Plan for CountPlan {
     }
 
     fn inputs(&self) -> Vec<Partitioning> {
-        vec![Partitioning::Key(self.0.key.clone())]
+        vec![Partitioning::Key(self.0.key.columns().to_vec())]
     }
 
     fn outputs(&self) -> Vec<(Port, StreamSchema)> {
@@ -162,7 +158,7 @@ impl Plan for CountPlan {
     }
 
     fn state_form(&self) -> StateForm {
-        self.0.form.clone()
+        self.0.key.form().clone()
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

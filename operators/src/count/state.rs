@@ -1,148 +1,114 @@
-//! Keys and states between columns and the row format in which they are held.
+//! What is held for each key, and its columns in a segment.
+//!
+//! ```text
+//!   Counter { rows, open windows: start and states as bytes }
+//!      │ ▲
+//!      ▼ │
+//!   __key_group │ key │ __rows │ window_start │ sum      │ …
+//!            17 │ ann │      3 │ [10, 12]     │ [40, 30] │      one row per key, one value of each list per open window
+//!            17 │ bob │        │              │          │      a key that is done
+//! ```
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
-    compute::{cast, take},
-    datatypes::{DataType, Int64Type, TimestampMicrosecondType},
-    row::{RowConverter, Rows, SortField},
+    array::{Array, ArrayRef, AsArray, Int64Array, ListArray},
+    buffer::{NullBuffer, OffsetBuffer},
+    datatypes::{DataType, Field, Int64Type, TimestampMicrosecondType},
 };
 
-use super::{
-    counters::{Counter, Open},
-    plan::Shared,
-};
-use crate::{OperatorError, Result, Timestamp, key::comparable, state::segments::key_group_column};
+use crate::{Result, Timestamp, key::encoded::KeyEncoder};
 
-/// The columns of a segment between the key and the states: window, rows, start.
-const BETWEEN: usize = 3;
-
-/// The row formats of the keys and of the states. `None` without columns: then a row format knows no number of rows.
-pub(super) struct Forms {
-    key: Option<RowConverter>,
-    states: Option<RowConverter>,
-    state_types: Vec<DataType>,
+/// A window that is not full: the time of its first row, and the states of the aggregates as bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Open {
+    pub(super) start: i64,
+    pub(super) state: Box<[u8]>,
 }
 
-/// A key, its rows, and its windows that are not full.
-type Restored = (Box<[u8]>, u64, Vec<Open>);
-/// The rows of a key, and its windows with their numbers.
-type Found = (u64, Vec<(i64, Open)>);
+/// What is held for a key.
+#[derive(Debug, Default)]
+pub(super) struct Counter {
+    /// The rows since the first of the open windows began.
+    pub(super) rows: u64,
+    pub(super) open: Vec<Open>,
+}
 
-impl Forms {
-    pub(super) fn new(plan: &Shared) -> Result<Self> {
-        let fields = plan.form.columns.fields();
-        let (key, rest) = fields[1..].split_at(plan.key.len());
-        let types = |fields: &[Arc<arrow::datatypes::Field>]| -> Vec<DataType> {
-            fields.iter().map(|field| field.data_type().clone()).collect()
-        };
-        let converter = |types: &[DataType]| -> Result<Option<RowConverter>> {
-            let fields: Vec<SortField> = types.iter().cloned().map(SortField::new).collect();
-            Ok(if fields.is_empty() { None } else { Some(RowConverter::new(fields)?) })
-        };
-        let state_types = types(&rest[BETWEEN..]);
-        Ok(Self { key: converter(&types(key))?, states: converter(&state_types)?, state_types })
+impl Counter {
+    /// About how many bytes its windows take.
+    pub(super) fn bytes(&self) -> usize {
+        self.open.iter().map(|open| size_of::<Open>() + open.state.len()).sum()
     }
+}
 
-    /// The keys of rows.
-    pub(super) fn keys(&self, columns: &[ArrayRef]) -> Result<Option<Rows>> {
-        Ok(self.key.as_ref().map(|key| key.convert_columns(columns)).transpose()?)
+/// The states of windows, between columns and bytes.
+pub(super) struct States {
+    encoder: KeyEncoder,
+    types: Vec<DataType>,
+}
+
+/// A list column of a segment.
+pub(super) fn list(name: &str, of: &DataType) -> Field {
+    Field::new_list(name, Field::new_list_field(of.clone(), true), true)
+}
+
+impl States {
+    /// Of aggregates whose states have these types.
+    pub(super) fn new(types: Vec<DataType>) -> Result<Self> {
+        Ok(Self { encoder: KeyEncoder::new(types.iter())?, types })
     }
 
     /// The states of `rows` groups, one by one.
     pub(super) fn encode(&self, states: &[ArrayRef], rows: usize) -> Result<Vec<Box<[u8]>>> {
-        match &self.states {
-            Some(converter) if rows > 0 => {
-                Ok(converter.convert_columns(states)?.iter().map(|row| row.data().into()).collect())
-            }
-            _ => Ok(vec![Box::default(); rows]),
-        }
+        let bytes = self.encoder.encode_exactly(states)?;
+        Ok((0..rows).map(|row| bytes.get(row).into()).collect())
     }
 
     /// The columns of states.
-    pub(super) fn states(&self, states: &[&[u8]]) -> Result<Vec<ArrayRef>> {
-        let columns = decode(self.states.as_ref(), states)?;
-        // The row format gives the values of a dictionary.
-        let typed = columns.into_iter().zip(&self.state_types);
-        let typed = typed.map(|(column, to)| if column.data_type() == to { Ok(column) } else { cast(&column, to) });
-        Ok(typed.collect::<Result<_, _>>()?)
+    pub(super) fn decode<'a>(&self, states: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
+        self.encoder.decode(states)
     }
 
-    /// The rows of a segment: those of the given keys.
-    pub(super) fn segment<'a>(
-        &self,
-        plan: &Shared,
-        counters: impl Iterator<Item = (&'a [u8], &'a Counter)>,
-    ) -> Result<RecordBatch> {
-        let (mut keys, mut windows, mut rows, mut starts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut states, mut state_of) = (Vec::new(), Vec::new());
-        for (key, counter) in counters {
-            for at in 0..counter.open.len().max(1) {
-                let open = counter.open.get(at);
-                keys.push(key);
-                windows.push(at as i64);
-                rows.push(counter.rows as i64);
-                starts.push(open.map(|open| open.start));
-                state_of.push(open.map(|_| states.len() as u32));
-                states.extend(open.map(|open| open.state.as_ref()));
-            }
-        }
-        let key = decode(self.key.as_ref(), &keys)?;
-        let mut columns = vec![key_group_column(&key, keys.len())?];
-        columns.extend(key);
-        let starts = cast(&Int64Array::from(starts), &Timestamp::data_type())?;
-        columns.extend([Arc::new(Int64Array::from(windows)) as ArrayRef, Arc::new(Int64Array::from(rows)), starts]);
-        if states.is_empty() {
-            columns.extend(self.state_types.iter().map(|data_type| new_null_array(data_type, keys.len())));
-        } else {
-            let state_of = UInt32Array::from(state_of);
-            for state in self.states(&states)? {
-                columns.push(take(&state, &state_of, None)?);
-            }
-        }
-        Ok(RecordBatch::try_new(plan.form.columns.clone(), columns)?)
-    }
-
-    /// What a segment has of keys of which no newer one has anything.
-    pub(super) fn restore(
-        &self,
-        plan: &Shared,
-        segment: &RecordBatch,
-        is_known: impl Fn(&[u8]) -> bool,
-    ) -> Result<Vec<Restored>> {
-        let segment = plan.form.widen(segment)?;
-        let (key, rest) = segment.columns()[1..].split_at(plan.key.len());
-        let key: Vec<ArrayRef> = key.iter().map(comparable).collect();
-        let keys = self.keys(&key)?;
-        let (windows, rows) = (rest[0].as_primitive::<Int64Type>(), rest[1].as_primitive::<Int64Type>());
-        let starts = rest[2].as_primitive::<TimestampMicrosecondType>();
-        let states = self.encode(&rest[BETWEEN..], segment.num_rows())?;
-        let mut restored: HashMap<&[u8], Found> = HashMap::new();
-        for (row, state) in states.into_iter().enumerate() {
-            let key: &[u8] = keys.as_ref().map_or(&[], |keys| keys.row(row).data());
-            if !is_known(key) {
-                let (count, open) = restored.entry(key).or_default();
-                *count = rows.value(row) as u64;
-                if starts.is_valid(row) {
-                    open.push((windows.value(row), Open { start: starts.value(row), state }));
-                }
-            }
-        }
-        let in_order = |(key, (rows, mut open)): (&[u8], Found)| {
-            open.sort_by_key(|(window, _)| *window);
-            (key.into(), rows, open.into_iter().map(|(_, open)| open).collect())
+    /// What keys hold as columns of a segment.
+    pub(super) fn columns(&self, held: &[Option<&Counter>]) -> Result<Vec<ArrayRef>> {
+        let rows: Int64Array = held.iter().map(|held| held.map(|counter| counter.rows as i64)).collect();
+        let open = || held.iter().flatten().flat_map(|counter| &counter.open);
+        let windows = held.iter().map(|held| held.map_or(0, |counter| counter.open.len()));
+        let offsets = OffsetBuffer::<i32>::from_lengths(windows);
+        let nulls: NullBuffer = held.iter().map(Option::is_some).collect();
+        let lists = |of: &DataType, values: ArrayRef| -> Result<ArrayRef> {
+            let field = Arc::new(Field::new_list_field(of.clone(), true));
+            Ok(Arc::new(ListArray::try_new(field, offsets.clone(), values, Some(nulls.clone()))?))
         };
-        Ok(restored.into_iter().map(in_order).collect())
+        let starts = Timestamp::column(open().map(|open| open.start).collect());
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(rows), lists(&Timestamp::data_type(), starts)?];
+        for (of, values) in self.types.iter().zip(self.decode(open().map(|open| &*open.state))?) {
+            columns.push(lists(of, values)?);
+        }
+        Ok(columns)
     }
-}
 
-fn decode(converter: Option<&RowConverter>, rows: &[&[u8]]) -> Result<Vec<ArrayRef>> {
-    let Some(converter) = converter.filter(|_| !rows.is_empty()) else { return Ok(Vec::new()) };
-    let parser = converter.parser();
-    let columns = converter.convert_rows(rows.iter().map(|row| parser.parse(row)))?;
-    match columns.iter().all(|column| column.len() == rows.len()) {
-        true => Ok(columns),
-        false => Err(OperatorError::Internal("rows in row format were lost".into())),
+    /// What the rows of a segment hold that are asked for; `None` of a key that is done. `columns` are those of
+    /// [`States::columns`].
+    pub(super) fn read(&self, columns: &[ArrayRef], rows: &[usize]) -> Result<Vec<Option<Counter>>> {
+        let (counts, starts) = (columns[0].as_primitive::<Int64Type>(), columns[1].as_list::<i32>());
+        // Of a part of a segment the values may begin anywhere, but in all lists alike: those of the rows, and no others.
+        let first = starts.value_offsets()[0] as usize;
+        let end = starts.value_offsets()[starts.len()] as usize;
+        let values = |list: &ArrayRef| {
+            let list = list.as_list::<i32>();
+            let (first, end) = (list.value_offsets()[0] as usize, list.value_offsets()[list.len()] as usize);
+            list.values().slice(first, end - first)
+        };
+        let states = self.encoder.encode_exactly(&columns[2..].iter().map(values).collect::<Vec<_>>())?;
+        let times = starts.values().slice(first, end - first);
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let counter = |row: usize| Counter {
+            rows: counts.value(row) as u64,
+            open: (starts.value_offsets()[row] as usize - first..starts.value_offsets()[row + 1] as usize - first)
+                .map(|at| Open { start: times.value(at), state: states.get(at).into() })
+                .collect(),
+        };
+        Ok(rows.iter().map(|&row| counts.is_valid(row).then(|| counter(row))).collect())
     }
 }

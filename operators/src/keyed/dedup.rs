@@ -135,7 +135,7 @@ impl Dedup {
         let keys = store.keys(batch)?;
         let mut firsts = Vec::with_capacity(times.len());
         for (row, &time) in times.iter().enumerate() {
-            store.entry(keys.row(row), |key, kept| {
+            store.entry(keys.get(row), |key, kept| {
                 let until = kept.map(|kept| plan.until(kept));
                 let is_first = until.is_none_or(|until| time > until);
                 firsts.push(is_first);

@@ -36,6 +36,7 @@ use crate::{
     OperatorError, Result,
     state::{
         StateForm, StateReader, StateWriter,
+        bounded::{SEGMENT_ROWS, cut},
         segments::{Changes, Segments, key_group_column},
     },
 };
@@ -268,7 +269,7 @@ impl Entries {
             let with_tombs = since > oldest || living.is_empty();
             let tombs = self.tombs.iter().filter(|(_, saved)| with_tombs && **saved > since);
             let ids: Vec<Id> = living.into_iter().chain(tombs.map(|(id, _)| id.clone())).collect();
-            self.segment(&ids, form, keys)
+            self.batches(&ids, form, keys)
         });
         self.segments = segments;
         self.forget_log();
@@ -319,8 +320,13 @@ impl Entries {
         all
     }
 
-    /// A row for each entry, a tombstone for one that is not there.
-    fn segment(&self, ids: &[Id], form: &StateForm, keys: &KeyReader) -> Result<RecordBatch> {
+    /// A row for each entry, a tombstone for one that is not there, in as many batches as they need.
+    fn batches(&self, ids: &[Id], form: &StateForm, keys: &KeyReader) -> Result<Vec<RecordBatch>> {
+        let bytes = |id: &Id| id.key.len() + id.entry.len() + self.cell(id).map_or(0, |cell| cell.bytes.len());
+        cut(ids.iter().map(bytes), SEGMENT_ROWS).into_iter().map(|range| self.batch(&ids[range], form, keys)).collect()
+    }
+
+    fn batch(&self, ids: &[Id], form: &StateForm, keys: &KeyReader) -> Result<RecordBatch> {
         let key = keys.columns(ids.iter().map(|id| &id.key))?;
         let names: StringArray = ids.iter().map(|id| Some(&*self.handles[usize::from(id.handle)].name)).collect();
         let entries = LargeBinaryArray::from_iter_values(ids.iter().map(|id| &id.entry));
@@ -361,8 +367,8 @@ impl Entries {
         let mut former: Option<(usize, Key)> = None;
         for row in 0..rows.num_rows() {
             // Rows of one key often stand together.
-            let same = former.take().filter(|(other, _)| key.row(*other) == key.row(row));
-            let own = same.map_or_else(|| key.row(row).into(), |(_, own)| own);
+            let same = former.take().filter(|(other, _)| key.get(*other) == key.get(row));
+            let own = same.map_or_else(|| key.get(row).into(), |(_, own)| own);
             former = Some((row, own.clone()));
             let entry: EntryKey = entries.value(row).into();
             let name = names.value(row);

@@ -11,20 +11,23 @@ use arrow::{
     },
 };
 
-use super::store::{Key, KeyPlan, Keys, Store};
-use crate::{OperatorError, Result, Timestamp, typed::type_label};
+use super::store::{Key, KeyPlan};
+use crate::{
+    OperatorError, Result, Timestamp,
+    key::encoded::{KeyBytes, KeyEncoder},
+    typed::type_label,
+};
 
 /// Key columns to keys and back.
 pub(super) struct KeyReader {
-    /// It holds nothing: it knows how keys are written.
-    store: Store<()>,
+    encoder: KeyEncoder,
     fields: Vec<FieldRef>,
 }
 
 impl KeyReader {
     pub(super) fn new(plan: &KeyPlan) -> Result<Self> {
-        let fields = plan.form().columns.fields();
-        Ok(Self { store: Store::new(plan)?, fields: fields[1..=plan.columns().len()].to_vec() })
+        let fields = plan.key_fields().to_vec();
+        Ok(Self { encoder: KeyEncoder::new(fields.iter().map(|field| field.data_type()))?, fields })
     }
 
     /// The key columns.
@@ -34,12 +37,12 @@ impl KeyReader {
 
     /// The values of keys.
     pub(super) fn columns<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Result<Vec<ArrayRef>> {
-        self.store.key_columns(keys)
+        self.encoder.decode(keys.map(|key| &**key))
     }
 
     /// The keys of these columns.
-    pub(super) fn keys(&self, columns: &[ArrayRef]) -> Result<Keys> {
-        self.store.convert(columns.iter())
+    pub(super) fn keys(&self, columns: &[ArrayRef]) -> Result<KeyBytes> {
+        self.encoder.encode(columns)
     }
 
     /// The values of a key as Rust values.

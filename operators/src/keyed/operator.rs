@@ -207,16 +207,16 @@ impl<P: Process> Operator for ProcessOperator<P> {
             Some(column) => Some(times_of(&batch, column)?),
             None => None,
         };
-        let rows = self.store.keys(&batch)?;
+        let key_bytes = self.store.keys(&batch)?;
         let columns = plan.rows.columns(&batch)?;
         for (row, view) in plan.rows.views(&columns)?.enumerate() {
             let view = view?;
             let time = times.map(|times| times[row]);
             if let (Order::EventTime, Some(time)) = (self.order, time) {
-                self.catch_up(rows.row(row), time, &mut outputs, out)?;
+                self.catch_up(key_bytes.get(row), time, &mut outputs, out)?;
             }
             let Self { process, store, entries, keys, timers, promised, .. } = self;
-            store.entry(rows.row(row), |key, held| {
+            store.entry(key_bytes.get(row), |key, held| {
                 let changed = time > held.time;
                 held.time = held.time.max(time);
                 let time = time.unwrap_or(i64::MIN);

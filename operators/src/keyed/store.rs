@@ -1,39 +1,48 @@
 //! What an operator holds per key, in memory and in segments.
 //!
 //! ```text
-//!   key columns ──row format──► bytes ──► HashMap: bytes → Slot { what is held, save in which it last changed }
-//!                                            │ removed
-//!                                            ▼
-//!                                         tombs: bytes → save in which it was removed
-//!                                            │ save: what changed since the last one
-//!                                            ▼
+//!   key columns ──encode──► bytes ──► HashMap: bytes → Slot { what is held, or nothing: a tombstone; its place }
+//!                                                                              │
+//!   runs: the keys that last changed   … before save 3 │ since save 3 │ since the last save
+//!                                              │              │                └─ save ──► a new segment, and a run of it
+//!                                           segment        segment
+//!
 //!   __key_group │ key columns │ columns of the holder      one row per key; all null in the holder's columns: a tombstone
 //! ```
+//!
+//! Each key stands in one run, so a save walks what it writes and nothing else, however many keys are held.
 //!
 //! The newest row of a key counts. A key that is removed leaves a *tombstone*, because an older segment still has a row of
 //! it; without one the key would come back at the next restore. A tombstone in the oldest segment hides nothing, so it is
 //! forgotten. As segments absorb one another (see `state/segments.rs`) every tombstone comes there, and when nothing lives
 //! in the oldest segment any more that one goes too: the state falls to nothing when its keys do.
 
-use std::{collections::HashMap, mem::size_of, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem::size_of,
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, RecordBatch},
     datatypes::{DataType, Field, FieldRef, Schema},
-    row::{RowConverter, Rows, SortField},
 };
 use foldhash::fast::RandomState;
 
 use crate::{
     OperatorError, Result, StreamSchema,
-    key::{check_key, comparable},
+    key::{
+        check_key,
+        encoded::{KeyBytes, KeyEncoder},
+    },
     state::{
         KEY_GROUP, Reading, Rule, StateForm, StateReader, StateWriter,
+        bounded::{SEGMENT_ROWS, cut},
         segments::{Changes, Segments, key_group_column},
     },
 };
 
-/// A key in the row format of Arrow, which sorts like its columns.
+/// The bytes of a key, which sort like its columns.
 pub(crate) type Key = Arc<[u8]>;
 
 /// What is to become of an entry that was looked at.
@@ -116,7 +125,8 @@ impl KeyPlan {
         &self.form
     }
 
-    fn key_fields(&self) -> &[FieldRef] {
+    /// The key columns.
+    pub(crate) fn key_fields(&self) -> &[FieldRef] {
         &self.form.columns.fields()[1..=self.columns.len()]
     }
 
@@ -136,47 +146,57 @@ impl KeyPlan {
     }
 }
 
-/// The keys of a batch; without key columns all rows have one.
-pub(crate) struct Keys(Option<Rows>);
-
-impl Keys {
-    pub(crate) fn row(&self, row: usize) -> &[u8] {
-        self.0.as_ref().map_or(&[], |rows| rows.row(row).data())
-    }
-}
-
 struct Slot<E> {
     key: Key,
-    held: E,
-    /// The save in which it was last written; [`NEVER`] when no segment can have a row of it.
-    saved: u32,
-    /// Whether it has changed since the last save.
-    changed: bool,
+    /// `None`: a tombstone.
+    held: Option<E>,
+    /// The run that has the key, and its place there.
+    run: u32,
+    place: usize,
+    /// Whether a segment may have a row of it.
+    sealed: bool,
 }
 
-/// Saves are numbered from 1.
-const NEVER: u32 = 0;
-/// Of a tombstone: not yet in a segment.
-const UNSAVED: u32 = u32::MAX;
+/// The run of keys that have changed since the last save. The others have the number of the last save of their segment.
+const NEW: u32 = u32::MAX;
+
+/// Keys that last changed in the same stretch of saves.
+#[derive(Default)]
+struct Run {
+    living: Vec<Key>,
+    tombs: Vec<Key>,
+}
+
+impl Run {
+    fn keys(&mut self, living: bool) -> &mut Vec<Key> {
+        if living { &mut self.living } else { &mut self.tombs }
+    }
+
+    fn len(&self) -> usize {
+        self.living.len() + self.tombs.len()
+    }
+}
 
 /// An `E` for each key.
 pub(crate) struct Store<E> {
     plan: KeyPlan,
-    converter: Option<RowConverter>,
-    entries: HashMap<Key, Slot<E>, RandomState>,
-    tombs: HashMap<Key, u32, RandomState>,
-    /// The bytes of all keys that are held.
+    encoder: KeyEncoder,
+    slots: HashMap<Key, Slot<E>, RandomState>,
+    runs: BTreeMap<u32, Run>,
+    /// How many keys hold something.
+    living: usize,
+    /// The bytes of all keys.
     key_bytes: usize,
     segments: Segments,
 }
 
 impl<E: Default> Store<E> {
     pub(crate) fn new(plan: &KeyPlan) -> Result<Self> {
-        let fields: Vec<_> = plan.key_fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
         Ok(Self {
-            converter: if fields.is_empty() { None } else { Some(RowConverter::new(fields)?) },
-            entries: HashMap::default(),
-            tombs: HashMap::default(),
+            encoder: KeyEncoder::new(plan.key_fields().iter().map(|field| field.data_type()))?,
+            slots: HashMap::default(),
+            runs: BTreeMap::new(),
+            living: 0,
             key_bytes: 0,
             segments: Segments::default(),
             plan: plan.clone(),
@@ -184,154 +204,228 @@ impl<E: Default> Store<E> {
     }
 
     /// The keys of the rows of an input batch.
-    pub(crate) fn keys(&self, batch: &RecordBatch) -> Result<Keys> {
-        self.convert(self.plan.columns.iter().map(|&column| batch.column(column)))
-    }
-
-    /// The keys of key columns.
-    pub(crate) fn convert<'a>(&self, columns: impl Iterator<Item = &'a ArrayRef>) -> Result<Keys> {
-        let columns: Vec<ArrayRef> = columns.map(comparable).collect();
-        let rows = self.converter.as_ref().map(|converter| converter.convert_columns(&columns));
-        Ok(Keys(rows.transpose()?))
-    }
-
-    /// The key columns of keys.
-    pub(crate) fn key_columns<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Result<Vec<ArrayRef>> {
-        let Some(converter) = &self.converter else { return Ok(Vec::new()) };
-        let parser = converter.parser();
-        Ok(converter.convert_rows(keys.map(|key| parser.parse(key)))?)
+    pub(crate) fn keys(&self, batch: &RecordBatch) -> Result<KeyBytes> {
+        let columns: Vec<ArrayRef> = self.plan.columns.iter().map(|&column| batch.column(column).clone()).collect();
+        self.encoder.encode(&columns)
     }
 
     /// Looks at what `key` holds, a default if it holds nothing; `act` says what becomes of it.
     pub(crate) fn entry(&mut self, key: &[u8], act: impl FnOnce(&Key, &mut E) -> Fate) {
-        if let Some(slot) = self.entries.get_mut(key) {
-            match act(&slot.key, &mut slot.held) {
-                Fate::Same => {}
-                Fate::Changed => slot.changed = true,
-                Fate::Removed => self.remove(key),
+        let tomb = match self.slots.get_mut(key) {
+            Some(Slot { key: known, held: Some(held), run, .. }) => {
+                match act(known, held) {
+                    Fate::Same => {}
+                    Fate::Changed if *run == NEW => {}
+                    Fate::Changed => self.renew(key, true),
+                    Fate::Removed => self.remove(key),
+                }
+                return;
             }
-            return;
-        }
-        let key: Key = key.into();
+            // Removed lately, it may be in an older segment; removed again, it must leave a tombstone again.
+            Some(tomb) => Some(tomb.key.clone()),
+            None => None,
+        };
+        let key = tomb.unwrap_or_else(|| key.into());
         let mut held = E::default();
         if act(&key, &mut held) == Fate::Changed {
-            // Removed lately, it may be in an older segment; removed again, it must leave a tombstone again.
-            let saved = self.tombs.remove(&key).unwrap_or(NEVER);
-            self.insert(key, held, saved, true);
+            self.insert(key, held);
         }
     }
 
     /// Looks at what `key` holds, if anything.
     pub(crate) fn existing(&mut self, key: &[u8], act: impl FnOnce(&mut E) -> Fate) {
-        let Some(slot) = self.entries.get_mut(key) else { return };
-        match act(&mut slot.held) {
+        let Some(Slot { held: Some(held), .. }) = self.slots.get_mut(key) else { return };
+        match act(held) {
             Fate::Same => {}
-            Fate::Changed => slot.changed = true,
+            Fate::Changed => self.renew(key, true),
             Fate::Removed => self.remove(key),
         }
     }
 
-    fn remove(&mut self, key: &[u8]) {
-        if let Some(Slot { key, saved, .. }) = self.entries.remove(key) {
-            self.key_bytes -= key.len();
-            if saved != NEVER {
-                self.tombs.insert(key, UNSAVED);
+    fn insert(&mut self, key: Key, held: E) {
+        self.living += 1;
+        match self.slots.get_mut(&key) {
+            Some(tomb) => {
+                tomb.held = Some(held);
+                self.renew(&key, false);
             }
-        }
-        // Not each time that a key comes and goes.
-        if self.entries.capacity() > 1024 && self.entries.len() < self.entries.capacity() / 8 {
-            self.entries.shrink_to(2 * self.entries.len());
+            None => self.add(key, Some(held), NEW, false),
         }
     }
 
-    fn insert(&mut self, key: Key, held: E, saved: u32, changed: bool) {
+    /// Adds a slot for a key that has none.
+    fn add(&mut self, key: Key, held: Option<E>, run: u32, sealed: bool) {
+        let keys = self.runs.entry(run).or_default().keys(held.is_some());
+        let place = keys.len();
+        keys.push(key.clone());
         self.key_bytes += key.len();
-        self.entries.insert(key.clone(), Slot { key, held, saved, changed });
+        self.slots.insert(key.clone(), Slot { key, held, run, place, sealed });
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        self.living -= 1;
+        if slot.sealed {
+            slot.held = None;
+            self.renew(key, true);
+        } else if let Some(Slot { key, run, place, .. }) = self.slots.remove(key) {
+            self.key_bytes -= key.len();
+            self.leave(run, place, true);
+        }
+        self.shrink();
+    }
+
+    /// A key has changed since the last save; `was_living` says which list of its run it stands in.
+    fn renew(&mut self, key: &[u8], was_living: bool) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let (run, place, living) = (slot.run, slot.place, slot.held.is_some());
+        if run == NEW && living == was_living {
+            return;
+        }
+        let keys = self.runs.entry(NEW).or_default().keys(living);
+        (slot.run, slot.place) = (NEW, keys.len());
+        keys.push(slot.key.clone());
+        self.leave(run, place, was_living);
+    }
+
+    /// Takes a key out of its run; the last one gets its place.
+    fn leave(&mut self, run: u32, place: usize, living: bool) {
+        let Some(keys) = self.runs.get_mut(&run).map(|run| run.keys(living)) else { return };
+        keys.swap_remove(place);
+        if let Some(slot) = keys.get(place).and_then(|moved| self.slots.get_mut(moved)) {
+            slot.place = place;
+        }
+        if keys.capacity() > 1024 && keys.len() < keys.capacity() / 8 {
+            keys.shrink_to(2 * keys.len());
+        }
+    }
+
+    fn shrink(&mut self) {
+        // Not each time that a key comes and goes.
+        if self.slots.capacity() > 1024 && self.slots.len() < self.slots.capacity() / 8 {
+            self.slots.shrink_to(2 * self.slots.len());
+        }
     }
 
     /// What a key holds, if anything.
     pub(crate) fn get(&self, key: &[u8]) -> Option<(&Key, &E)> {
-        self.entries.get(key).map(|slot| (&slot.key, &slot.held))
+        self.slots.get(key).and_then(|slot| Some((&slot.key, slot.held.as_ref()?)))
     }
 
     /// All keys that hold something. What changes here is not saved for it.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&Key, &mut E)> {
-        self.entries.values_mut().map(|slot| (&slot.key, &mut slot.held))
+        self.slots.values_mut().filter_map(|slot| Some((&slot.key, slot.held.as_mut()?)))
     }
 
     /// How many keys hold something.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.living
     }
 
     /// About how many bytes it takes, without what an `E` points to.
     pub(crate) fn size(&self) -> usize {
-        let table = size_of::<(Key, Slot<E>)>() * self.entries.len() + self.key_bytes;
-        // Tombstones have the keys of others that were like these.
-        table + 2 * size_of::<(Key, u32)>() * self.tombs.len()
+        (size_of::<(Key, Slot<E>)>() + size_of::<Key>()) * self.slots.len() + self.key_bytes
     }
 
-    /// Saves the keys that have changed. `columns` makes the columns of the holder, null where there is a tombstone.
+    /// Saves the keys that have changed. `columns` makes the columns of the holder, null where there is a tombstone. It is
+    /// called once for each segment.
     pub(crate) fn save(
         &mut self,
         state: &mut StateWriter<'_>,
-        columns: impl FnOnce(&[Option<&E>]) -> Result<Vec<ArrayRef>>,
+        columns: impl FnMut(&[Option<&E>]) -> Result<Vec<ArrayRef>>,
+    ) -> Result<()> {
+        self.save_sized(state, |_| 0, columns)
+    }
+
+    /// The same when what the keys hold has text or lists: `bytes` of each.
+    pub(crate) fn save_sized(
+        &mut self,
+        state: &mut StateWriter<'_>,
+        bytes: impl Fn(&E) -> usize,
+        columns: impl FnMut(&[Option<&E>]) -> Result<Vec<ArrayRef>>,
     ) -> Result<()> {
         let now = self.segments.begin();
-        let mut changes = Changes::new();
-        for slot in self.entries.values_mut() {
-            if std::mem::take(&mut slot.changed) {
-                slot.saved = now;
-            }
-            *changes.entry(slot.saved).or_default() += 1;
-        }
-        self.forget_tombs(&changes);
-        for saved in self.tombs.values_mut() {
-            *saved = if *saved == UNSAVED { now } else { *saved };
-            *changes.entry(*saved).or_default() += 1;
-        }
+        self.forget_tombs();
+        self.runs.retain(|_, run| run.len() > 0);
+        let save_of = |run: u32| if run == NEW { now } else { run };
+        let changes: Changes = self.runs.iter().map(|(number, run)| (save_of(*number), run.len())).collect();
         let mut segments = std::mem::take(&mut self.segments);
         let oldest = segments.start();
-        let sealed = segments.finish(state, &changes, |since| self.segment(since, since <= oldest, columns));
+        let mut sealed = None;
+        let saved = segments.finish(state, &changes, |since| {
+            sealed = Some(since);
+            self.batches(since, since <= oldest, bytes, columns)
+        });
         self.segments = segments;
-        sealed
+        if let Some(since) = sealed {
+            self.join_runs(since, since <= oldest, now);
+        }
+        saved
     }
 
     /// Forgets the tombstones that hide nothing: those in the oldest segment, and when nothing else is there those in the
     /// next.
-    fn forget_tombs(&mut self, living: &Changes) {
-        if self.tombs.is_empty() {
-            return;
-        }
-        for end in self.segments.ends() {
-            self.tombs.retain(|_, saved| *saved == UNSAVED || *saved > end);
-            if living.range(1..=end).any(|(_, rows)| *rows > 0) {
+    fn forget_tombs(&mut self) {
+        let ends: Vec<u32> = self.segments.ends().collect();
+        for end in ends {
+            let tombs: Vec<Key> = self.runs.range_mut(..=end).flat_map(|(_, run)| run.tombs.drain(..)).collect();
+            self.forget(&tombs);
+            if self.runs.range(..=end).any(|(_, run)| !run.living.is_empty()) {
                 return;
             }
         }
-        self.tombs = HashMap::default();
+        let tombs: Vec<Key> = self.runs.values_mut().flat_map(|run| std::mem::take(&mut run.tombs)).collect();
+        self.forget(&tombs);
     }
 
-    /// The rows that changed after the save `since`. In the oldest segment tombstones are left out, unless there is
-    /// nothing else.
-    fn segment(
+    fn forget(&mut self, tombs: &[Key]) {
+        for key in tombs {
+            self.key_bytes -= self.slots.remove(key).map_or(0, |slot| slot.key.len());
+        }
+        if !tombs.is_empty() {
+            self.shrink();
+        }
+    }
+
+    /// The rows that changed after the save `since`. In the oldest segment tombstones are left out.
+    fn batches(
         &self,
         since: u32,
         is_oldest: bool,
-        columns: impl FnOnce(&[Option<&E>]) -> Result<Vec<ArrayRef>>,
-    ) -> Result<RecordBatch> {
-        let living = self.entries.values().filter(|slot| slot.saved > since);
-        let (mut keys, mut held): (Vec<&Key>, Vec<Option<&E>>) =
-            living.map(|slot| (&slot.key, Some(&slot.held))).unzip();
-        if !is_oldest || keys.is_empty() {
-            keys.extend(self.tombs.iter().filter(|(_, saved)| **saved > since).map(|(key, _)| key));
-            held.resize(keys.len(), None);
+        bytes: impl Fn(&E) -> usize,
+        mut columns: impl FnMut(&[Option<&E>]) -> Result<Vec<ArrayRef>>,
+    ) -> Result<Vec<RecordBatch>> {
+        let runs = || self.runs.range(since + 1..).map(|(_, run)| run);
+        let living = runs().flat_map(|run| &run.living);
+        let tombs = runs().flat_map(|run| &run.tombs).filter(|_| !is_oldest);
+        let slots: Vec<&Slot<E>> = living.chain(tombs).filter_map(|key| self.slots.get(key)).collect();
+        let sizes = slots.iter().map(|slot| slot.key.len() + slot.held.as_ref().map_or(0, &bytes));
+        let mut batch = |slots: &[&Slot<E>]| {
+            let held: Vec<Option<&E>> = slots.iter().map(|slot| slot.held.as_ref()).collect();
+            let key = self.encoder.decode(slots.iter().map(|slot| &*slot.key))?;
+            let mut all = vec![key_group_column(&key, slots.len())?];
+            all.extend(key);
+            all.extend(columns(&held)?);
+            Ok(RecordBatch::try_new(self.plan.form.columns.clone(), all)?)
+        };
+        cut(sizes, SEGMENT_ROWS).into_iter().map(|range| batch(&slots[range])).collect()
+    }
+
+    /// What changed after the save `since` is in one segment, that of the save `now`.
+    fn join_runs(&mut self, since: u32, is_oldest: bool, now: u32) {
+        let mut joined = Run::default();
+        for (_, run) in self.runs.split_off(&(since + 1)) {
+            if is_oldest {
+                self.forget(&run.tombs);
+            }
+            for key in run.living.into_iter().chain(run.tombs) {
+                let Some(slot) = self.slots.get_mut(&key) else { continue };
+                let keys = joined.keys(slot.held.is_some());
+                (slot.run, slot.place, slot.sealed) = (now, keys.len(), true);
+                keys.push(key);
+            }
         }
-        let key = self.key_columns(keys.iter().copied())?;
-        let mut all = vec![key_group_column(&key, keys.len())?];
-        all.extend(key);
-        all.extend(columns(&held)?);
-        Ok(RecordBatch::try_new(self.plan.form.columns.clone(), all)?)
+        self.runs.insert(now, joined);
     }
 
     /// Becomes what former tasks were. `read` gives what the rows of a segment hold that are asked for, `None` for a
@@ -346,19 +440,19 @@ impl<E: Default> Store<E> {
         for former in parts {
             for (save, rows) in former.segments {
                 let rows = self.plan.form.widen(rows)?;
-                let keys = self.convert(rows.columns()[1..=self.plan.columns.len()].iter())?;
+                let keys = self.encoder.encode(&rows.columns()[1..=self.plan.columns.len()])?;
                 // Newest first: a key that is known has a newer row.
-                let is_new = |key: &[u8]| !self.entries.contains_key(key) && !self.tombs.contains_key(key);
-                let newest: Vec<usize> = (0..rows.num_rows()).filter(|&row| is_new(keys.row(row))).collect();
+                let is_new = |key: &[u8]| !self.slots.contains_key(key);
+                let newest: Vec<usize> = (0..rows.num_rows()).filter(|&row| is_new(keys.get(row))).collect();
                 for (row, held) in newest.iter().zip(read(&rows, &newest)?) {
-                    let key: Key = keys.row(*row).into();
-                    match held {
-                        Some(held) => self.insert(key, held, save, false),
-                        None => drop(self.tombs.insert(key, save)),
-                    }
+                    self.living += usize::from(held.is_some());
+                    self.add(keys.get(*row).into(), held, save, true);
                 }
             }
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

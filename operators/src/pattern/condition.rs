@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array},
-    compute::cast,
     datatypes::{DataType, Field, FieldRef, Schema, SchemaRef},
-    row::{OwnedRow, RowConverter, Rows, SortField},
 };
 use datafusion_common::{
     Column,
@@ -23,6 +21,7 @@ use super::{
 use crate::{
     OperatorError, Result, StreamSchema,
     expr::{Lowering, evaluate, evaluate_condition},
+    key::encoded::{KeyBytes, KeyEncoder},
     schema::index_of,
 };
 
@@ -50,12 +49,13 @@ pub(super) struct Earlier {
     earlier: Vec<(usize, usize)>,
 }
 
-/// The columns of taken rows that measures and conditions need, in row format.
+/// The columns of taken rows that measures and conditions need, as bytes.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) columns: Vec<usize>,
     fields: Vec<FieldRef>,
-    converter: Option<RowConverter>,
+    /// `None` without columns: then nothing is kept.
+    encoder: Option<KeyEncoder>,
 }
 
 impl Kept {
@@ -76,31 +76,23 @@ impl Kept {
 
     /// All columns are known.
     pub(super) fn finish(&mut self) -> Result<()> {
-        let fields: Vec<SortField> = self.fields.iter().map(|f| SortField::new(f.data_type().clone())).collect();
-        if let Some(at) = (0..fields.len()).find(|&at| !RowConverter::supports_fields(&fields[at..=at])) {
-            let field = &self.fields[at];
+        if let Some(field) = self.fields.iter().find(|field| !KeyEncoder::supports(field.data_type())) {
             let (name, data_type) = (field.name(), field.data_type());
             return Err(OperatorError::Plan(format!("column {name:?} is {data_type}, which a pattern cannot keep")));
         }
-        self.converter = if fields.is_empty() { None } else { Some(RowConverter::new(fields)?) };
+        let types = self.fields.iter().map(|field| field.data_type());
+        self.encoder = if self.fields.is_empty() { None } else { Some(KeyEncoder::new(types)?) };
         Ok(())
     }
 
-    fn rows(&self, batch: &RecordBatch) -> Result<Option<Rows>> {
+    fn rows(&self, batch: &RecordBatch) -> Result<Option<KeyBytes>> {
         let columns: Vec<ArrayRef> = self.columns.iter().map(|&i| batch.column(i).clone()).collect();
-        Ok(self.converter.as_ref().map(|converter| converter.convert_columns(&columns)).transpose()?)
+        self.encoder.as_ref().map(|encoder| encoder.encode_exactly(&columns)).transpose()
     }
 
     /// The columns of rows that were kept.
-    pub(super) fn columns<'a>(&self, rows: impl Iterator<Item = &'a OwnedRow>) -> Result<Vec<ArrayRef>> {
-        let Some(converter) = &self.converter else { return Ok(Vec::new()) };
-        let columns = converter.convert_rows(rows.map(OwnedRow::row))?;
-        // The row format gives the values of a dictionary.
-        let typed = columns.into_iter().zip(&self.fields).map(|(column, field)| match field.data_type() {
-            same if same == column.data_type() => Ok(column),
-            other => cast(&column, other),
-        });
-        Ok(typed.collect::<Result<_, _>>()?)
+    pub(super) fn columns<'a>(&self, rows: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
+        self.encoder.as_ref().map_or(Ok(Vec::new()), |encoder| encoder.decode(rows))
     }
 }
 
@@ -177,7 +169,7 @@ pub(super) struct Candidates<'a> {
     batch: &'a RecordBatch,
     /// By condition, if it is one on the row alone.
     masks: Vec<Option<BooleanArray>>,
-    kept: Option<Rows>,
+    kept: Option<KeyBytes>,
 }
 
 impl<'a> Candidates<'a> {
@@ -200,8 +192,8 @@ impl<'a> Candidates<'a> {
     }
 
     /// What a match keeps of a row.
-    pub(super) fn keep(&self, row: usize) -> Option<Arc<OwnedRow>> {
-        self.kept.as_ref().map(|kept| Arc::new(kept.row(row).owned()))
+    pub(super) fn keep(&self, row: usize) -> Option<Arc<[u8]>> {
+        self.kept.as_ref().map(|kept| kept.get(row).into())
     }
 
     /// Whether a row fits a condition, as the next one of a partial match.

@@ -125,13 +125,7 @@ impl Matching {
 
     /// About how many bytes it holds. A row that several matches took counts for each.
     pub(super) fn size(&self) -> usize {
-        let kept = |row: &Option<_>| {
-            row.as_ref().map_or(0, |row: &std::sync::Arc<arrow::row::OwnedRow>| {
-                size_of::<arrow::row::OwnedRow>() + row.as_ref().as_ref().len()
-            })
-        };
-        let taken = |taken: &Taken| size_of::<Taken>() + kept(&taken.first) + kept(&taken.last);
-        let partial = |p: &Partial| size_of::<Partial>() + p.taken.iter().map(taken).sum::<usize>();
+        let partial = |p: &Partial| size_of::<Partial>() + p.taken.iter().map(Taken::size).sum::<usize>();
         size_of::<Self>() + self.partials.iter().map(partial).sum::<usize>()
     }
 }

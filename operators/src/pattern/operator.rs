@@ -15,7 +15,6 @@ use std::{
 use arrow::{
     array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, new_null_array},
     compute::take,
-    row::{OwnedRow, RowConverter, Rows},
 };
 
 use super::{
@@ -27,23 +26,26 @@ use super::{
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
-    key::comparable,
+    key::encoded::{KeyBytes, KeyEncoder},
     late::set_late_aside,
     outbox::EMIT_ROWS,
-    state::{StateReader, StateWriter, timed::TimedRows},
+    state::{StateReader, StateWriter, bounded::cut, timed::TimedRows},
     time::times_of,
 };
 
 /// The number that counts rows.
 const ROWS: &str = "rows";
 
-/// A key in row format.
+/// How many rows are looked at again at once.
+const LOOK_ROWS: usize = 65_536;
+
+/// The bytes of a key.
 type Key = Arc<[u8]>;
 
 /// Finds a pattern in the rows of each key.
 pub struct PatternMatch {
     plan: Arc<Shared>,
-    converter: Option<RowConverter>,
+    encoder: KeyEncoder,
     keys: HashMap<Key, Matching>,
     /// When the first partial match of each key began.
     starts: BTreeSet<(i64, Key)>,
@@ -66,7 +68,7 @@ type Mark = (Key, i64, i64);
 impl PatternMatch {
     pub(super) fn new(plan: Arc<Shared>) -> Result<Self> {
         Ok(Self {
-            converter: plan.key_converter()?,
+            encoder: plan.key_encoder()?,
             keys: HashMap::new(),
             starts: BTreeSet::new(),
             held: BTreeSet::new(),
@@ -106,13 +108,12 @@ impl PatternMatch {
     fn look_at(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
         let plan = self.plan.clone();
         let times = times_of(batch, self.plan.time)?;
-        let columns: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(batch.column(i))).collect();
-        let keys = convert(self.converter.as_ref(), &columns)?;
+        let keys = self.encoder.encode(&plan.key_columns(batch))?;
         let candidates = Candidates::new(&plan, batch)?;
         let first = self.next;
         self.next = first.saturating_add(times.len() as i64);
         let (mut matches, mut needed, mut marks) = (Vec::new(), Vec::new(), Vec::new());
-        for (key, rows) in by_key(keys.as_ref(), 0..times.len()) {
+        for (key, rows) in by_key(&keys, times.len()) {
             if !self.keys.contains_key(key) && !rows.iter().any(|&row| candidates.may_begin(row as usize)) {
                 continue;
             }
@@ -137,26 +138,27 @@ impl PatternMatch {
         needed.sort_unstable();
         self.rows.push(&stored::rows(&plan, batch, &needed, first)?)?;
         self.mark(&marks)?;
-        for matches in matches.chunks(EMIT_ROWS) {
-            out.emit(self.results(matches)?);
+        self.emit(&matches, out)
+    }
+
+    fn emit(&self, matches: &[(Key, Match)], out: &mut Outbox) -> Result<()> {
+        let size = |(key, found): &(Key, Match)| key.len() + found.taken.iter().map(Taken::size).sum::<usize>();
+        for some in cut(matches.iter().map(size), EMIT_ROWS) {
+            out.emit(self.results(&matches[some])?);
         }
         Ok(())
     }
 
     fn mark(&mut self, marks: &[Mark]) -> Result<()> {
-        if marks.is_empty() {
-            return Ok(());
+        for some in cut(marks.iter().map(|(key, ..)| key.len()), usize::MAX) {
+            let marks = &marks[some];
+            let keys = self.encoder.decode(marks.iter().map(|(key, ..)| &**key))?;
+            let numbered: Vec<_> =
+                marks.iter().zip(self.next..).map(|((_, from, at), own)| (own, *from, *at)).collect();
+            self.next = self.next.saturating_add(marks.len() as i64);
+            self.rows.push(&stored::marks(&self.plan, &keys, &numbered)?)?;
         }
-        let keys = self.key_columns(marks.iter().map(|(key, ..)| key))?;
-        let numbered: Vec<_> = marks.iter().zip(self.next..).map(|((_, from, at), own)| (own, *from, *at)).collect();
-        self.next = self.next.saturating_add(marks.len() as i64);
-        self.rows.push(&stored::marks(&self.plan, &keys, &numbered)?)
-    }
-
-    fn key_columns<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Result<Vec<ArrayRef>> {
-        let Some(converter) = &self.converter else { return Ok(Vec::new()) };
-        let parser = converter.parser();
-        Ok(converter.convert_rows(keys.map(|key| parser.parse(key)))?)
+        Ok(())
     }
 
     /// Decides what is over at `time`, until there is enough to emit. Returns whether that was all.
@@ -193,7 +195,7 @@ impl PatternMatch {
     fn results(&self, matches: &[(Key, Match)]) -> Result<RecordBatch> {
         let instants = |of: fn(&Match) -> i64| Timestamp::column(matches.iter().map(|(_, found)| of(found)).collect());
         let mut columns = vec![instants(|found| found.start), instants(|found| found.end)];
-        columns.extend(self.key_columns(matches.iter().map(|(key, _)| key))?);
+        columns.extend(self.encoder.decode(matches.iter().map(|(key, _)| &**key))?);
         for measure in &self.plan.measures {
             columns.push(match *measure {
                 Told::First(step, place) => self.value(matches, place, |found| found.taken[step].first.as_deref())?,
@@ -209,12 +211,7 @@ impl PatternMatch {
     }
 
     /// A column of a row that each match took, or of none.
-    fn value(
-        &self,
-        matches: &[(Key, Match)],
-        place: usize,
-        row: impl Fn(&Match) -> Option<&OwnedRow>,
-    ) -> Result<ArrayRef> {
+    fn value(&self, matches: &[(Key, Match)], place: usize, row: impl Fn(&Match) -> Option<&[u8]>) -> Result<ArrayRef> {
         let mut rows = Vec::with_capacity(matches.len());
         let mut at = Vec::with_capacity(matches.len());
         for (_, found) in matches {
@@ -232,45 +229,41 @@ impl PatternMatch {
     /// Makes the partial matches of what is stored. What is decided on the way has been emitted.
     fn look_again(&mut self) -> Result<()> {
         let plan = self.plan.clone();
-        let apart = stored::apart(&plan, &self.rows)?;
-        let mark_keys = convert(self.converter.as_ref(), &apart.mark_keys)?;
-        let mut from: HashMap<&[u8], i64> = HashMap::new();
-        for (mark, &number) in apart.marks.iter().enumerate() {
-            let from = from.entry(key_of(mark_keys.as_ref(), mark)).or_insert(number);
-            *from = number.max(*from);
-        }
-        let times = times_of(&apart.rows, self.plan.time)?;
-        let columns: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(apart.rows.column(i))).collect();
-        let keys = convert(self.converter.as_ref(), &columns)?;
-        let candidates = Candidates::new(&plan, &apart.rows)?;
-        for (key, rows) in by_key(keys.as_ref(), 0..times.len()) {
-            let from = from.get(key).copied().unwrap_or(i64::MIN);
-            let mut matching = Matching { stored: true, ..Matching::default() };
-            for row in rows.into_iter().map(|row| row as usize).filter(|&row| apart.numbers[row] >= from) {
-                matching.take(&plan, &candidates, (row, apart.numbers[row], times[row]), &mut Vec::new())?;
+        let (mut stored, marks) = stored::apart(&self.rows)?;
+        let mut from: HashMap<Key, i64> = HashMap::new();
+        for marks in &marks {
+            let (keys, numbers) = stored::told(&plan, marks);
+            let keys = self.encoder.encode(&keys)?;
+            for (mark, &number) in numbers.values().iter().enumerate() {
+                let from = from.entry(keys.get(mark).into()).or_insert(number);
+                *from = number.max(*from);
             }
-            matching.skipped = false;
-            self.insert(key.into(), matching);
+        }
+        while let Some(rows) = stored.take(LOOK_ROWS)? {
+            let (rows, numbers) = stored::numbered(&plan, &rows)?;
+            let times = times_of(&rows, plan.time)?;
+            let keys = self.encoder.encode(&plan.key_columns(&rows))?;
+            let candidates = Candidates::new(&plan, &rows)?;
+            for (key, rows) in by_key(&keys, times.len()) {
+                let from = from.get(key).copied().unwrap_or(i64::MIN);
+                let (key, mut matching) = self.remove(key).unwrap_or_else(|| (key.into(), Matching::default()));
+                for row in rows.into_iter().map(|row| row as usize).filter(|&row| numbers.value(row) >= from) {
+                    matching.take(&plan, &candidates, (row, numbers.value(row), times[row]), &mut Vec::new())?;
+                }
+                (matching.stored, matching.skipped) = (true, false);
+                self.insert(key, matching);
+            }
         }
         Ok(())
     }
 }
 
-fn convert(converter: Option<&RowConverter>, columns: &[ArrayRef]) -> Result<Option<Rows>> {
-    Ok(converter.map(|converter| converter.convert_columns(columns)).transpose()?)
-}
-
-/// The key of a row; that of all rows is empty when there are no key columns.
-fn key_of(keys: Option<&Rows>, row: usize) -> &[u8] {
-    keys.map_or(&[], |keys| keys.row(row).data())
-}
-
 /// The rows of each key, in order; keys in the order in which they come.
-fn by_key(keys: Option<&Rows>, rows: std::ops::Range<usize>) -> Vec<(&[u8], Vec<u32>)> {
+fn by_key(keys: &KeyBytes, rows: usize) -> Vec<(&[u8], Vec<u32>)> {
     let mut places: HashMap<&[u8], usize> = HashMap::new();
     let mut parts: Vec<(&[u8], Vec<u32>)> = Vec::new();
-    for row in rows {
-        let key = key_of(keys, row);
+    for row in 0..rows {
+        let key = keys.get(row);
         let place = *places.entry(key).or_insert_with(|| {
             parts.push((key, Vec::new()));
             parts.len() - 1
@@ -297,7 +290,7 @@ impl Operator for PatternMatch {
         let some = self.leaving.len().min(EMIT_ROWS);
         if some > 0 {
             let matches: Vec<_> = self.leaving.drain(..some).collect();
-            out.emit(self.results(&matches)?);
+            self.emit(&matches, out)?;
         }
         if !all || !self.leaving.is_empty() {
             return Ok(Advance::Again);

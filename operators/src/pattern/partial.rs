@@ -9,8 +9,6 @@
 
 use std::{cell::OnceCell, sync::Arc};
 
-use arrow::row::OwnedRow;
-
 use crate::Result;
 
 /// The steps of a pattern. `absent[i]` is what must not come before step `i`; the last of them, before the end.
@@ -46,16 +44,16 @@ impl Steps {
 pub(super) struct Row<'a> {
     pub(super) number: i64,
     pub(super) time: i64,
-    keep: &'a dyn Fn() -> Option<Arc<OwnedRow>>,
-    kept: OnceCell<Option<Arc<OwnedRow>>>,
+    keep: &'a dyn Fn() -> Option<Arc<[u8]>>,
+    kept: OnceCell<Option<Arc<[u8]>>>,
 }
 
 impl<'a> Row<'a> {
-    pub(super) fn new(number: i64, time: i64, keep: &'a dyn Fn() -> Option<Arc<OwnedRow>>) -> Self {
+    pub(super) fn new(number: i64, time: i64, keep: &'a dyn Fn() -> Option<Arc<[u8]>>) -> Self {
         Self { number, time, keep, kept: OnceCell::new() }
     }
 
-    fn kept(&self) -> &Option<Arc<OwnedRow>> {
+    fn kept(&self) -> &Option<Arc<[u8]>> {
         self.kept.get_or_init(self.keep)
     }
 }
@@ -64,8 +62,16 @@ impl<'a> Row<'a> {
 #[derive(Clone, Default)]
 pub(super) struct Taken {
     pub(super) count: u64,
-    pub(super) first: Option<Arc<OwnedRow>>,
-    pub(super) last: Option<Arc<OwnedRow>>,
+    pub(super) first: Option<Arc<[u8]>>,
+    pub(super) last: Option<Arc<[u8]>>,
+}
+
+impl Taken {
+    /// About how many bytes it holds. A row that is both the first and the last counts twice.
+    pub(super) fn size(&self) -> usize {
+        let kept = [&self.first, &self.last];
+        size_of::<Self>() + kept.into_iter().flatten().map(|row| row.len()).sum::<usize>()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::{
+    array::{ArrayRef, RecordBatch},
     datatypes::{DataType, Field, Schema},
-    row::{RowConverter, SortField},
 };
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Operator, OperatorError, Port, Result, StreamSchema, Timestamp,
-    key::check_key,
+    key::{check_key, encoded::KeyEncoder},
     plan::{Partitioning, Plan},
     schema::no_duplicates,
     state::StateForm,
@@ -99,11 +99,14 @@ impl Shared {
         Timestamp::from_micros(i64::try_from(horizon).unwrap_or(i64::MIN))
     }
 
-    /// The row format of keys; `None` without key columns.
-    pub(super) fn key_converter(&self) -> Result<Option<RowConverter>> {
-        let field = |&i: &usize| SortField::new(self.input.columns().field(i).data_type().clone());
-        let fields: Vec<SortField> = self.key.iter().map(field).collect();
-        Ok(if fields.is_empty() { None } else { Some(RowConverter::new(fields)?) })
+    /// Keys as bytes.
+    pub(super) fn key_encoder(&self) -> Result<KeyEncoder> {
+        KeyEncoder::new(self.key.iter().map(|&i| self.input.columns().field(i).data_type()))
+    }
+
+    /// The key columns of rows of the input.
+    pub(super) fn key_columns(&self, rows: &RecordBatch) -> Vec<ArrayRef> {
+        self.key.iter().map(|&i| rows.column(i).clone()).collect()
     }
 }
 

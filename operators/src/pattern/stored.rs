@@ -18,8 +18,8 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
-    compute::{concat_batches, take_record_batch},
+    array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
+    compute::{filter_record_batch, is_not_null, take_record_batch},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
 };
 
@@ -29,6 +29,7 @@ use crate::{
     key::comparable,
     state::{
         KEY_GROUP, Reading, Rule, StateForm,
+        bounded::Ordered,
         segments::{key_group_column, own_bytes},
         timed::TimedRows,
     },
@@ -111,30 +112,28 @@ pub(super) fn of_segment(plan: &Shared, segment: &RecordBatch) -> Result<RecordB
     Ok(RecordBatch::try_new(schema(plan), columns)?)
 }
 
-/// What is stored, apart: rows of the input in order, their numbers, and the key columns and contents of marks.
-pub(super) struct Apart {
-    pub(super) rows: RecordBatch,
-    pub(super) numbers: Vec<i64>,
-    pub(super) mark_keys: Vec<ArrayRef>,
-    pub(super) marks: Vec<i64>,
+/// Takes apart all that is stored: rows in order, and marks.
+pub(super) fn apart(stored: &TimedRows<()>) -> Result<(Ordered, Vec<RecordBatch>)> {
+    let live = stored.pieces().iter().map(|piece| piece.rows.slice(piece.start, piece.rows.num_rows() - piece.start));
+    let live: Vec<RecordBatch> = live.collect();
+    let is_mark = live.iter().map(|rows| is_not_null(rows.column(1))).collect::<Result<Vec<_>, _>>()?;
+    let numbers: Vec<&Int64Array> = live.iter().map(|rows| rows.column(0).as_primitive::<Int64Type>()).collect();
+    let all = live.iter().enumerate().flat_map(|(at, rows)| (0..rows.num_rows()).map(move |row| (at, row)));
+    let mut order: Vec<(usize, usize)> = all.filter(|&(at, row)| !is_mark[at].value(row)).collect();
+    order.sort_by_key(|&(at, row)| numbers[at].value(row));
+    let marks = live.iter().zip(&is_mark).map(|(rows, is_mark)| filter_record_batch(rows, is_mark));
+    let marks = marks.collect::<Result<_, _>>()?;
+    Ok((Ordered::new(live, order), marks))
 }
 
-/// Takes apart all that is stored.
-pub(super) fn apart(plan: &Shared, stored: &TimedRows<()>) -> Result<Apart> {
-    let live = stored.pieces().iter().map(|piece| piece.rows.slice(piece.start, piece.rows.num_rows() - piece.start));
-    let all = concat_batches(&schema(plan), &live.collect::<Vec<_>>())?;
-    let numbers = all.column(0).as_primitive::<Int64Type>();
-    let from = all.column(1).as_primitive::<Int64Type>();
-    let (mut rows, mut marks) = (Vec::new(), Vec::new());
-    for row in 0..all.num_rows() {
-        if from.is_valid(row) { marks.push(row as u32) } else { rows.push(row as u32) }
-    }
-    rows.sort_by_key(|&row| numbers.value(row as usize));
-    let numbers = rows.iter().map(|&row| numbers.value(row as usize)).collect();
-    let from = marks.iter().map(|&row| from.value(row as usize)).collect();
-    let rows = take_record_batch(&all, &UInt32Array::from(rows))?;
-    let rows = RecordBatch::try_new(plan.input.columns().clone(), rows.columns()[LEADING..].to_vec())?;
-    let marked = take_record_batch(&all, &UInt32Array::from(marks))?;
-    let mark_keys = plan.key.iter().map(|&i| comparable(marked.column(LEADING + i))).collect();
-    Ok(Apart { rows, numbers, mark_keys, marks: from })
+/// Rows of the input out of what is stored, which has no marks, and the number of each.
+pub(super) fn numbered(plan: &Shared, stored: &RecordBatch) -> Result<(RecordBatch, Int64Array)> {
+    let numbers = stored.column(0).as_primitive::<Int64Type>().clone();
+    Ok((RecordBatch::try_new(plan.input.columns().clone(), stored.columns()[LEADING..].to_vec())?, numbers))
+}
+
+/// The key columns of marks, and from which number on rows of the key count.
+pub(super) fn told(plan: &Shared, marks: &RecordBatch) -> (Vec<ArrayRef>, Int64Array) {
+    let keys = plan.key.iter().map(|&i| marks.column(LEADING + i).clone()).collect();
+    (keys, marks.column(1).as_primitive::<Int64Type>().clone())
 }

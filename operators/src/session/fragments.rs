@@ -20,14 +20,16 @@ use std::collections::BTreeMap;
 use arrow::{array::ArrayRef, compute::interleave};
 
 use super::{
-    keys::bytes_of,
     open::{OpenSession, Sessions},
     spec::Span,
 };
 use crate::{
     Result,
     aggregates::{Accumulators, Aggregates, Arguments},
-    state::SegmentId,
+    state::{
+        SegmentId,
+        bounded::{batch_bytes, bytes_of, cut},
+    },
 };
 
 /// How many times as many living fragments as all newer tables one may have to be merged with them.
@@ -54,6 +56,8 @@ pub(super) struct Fragment {
 struct Owned {
     spans: Vec<Span>,
     owners: Vec<u32>,
+    /// How many rows each has.
+    rows: Vec<i64>,
 }
 
 /// Fragments that take no more rows.
@@ -64,8 +68,8 @@ pub(super) struct Frozen {
     /// How many fragments have an owner.
     living: usize,
     bytes: usize,
-    /// The segment it was sealed as.
-    pub(super) sealed: Option<SegmentId>,
+    /// The segments it was sealed as.
+    pub(super) sealed: Vec<SegmentId>,
 }
 
 /// All fragments.
@@ -81,29 +85,30 @@ pub(super) struct Fragments {
 }
 
 impl Owned {
-    fn push(&mut self, span: Span, owner: u32) -> u32 {
+    fn push(&mut self, span: Span, owner: u32, rows: i64) -> u32 {
         self.spans.push(span);
         self.owners.push(owner);
+        self.rows.push(rows);
         (self.owners.len() - 1) as u32
     }
 }
 
 impl Frozen {
     fn new(states: Vec<ArrayRef>, owned: Owned) -> Self {
-        let bytes = bytes_of(&states) + owned.owners.len() * (size_of::<Span>() + size_of::<u32>());
+        let bytes = bytes_of(&states) + owned.owners.len() * (size_of::<(Span, i64)>() + size_of::<u32>());
         let living = owned.owners.iter().filter(|owner| **owner != DEAD).count();
-        Self { owned, states, living, bytes, sealed: None }
+        Self { owned, states, living, bytes, sealed: Vec::new() }
+    }
+
+    /// How many rows each fragment has.
+    pub(super) fn rows(&self) -> &[i64] {
+        &self.owned.rows
     }
 
     /// The fragments that have an owner: (row, its span, its owner).
     pub(super) fn living(&self) -> impl Iterator<Item = (u32, Span, u32)> {
         let all = self.owned.spans.iter().zip(&self.owned.owners).zip(0..);
         all.filter(|((_, owner), _)| **owner != DEAD).map(|((span, owner), row)| (row, *span, *owner))
-    }
-
-    /// Whether all fragments have an owner.
-    pub(super) fn all_live(&self) -> bool {
-        self.living == self.owned.owners.len()
     }
 
     pub(super) fn states(&self) -> &[ArrayRef] {
@@ -126,9 +131,10 @@ impl Fragments {
         if let Some(last) = session.fragments.last().filter(|last| self.takes_rows(**last)) {
             let span = &mut self.current.spans[last.row as usize];
             *span = span.hull(row);
+            self.current.rows[last.row as usize] += 1;
             return last.row as usize;
         }
-        let fragment = Fragment { table: self.number, row: self.current.push(row, slot) };
+        let fragment = Fragment { table: self.number, row: self.current.push(row, slot, 1) };
         session.fragments.push(fragment);
         self.living += 1;
         fragment.row as usize
@@ -137,6 +143,11 @@ impl Fragments {
     /// Adds rows, given the group of each.
     pub(super) fn update(&mut self, arguments: &Arguments, groups: &[usize]) -> Result<()> {
         self.accumulators.update(arguments, groups, self.current.owners.len())
+    }
+
+    /// Whether the current table has so much that it should be frozen, because a larger one might not fit into arrays.
+    pub(super) fn is_full(&self) -> bool {
+        self.accumulators.size() > batch_bytes()
     }
 
     /// Whether it is in the current table.
@@ -196,9 +207,16 @@ impl Fragments {
     }
 
     /// Adds a table that was saved; its fragments have no owners yet.
-    pub(super) fn restore(&mut self, states: Vec<ArrayRef>, spans: Vec<Span>, sealed: Option<SegmentId>) -> u64 {
+    pub(super) fn restore(
+        &mut self,
+        states: Vec<ArrayRef>,
+        spans: Vec<Span>,
+        rows: Vec<i64>,
+        sealed: Option<SegmentId>,
+    ) -> u64 {
         let owners = vec![DEAD; spans.len()];
-        let table = Frozen { sealed, ..Frozen::new(states, Owned { spans, owners }) };
+        let table =
+            Frozen { sealed: sealed.into_iter().collect(), ..Frozen::new(states, Owned { spans, owners, rows }) };
         self.push(table);
         self.number - 1
     }
@@ -219,12 +237,21 @@ impl Fragments {
     /// Forgets tables without a living fragment, and merges those that are small or mostly dead.
     pub(super) fn tidy(&mut self, sessions: &mut Sessions, aggregates: &Aggregates) -> Result<()> {
         self.frozen.retain(|_, table| table.living > 0);
+        let wasted = self.frozen.iter().filter(|(_, table)| table.bytes > batch_bytes() && table.is_mostly_dead());
+        for large in wasted.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.merge(vec![large], sessions, aggregates)?;
+        }
         if self.is_crowded(sessions) {
             self.freeze(aggregates)?;
             return self.merge_all(sessions, aggregates);
         }
-        let (mut newer, mut is_small, mut merged) = (0, true, 0);
+        let (mut newer, mut is_small, mut merged, mut bytes) = (0, true, 0, 0);
         for (at, table) in self.frozen.values().rev().enumerate() {
+            bytes += table.bytes;
+            // Together they might not fit into one.
+            if at > 0 && bytes > batch_bytes() {
+                break;
+            }
             is_small &= at == 0 || table.living <= ABSORB * newer;
             if is_small || table.is_mostly_dead() {
                 merged = at + 1;
@@ -243,13 +270,17 @@ impl Fragments {
         self.living > CROWDED * sessions.len() + FEW
     }
 
-    /// Makes one table of all frozen ones, with one fragment for each session.
+    /// Makes one table of all frozen ones, with one fragment for each session; a few, if one might be too large.
     pub(super) fn merge_all(&mut self, sessions: &mut Sessions, aggregates: &Aggregates) -> Result<()> {
-        self.merge(self.frozen.keys().copied().collect(), sessions, aggregates)
+        let numbers: Vec<u64> = self.frozen.keys().copied().collect();
+        for range in cut(self.frozen.values().map(|table| table.bytes), usize::MAX) {
+            self.merge(numbers[range].to_vec(), sessions, aggregates)?;
+        }
+        Ok(())
     }
 
-    /// Makes one table of the newest ones, which are given in order: with one fragment for each session, and without what
-    /// is dead in them.
+    /// Makes one table of several that follow one another, which are given in order: with one fragment for each session,
+    /// and without what is dead in them.
     fn merge(&mut self, chosen: Vec<u64>, sessions: &mut Sessions, aggregates: &Aggregates) -> Result<()> {
         let Some(&number) = chosen.last() else { return Ok(()) };
         let mut tables: Vec<Frozen> = chosen.iter().filter_map(|number| self.frozen.remove(number)).collect();
@@ -262,7 +293,7 @@ impl Fragments {
                     continue;
                 }
                 // All fragments of the session that are in these tables, at the first of them.
-                let mut span = tables[at].owned.spans[row];
+                let (mut span, mut count) = (tables[at].owned.spans[row], 0_i64);
                 let fragments = &mut sessions.slots[owner as usize].fragments;
                 let group = merged.owners.len();
                 fragments.sort_unstable();
@@ -271,6 +302,7 @@ impl Fragments {
                     let owned = &mut tables[place].owned;
                     owned.owners[fragment.row as usize] = DEAD;
                     span = span.hull(owned.spans[fragment.row as usize]);
+                    count = count.saturating_add(owned.rows[fragment.row as usize]);
                     rows.push((place, fragment.row as usize));
                     groups.push(group);
                     false
@@ -278,7 +310,7 @@ impl Fragments {
                 // The one that takes rows is last.
                 let last = fragments.last().is_some_and(|last| last.table == self.number);
                 let place = fragments.len() - usize::from(last);
-                fragments.insert(place, Fragment { table: number, row: merged.push(span, owner) });
+                fragments.insert(place, Fragment { table: number, row: merged.push(span, owner, count) });
             }
         }
         if merged.owners.is_empty() {
@@ -319,7 +351,7 @@ impl Fragments {
     /// About how many bytes they hold.
     pub(super) fn size(&self) -> usize {
         let current = self.accumulators.size();
-        let owned = self.current.owners.capacity() * (size_of::<Span>() + size_of::<u32>());
+        let owned = self.current.owners.capacity() * (size_of::<(Span, i64)>() + size_of::<u32>());
         current + owned + self.frozen.values().map(|table| table.bytes).sum::<usize>()
     }
 }

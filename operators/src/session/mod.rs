@@ -14,13 +14,17 @@
 //! be kept per window. A session is a union of *fragments*; two sessions become one by putting together the lists of
 //! their fragments, and the states of the fragments are merged once, when the watermark has passed the session.
 //!
+//! A session may give results before it is complete, and corrections afterwards. Its bounds only grow, so a result replaces
+//! those of its key that lie within its own: no row is taken back by another. For when they come see `window`.
+//!
 //! * [`spec`]: the gap, and lateness. [`plan`]: what is computed, and the disk format.
 //! * `open`: the sessions that rows may join. `keys`: their keys, held for as long as they are open.
-//! * `fragments`: the tables of aggregates. `saved`: checkpoints. [`aggregate`]: the operator.
+//! * `fragments`: the tables of aggregates. `given`: which results there have been, if there may be several.
+//! * `saved`: checkpoints. [`aggregate`]: the operator.
 
 pub mod aggregate;
 mod fragments;
-mod keys;
+mod given;
 mod open;
 pub mod plan;
 mod saved;

@@ -19,6 +19,7 @@ use std::{
 
 use super::{
     fragments::{Fragment, Fragments},
+    given::{Given, Said},
     spec::Span,
 };
 
@@ -31,6 +32,8 @@ pub(super) struct OpenSession {
     pub(super) span: Span,
     /// Where its aggregates are. One that takes rows is last.
     pub(super) fragments: Vec<Fragment>,
+    /// What it has given, if sessions give more than one result.
+    pub(super) given: Option<Box<Given>>,
     alive: bool,
 }
 
@@ -41,14 +44,20 @@ pub(super) struct Sessions {
     alive: usize,
     keys: HashMap<Arc<[u8]>, VecDeque<u32>>,
     ends: BinaryHeap<Reverse<(i64, u32)>>,
+    /// The same of the sessions that have changed since their last result, if they give more than one.
+    waiting: BinaryHeap<Reverse<(i64, u32)>>,
+    revising: bool,
     /// The bytes of all keys.
     key_bytes: usize,
     no_key: Arc<[u8]>,
 }
 
 impl Sessions {
-    pub(super) fn new() -> Self {
+    /// With `revising` they give more than one result each.
+    pub(super) fn new(revising: bool) -> Self {
         Self {
+            waiting: BinaryHeap::new(),
+            revising,
             slots: Vec::new(),
             free: Vec::new(),
             alive: 0,
@@ -118,7 +127,8 @@ impl Sessions {
     }
 
     fn insert(&mut self, key: Arc<[u8]>, span: Span, fragments: Vec<Fragment>) -> u32 {
-        let session = OpenSession { key, span, fragments, alive: true };
+        let given = self.revising.then(Box::default);
+        let session = OpenSession { key, span, fragments, given, alive: true };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = session;
@@ -154,11 +164,73 @@ impl Sessions {
         complete
     }
 
+    /// Rows have come to a session. Returns how many have since its last result, if there may be more than one.
+    pub(super) fn count(&mut self, slot: u32, rows: i64) -> Option<i64> {
+        let session = &mut self.slots[slot as usize];
+        let given = session.given.as_mut()?;
+        given.count(rows);
+        if !std::mem::replace(&mut given.waits, true) {
+            self.waiting.push(Reverse((session.span.end, slot)));
+        }
+        Some(given.since())
+    }
+
+    /// A session gives a result now, which the save `save` will write. Returns its revision.
+    pub(super) fn give(&mut self, slot: u32, save: u32) -> Option<i64> {
+        let session = &mut self.slots[slot as usize];
+        session.given.as_mut().map(|given| given.give(session.span, save))
+    }
+
+    /// Whether a session is open, ends after `passed`, and at least `rows` rows have come to it since its last result.
+    pub(super) fn has_changed(&self, slot: u32, passed: i64, rows: i64) -> bool {
+        let session = &self.slots[slot as usize];
+        session.alive && session.span.end > passed && session.given.as_ref().is_some_and(|given| given.since() >= rows)
+    }
+
+    /// The next sessions that end at `until` or before and have changed since their last result, at most `limit`, by their
+    /// ends.
+    pub(super) fn passed(&mut self, until: i64, limit: usize) -> Vec<u32> {
+        let mut passed = Vec::new();
+        while passed.len() < limit {
+            let Some(&Reverse((_, slot))) = self.waiting.peek().filter(|Reverse((end, _))| *end <= until) else {
+                break;
+            };
+            self.waiting.pop();
+            let session = &mut self.slots[slot as usize];
+            let Some(given) = session.given.as_mut().filter(|given| session.alive && given.waits) else { continue };
+            if session.span.end > until {
+                self.waiting.push(Reverse((session.span.end, slot)));
+                continue;
+            }
+            given.waits = false;
+            passed.extend((given.since() > 0).then_some(slot));
+        }
+        passed
+    }
+
+    /// Some sessions that end after `passed` and have changed since their last result, at most `limit`.
+    pub(super) fn changed(&self, passed: i64, limit: usize) -> Vec<u32> {
+        (0..self.slots.len() as u32).filter(|slot| self.has_changed(*slot, passed, 1)).take(limit).collect()
+    }
+
+    /// The session of a key that spans a stretch of time.
+    pub(super) fn spanning(&mut self, key: &[u8], span: Span) -> Option<&mut OpenSession> {
+        let own = self.keys.get(key)?;
+        let at = own.partition_point(|&slot| self.slots[slot as usize].span.end < span.end);
+        let session = &mut self.slots[*own.get(at)? as usize];
+        (session.span.start <= span.start).then_some(session)
+    }
+
+    /// The sessions that have not given their last result.
+    pub(super) fn open(&self) -> impl Iterator<Item = &OpenSession> {
+        self.slots.iter().filter(|session| session.alive)
+    }
+
     /// Forgets a session that [`Sessions::complete`] gave, and its key with the last one.
     pub(super) fn remove(&mut self, slot: u32) {
         let session = &mut self.slots[slot as usize];
         let key = std::mem::replace(&mut session.key, self.no_key.clone());
-        (session.alive, session.fragments) = (false, Vec::new());
+        (session.alive, session.fragments, session.given) = (false, Vec::new(), None);
         self.free.push(slot);
         self.alive -= 1;
         if let Some(own) = self.keys.get_mut(&key) {
@@ -187,6 +259,9 @@ impl Sessions {
             }
         }
         self.ends = slots.iter().zip(0..).map(|(session, slot)| Reverse((session.span.end, slot))).collect();
+        let waits = |session: &OpenSession| session.given.as_ref().is_some_and(|given| given.waits);
+        let waiting = slots.iter().zip(0..).filter(|(session, _)| waits(session));
+        self.waiting = waiting.map(|(session, slot)| Reverse((session.span.end, slot))).collect();
         (self.slots, self.free) = (slots, Vec::new());
         for slot in self.keys.values_mut().flatten() {
             *slot = moved[*slot as usize];
@@ -199,7 +274,9 @@ impl Sessions {
     pub(super) fn size(&self) -> usize {
         let slots = self.slots.capacity() * size_of::<OpenSession>() + self.alive * size_of::<[Fragment; 4]>();
         let keys = self.keys.capacity() * size_of::<(Arc<[u8]>, [u32; 12])>() + self.key_bytes;
-        slots + keys + self.ends.capacity() * size_of::<(i64, u64)>() + self.free.capacity() * size_of::<u32>()
+        let given = if self.revising { self.alive * size_of::<(Given, Said)>() } else { 0 };
+        let heaps = (self.ends.capacity() + self.waiting.capacity()) * size_of::<(i64, u64)>();
+        slots + keys + given + heaps + self.free.capacity() * size_of::<u32>()
     }
 }
 
@@ -209,9 +286,12 @@ fn join(slots: &mut [OpenSession], one: u32, other: u32, fragments: &mut Fragmen
     let (left, gone) = if count(one) >= count(other) { (one, other) } else { (other, one) };
     let session = &mut slots[gone as usize];
     session.alive = false;
-    let (span, moved) = (session.span, std::mem::take(&mut session.fragments));
+    let (span, moved, given) = (session.span, std::mem::take(&mut session.fragments), session.given.take());
     fragments.relabel(&moved, left);
     let session = &mut slots[left as usize];
+    if let (Some(own), Some(given)) = (&mut session.given, given) {
+        own.join(*given);
+    }
     session.span = session.span.hull(span);
     let before = session.fragments.len();
     session.fragments.extend(moved);

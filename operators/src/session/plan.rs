@@ -10,12 +10,16 @@
 //! its states are the merged states of these. A session that ends at the number `fired` or before has given its result; its
 //! fragments may still be in older segments and are to be passed over. No other fragment overlaps them.
 //!
+//! Sessions that give more than one result have two more columns: `rows`, how many a fragment has, and `revision`. A row with
+//! a revision is no fragment but a result that was given, of so many rows, without states. One that lies within another of
+//! its key with a greater revision was replaced.
+//!
 //! Two numbers go with the segments, in microseconds: `closed`, how far event time had come, and, where it is less,
-//! `fired`, up to where sessions have given their result.
+//! `fired`, up to where sessions have given their result. A third one, `passed`, is that of windows.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion_expr::Expr;
 
 use super::{
@@ -27,8 +31,9 @@ use crate::{
     Operator, OperatorError, Port, Result, StreamSchema, Timestamp,
     aggregates::{Aggregates, Planned},
     plan::{Partitioning, Plan},
+    schema::unused,
     state::{Reading, Rule, StateForm},
-    window::{WINDOW_END, aggregate::bounds, form::of_aggregation},
+    window::{REVISION, WINDOW_END, aggregate::bounds, form::of_aggregation},
 };
 
 /// Where the columns of a segment are.
@@ -46,6 +51,9 @@ pub(super) const LEADING: usize = 3;
 /// watermark than the allowed lateness is late, unless an open session of its key spans its time. (That its own
 /// gap has not ended is not enough: a session that it belongs to may have given its result.) So the results are those
 /// of a batch computation over all rows that were not late.
+///
+/// With [`Session::corrections`], [`Session::early_every`] or [`Session::early_rows`] there are more results, and a column
+/// `revision` after `window_end`: see there which of them are the answer.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -86,6 +94,8 @@ pub(super) struct Shared {
     pub(super) input_time: usize,
     pub(super) output: StreamSchema,
     pub(super) form: StateForm,
+    /// Whether sessions give more than one result.
+    pub(super) revised: bool,
 }
 
 impl SessionPlan {
@@ -96,9 +106,13 @@ impl SessionPlan {
         let input_time = input.event_time("a session")?;
         let gaps = session.gaps(input)?;
         let planned = Planned::new(input, key, aggregates)?;
-        let output = planned.output(bounds())?;
+        let revised = session.repeats()?.is_some();
+        let mut leading = bounds();
+        leading.extend(revised.then(|| Field::new(REVISION, DataType::Int64, false)));
+        let output = planned.output(leading)?;
         Ok(Self(Arc::new(Shared {
             form: form(&session, &planned)?,
+            revised,
             session,
             gaps,
             key: planned.key,
@@ -129,6 +143,11 @@ fn form(session: &Session, planned: &Planned) -> Result<StateForm> {
         return Err(OperatorError::Plan(format!("the column name {WINDOW_END:?} is reserved")));
     }
     fields.insert(END, Arc::new(Field::new(WINDOW_END, Timestamp::data_type(), false)));
+    let revised = session.repeats()?.is_some();
+    for name in ["rows", REVISION].into_iter().filter(|_| revised) {
+        let name = unused(name, |name| fields.iter().any(|field| field.name() == name));
+        fields.push(Arc::new(Field::new(name, DataType::Int64, true)));
+    }
     // No fragment replaces another: rows are the same only when they agree in everything.
     let identity = fields.len() - 1;
     let reading = Reading::each([Rule::Session {

@@ -1,4 +1,5 @@
-//! What a session is: the gap that ends it, the same for all rows or each row's own, and how late a row may be.
+//! What a session is: the gap that ends it, the same for all rows or each row's own, how late a row may be, and on which
+//! occasions there are results.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -14,6 +15,7 @@ use crate::{
     expr::{Lowering, describe, evaluate},
     time::{micros_of, spelled},
     typed::{Record, Rows},
+    window::repeats::Repeats,
 };
 
 /// Gives the gap of each row of a batch, in microseconds.
@@ -49,6 +51,7 @@ type BindGaps = Arc<dyn Fn(&StreamSchema) -> Result<ReadGaps> + Send + Sync>;
 pub struct Session {
     gap: Gap,
     lateness: Duration,
+    repeats: Repeats,
 }
 
 #[derive(Clone)]
@@ -61,7 +64,7 @@ enum Gap {
 impl Session {
     /// Sessions that end after `gap` without a row, in whole microseconds and at least one.
     pub fn gap(gap: Duration) -> Self {
-        Self { gap: Gap::Fixed(gap), lateness: Duration::ZERO }
+        Self::new(Gap::Fixed(gap))
     }
 
     /// Each row brings its own gap: what the closure says of it. A gap of less than a microsecond counts as one.
@@ -78,20 +81,101 @@ impl Session {
             };
             Ok(Arc::new(read) as ReadGaps)
         };
-        Self { gap: Gap::Rows(Arc::new(bind)), lateness: Duration::ZERO }
+        Self::new(Gap::Rows(Arc::new(bind)))
     }
 
     /// Each row brings its own gap: the value of `gap`, a `Duration` or a whole number of microseconds. A gap that is
     /// zero, negative or null counts as one microsecond.
     pub fn gap_expr(gap: Expr) -> Self {
-        Self { gap: Gap::Expr(gap), lateness: Duration::ZERO }
+        Self::new(Gap::Expr(gap))
+    }
+
+    fn new(gap: Gap) -> Self {
+        Self { gap, lateness: Duration::ZERO, repeats: Repeats::default() }
     }
 
     /// Keeps a session open until the watermark is `lateness` past its end. It then gives one final result. The price
-    /// is that every result comes so much later.
+    /// is that every result comes so much later, unless there are [`Session::corrections`].
     #[must_use]
     pub fn allowed_lateness(self, lateness: Duration) -> Self {
         Self { lateness, ..self }
+    }
+
+    /// Does not wait for late rows: a session gives its first result when the watermark passes its end. Rows that join it
+    /// within the allowed lateness, of which there must be some, make a new result at the next watermark.
+    ///
+    /// Such a row may make the session longer, or one of two. So with this, [`Session::early_every`] or
+    /// [`Session::early_rows`] **a result replaces all former ones of its key that lie within its bounds**; the one that
+    /// lies within no other of its key with a greater `revision` is the answer. The column `revision`, after `window_end`, is 0
+    /// for a result that replaces none, and else one more than the greatest of those that it replaces.
+    ///
+    /// ```
+    /// use std::{sync::Arc, time::Duration};
+    /// use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+    /// use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+    /// use datafusion_expr::col;
+    /// use datafusion_functions_aggregate::expr_fn::sum;
+    /// use windrow_operators::{Operator, Outbox, Port, StreamSchema, Timestamp};
+    /// use windrow_operators::session::{Session, SessionPlan};
+    ///
+    /// let click = |n: i64, at: i64| {
+    ///     let n: ArrayRef = Arc::new(Int64Array::from(vec![n]));
+    ///     RecordBatch::try_from_iter([("n", n), ("at", Timestamp::column(vec![at]))]).unwrap()
+    /// };
+    /// let session = Session::gap(Duration::from_micros(10)).allowed_lateness(Duration::from_micros(50)).corrections();
+    /// let stream = StreamSchema::with_time(click(0, 0).schema(), "at").unwrap();
+    /// let plan = SessionPlan::new(&stream, &[], session, &[sum(col("n"))]).unwrap();
+    /// let mut operator = plan.whole().unwrap();
+    /// let mut out = Outbox::new();
+    /// let mut results = Vec::new();
+    /// for (n, at, watermark) in [(1, 0, 0), (2, 15, 30), (4, 8, 31)] {
+    ///     operator.process(Port::MAIN, click(n, at), &mut out).unwrap();
+    ///     operator.advance(Timestamp::from_micros(watermark), &mut out).unwrap();
+    ///     for (_, rows) in out.drain() {
+    ///         let time = |column: usize| rows.column(column).as_primitive::<TimestampMicrosecondType>().values().to_vec();
+    ///         let number = |column: usize| rows.column(column).as_primitive::<Int64Type>().values().to_vec();
+    ///         results.push((time(0), time(1), number(2), number(3)));
+    ///     }
+    /// }
+    /// assert_eq!(results, [
+    ///     (vec![0, 15], vec![10, 25], vec![0, 0], vec![1, 2]), // two sessions
+    ///     (vec![0], vec![25], vec![1], vec![7]),               // a row at 8 makes one of them: both are replaced
+    /// ]);
+    /// ```
+    #[must_use]
+    pub fn corrections(mut self) -> Self {
+        self.repeats.corrections = true;
+        self
+    }
+
+    /// Gives results of a session before its end, too: every `span` of processing time, of the sessions to which rows have
+    /// come since their last result. In whole microseconds and at least one. What a result replaces see
+    /// [`Session::corrections`]; with those the results that come after the end do not wait for the clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use windrow_operators::session::Session;
+    /// let session = Session::gap(Duration::from_secs(1800)).early_every(Duration::from_secs(60));
+    /// assert_eq!(session.to_string(), "session gap 1800s, early every 1min");
+    /// ```
+    #[must_use]
+    pub fn early_every(mut self, span: Duration) -> Self {
+        self.repeats.every = Some(span);
+        self
+    }
+
+    /// Gives results of a session before its end, too: when at least `rows` rows have come to it since its last result.
+    /// Looked at once per batch, so how many results there are depends on how rows arrive. What a result replaces see
+    /// [`Session::corrections`].
+    #[must_use]
+    pub fn early_rows(mut self, rows: u32) -> Self {
+        self.repeats.rows = Some(rows);
+        self
+    }
+
+    /// On which occasions there are more results than the final one, if there are any; fails when there can be none.
+    pub(super) fn repeats(&self) -> Result<Option<&Repeats>> {
+        self.repeats.checked(self.lateness, || format!("a {self}"))
     }
 
     /// How long a session waits for late rows.
@@ -101,10 +185,12 @@ impl Session {
 
     /// Which sessions these are, however long they wait for late rows.
     pub(super) fn describe(&self) -> Result<String> {
-        Ok(match &self.gap {
+        let gap = match &self.gap {
             Gap::Expr(gap) => format!("session gap {}", describe(gap)?),
-            _ => Self { lateness: Duration::ZERO, ..self.clone() }.to_string(),
-        })
+            _ => Self::new(self.gap.clone()).to_string(),
+        };
+        // On which occasions may change: the state is the same.
+        Ok(if self.repeats.is_none() { gap } else { gap + ", with revisions" })
     }
 
     /// What tells the gaps of the rows of `stream`.
@@ -158,7 +244,7 @@ impl fmt::Display for Session {
         if !self.lateness.is_zero() {
             write!(f, ", allowed lateness {}", spelled(self.lateness))?;
         }
-        Ok(())
+        write!(f, "{}", self.repeats)
     }
 }
 

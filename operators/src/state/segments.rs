@@ -43,7 +43,8 @@ pub(crate) struct Segments {
 /// What changed after the save `since` and until the next segment's.
 #[derive(Debug)]
 struct Segment {
-    id: SegmentId,
+    /// Several when there was too much for one. Each row is in one of them.
+    ids: Vec<SegmentId>,
     since: u32,
 }
 
@@ -60,12 +61,12 @@ impl Segments {
     }
 
     /// Names what is needed of older segments and seals the rest as a new one: the rows that changed after the save
-    /// that `rows` is given.
+    /// that `rows` is given, in as many batches as they need.
     pub(crate) fn finish(
         &mut self,
         state: &mut StateWriter<'_>,
         changes: &Changes,
-        rows: impl FnOnce(u32) -> Result<RecordBatch>,
+        rows: impl FnOnce(u32) -> Result<Vec<RecordBatch>>,
     ) -> Result<()> {
         let live = |since: u32, until: u32| changes.range(since + 1..=until).map(|(_, rows)| rows).sum::<usize>();
         let mut since = self.covered;
@@ -88,10 +89,11 @@ impl Segments {
             }
         }
         for segment in &self.kept {
-            state.keep(segment.id);
+            segment.ids.iter().for_each(|id| state.keep(*id));
         }
         if new > 0 {
-            self.kept.push(Segment { id: state.seal(rows(since)?), since });
+            let rows = rows(since)?.into_iter().filter(|rows| rows.num_rows() > 0);
+            self.kept.push(Segment { ids: rows.map(|rows| state.seal(rows)).collect(), since });
         }
         self.covered = self.last;
         Ok(())
@@ -116,13 +118,26 @@ impl Segments {
         let mut parts = state.parts.iter().filter(|part| !part.segments.is_empty()).peekable();
         let first = parts.next();
         let Some((part, None)) = first.map(|part| (part, parts.peek())) else {
-            let of = |part| Loaded { part, segments: numbered(part).map(|(_, rows)| (1, rows)).collect() };
-            let loaded = first.into_iter().chain(parts).map(of).collect();
+            let loaded = first.into_iter().chain(parts).map(|part| {
+                let segments = part.segments.iter().rev().map(|(_, rows)| (1, rows)).collect();
+                Loaded { part, segments }
+            });
+            let loaded = loaded.collect();
             return (Self { kept: Vec::new(), last: 1, covered: 0 }, loaded);
         };
-        let kept = (0..).zip(&part.segments).map(|(since, (id, _))| Segment { id: *id, since }).collect();
-        let last = part.segments.len() as u32;
-        (Self { kept, last, covered: last }, vec![Loaded { part, segments: numbered(part).collect() }])
+        let (mut kept, mut segments, mut before) = (Vec::<Segment>::new(), Vec::new(), 0);
+        for (id, rows) in part.segments.iter().filter(|(_, rows)| rows.num_rows() > 0) {
+            // What is not smaller by half than the one before is of the same save.
+            match kept.last_mut().filter(|_| before <= ABSORB * rows.num_rows()) {
+                Some(segment) => segment.ids.push(*id),
+                None => kept.push(Segment { ids: vec![*id], since: kept.len() as u32 }),
+            }
+            segments.push((kept.len() as u32, rows));
+            before = rows.num_rows();
+        }
+        segments.reverse();
+        let last = kept.len() as u32;
+        (Self { kept, last, covered: last }, vec![Loaded { part, segments }])
     }
 }
 
@@ -131,12 +146,6 @@ pub(crate) struct Loaded<'a> {
     pub(crate) part: &'a Part,
     /// Newest first.
     pub(crate) segments: Vec<(u32, &'a RecordBatch)>,
-}
-
-/// Newest first, numbered from 1 for the oldest.
-fn numbered(part: &Part) -> impl Iterator<Item = (u32, &RecordBatch)> {
-    let all = part.segments.iter().enumerate().rev();
-    all.map(|(at, (_, rows))| (at as u32 + 1, rows))
 }
 
 /// The first column of a segment: the key group of each row, by the hash of the exchange. Without a key it is group 0.
@@ -189,7 +198,7 @@ mod tests {
             let rows = |since| {
                 let groups: ArrayRef =
                     std::sync::Arc::new(UInt32Array::from_iter_values(live(since).map(|(g, _)| g as u32)));
-                Ok(RecordBatch::try_from_iter([("group", groups)])?)
+                Ok(vec![RecordBatch::try_from_iter([("group", groups)])?])
             };
             self.segments.finish(&mut state, &changes, rows).unwrap();
             state.finish()

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A piece is at least about twice as large as the next, so there are about log₂(rows) of them, and a row is copied about
-//! so many times. A piece is also what a save seals: those that are as they were are only named again. A segment may
-//! still have the rows at the beginning of its piece that have gone since; the number `…_from` tells them at a load.
+//! so many times; but none is merged to more than fits into a batch. A piece is also what a save seals: those that are as
+//! they were are only named again. A segment may still have the rows at the beginning of its piece that have gone since;
+//! the number `…_from` tells them at a load.
 
 use arrow::{
     array::{RecordBatch, UInt32Array},
@@ -19,7 +20,11 @@ use arrow::{
 
 use crate::{
     Result, Timestamp,
-    state::{Part, Rule, SegmentId, StateReader, StateWriter, segments::own_bytes},
+    state::{
+        Part, Rule, SegmentId, StateReader, StateWriter,
+        bounded::{batch_bytes, bytes_of},
+        segments::own_bytes,
+    },
     time::{event_times, times_of},
 };
 
@@ -124,6 +129,9 @@ impl<I> TimedRows<I> {
             && former.live() < MERGE * last.live()
         {
             let both = [former, last].map(|piece| piece.rows.slice(piece.start, piece.live()));
+            if both.iter().map(|rows| bytes_of(rows.columns())).sum::<usize>() > self.most() {
+                break;
+            }
             let both = concat_batches(both[0].schema_ref(), &both)?;
             self.pieces.truncate(self.pieces.len() - 2);
             let both = sorted(&both, self.time)?;
@@ -131,6 +139,12 @@ impl<I> TimedRows<I> {
             self.add(both, None)?;
         }
         Ok(())
+    }
+
+    /// The most bytes of a merged piece. Those who leave out rows do so for as long as Arrow can take them together: otherwise
+    /// what is not needed any more would stay.
+    fn most(&self) -> usize {
+        if self.compact.is_some() { i32::MAX as usize } else { batch_bytes() }
     }
 
     fn add(&mut self, rows: RecordBatch, segment: Option<SegmentId>) -> Result<()> {
@@ -254,9 +268,10 @@ mod tests {
         array::{ArrayRef, AsArray, Int64Array},
         datatypes::Int64Type,
     };
-    use proptest::prelude::*;
+    use proptest::{prelude::*, test_runner::TestCaseError};
 
     use super::*;
+    use crate::testing::with_batches_of;
 
     fn batch(times: &[i64], first: i64) -> RecordBatch {
         let row = Int64Array::from_iter_values(first..first + times.len() as i64);
@@ -283,40 +298,51 @@ mod tests {
     proptest! {
         /// Against a plain list, through saves and loads of which only the named segments are read.
         #[test]
-        fn it_holds_what_has_not_gone(steps in prop::collection::vec((prop::collection::vec(-40i64..60, 0..20), -50i64..70, any::<bool>()), 1..30)) {
-            let mut rows = store();
-            let mut model: Vec<(i64, i64)> = Vec::new();
-            let (mut next_row, mut next_segment) = (0, SegmentId(0));
-            let mut disk: std::collections::HashMap<SegmentId, RecordBatch> = Default::default();
-            for (times, before, restart) in steps {
-                // Rows that are gone already do not come again.
-                let times: Vec<i64> = times.into_iter().filter(|&t| t >= rows.from().micros()).collect();
-                rows.push(&batch(&times, next_row)).unwrap();
-                model.extend(times.iter().zip(next_row..).map(|(&t, row)| (t, row)));
-                next_row += times.len() as i64;
-                let taken = rows.take_before(Timestamp::from_micros(before)).unwrap();
-                let mut taken: Vec<i64> = taken.iter().flat_map(numbers).collect();
-                taken.sort_unstable();
-                let mut gone: Vec<i64> = model.iter().filter(|(t, _)| *t < before).map(|(_, row)| *row).collect();
-                gone.sort_unstable();
-                prop_assert_eq!(taken, gone);
-                model.retain(|(t, _)| *t >= before);
-                prop_assert_eq!(held(&rows), model.iter().map(|(_, row)| *row).collect::<Vec<_>>());
-                for piece in rows.pieces() {
-                    prop_assert_eq!(piece.index, piece.rows.num_rows());
-                }
-                if restart {
-                    let mut state = StateWriter::new(&mut next_segment);
-                    rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
-                    let state = state.finish();
-                    disk.extend(state.segments.iter().filter_map(|(id, rows)| Some((*id, rows.clone()?))));
-                    let segments = state.segments.iter().map(|(id, _)| (*id, disk[id].clone())).collect();
-                    let part = Part { first_phase: false, numbers: state.numbers, segments };
-                    rows = store();
-                    rows.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone()))).unwrap();
-                }
+        fn it_holds_what_has_not_gone(
+            steps in prop::collection::vec((prop::collection::vec(-40i64..60, 0..20), -50i64..70, any::<bool>()), 1..30),
+            bytes in prop::sample::select(vec![0, 300, 1 << 30]),
+        ) {
+            with_batches_of(bytes, || it_is_a_list(steps))?;
+        }
+    }
+
+    type Steps = Vec<(Vec<i64>, i64, bool)>;
+
+    fn it_is_a_list(steps: Steps) -> Result<(), TestCaseError> {
+        let mut rows = store();
+        let mut model: Vec<(i64, i64)> = Vec::new();
+        let (mut next_row, mut next_segment) = (0, SegmentId(0));
+        let mut disk: std::collections::HashMap<SegmentId, RecordBatch> = Default::default();
+        for (times, before, restart) in steps {
+            // Rows that are gone already do not come again.
+            let times: Vec<i64> = times.into_iter().filter(|&t| t >= rows.from().micros()).collect();
+            rows.push(&batch(&times, next_row)).unwrap();
+            model.extend(times.iter().zip(next_row..).map(|(&t, row)| (t, row)));
+            next_row += times.len() as i64;
+            let taken = rows.take_before(Timestamp::from_micros(before)).unwrap();
+            let mut taken: Vec<i64> = taken.iter().flat_map(numbers).collect();
+            taken.sort_unstable();
+            let mut gone: Vec<i64> = model.iter().filter(|(t, _)| *t < before).map(|(_, row)| *row).collect();
+            gone.sort_unstable();
+            prop_assert_eq!(taken, gone);
+            model.retain(|(t, _)| *t >= before);
+            prop_assert_eq!(held(&rows), model.iter().map(|(_, row)| *row).collect::<Vec<_>>());
+            for piece in rows.pieces() {
+                prop_assert_eq!(piece.index, piece.rows.num_rows());
+            }
+            if restart {
+                let mut state = StateWriter::new(&mut next_segment);
+                rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
+                let state = state.finish();
+                disk.extend(state.segments.iter().filter_map(|(id, rows)| Some((*id, rows.clone()?))));
+                let segments = state.segments.iter().map(|(id, _)| (*id, disk[id].clone())).collect();
+                let part = Part { first_phase: false, numbers: state.numbers, segments };
+                rows = store();
+                rows.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone())))
+                    .unwrap();
             }
         }
+        Ok(())
     }
 
     #[test]

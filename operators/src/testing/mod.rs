@@ -84,4 +84,6 @@ pub use check::Check;
 pub use pipeline::Pipeline;
 pub use rows::{Row, Value};
 
+pub use crate::state::bounded::with_batches_of;
+
 use crate::typed::Record;

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, RecordBatch},
-    compute::concat,
+    array::{ArrayRef, RecordBatch, new_null_array},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion_expr::Expr;
 
 use super::{
     PreAggregate, REVISION, Slice, WINDOW_END, WINDOW_START, Window,
-    form::{LEADING, SLICE, of_aggregation},
+    form::{LEADING, SLICE, of_aggregation, with_windows},
+    given,
     groups::{Groups, merge},
+    overlapping::{Overlapping, Source},
     revise::{Revise, Revision, emit},
     saved::Saved,
     slices::{Due, Parts, Slices},
@@ -25,6 +26,7 @@ use crate::{
     plan::{Partitioning, Plan, TwoPhases},
     state::{
         StateForm, StateReader, StateWriter,
+        bounded::join,
         segments::{Changes, Segments, key_group_column},
     },
 };
@@ -73,6 +75,8 @@ pub(super) struct Shared {
     /// What the first phase emits: the key, the states, and the last instant of the slice as hidden event time.
     pub(super) partial: StreamSchema,
     form: StateForm,
+    /// Whether windows share slices and give more than one result.
+    overlapping: bool,
 }
 
 impl AggregatePlan {
@@ -80,14 +84,16 @@ impl AggregatePlan {
     /// time, a column does not exist or cannot be a key, an expression is not an aggregate, or there can be no such window.
     pub fn new(input: &StreamSchema, key: &[&str], window: Window, aggregates: &[Expr]) -> Result<Self> {
         let input_time = if window.is_global() { None } else { Some(input.event_time("a window")?) };
-        window.slicing()?;
         let revised = window.repeats()?.is_some();
+        let overlapping = window.slicing()?.overlaps() && revised;
         let planned = Planned::new(input, key, aggregates)?;
         let mut leading = if window.is_global() { Vec::new() } else { bounds() };
         leading.extend(revised.then(|| Field::new(REVISION, DataType::Int64, false)));
         let output = planned.output(leading)?;
+        let form = of_aggregation(&window.describe(), &planned, revised)?;
         Ok(Self(Arc::new(Shared {
-            form: of_aggregation(&window.describe(), &planned, revised)?,
+            form: if overlapping { with_windows(form) } else { form },
+            overlapping,
             partial: StreamSchema::with_hidden_time(&partial(&planned))?,
             key: planned.key,
             key_schema: planned.key_schema,
@@ -177,6 +183,13 @@ impl Plan for AggregatePlan {
     }
 }
 
+impl Shared {
+    /// How many columns of the state are before the key.
+    fn leading(&self) -> usize {
+        LEADING + usize::from(self.overlapping)
+    }
+}
+
 /// The visible columns between the two phases.
 fn partial(planned: &Planned) -> Schema {
     let key = planned.key.len();
@@ -213,19 +226,39 @@ pub struct WindowAggregate {
     arguments: ArgumentReader,
     scratch: Vec<usize>,
     segments: Segments,
-    /// When there are results, if there may be more than one.
-    revise: Option<Revise>,
+    giving: Giving,
+}
+
+/// How many results a window gives, and when.
+enum Giving {
+    Once,
+    /// Several; it is one slice.
+    Slices(Revise),
+    /// Several; it shares slices with others.
+    Windows(Overlapping),
 }
 
 impl WindowAggregate {
     fn new(plan: Arc<Shared>, window: &Window, input: Input) -> Result<Self> {
-        let revise = window.repeats()?.map(Revise::new);
         let key = plan.key_schema.clone();
+        let mut tables = Tables::new(key.clone());
+        let giving = match window.repeats()? {
+            None => Giving::Once,
+            Some(repeats) if plan.overlapping => {
+                // Results need the states of slices as a save does.
+                tables.record();
+                Giving::Windows(Overlapping::new(repeats, Tables::revising(key)))
+            }
+            Some(repeats) => {
+                tables = Tables::revising(key);
+                Giving::Slices(Revise::new(repeats))
+            }
+        };
         Ok(Self {
             input,
             slices: Slices::new(window)?,
-            tables: if revise.is_some() { Tables::revising(key) } else { Tables::new(key) },
-            revise,
+            tables,
+            giving,
             arguments: ArgumentReader::default(),
             scratch: Vec::new(),
             segments: Segments::default(),
@@ -234,7 +267,7 @@ impl WindowAggregate {
     }
 
     fn add_rows(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
-        let Self { plan, slices, tables, arguments, scratch, revise, .. } = self;
+        let Self { plan, slices, tables, arguments, scratch, giving, segments, .. } = self;
         let parts = slices.assign(batch, plan.input_time, out)?;
         if parts.is_empty() {
             return Ok(());
@@ -242,19 +275,32 @@ impl WindowAggregate {
         let arguments = arguments.read(&plan.aggregates, batch)?;
         let key: Vec<ArrayRef> = plan.key.iter().map(|&column| comparable(batch.column(column))).collect();
         for (slice, selection) in parts {
-            let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
             let key = key.iter().map(|column| selection.array(column)).collect::<Result<Vec<_>>>()?;
-            let arguments = arguments.of_rows(|column| selection.array(column))?;
-            table.update(&key, &arguments, selection.rows(batch), scratch)?;
-            if let Some(revise) = revise {
+            let rows = selection.rows(batch);
+            if let Giving::Windows(windows) = giving {
+                windows.come(slice, &key, rows, &mut source(plan, slices, tables, scratch, segments))?;
+            }
+            let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
+            table.update(&key, &arguments.of_rows(|column| selection.array(column))?, rows, scratch)?;
+            if let Giving::Slices(revise) = giving {
                 let due = revise.came(slice, table, scratch)?;
                 if !due.is_empty() {
                     emit(&revised(plan, slice, table.revise(due, &plan.aggregates, scratch)?)?, out);
                 }
             }
         }
-        if let Some(revise) = revise {
-            revise.ask(out);
+        match giving {
+            Giving::Once => {}
+            Giving::Slices(revise) => revise.ask(out),
+            Giving::Windows(windows) => {
+                let mut source = source(plan, slices, tables, scratch, segments);
+                for (window, due) in windows.take_due()? {
+                    if let Some(rows) = windows.give(window, due, &mut source)? {
+                        emit(&revised(plan, window, rows)?, out);
+                    }
+                }
+                windows.ask(out);
+            }
         }
         Ok(())
     }
@@ -272,21 +318,57 @@ impl WindowAggregate {
     }
 }
 
-/// The groups of all slices that changed after the save `since`.
-fn segment(plan: &Shared, slices: &mut Slices<Groups>, since: u32) -> Result<RecordBatch> {
+/// What windows that share slices make results of.
+fn source<'a>(
+    plan: &'a Shared,
+    slices: &'a mut Slices<Groups>,
+    tables: &'a mut Tables,
+    scratch: &'a mut Vec<usize>,
+    segments: &Segments,
+) -> Source<'a> {
+    Source { slices, tables, aggregates: &plan.aggregates, scratch, next: segments.next() }
+}
+
+/// The groups of all slices, and the records of all windows, that changed after the save `since`, in as many segments as they
+/// need.
+fn changed(plan: &Shared, slices: &mut Slices<Groups>, giving: &mut Giving, since: u32) -> Result<Vec<RecordBatch>> {
     let columns = &plan.form.columns;
-    let mut pieces: Vec<Vec<ArrayRef>> = vec![Vec::new(); columns.fields().len()];
+    let fields = columns.fields();
+    let mut pieces = Vec::new();
+    let mut add = |start: Timestamp, end: Option<Timestamp>, (rows, key, rest): (usize, Vec<_>, Vec<ArrayRef>)| {
+        if rows == 0 {
+            return Ok::<_, OperatorError>(());
+        }
+        let mut all = vec![key_group_column(&key, rows)?, constant(start, rows)];
+        if plan.overlapping {
+            all.push(end.map_or_else(|| new_null_array(&Timestamp::data_type(), rows), |end| constant(end, rows)));
+        }
+        all.extend(key);
+        // A slice says nothing of what has been given, and what has been given nothing of states.
+        let missing = fields.len() - all.len() - rest.len();
+        let fill = |from: usize| fields[from..from + missing].iter().map(|f| new_null_array(f.data_type(), rows));
+        match end {
+            None => {
+                let from = all.len() + rest.len();
+                all.extend(rest.into_iter().chain(fill(from)));
+            }
+            Some(_) => {
+                let from = all.len();
+                all.extend(fill(from).chain(rest));
+            }
+        }
+        pieces.push(RecordBatch::try_new(columns.clone(), all)?);
+        Ok(())
+    };
     for (slice, groups) in slices.held() {
-        let (rows, key, states) = groups.saved()?.since(since)?;
-        if rows > 0 {
-            let leading = [key_group_column(&key, rows)?, constant(slice.start, rows)];
-            let all = leading.into_iter().chain(key).chain(states);
-            pieces.iter_mut().zip(all).for_each(|(pieces, piece)| pieces.push(piece));
+        add(slice.start, None, groups.saved()?.since(since)?)?;
+    }
+    if let Giving::Windows(windows) = giving {
+        for (window, record) in windows.records() {
+            add(window.start, Some(window.end), record.saved()?.since(since)?)?;
         }
     }
-    let join = |pieces: Vec<ArrayRef>| concat(&pieces.iter().map(|piece| piece.as_ref()).collect::<Vec<_>>());
-    let joined = pieces.into_iter().map(join).collect::<Result<_, _>>()?;
-    Ok(RecordBatch::try_new(columns.clone(), joined)?)
+    join(columns, &pieces)
 }
 
 fn result(plan: &Shared, window: Slice, rows: usize, key: Vec<ArrayRef>, values: Vec<ArrayRef>) -> Result<RecordBatch> {
@@ -337,9 +419,14 @@ impl Operator for WindowAggregate {
     }
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
-        let Self { plan, slices, tables, scratch, segments, revise, .. } = self;
-        if let Some(revise) = revise {
-            return revise.advance(time, slices, out, reviser(plan, tables, scratch));
+        let Self { plan, slices, tables, scratch, segments, giving, .. } = self;
+        match giving {
+            Giving::Once => {}
+            Giving::Slices(revise) => return revise.advance(time, slices, out, reviser(plan, tables, scratch)),
+            Giving::Windows(windows) => {
+                let mut source = source(plan, slices, tables, scratch, segments);
+                return windows.advance(time, &mut source, out, |window, rows| revised(plan, window, rows));
+            }
         }
         slices.advance(time, out, |window, due| {
             let Parts { contents, owed, grows } = match due {
@@ -367,19 +454,20 @@ impl Operator for WindowAggregate {
     }
 
     fn tick(&mut self, out: &mut Outbox) -> Result<()> {
-        let Self { plan, slices, tables, scratch, revise, .. } = self;
-        match revise {
-            Some(revise) => revise.tick(slices, out, reviser(plan, tables, scratch)),
-            None => Ok(()),
+        let Self { plan, slices, tables, scratch, giving, segments, .. } = self;
+        match giving {
+            Giving::Once => Ok(()),
+            Giving::Slices(revise) => revise.tick(slices, out, reviser(plan, tables, scratch)),
+            Giving::Windows(windows) => {
+                let mut source = source(plan, slices, tables, scratch, segments);
+                windows.tick(&mut source, out, |window, rows| revised(plan, window, rows))
+            }
         }
     }
 
     fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
-        let Self { plan, slices, tables, scratch, segments, revise, .. } = self;
+        let Self { plan, slices, tables, scratch, segments, giving, .. } = self;
         slices.save(state)?;
-        if let Some(revise) = revise {
-            revise.save(slices, state);
-        }
         let now = segments.begin();
         if tables.record() {
             for (_, groups) in slices.held() {
@@ -392,33 +480,51 @@ impl Operator for WindowAggregate {
         for (_, groups) in slices.held() {
             groups.save(&plan.aggregates, now, &mut changes, scratch)?;
         }
-        segments.finish(state, &changes, |since| segment(plan, slices, since))
+        match giving {
+            Giving::Once => {}
+            Giving::Slices(revise) => revise.save(slices, state),
+            Giving::Windows(windows) => windows.save(slices.closed(), now, &mut changes, scratch, state)?,
+        }
+        segments.finish(state, &changes, |since| changed(plan, slices, giving, since))
     }
 
     fn load(&mut self, state: &StateReader) -> Result<()> {
-        let Self { plan, slices, tables, scratch, revise, .. } = self;
+        let Self { plan, slices, tables, scratch, giving, .. } = self;
         slices.load(state);
         tables.record();
         let (segments, parts) = Segments::load(state);
+        let next = segments.next();
         self.segments = segments;
-        for former in parts {
-            for (save, rows) in former.segments {
-                let rows = plan.form.widen(rows)?;
+        for former in &parts {
+            for (save, rows) in &former.segments {
+                let mut rows = plan.form.widen(rows)?;
+                if let Giving::Windows(windows) = giving {
+                    rows = windows.restore(former.part, &rows, (plan.leading(), plan.key.len()), *save, scratch)?;
+                }
                 for (slice, selection) in slices.saved_parts(former.part, &rows, SLICE)? {
                     let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
                     let rows = selection.batch(&rows)?;
-                    let (key, states) = rows.columns()[LEADING..].split_at(plan.key.len());
-                    table.restore(key, states, rows.num_rows(), save, scratch)?;
+                    let (key, states) = rows.columns()[plan.leading()..].split_at(plan.key.len());
+                    let states = if plan.overlapping { &states[..states.len() - given::COLUMNS] } else { states };
+                    table.restore(key, states, rows.num_rows(), *save, scratch)?;
                 }
             }
         }
-        if let Some(revise) = revise {
-            revise.load(state, slices)?;
+        match giving {
+            Giving::Once => Ok(()),
+            Giving::Slices(revise) => revise.load(state, slices),
+            Giving::Windows(windows) => {
+                let mut source = Source { slices, tables, aggregates: &plan.aggregates, scratch, next };
+                windows.load(state, &parts, (plan.leading(), plan.key.len()), &plan.form, &mut source)
+            }
         }
-        Ok(())
     }
 
     fn size(&self) -> usize {
-        self.slices.contents().map(Groups::size).sum()
+        let records = match &self.giving {
+            Giving::Windows(windows) => windows.size(),
+            Giving::Once | Giving::Slices(_) => 0,
+        };
+        self.slices.contents().map(Groups::size).sum::<usize>() + records
     }
 }

@@ -30,13 +30,20 @@
 //!
 //! An aggregation whose windows give more than one result has two more columns after the states: `revision`, that of the next
 //! result of the group, and `since`, how many rows have come to it since its last result. A global window is one slice, which
-//! begins at the least instant.
+//! begins at the least instant. Of hopping and cumulating windows, which share slices, the two are of a window and not of
+//! a slice, in rows of their own:
+//!
+//! ```text
+//!   __key_group │ window_start │ window_end │ auction │ bids │ revision │ since
+//!                     12:00         null          7      12       null     null     a group of a slice
+//!                     11:50        12:10          7     null         2        0     what a window has given of the group
+//! ```
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
-use super::{WINDOW_START, given, progress::OPEN_FROM};
+use super::{WINDOW_END, WINDOW_START, given, progress::OPEN_FROM};
 use crate::{
     OperatorError, Result, Timestamp,
     aggregates::Planned,
@@ -46,7 +53,9 @@ use crate::{
 
 /// Which column of a segment says where the slice of a row begins.
 pub(super) const SLICE: usize = 1;
-/// The columns before those of the operator.
+/// Which one then says where a window ends, if windows share slices and give more than one result.
+pub(super) const WINDOW: usize = 2;
+/// The columns before those of the operator, without [`WINDOW`].
 pub(crate) const LEADING: usize = 2;
 
 /// The columns of a segment, of which `own` are the operator's.
@@ -71,6 +80,15 @@ pub(crate) fn of_aggregation(window: &str, planned: &Planned, revised: bool) -> 
     }
     let identity = 1 + planned.key.len();
     Ok(StateForm { columns: columns(own)?, identity, meaning: planned.meaning(window), reading: reading() })
+}
+
+/// The form of an aggregation of windows that share slices and give more than one result: with the end of the window, where a
+/// row says what a window has given.
+pub(super) fn with_windows(form: StateForm) -> StateForm {
+    let mut fields = form.columns.fields().to_vec();
+    let end = unused(WINDOW_END, |name| fields.iter().any(|field| field.name() == name));
+    fields.insert(WINDOW, Arc::new(Field::new(end, Timestamp::data_type(), true)));
+    StateForm { columns: Arc::new(Schema::new(fields)), identity: form.identity + 1, ..form }
 }
 
 /// The form of the greatest `n` rows, which have these columns: the key first.

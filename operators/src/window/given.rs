@@ -45,6 +45,12 @@ impl Given {
         }
     }
 
+    /// There are `groups` now; those that are new have changed.
+    pub(super) fn add_changed(&mut self, groups: usize) {
+        self.next.resize(groups, 0);
+        self.since.resize(groups, 1);
+    }
+
     /// The groups of these rows that at least `rows` have come to since their last result, each once. They give one now.
     pub(super) fn due_among(&mut self, touched: &[usize], rows: u32) -> Vec<u32> {
         // A group that is due is found once, because its count falls to nothing.

@@ -8,6 +8,8 @@
 //!
 //! A closed slice does not change, so saves write it once; a window that needs it merges it into a table of its own.
 
+use arrow::array::ArrayRef;
+
 use super::{
     saved::Saved,
     table::{GroupTable, Tables},
@@ -47,6 +49,23 @@ impl Groups {
             Self::Closed(saved) => saved,
         });
         self.saved()
+    }
+
+    /// The keys and states as they are now. With `closed` no more rows come for them.
+    pub(super) fn now(
+        &mut self,
+        closed: bool,
+        tables: &mut Tables,
+        aggregates: &Aggregates,
+        next: u32,
+        scratch: &mut Vec<usize>,
+    ) -> Result<(usize, &[ArrayRef], &[ArrayRef])> {
+        match self {
+            // What has changed counts as changed in the next save, as if that had come.
+            Self::Open(table) if !closed => table.save(aggregates, next, &mut Changes::new(), scratch)?,
+            _ => drop(self.close(tables, next)?),
+        }
+        self.saved()?.all()
     }
 
     /// Finds out which groups have changed since the last save.

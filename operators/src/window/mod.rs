@@ -31,7 +31,8 @@
 //!   promised           ◄─────────────── the watermark less the lateness: no correction is late downstream
 //! ```
 //!
-//! Such a window is one slice, and is made in one phase: tumbling, of the calendar, or [`Global`], which is all time.
+//! This is made in one phase. A window that is one slice — tumbling, of the calendar, or [`Global`], which is all time — keeps
+//! with each group what it has given; windows that share slices keep it besides them (`overlapping`).
 //!
 //! Otherwise, with several tasks, the work has two phases around the exchange, so that groups and not rows cross it. The
 //! first knows of slices only; the second makes windows of them:
@@ -54,8 +55,8 @@
 //!   event time has come, also over restores.
 //! * `table`: the groups of one slice: DataFusion's `GroupValues` and `GroupsAccumulator`s. `groups`: closed slices, and
 //!   windows of several.
-//! * `repeats`: which windows may give more than one result. `revise`: when there is more than one result. `given`: what each group
-//!   has given, and whether it has changed since.
+//! * `repeats`: which windows may give more than one result. `occasions`: when. `revise`: for windows of one slice;
+//!   `overlapping`: for those that share slices. `given`: what each group has given, and whether it has changed since.
 //! * `saved`: what changed since the last save. `form`: the disk format.
 //! * [`aggregate`], `preaggregate`: the aggregation in one phase or two. [`top`]: the greatest rows of a window.
 
@@ -64,10 +65,12 @@ mod calendar;
 pub(crate) mod form;
 mod given;
 mod groups;
+pub(crate) mod occasions;
+mod overlapping;
 mod preaggregate;
 mod progress;
-mod repeats;
-mod revise;
+pub(crate) mod repeats;
+pub(crate) mod revise;
 mod saved;
 mod slices;
 mod slicing;

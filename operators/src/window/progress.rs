@@ -156,6 +156,11 @@ pub(super) fn fired(part: &Part) -> Timestamp {
     fired_micros(&part.numbers).map_or(Timestamp::MIN, Timestamp::from_micros)
 }
 
+/// How far event time had come for a former task.
+pub(super) fn closed(part: &Part) -> Timestamp {
+    part.numbers.get(CLOSED).map_or(Timestamp::MIN, |micros| Timestamp::from_micros(*micros))
+}
+
 fn fired_micros(numbers: &BTreeMap<String, i64>) -> Option<i64> {
     numbers.get(FIRED).or_else(|| numbers.get(CLOSED)).copied()
 }

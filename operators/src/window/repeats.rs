@@ -6,20 +6,59 @@
 //!   Global         all time: early results, and one at the end of the input
 //! ```
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::{
     Window,
-    spec::{Shape, is_whole},
+    spec::{Shape, Span, is_whole},
 };
 use crate::{OperatorError, Result};
 
-/// On which occasions a window gives more results than the final one.
+/// On which occasions a window or a session gives more results than the final one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Repeats {
-    pub(super) corrections: bool,
-    pub(super) every: Option<Duration>,
-    pub(super) rows: Option<u32>,
+pub(crate) struct Repeats {
+    pub(crate) corrections: bool,
+    pub(crate) every: Option<Duration>,
+    pub(crate) rows: Option<u32>,
+}
+
+impl Repeats {
+    /// Whether there are none: one final result.
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These, if there are any; fails when there can be none of what waits for late rows as long as `lateness`, as `what`
+    /// says it.
+    pub(crate) fn checked(&self, lateness: Duration, what: impl Fn() -> String) -> Result<Option<&Self>> {
+        let refuse = |why: &str| Err(OperatorError::Plan(format!("{}: {why}", what())));
+        match self {
+            none if none.is_none() => Ok(None),
+            Self { corrections: true, .. } if lateness.is_zero() => {
+                refuse("corrections are made of rows that come late: say how late with .allowed_lateness(…)")
+            }
+            Self { rows: Some(0), .. } => refuse("early results come after at least one row: say after how many"),
+            Self { every: Some(every), .. } if every.is_zero() || !is_whole(*every) => {
+                refuse("early results come every so many whole microseconds, at least one")
+            }
+            some => Ok(Some(some)),
+        }
+    }
+}
+
+impl fmt::Display for Repeats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.corrections {
+            f.write_str(", with corrections")?;
+        }
+        if let Some(every) = self.every {
+            write!(f, ", early every {}", Span(every))?;
+        }
+        if let Some(rows) = self.rows {
+            write!(f, ", early after {rows} rows")?;
+        }
+        Ok(())
+    }
 }
 
 /// One window over all time, which gives results while it goes on: the number of bids per auction so far.
@@ -67,7 +106,7 @@ impl Global {
 impl Window {
     /// Does not wait for late rows: a window gives its first result when the watermark passes its end. Rows that come within
     /// the allowed lateness, of which there must be some, make a new result of their groups, with the next `revision`, at
-    /// the next watermark.
+    /// the next watermark: of hopping and cumulating windows in each that the row is in and that is past its end.
     ///
     /// What is promised downstream is still as late as the last correction, so that none is late for a window that follows.
     ///
@@ -124,7 +163,8 @@ impl Window {
     /// result. Looked at once per batch, so how many results there are depends on how rows arrive.
     ///
     /// Each batch that makes a result costs a copy of the states of all groups of the window, as does a tick of
-    /// [`Window::early_every`]: with very many keys take so many rows that it is seldom, or the clock.
+    /// [`Window::early_every`]: with very many keys take so many rows that it is seldom, or the clock. With early results
+    /// of hopping and cumulating windows each row is counted, though not aggregated, once per window that it is in.
     #[must_use]
     pub fn early_rows(mut self, rows: u32) -> Self {
         self.repeats.rows = Some(rows);
@@ -133,29 +173,12 @@ impl Window {
 
     /// On which occasions there are more results than the final one, if there are any; fails when there can be none.
     pub(super) fn repeats(&self) -> Result<Option<&Repeats>> {
-        let refuse = |why: &str| Err(OperatorError::Plan(format!("a window {self}: {why}")));
-        let Repeats { corrections, every, rows } = &self.repeats;
-        if self.repeats == Repeats::default() {
-            return Ok(None);
+        if self.repeats.corrections && self.shape == Shape::Global {
+            return Err(OperatorError::Plan(format!(
+                "a window {self}: all time has no end after which there could be corrections: leave out .corrections()"
+            )));
         }
-        if matches!(self.shape, Shape::Hopping { .. } | Shape::Cumulating { .. }) {
-            return refuse(
-                "corrections and early results are for tumbling windows, those of the calendar and Global: leave them out",
-            );
-        }
-        if *corrections && self.shape == Shape::Global {
-            return refuse("all time has no end after which there could be corrections: leave out .corrections()");
-        }
-        if *corrections && self.lateness().is_zero() {
-            return refuse("corrections are made of rows that come late: say how late with .allowed_lateness(…)");
-        }
-        if *rows == Some(0) {
-            return refuse("early results come after at least one row: say after how many");
-        }
-        if every.is_some_and(|every| every.is_zero() || !is_whole(every)) {
-            return refuse("early results come every so many whole microseconds, at least one");
-        }
-        Ok(Some(&self.repeats))
+        self.repeats.checked(self.lateness(), || format!("a window {self}"))
     }
 
     /// Refuses windows that give more than one result; `what` gives only one.
@@ -163,7 +186,8 @@ impl Window {
         match self.repeats()? {
             None => Ok(()),
             Some(_) => Err(OperatorError::Plan(format!(
-                "a window {self}: {what} are given once, when they are final; corrections and early results are for aggregates"
+                "a window {self}: {what} are given once, when they are final, because a row that comes may \
+                 take back others: leave out .corrections() and .early_…(…), which are for aggregates"
             ))),
         }
     }

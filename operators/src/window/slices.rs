@@ -132,6 +132,33 @@ impl<S> Slices<S> {
         first.map(|first| first.remove())
     }
 
+    /// The windows over a slice that end after `reached`, by their ends, as much of each as there is. Those that are cut off
+    /// to the same are one.
+    pub(super) fn windows(&self, slice: Slice, reached: Timestamp) -> impl Iterator<Item = Slice> + '_ {
+        let mut reached = i128::from(reached.micros());
+        let last = self.slicing.last_end(slice);
+        let mut former = None;
+        let all = std::iter::from_fn(move || {
+            let window = (last > reached).then(|| self.slicing.next_window(slice, reached))?;
+            reached = window.end;
+            Some(window.cut())
+        });
+        all.filter(move |window| former.replace(*window) != Some(*window))
+    }
+
+    /// The slices of a window that are held.
+    pub(super) fn within(&mut self, window: Slice) -> impl Iterator<Item = (Slice, &mut S)> {
+        self.held.range_mut(window.start..window.end).map(|(_, (slice, content))| (*slice, content))
+    }
+
+    /// Drops the slices of which all windows are closed.
+    pub(super) fn drop_closed(&mut self) {
+        let closed = self.progress.closed;
+        while let Some(first) = self.held.first_entry().filter(|it| self.slicing.needed_until(it.get().0) <= closed) {
+            first.remove();
+        }
+    }
+
     /// Every slice that ends here or before is closed.
     pub(super) fn closed(&self) -> Timestamp {
         self.progress.closed

@@ -29,7 +29,8 @@ const MOST_SLICES: u128 = 100_000;
 ///
 /// With [`Window::corrections`], [`Window::early_every`] or [`Window::early_rows`] a window of aggregates gives more than one
 /// result per key. Each is marked by the column `revision`, which counts from 0, and replaces those before it: only the one
-/// with the greatest revision is the answer. How many there are depends on how rows arrive and on the clock.
+/// with the greatest revision is the answer. How many there are depends on how rows arrive and on the clock. Windows that the
+/// end of time cuts off to the same bounds are then one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     pub(super) shape: Shape,
@@ -195,7 +196,7 @@ impl Window {
     pub(crate) fn describe(&self) -> String {
         let once = Self { repeats: Repeats::default(), ..self.without_lateness() };
         // On which occasions may change: the state is the same.
-        let revised = if self.repeats == Repeats::default() { "" } else { ", with revisions" };
+        let revised = if self.repeats.is_none() { "" } else { ", with revisions" };
         format!("{once}{revised}")
     }
 
@@ -290,21 +291,12 @@ impl fmt::Display for Window {
         if !self.lateness.is_zero() {
             write!(f, ", allowed lateness {}", spelled(self.lateness))?;
         }
-        if self.repeats.corrections {
-            f.write_str(", with corrections")?;
-        }
-        if let Some(every) = self.repeats.every {
-            write!(f, ", early every {}", Span(every))?;
-        }
-        if let Some(rows) = self.repeats.rows {
-            write!(f, ", early after {rows} rows")?;
-        }
-        Ok(())
+        write!(f, "{}", self.repeats)
     }
 }
 
 /// In hours or minutes when it is whole ones.
-struct Span(Duration);
+pub(super) struct Span(pub(super) Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

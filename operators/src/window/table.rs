@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use arrow::{
-    array::{ArrayRef, UInt32Array},
-    compute::take,
+    array::{ArrayRef, BooleanArray, UInt32Array},
+    compute::{concat, filter, take},
     datatypes::SchemaRef,
 };
 use datafusion_expr::EmitTo;
@@ -25,6 +25,9 @@ use crate::{
 
 /// An emptied table that holds more than this is not kept for the next slice.
 const SPARE_BYTES: usize = 16 << 20;
+
+/// How many groups a slice has, their keys and their states.
+pub(super) type States = (usize, Vec<ArrayRef>, Vec<ArrayRef>);
 
 /// Makes the tables of an operator's slices. Emptied hash maps are used again: growing one for every slice costs more
 /// than clearing it.
@@ -227,6 +230,29 @@ impl GroupTable {
         Ok(())
     }
 
+    /// Counts rows that came to these keys, of a table that knows nothing but what its groups have given. Afterwards `scratch`
+    /// has the group of each row.
+    pub(super) fn count(&mut self, key: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<()> {
+        let groups = self.intern(key, rows, scratch)?;
+        self.given()?.count(scratch, groups);
+        Ok(())
+    }
+
+    /// Adds to such a table the keys that it does not have yet. They count as changed.
+    pub(super) fn add_changed(&mut self, key: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<()> {
+        if rows > 0 {
+            let groups = self.intern(key, rows, scratch)?;
+            self.given()?.add_changed(groups);
+        }
+        Ok(())
+    }
+
+    /// The keys of these groups, and the revisions of the results that they give now.
+    pub(super) fn give(&mut self, due: &UInt32Array) -> Result<(Vec<ArrayRef>, ArrayRef)> {
+        let key = rows_of(self.saved()?.all()?.1, due)?;
+        Ok((key, self.given()?.revisions(due)))
+    }
+
     /// The results of these groups, which stay as they are.
     ///
     /// An accumulator gives values or states only by giving up all of them. So its states go into a new one, and those of the
@@ -246,8 +272,8 @@ impl GroupTable {
         let mut passing = Accumulators::new(aggregates)?;
         passing.merge(&rows_of(&states, &due)?, &scratch[..due.len()], due.len())?;
         let values = passing.values()?;
-        let (_, key, _) = self.saved()?.all()?;
-        Ok(Revised { key: rows_of(key, &due)?, revision: self.given()?.revisions(&due), values })
+        let (key, revision) = self.give(&due)?;
+        Ok(Revised { key, revision, values })
     }
 
     /// Which results its groups have given.
@@ -266,6 +292,34 @@ impl GroupTable {
     ) -> Result<()> {
         let groups = self.intern(key, rows, scratch)?;
         self.accumulators.merge(states, scratch, groups)
+    }
+
+    /// The final values of these keys, each of which is in one of these slices at least.
+    ///
+    /// The states are merged in one go: an accumulator takes it that a group comes with its first row.
+    pub(super) fn values_of(
+        mut self,
+        key: &[ArrayRef],
+        known: usize,
+        slices: &[States],
+        scratch: &mut Vec<usize>,
+    ) -> Result<Vec<ArrayRef>> {
+        self.intern(key, known, scratch)?;
+        let places = UInt32Array::from_iter_values(scratch.iter().map(|group| *group as u32));
+        let (mut groups, mut wanted) = (Vec::new(), Vec::with_capacity(slices.len()));
+        for (rows, key, _) in slices {
+            self.intern(key, *rows, scratch)?;
+            wanted.push(scratch.iter().map(|group| Some(*group < known)).collect::<BooleanArray>());
+            groups.extend(scratch.iter().copied().filter(|group| *group < known));
+        }
+        let column = |column: usize| {
+            let pieces = slices.iter().zip(&wanted).map(|((.., states), wanted)| filter(&states[column], wanted));
+            let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
+            Ok(concat(&pieces.iter().map(|piece| piece.as_ref()).collect::<Vec<_>>())?)
+        };
+        let states = (0..self.accumulators.width()).map(column).collect::<Result<Vec<_>>>()?;
+        self.accumulators.merge(&states, &groups, known)?;
+        rows_of(&self.accumulators.values()?, &places)
     }
 
     fn intern(&mut self, key: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<usize> {

@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch, UInt64Array},
-    compute::{concat_batches, filter_record_batch},
+    compute::filter_record_batch,
     datatypes::{DataType, Field, FieldRef, Schema},
 };
 use datafusion_physical_plan::aggregates::{
@@ -34,6 +34,7 @@ use crate::{
     schema::no_duplicates,
     state::{
         StateForm, StateReader, StateWriter,
+        bounded::join,
         segments::{Changes, Segments},
     },
 };
@@ -303,7 +304,7 @@ impl Operator for Top {
         segments.finish(state, &changes, |since| {
             let pieces = slices.held().filter_map(|(slice, buffer)| buffer.segment(plan, slice, since).transpose());
             let pieces = pieces.collect::<Result<Vec<_>>>()?;
-            Ok(concat_batches(&plan.form.columns, &pieces)?)
+            join(&plan.form.columns, &pieces)
         })
     }
 

@@ -13,14 +13,13 @@ use windrow_operators::{
     Advance, Operator, Outbox, Plan, Port, Result, Timestamp,
     state::{StateReader, StateWriter},
     testing::{Check, Pipeline, Row},
-    window::{AggregatePlan, Tumbling},
+    window::{AggregatePlan, Tumbling, Window},
 };
 
 use crate::{
-    bids::{Bid, bids, us, window_of},
-    late::closed,
+    bids::{Bid, bids, us},
     revisions::last_revisions,
-    shape::bid,
+    shape::{Shape, bid, cut},
 };
 
 /// Where the revision and the number of bids are.
@@ -155,8 +154,14 @@ fn rows() -> Vec<Bid> {
     (0..120).map(|i: i64| bid(i % 3, i, i * 37 % 83 - 41)).collect()
 }
 
-fn check(fault: Fault, beyond: bool) -> Result<(), String> {
-    let window = Tumbling::of(us(10)).allowed_lateness(us(15)).corrections().early_rows(3);
+/// Windows of one slice, and windows that share slices.
+const SHAPES: [Shape; 2] =
+    [Shape::Hopping { size: 10, slide: 10, offset: 0 }, Shape::Hopping { size: 10, slide: 4, offset: 0 }];
+
+fn check(shape: &Shape, fault: Fault, beyond: bool) -> Result<(), String> {
+    let is_tumbling = matches!(shape, Shape::Hopping { size, slide, .. } if size == slide);
+    let window: Window = if is_tumbling { Tumbling::of(us(10)) } else { shape.window() };
+    let window = window.allowed_lateness(us(15)).corrections().early_rows(3);
     let aggregates = [count(lit(1)).alias("bids"), sum(col("price")).alias("sum")];
     let plan = AggregatePlan::new(&bids(), &["auction"], window, &aggregates).unwrap();
     let pipeline = Pipeline::new(&bids()).exchange([0]).stage(plan.output(), || Faulty::new(&plan, fault));
@@ -164,22 +169,26 @@ fn check(fault: Fault, beyond: bool) -> Result<(), String> {
     let oracle = |rows: &[Bid]| {
         let mut sums = std::collections::BTreeMap::new();
         for bid in rows {
-            let (bids, sum) = sums.entry((window_of(bid.at, 10, 0), bid.auction)).or_insert((0, 0));
-            (*bids, *sum) = (*bids + 1, *sum + bid.price.unwrap());
+            for window in shape.windows_of(bid.at) {
+                let (bids, sum) = sums.entry((cut(window), bid.auction)).or_insert((0, 0));
+                (*bids, *sum) = (*bids + 1, *sum + bid.price.unwrap());
+            }
         }
         let row = |(((start, end), auction), (bids, sum))| Row::from((start, end, auction, bids, sum));
         sums.into_iter().map(row).collect::<Vec<Row>>()
     };
     match beyond {
         false => check.run(&rows(), oracle),
-        true => check.run_beyond_bound(&rows(), |bid, time| closed(bid, time, 10, 15), oracle).map(drop),
+        true => check.run_beyond_bound(&rows(), |bid, time| shape.is_late(bid, time, 15), oracle).map(drop),
     }
 }
 
 #[test]
 fn the_operator_passes() {
-    check(Fault::None, false).unwrap();
-    check(Fault::None, true).unwrap();
+    for shape in &SHAPES {
+        check(shape, Fault::None, false).unwrap();
+        check(shape, Fault::None, true).unwrap();
+    }
 }
 
 #[test]
@@ -195,11 +204,13 @@ fn every_fault_of_windows_with_several_results_is_caught() {
         (SaysTheSameTwice, "the number of rows", true),
         (CorrectsInPlaceOfAdding, "the number of rows", true),
     ];
-    for (fault, words, without_restart) in caught {
-        let failure = check(fault, false).expect_err(&format!("{fault:?} was not caught"));
-        assert!(failure.contains(words), "{fault:?} was caught, but by this: {failure}");
-        assert_eq!(failure.contains("never restarted"), without_restart, "{fault:?}: {failure}");
+    for shape in &SHAPES {
+        for (fault, words, without_restart) in caught {
+            let failure = check(shape, fault, false).expect_err(&format!("{fault:?} was not caught"));
+            assert!(failure.contains(words), "{fault:?} was caught, but by this: {failure}");
+            assert_eq!(failure.contains("never restarted"), without_restart, "{fault:?}: {failure}");
+        }
+        let failure = check(shape, PromisesWithoutTheLateness, true).unwrap_err();
+        assert!(failure.contains("after it had promised") && failure.contains("law 3"), "{failure}");
     }
-    let failure = check(PromisesWithoutTheLateness, true).unwrap_err();
-    assert!(failure.contains("after it had promised") && failure.contains("law 3"), "{failure}");
 }

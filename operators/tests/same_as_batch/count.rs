@@ -20,12 +20,12 @@ use crate::{
     sort::{Fault, Faulty, advance, batch, caught, columns_of, in_order, is_late, sorted},
 };
 
-fn pipeline<'a>(sort: &'a SortPlan, plan: &'a CountPlan, key: &[&str]) -> Pipeline<'a> {
+pub(crate) fn pipeline<'a>(sort: &'a SortPlan, plan: &'a CountPlan, key: &[&str]) -> Pipeline<'a> {
     sorted(sort, key).stage(plan.output(), || plan.whole())
 }
 
 /// All rows of a key in a list, and each window a part of the list.
-fn oracle(rows: &[Bid], key: &[&str], size: usize, slide: usize) -> Vec<Row> {
+pub(crate) fn oracle(rows: &[Bid], key: &[&str], size: usize, slide: usize) -> Vec<Row> {
     let mut lists: BTreeMap<Vec<Value>, Vec<Bid>> = BTreeMap::new();
     for bid in rows {
         lists.entry(key_of(bid, key)).or_default().push(bid.clone());

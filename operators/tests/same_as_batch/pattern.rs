@@ -57,7 +57,7 @@ impl Step {
 }
 
 #[derive(Clone, Debug)]
-struct Spec {
+pub(crate) struct Spec {
     /// The first is strict.
     steps: Vec<Step>,
     within: u64,
@@ -266,7 +266,7 @@ fn some_step() -> impl Strategy<Value = Step> {
     })
 }
 
-fn some_spec() -> impl Strategy<Value = Spec> {
+pub(crate) fn some_spec() -> impl Strategy<Value = Spec> {
     let steps = (some_step(), prop::collection::vec(some_step(), 0..4));
     let within = prop_oneof![Just(1u64), 2u64..15, 10u64..80, Just(u64::MAX)];
     let spec = (steps, within, any::<bool>()).prop_map(|((first, others), within, to_next)| {
@@ -281,7 +281,14 @@ fn some_spec() -> impl Strategy<Value = Spec> {
     spec.prop_filter("not a pattern", Spec::is_allowed)
 }
 
-fn check(rows: &[Bid], key: &[&str], spec: &Spec, bound: u64, seed: u64, beyond: bool) -> Result<(), String> {
+pub(crate) fn check(
+    rows: &[Bid],
+    key: &[&str],
+    spec: &Spec,
+    bound: u64,
+    seed: u64,
+    beyond: bool,
+) -> Result<(), String> {
     let sort = SortPlan::new(&bids(), key).unwrap();
     let plan = PatternPlan::new(&bids(), key, &spec.pattern(), &spec.measures()).unwrap();
     let check = Check::new(pipeline(&sort, &plan, key)).out_of_order(us(bound)).seed(seed);

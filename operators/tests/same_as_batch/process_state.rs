@@ -386,7 +386,10 @@ fn a_plan_says_what_it_is() {
     assert_eq!(plan.inputs(), [Partitioning::Key(vec![0])]);
     let names: Vec<_> = plan.state_form().columns.fields().iter().map(|field| field.name().clone()).collect();
     let held = ["handle", "entry", "version", "state", "time", "timers", "processing_timers"];
-    assert_eq!((&names[..2], &names[2..]), (&["__key_group", "key"].map(String::from)[..], &held.map(String::from)[..]));
+    assert_eq!(
+        (&names[..2], &names[2..]),
+        (&["__key_group", "key"].map(String::from)[..], &held.map(String::from)[..])
+    );
     let error = ProcessPlan::new(&orders(), &["kei"], Obedient, None).err().unwrap().to_string();
     assert!(error.contains("did you mean \"key\""), "{error}");
 }

@@ -82,7 +82,7 @@ impl Occasions {
     }
 }
 
-fn occasions() -> impl Strategy<Value = Occasions> {
+pub(crate) fn occasions() -> impl Strategy<Value = Occasions> {
     let every = prop::option::of(prop_oneof![Just(1u64), 5u64..60, Just(1_000_000)]);
     let rows = prop::option::of(prop_oneof![Just(1u32), 2u32..6, Just(u32::MAX)]);
     (any::<bool>(), every, rows).prop_map(|(corrections, every, rows)| Occasions {
@@ -90,6 +90,19 @@ fn occasions() -> impl Strategy<Value = Occasions> {
         every,
         rows,
     })
+}
+
+fn overlapping() -> impl Strategy<Value = Shape> {
+    let offset = prop_oneof![Just(0u64), 0u64..50];
+    prop_oneof![
+        (1u64..12, 1u64..6, offset.clone())
+            .prop_map(|(slide, times, offset)| { Shape::Hopping { size: slide * times, slide, offset } }),
+        (1u64..40, 1u64..40, offset.clone()).prop_map(|(a, b, offset)| {
+            Shape::Hopping { size: a.max(b), slide: a.min(b).max(a.max(b) / 12), offset }
+        }),
+        (1u64..12, 1u64..7, offset)
+            .prop_map(|(step, times, offset)| { Shape::Cumulating { size: step * times, step, offset } }),
+    ]
 }
 
 proptest! {
@@ -174,6 +187,66 @@ proptest! {
         let shape = Shape::Calendar { unit: "day", zone };
         let oracle = |rows: &[Bid]| oracle_of(rows, &["auction"], |time| shape.windows_of(time));
         check.reduced(last_revisions(2, 1)).rounds(6).run(&rows, oracle).map_err(fail)?;
+    }
+
+    /// Windows that share slices.
+    #[test]
+    fn windows_that_overlap(
+        rows in some_bids(-60i64..60),
+        key in prop::sample::select(KEYS.to_vec()),
+        shape in overlapping(), lateness in 1u64..40, bound in prop_oneof![Just(0u64), 0u64..25],
+        occasions in occasions(), beyond: bool, seed: u64,
+    ) {
+        let window = occasions.of(shape.window().allowed_lateness(us(lateness)));
+        let plan = AggregatePlan::new(&bids(), key, window, &aggregates()).unwrap();
+        let check = Check::new(pipeline(&plan, key, false)).out_of_order(us(bound)).seed(seed);
+        let check = check.reduced(last_revisions(2, key.len()));
+        let oracle = |rows: &[Bid]| oracle_of(rows, key, |time| shape.windows_of(time));
+        if beyond {
+            let is_late = |bid: &Bid, time| shape.is_late(bid, time, lateness);
+            check.fall_idle().run_beyond_bound(&rows, is_late, oracle).map_err(fail)?;
+        } else {
+            check.run(&rows, oracle).map_err(fail)?;
+        }
+    }
+
+    /// Without allowed lateness there are early results only.
+    #[test]
+    fn early_results_of_windows_that_overlap_and_do_not_wait(
+        rows in some_bids(-60i64..60), shape in overlapping(), every in prop::option::of(1u64..50), n in 1u32..5, seed: u64,
+    ) {
+        let window = Occasions { corrections: false, every, rows: Some(n) }.of(shape.window());
+        let plan = AggregatePlan::new(&bids(), &["who"], window, &aggregates()).unwrap();
+        let check = Check::new(pipeline(&plan, &["who"], false)).out_of_order(us(10)).seed(seed);
+        let check = check.reduced(last_revisions(2, 1));
+        check.run(&rows, |rows| oracle_of(rows, &["who"], |time| shape.windows_of(time))).map_err(fail)?;
+    }
+
+    /// Windows that are cut off to the same bounds are one.
+    #[test]
+    fn windows_that_overlap_at_both_ends_of_time(
+        rows in some_bids(prop_oneof![
+            Just(i64::MIN), Just(i64::MAX), i64::MIN..i64::MIN + 30, i64::MAX - 30..=i64::MAX, -30i64..30, any::<i64>()
+        ]),
+        size in prop_oneof![Just(10u64), Just(i64::MAX as u64), Just(u64::MAX), 1u64..=u64::MAX],
+        times in 1u64..8, cumulates: bool,
+        lateness in prop_oneof![1u64..20, Just(i64::MAX as u64), Just(u64::MAX)],
+        occasions in occasions(), seed: u64,
+    ) {
+        let step = (size / times).max(1);
+        let shape = match cumulates {
+            true => Shape::Cumulating { size: step * times, step, offset: 0 },
+            false => Shape::Hopping { size, slide: step, offset: 0 },
+        };
+        let window = occasions.of(shape.window().allowed_lateness(us(lateness)));
+        let plan = AggregatePlan::new(&bids(), &["auction"], window, &aggregates()).unwrap();
+        let check = Check::new(pipeline(&plan, &["auction"], false)).out_of_order(us(u64::MAX)).seed(seed);
+        let windows = |time| {
+            let windows: std::collections::BTreeSet<_> = shape.windows_of(time).into_iter().map(shape::cut).collect();
+            windows.into_iter().map(wide).collect()
+        };
+        let check = check.reduced(last_revisions(2, 1)).rounds(6);
+        check.run(&rows, |rows| oracle_of(rows, &["auction"], windows)).map_err(fail)?;
     }
 
     /// The second window takes every result of the first, and none is late to it although it does not wait: the promise of
@@ -280,8 +353,8 @@ fn what_cannot_be_is_refused() {
         (tumbling().early_rows(0), &["at least one row"]),
         (tumbling().early_every(Duration::ZERO), &["whole microseconds", "at least one"]),
         (tumbling().early_every(Duration::from_nanos(10)), &["whole microseconds"]),
-        (Hopping::of(second * 2, second).early_rows(1), &["hopping 2s every 1s", "tumbling", "Global"]),
-        (Cumulating::of(second * 2, second).allowed_lateness(second).corrections(), &["cumulating", "leave them out"]),
+        (Hopping::of(second * 2, second).early_rows(0), &["hopping 2s every 1s", "at least one row"]),
+        (Cumulating::of(second * 2, second).corrections(), &["cumulating 2s by 1s", ".allowed_lateness("]),
         (Global::every_rows(1).corrections(), &["all time", "no end"]),
         (Global::every_rows(1).allowed_lateness(second), &["no row is late", ".allowed_lateness("]),
         (Global::every_rows(1).offset(second), &[".offset("]),
@@ -326,6 +399,13 @@ fn the_plan_of_revised_windows() {
     assert_eq!(form, plan(window.clone().early_rows(7)).state_form(), "the occasions may change");
     assert_eq!(plan(window.clone()).state_form().meaning, "tumbling 1s; count(1)");
     assert!(form.accepts(&plan(window).state_form()).is_err());
+
+    let hopping = plan(Hopping::of(second * 2, second).early_rows(1));
+    let form = hopping.state_form();
+    assert!(hopping.two_phases().is_none());
+    let columns = ["__key_group", "window_start", "window_end", "auction", "bids", "revision", "since"];
+    assert_eq!((names(&form.columns), form.identity), (columns.map(String::from).to_vec(), 3));
+    assert_eq!(form.meaning, "hopping 2s every 1s, with revisions; count(1)");
 
     let timeless = StreamSchema::without_time(bids().columns().clone());
     let global = AggregatePlan::new(&timeless, &["auction"], Global::every(second), &counts).unwrap();

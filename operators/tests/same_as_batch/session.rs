@@ -47,7 +47,7 @@ impl Gap {
     }
 }
 
-fn gaps() -> impl Strategy<Value = Gap> {
+pub(crate) fn gaps() -> impl Strategy<Value = Gap> {
     prop_oneof![3 => (1u64..30).prop_map(Gap::Fixed), 1 => Just(Gap::Closure), 1 => Just(Gap::Expression)]
 }
 

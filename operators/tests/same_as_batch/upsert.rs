@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Rows by the order of the operator: time, then all columns, where null comes first.
-fn newest<'b>(rows: &'b [Bid], key: &[&str]) -> BTreeMap<Vec<Value>, &'b Bid> {
+pub(crate) fn newest<'b>(rows: &'b [Bid], key: &[&str]) -> BTreeMap<Vec<Value>, &'b Bid> {
     let mut newest: BTreeMap<Vec<Value>, &Bid> = BTreeMap::new();
     let order = |bid: &Bid| (bid.at, bid.auction, bid.who.clone(), bid.price);
     for bid in rows {
@@ -34,11 +34,11 @@ fn newest<'b>(rows: &'b [Bid], key: &[&str]) -> BTreeMap<Vec<Value>, &'b Bid> {
     newest
 }
 
-fn row(bid: &Bid) -> Row {
+pub(crate) fn row(bid: &Bid) -> Row {
     (bid.auction, bid.who.clone(), bid.price, bid.at).into()
 }
 
-fn positions(key: &[&str]) -> Vec<usize> {
+pub(crate) fn positions(key: &[&str]) -> Vec<usize> {
     key.iter().map(|name| bids().index_of(name).unwrap()).collect()
 }
 

@@ -16,11 +16,11 @@ use crate::{
     Advance, Operator, Outbox, Port, Result, Timestamp,
     changes::{
         DELETE, EMIT_ROWS, changes,
-        keys::{KeyEncoder, last_of_each},
         lifetime::{Lifetime, time_column, times},
         stateless::ops,
         store::Newest,
     },
+    key::encoded::{KeyEncoder, last_of_each},
     state::{StateReader, StateWriter},
 };
 

@@ -17,10 +17,8 @@ use arrow::{
 use super::{LEFT, RIGHT, Shared, Source, nulls};
 use crate::{
     Result,
-    changes::{
-        DELETE, INSERT, UPDATE,
-        keys::{KeyBytes, KeyEncoder},
-    },
+    changes::{DELETE, INSERT, UPDATE},
+    key::encoded::{KeyBytes, KeyEncoder},
 };
 
 /// The rows of a side by join key: the slots of its store.

@@ -23,11 +23,7 @@ impl Newest {
             }
             // A dead row must not be sealed: its key may have gone without a word.
             if piece.held < piece.rows.num_rows() {
-                let last = self.pieces.split_off(at);
-                let alive = self.merged(&last)?;
-                self.pieces.push(alive);
-                self.pieces[at].segment = Some(state.seal(segment(&self.pieces[at].rows)?));
-                break;
+                self.merge(at..at + 1)?;
             }
             self.pieces[at].segment = Some(state.seal(segment(&self.pieces[at].rows)?));
         }

@@ -5,10 +5,12 @@
 //!   slots   a ─ ─ b ─ ─ ─ ─ ─ c ─ ─   ──► a b c                when most are free the others get new numbers
 //! ```
 
+use std::ops::Range;
+
 use arrow::array::RecordBatch;
 
 use super::{NONE, Newest, Piece, own_bytes};
-use crate::Result;
+use crate::{Result, state::bounded::batch_bytes};
 
 /// How many times as many rows as all newer pieces a piece has at the least.
 const MERGE: usize = 2;
@@ -22,16 +24,15 @@ impl Newest {
     pub(super) fn tidy(&mut self) -> Result<()> {
         loop {
             self.pieces.retain(|piece| piece.held > 0);
-            let Some(from) = self.to_merge() else {
-                match self.pieces.first() {
-                    Some(first) if first.gone > 0 && !first.oldest => self.tell_oldest()?,
-                    _ => break,
-                }
-                continue;
-            };
-            let pieces = self.pieces.split_off(from);
-            let merged = self.merged(&pieces)?;
-            self.pieces.push(merged);
+            if let Some(range) = self.to_merge() {
+                self.merge(range)?;
+            } else if let Some(at) = self.to_tell() {
+                self.tell(at)?;
+            } else if let Some(at) = self.to_clean() {
+                self.merge(at..at + 1)?;
+            } else {
+                break;
+            }
         }
         if self.index.is_empty() {
             (self.slots, self.free) = (Vec::new(), Vec::new());
@@ -42,22 +43,51 @@ impl Newest {
         Ok(())
     }
 
-    /// From which piece on all are to be merged.
-    fn to_merge(&self) -> Option<usize> {
-        let (mut from, mut newer) = (None, 0);
+    /// Which pieces are to be merged: the newest ones, or an older one that is mostly dead and too large to be merged with
+    /// all that are newer.
+    fn to_merge(&self) -> Option<Range<usize>> {
+        let (mut from, mut newer, mut bytes) = (None, 0, 0);
         for (at, piece) in self.pieces.iter().enumerate().rev() {
-            if piece.held < MERGE * newer || 2 * piece.held < piece.rows.num_rows() {
+            bytes += piece.bytes;
+            if newer > 0 && bytes > batch_bytes() {
+                let dead = || self.pieces[..=at].iter().rposition(Piece::is_mostly_dead).map(|dead| dead..dead + 1);
+                return from.map(|from| from..self.pieces.len()).or_else(dead);
+            }
+            if piece.held < MERGE * newer || piece.is_mostly_dead() {
                 from = Some(at);
             }
             newer += piece.held;
         }
-        from
+        from.map(|from| from..self.pieces.len())
     }
 
-    /// The first piece has nothing older before it: nobody needs to be told which keys are gone.
-    fn tell_oldest(&mut self) -> Result<()> {
+    /// Makes one piece of several that follow one another, in their place.
+    pub(super) fn merge(&mut self, range: Range<usize>) -> Result<()> {
+        let first = range.start;
+        let pieces: Vec<Piece> = self.pieces.drain(range).collect();
+        let merged = self.merged(&pieces)?;
+        self.pieces.insert(first, merged);
+        Ok(())
+    }
+
+    /// A piece before which there is nothing older, or nothing dead: nobody needs to be told which keys are gone.
+    fn to_tell(&self) -> Option<usize> {
+        let untold = self.pieces.iter().position(|piece| piece.gone > 0 && !piece.told)?;
+        self.pieces[..untold].iter().all(|older| older.held == older.rows.num_rows()).then_some(untold)
+    }
+
+    /// A piece whose dead rows are why most of what is held says that keys are gone: it is too large to be merged with the
+    /// newer ones.
+    fn to_clean(&self) -> Option<usize> {
+        let untold: usize = self.pieces.iter().filter(|piece| !piece.told).map(|piece| piece.gone).sum();
+        let held: usize = self.pieces.iter().map(|piece| piece.held).sum();
+        let has_dead = |piece: &Piece| piece.held < piece.rows.num_rows();
+        if 2 * untold > held { self.pieces.iter().position(has_dead) } else { None }
+    }
+
+    fn tell(&mut self, at: usize) -> Result<()> {
         let mut forgotten = Vec::new();
-        let piece = &self.pieces[0];
+        let piece = &self.pieces[at];
         for (row, &slot) in piece.slots.iter().enumerate() {
             if self.counts(piece.id, row, slot) && self.is_gone(slot) {
                 self.slots[slot as usize].sealed = false;
@@ -66,7 +96,7 @@ impl Newest {
                 }
             }
         }
-        self.pieces[0].oldest = true;
+        self.pieces[at].told = true;
         self.forget_all(&forgotten)
     }
 
@@ -85,8 +115,9 @@ impl Newest {
         let rows = self.interleave(pieces, &from)?;
         let columns = rows.columns().iter().cloned().map(own_bytes).collect();
         let rows = RecordBatch::try_new(self.columns.clone(), columns)?;
-        let mut merged = Piece::new(self.next, rows, None);
-        self.next += 1;
+        // The number of one of them: numbers ascend.
+        let id = pieces.last().map_or(self.next, |piece| piece.id);
+        let mut merged = Piece::new(id, rows, None);
         for (row, &slot) in slots.iter().enumerate() {
             let place = &mut self.slots[slot as usize];
             (place.piece, place.row) = (merged.id, row as u32);
