@@ -13,6 +13,8 @@ pub(crate) const GAP: i64 = 300_000;
 pub(crate) const COUNT: u64 = 16;
 /// Microseconds within which a row of the same key is dropped.
 pub(crate) const WITHIN: i64 = 100_000;
+/// Microseconds that rows may come too late, where they do.
+pub(crate) const DISORDER: i64 = 1_000_000;
 /// A price below this is low, one above [`HIGH`] is high.
 pub(crate) const LOW: i64 = 300;
 pub(crate) const HIGH: i64 = 1_000_000;
@@ -193,9 +195,26 @@ pub(crate) fn count_window(batches: &[RecordBatch]) -> Checksum {
     (rows, sums)
 }
 
-/// The rows, of which nothing is out of order.
-pub(crate) fn in_order(batches: &[RecordBatch]) -> Checksum {
-    each(batches, |auction, price, time, results| results.push([auction, price, time], 1))
+/// The rows by time, of which some come [`DISORDER`] too late.
+pub(crate) fn sort(batches: &[RecordBatch]) -> Checksum {
+    let mut waiting: Vec<(i64, i64, i64)> = Vec::new();
+    let (mut latest, mut results) = (i64::MIN, Results::default());
+    let mut leave = |waiting: &mut Vec<(i64, i64, i64)>, time: i64| {
+        waiting.sort_unstable();
+        let rest = waiting.split_off(waiting.partition_point(|row| row.0 < time));
+        for (time, auction, price) in std::mem::replace(waiting, rest) {
+            results.push([auction, price, time], 1);
+        }
+        results.flush();
+    };
+    for batch in batches {
+        let (auctions, prices, times) = columns(batch);
+        waiting.extend((0..times.len()).map(|i| (times[i], auctions[i], prices[i])));
+        latest = latest.max(times.iter().copied().max().unwrap_or(i64::MIN));
+        leave(&mut waiting, latest - DISORDER);
+    }
+    leave(&mut waiting, i64::MAX);
+    results.total
 }
 
 /// The running total of an auction, at every sixteenth bid.

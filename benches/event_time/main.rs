@@ -5,7 +5,8 @@
 //! * a loop over the same columns that keeps what it needs in hash maps ([`by_hand`]).
 //!
 //! Both advance the watermark after each batch and give their results as columns. The number of results and the sum of one of
-//! their columns are compared before anything is measured. The loops know that rows come in order; operators do not.
+//! their columns are compared before anything is measured. The loops know that rows come in order; operators do not. Only
+//! `sort` has rows that come up to a second too late.
 
 #![allow(missing_docs, reason = "derive(Record) makes public types")]
 
@@ -13,7 +14,7 @@ mod by_hand;
 
 use std::{hint::black_box, time::Duration};
 
-use benches::{bids, columns};
+use benches::{BATCH_ROWS, bids, columns, read_all};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use windrow::{
     arrow::{
@@ -61,12 +62,14 @@ struct Case {
     /// The column of the results that is summed.
     column: usize,
     by_hand: fn(&[RecordBatch]) -> Checksum,
+    /// How late rows come at the most, in microseconds.
+    disorder: i64,
 }
 
 fn cases(input: &StreamSchema) -> Result<Vec<Case>> {
     let key = &["auction"];
     let totals = [count(), sum(col("price")), max(col("price"))];
-    let case = |name, column, by_hand, plans| Case { name, plans, column, by_hand };
+    let case = |name, column, by_hand, plans| Case { name, plans, column, by_hand, disorder: 0 };
     let sorted = || -> Result<Box<dyn Plan>> { Ok(Box::new(SortPlan::new(input, key)?)) };
     let hopping = Hopping::of(secs(10), secs(2));
     let milestones = fold::<Bid, (i64, i64), Milestone, _>(|(bids, total), bid, out| {
@@ -99,7 +102,7 @@ fn cases(input: &StreamSchema) -> Result<Vec<Case>> {
             by_hand::count_window,
             vec![sorted()?, Box::new(CountPlan::new(input, key, Count::of(by_hand::COUNT), &totals)?)],
         ),
-        case("in order", 1, by_hand::in_order, vec![sorted()?]),
+        Case { disorder: by_hand::DISORDER, ..case("sort", 1, by_hand::sort, vec![sorted()?]) },
         case(
             "fold in order",
             1,
@@ -164,10 +167,11 @@ fn operators(case: &Case, batches: &[RecordBatch]) -> Checksum {
     let run = || -> Result<Checksum> {
         let operators = case.plans.iter().map(|plan| plan.whole()).collect::<Result<_>>()?;
         let mut line = Line { operators, out: Outbox::new(), column: case.column, total: (0, 0) };
+        let mut latest = i64::MIN;
         for batch in batches {
             line.process(0, batch.clone())?;
-            let time = columns(batch).2.last().copied().unwrap_or(i64::MIN);
-            line.advance(Timestamp::from_micros(time))?;
+            latest = latest.max(columns(batch).2.iter().copied().max().unwrap_or(i64::MIN));
+            line.advance(Timestamp::from_micros(latest - case.disorder))?;
         }
         line.advance(Timestamp::MAX)?;
         Ok(line.total)
@@ -176,21 +180,26 @@ fn operators(case: &Case, batches: &[RecordBatch]) -> Checksum {
 }
 
 fn event_time(criterion: &mut Criterion) {
-    let (schema, batches) = bids(BIDS);
+    let (schema, in_order) = bids(BIDS);
+    let late =
+        Nexmark::new().events(BIDS.div_ceil(46) * 50).out_of_order(Duration::from_micros(by_hand::DISORDER as u64));
+    let (_, disordered) = read_all(&late.batch_rows(BATCH_ROWS).bids().columns(["auction", "price", "at"]));
+    let rows = in_order.iter().map(|batch| batch.num_rows() as u64).sum();
     let cases = StreamSchema::with_time(schema, "at").and_then(|input| cases(&input));
     let cases = cases.unwrap_or_else(|error| unreachable!("{error}"));
+    let batches = |case: &Case| if case.disorder > 0 { &disordered } else { &in_order };
     for case in &cases {
-        assert_eq!(operators(case, &batches), (case.by_hand)(&batches), "{}", case.name);
+        assert_eq!(operators(case, batches(case)), (case.by_hand)(batches(case)), "{}", case.name);
     }
     let mut group = criterion.benchmark_group("event_time");
-    group.throughput(Throughput::Elements(batches.iter().map(|batch| batch.num_rows() as u64).sum()));
+    group.throughput(Throughput::Elements(rows));
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(4));
     for case in &cases {
         group.bench_function(BenchmarkId::new(case.name, "hand_written"), |b| {
-            b.iter(|| black_box((case.by_hand)(&batches)));
+            b.iter(|| black_box((case.by_hand)(batches(case))));
         });
         group.bench_function(BenchmarkId::new(case.name, "operators"), |b| {
-            b.iter(|| black_box(operators(case, &batches)));
+            b.iter(|| black_box(operators(case, batches(case))));
         });
     }
     group.finish();

@@ -225,16 +225,20 @@ impl Operator for Sort {
 /// The rows in the order in which they leave. Pieces stay as they are: together they may be too large for one batch.
 fn ordered(plan: &Shared, pieces: Vec<RecordBatch>) -> Result<Ordered> {
     let times = pieces.iter().map(|rows| times_of(rows, plan.time)).collect::<Result<Vec<_>>>()?;
-    let time = |&(piece, row): &(usize, usize)| times[piece][row];
-    let places = times.iter().enumerate().flat_map(|(piece, times)| (0..times.len()).map(move |row| (piece, row)));
-    let mut order: Vec<(usize, usize)> = places.collect();
-    order.sort_by_key(time);
+    if times.iter().copied().flatten().is_sorted_by(|a, b| a < b) {
+        return Ok(Ordered::as_they_are(pieces));
+    }
+    let of_piece = |(piece, times): (usize, &&[i64])| {
+        times.iter().enumerate().map(|(row, time)| (*time, (piece, row))).collect::<Vec<_>>()
+    };
+    let mut order: Vec<(i64, (usize, usize))> = times.iter().enumerate().flat_map(of_piece).collect();
+    order.sort_by_key(|(time, _)| *time);
     let mut others = Comparators::new(plan, &pieces);
-    for same in order.chunk_by_mut(|a, b| time(a) == time(b)).filter(|same| same.len() > 1) {
-        same.sort_unstable_by(|a, b| others.compare(*a, *b));
+    for same in order.chunk_by_mut(|(a, _), (b, _)| a == b).filter(|same| same.len() > 1) {
+        same.sort_unstable_by(|(_, a), (_, b)| others.compare(*a, *b));
     }
     others.finish()?;
-    Ok(Ordered::new(pieces, order))
+    Ok(Ordered::new(pieces, order.into_iter().map(|(_, place)| place).collect()))
 }
 
 /// Compares rows of pieces by all columns but the time, from the first to the last.

@@ -21,7 +21,7 @@
 mod saved;
 mod tidy;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, new_null_array},
@@ -31,7 +31,7 @@ use arrow::{
 
 use crate::{
     Result, Timestamp,
-    key::encoded::{KeyBytes, KeyEncoder},
+    key::encoded::{ByKey, KeyBytes, KeyEncoder},
     schema::{HIDDEN_TIME, reserved},
     state::{
         KEY_GROUP, Reading, Rule, SegmentId,
@@ -54,7 +54,7 @@ pub(crate) struct Newest {
     /// How many columns the key has.
     keys: usize,
     encoder: KeyEncoder,
-    index: HashMap<Box<[u8]>, u32>,
+    index: ByKey<Box<[u8]>, u32>,
     key_bytes: usize,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -118,7 +118,7 @@ impl Newest {
             columns,
             keys,
             encoder,
-            index: HashMap::new(),
+            index: ByKey::default(),
             key_bytes: 0,
             slots: Vec::new(),
             free: Vec::new(),

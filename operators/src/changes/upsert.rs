@@ -6,7 +6,7 @@
 //!                                                              └─no──► nothing: it is answered for
 //! ```
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array},
@@ -27,7 +27,7 @@ use crate::{
     expr::{Lowering, evaluate_condition},
     key::{
         check_key, comparable,
-        encoded::{KeyBytes, KeyEncoder, last_of_each},
+        encoded::{Grouped, KeyBytes, KeyEncoder},
     },
     plan::{Partitioning, Plan},
     state::{StateForm, StateReader, StateWriter},
@@ -200,26 +200,27 @@ struct Upsert {
 impl Upsert {
     /// The row of each key that counts, in the order in which they came.
     fn newest(&self, batch: &RecordBatch, keys: &KeyBytes, times: Option<&[i64]>) -> Result<Vec<u32>> {
-        let Some(times) = times else { return Ok(last_of_each(keys, batch.num_rows())) };
+        let grouped = Grouped::new(keys, 0..batch.num_rows());
+        let Some(times) = times else { return Ok(grouped.last()) };
         let mut order = None;
-        let mut newest: HashMap<&[u8], usize> = HashMap::with_capacity(times.len());
-        for (row, &time) in times.iter().enumerate() {
-            let kept = newest.entry(keys.get(row)).or_insert(row);
-            let newer = match time.cmp(&times[*kept]) {
-                std::cmp::Ordering::Equal if row != *kept => {
-                    let order = match &mut order {
-                        Some(order) => order,
-                        none => none.insert(self.order.encode(&self.plan.columns(batch, &self.plan.sorted))?),
-                    };
-                    order.get(row) > order.get(*kept)
-                }
-                than => than.is_gt(),
-            };
-            if newer {
-                *kept = row;
+        let mut rows = Vec::new();
+        for of_key in grouped.rows() {
+            let mut kept = of_key[0] as usize;
+            for row in of_key[1..].iter().map(|row| *row as usize) {
+                let newer = match times[row].cmp(&times[kept]) {
+                    std::cmp::Ordering::Equal => {
+                        let order = match &mut order {
+                            Some(order) => order,
+                            none => none.insert(self.order.encode(&self.plan.columns(batch, &self.plan.sorted))?),
+                        };
+                        order.get(row) > order.get(kept)
+                    }
+                    than => than.is_gt(),
+                };
+                kept = if newer { row } else { kept };
             }
+            rows.push(kept as u32);
         }
-        let mut rows: Vec<u32> = newest.into_values().map(|row| row as u32).collect();
         rows.sort_unstable();
         Ok(rows)
     }

@@ -11,7 +11,7 @@
 //! Accumulators live for one batch only, because they do not give the result of some groups and keep the others. So a batch
 //! costs what it touches, however many keys are held.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, UInt32Array},
@@ -25,7 +25,10 @@ use super::{
 use crate::{
     Advance, Operator, Outbox, Port, Result, Timestamp,
     aggregates::{Accumulators, ArgumentReader, Arguments},
-    key::{comparable, encoded::KeyBytes},
+    key::{
+        comparable,
+        encoded::{Grouped, KeyBytes},
+    },
     keyed::store::{Fate, Store},
     late::set_late_aside,
     outbox::EMIT_ROWS,
@@ -156,17 +159,11 @@ fn begun(plan: &Shared, rows: u64) -> u64 {
 impl Work {
     fn of(plan: &Shared, counters: &Store<Counter>, input: &Input<'_>, range: Range<usize>) -> Self {
         let mut work = Self::default();
-        let mut places: HashMap<&[u8], usize> = HashMap::new();
-        let mut key_of = Vec::with_capacity(range.len());
-        for row in range.clone() {
-            let key = input.key(row);
-            let place = *places.entry(key).or_insert_with(|| {
-                let before = counters.get(key).map_or(0, |(_, counter)| counter.rows);
-                work.keys.push(Touched { row, before, rows: before, known: 0, new: 0 });
-                work.keys.len() - 1
-            });
-            work.keys[place].rows += 1;
-            key_of.push(place);
+        let grouped = Grouped::new(input.keys, range.clone());
+        for rows in grouped.rows() {
+            let row = rows[0] as usize;
+            let before = counters.get(input.key(row)).map_or(0, |(_, counter)| counter.rows);
+            work.keys.push(Touched { row, before, rows: before + rows.len() as u64, known: 0, new: 0 });
         }
         for key in &mut work.keys {
             key.known = work.known;
@@ -179,7 +176,8 @@ impl Work {
         }
         work.starts = vec![0; work.groups];
         let mut seen: Vec<u64> = work.keys.iter().map(|key| key.before).collect();
-        for (row, place) in range.zip(key_of) {
+        for (row, place) in range.zip(&grouped.of_row) {
+            let place = *place as usize;
             let number = seen[place];
             seen[place] += 1;
             for window in full(plan, number)..begun(plan, number + 1) {

@@ -8,7 +8,7 @@
 //! The bytes are Arrow's row format: equal keys have equal bytes, and greater ones greater bytes. They are not a disk
 //! format: what is saved are columns.
 
-use std::collections::HashSet;
+use std::{collections::HashMap, ops::Range};
 
 use arrow::{
     array::ArrayRef,
@@ -17,8 +17,13 @@ use arrow::{
     row::{RowConverter, Rows, SortField},
 };
 
+use foldhash::fast::RandomState;
+
 use super::comparable;
 use crate::{OperatorError, Result};
+
+/// A map by the bytes of keys: `Arc<[u8]>`, `Box<[u8]>` or `&[u8]`.
+pub(crate) type ByKey<K, V> = HashMap<K, V, RandomState>;
 
 /// Between columns and bytes.
 #[derive(Debug)]
@@ -91,12 +96,55 @@ impl KeyBytes {
     }
 }
 
-/// For each key, the last of its rows, in the order in which these rows come.
-pub(crate) fn last_of_each(keys: &KeyBytes, rows: usize) -> Vec<u32> {
-    let mut seen = HashSet::with_capacity(rows);
-    let mut last: Vec<u32> = (0..rows).rev().filter(|&row| seen.insert(keys.get(row))).map(|row| row as u32).collect();
-    last.reverse();
-    last
+/// Some rows of a batch by key. Keys are numbered in the order in which they come.
+pub(crate) struct Grouped {
+    /// The number of the key of each row.
+    pub(crate) of_row: Vec<u32>,
+    /// Where the rows of each key begin in `rows`, and where the last ones end.
+    starts: Vec<u32>,
+    rows: Vec<u32>,
+}
+
+impl Grouped {
+    pub(crate) fn new(keys: &KeyBytes, rows: Range<usize>) -> Self {
+        let mut numbers: ByKey<&[u8], u32> = HashMap::with_hasher(RandomState::default());
+        let mut ends: Vec<u32> = Vec::new();
+        let number = |row| {
+            let number = *numbers.entry(keys.get(row)).or_insert_with(|| {
+                ends.push(0);
+                (ends.len() - 1) as u32
+            });
+            ends[number as usize] += 1;
+            number
+        };
+        let of_row: Vec<u32> = rows.clone().map(number).collect();
+        let mut end = 0;
+        for rows in &mut ends {
+            end += *rows;
+            *rows = end;
+        }
+        // From behind, each end becomes where the rows of its key begin.
+        let (mut starts, mut sorted) = (ends, vec![0; of_row.len()]);
+        for (row, number) in rows.zip(&of_row).rev() {
+            let place = &mut starts[*number as usize];
+            *place -= 1;
+            sorted[*place as usize] = row as u32;
+        }
+        starts.push(end);
+        Self { of_row, starts, rows: sorted }
+    }
+
+    /// The rows of each key, in order.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[u32]> {
+        self.starts.windows(2).map(|bounds| &self.rows[bounds[0] as usize..bounds[1] as usize])
+    }
+
+    /// The last row of each key, in the order in which these rows come.
+    pub(crate) fn last(&self) -> Vec<u32> {
+        let mut last: Vec<u32> = self.rows().filter_map(|rows| rows.last().copied()).collect();
+        last.sort_unstable();
+        last
+    }
 }
 
 #[cfg(test)]
@@ -118,7 +166,11 @@ mod tests {
         let encoder = KeyEncoder::new([numbers.data_type(), texts.data_type()].into_iter()).unwrap();
         let keys = encoder.encode(&[numbers.clone(), texts.clone()]).unwrap();
         assert_eq!(keys.get(2), keys.get(3), "zeros are one key");
-        assert_eq!(last_of_each(&keys, 4), [0, 1, 3]);
+        let grouped = Grouped::new(&keys, 0..4);
+        assert_eq!(grouped.rows().collect::<Vec<_>>(), [&[0][..], &[1], &[2, 3]]);
+        assert_eq!((grouped.of_row.as_slice(), grouped.last()), (&[0, 1, 2, 2][..], vec![0, 1, 3]));
+        assert_eq!(Grouped::new(&keys, 2..4).rows().collect::<Vec<_>>(), [&[2, 3]]);
+        assert_eq!(Grouped::new(&keys, 2..2).rows().count(), 0);
         let columns = encoder.decode([1, 0].map(|row| keys.get(row))).unwrap();
         assert_eq!(columns[0].as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [None, Some(1.5)]);
         assert_eq!(columns[1].as_string_view().iter().collect::<Vec<_>>(), [Some(""), Some(text)]);

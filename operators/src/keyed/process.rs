@@ -176,9 +176,10 @@ impl<P: Process> ProcessPlan<P> {
             Field::new("processing_timers", instants(), true),
         ];
         held.extend(others.iter().cloned());
-        let last = key.len() + held.len();
-        let plan = KeyPlan::new(input, key, held, &name)?;
-        let plan = plan.read_as(&["state", "rules"], (!others.is_empty()).then_some(last));
+        let place = |name| held.iter().position(|field: &Field| field.name() == name);
+        let (version, state, rules) = (place("version"), place("state"), place("rules"));
+        let packed: Vec<usize> = state.into_iter().chain(rules).collect();
+        let plan = KeyPlan::new(input, key, held, &name)?.read_as(version.unwrap_or(0), &packed, rules);
         Ok(Self(
             Arc::new(Shared {
                 process,

@@ -104,14 +104,15 @@ impl KeyPlan {
         self
     }
 
-    /// Says which columns of the holder are MessagePack, and which rows are the same in every task.
-    pub(crate) fn read_as(mut self, packed: &[&str], shared: Option<usize>) -> Self {
-        let held = self.form.columns.fields().iter().enumerate().skip(1 + self.columns.len());
-        // A name may have got an underscore before it, if the key has a column of it.
-        let is_packed = |name: &str| packed.contains(&name.trim_start_matches('_'));
-        self.form.reading.packed =
-            held.filter(|(_, field)| is_packed(field.name())).map(|(column, _)| column).collect();
-        self.form.reading.shared = shared;
+    /// Says how segments are read without the operator, by columns of the holder: the one that is null in a tombstone, those that
+    /// are MessagePack, and the one that has a value in rows that are the same in every task.
+    pub(crate) fn read_as(mut self, living: usize, packed: &[usize], shared: Option<usize>) -> Self {
+        let place = |held: usize| 1 + self.columns.len() + held;
+        self.form.reading = Reading {
+            packed: packed.iter().copied().map(place).collect(),
+            shared: shared.map(place),
+            ..Reading::newest([Rule::Value(place(living))])
+        };
         self
     }
 

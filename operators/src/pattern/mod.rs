@@ -55,6 +55,7 @@
 //! began before.
 
 mod condition;
+mod keys;
 mod matching;
 pub mod operator;
 mod partial;

@@ -7,10 +7,7 @@
 //!   watermark ──► keys whose first partial match is over ──► matches ──► MAIN
 //! ```
 
-use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, Int64Array, RecordBatch, UInt32Array, new_null_array},
@@ -19,14 +16,15 @@ use arrow::{
 
 use super::{
     condition::Candidates,
-    matching::{Match, Matching},
+    keys::{Key, Keys},
+    matching::Match,
     partial::Taken,
     plan::{Shared, Told},
     stored::{self, LEADING},
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
-    key::encoded::{KeyBytes, KeyEncoder},
+    key::encoded::{ByKey, Grouped, KeyEncoder},
     late::set_late_aside,
     outbox::EMIT_ROWS,
     state::{StateReader, StateWriter, bounded::cut, timed::TimedRows},
@@ -39,19 +37,11 @@ const ROWS: &str = "rows";
 /// How many rows are looked at again at once.
 const LOOK_ROWS: usize = 65_536;
 
-/// The bytes of a key.
-type Key = Arc<[u8]>;
-
 /// Finds a pattern in the rows of each key.
 pub struct PatternMatch {
     plan: Arc<Shared>,
     encoder: KeyEncoder,
-    keys: HashMap<Key, Matching>,
-    /// When the first partial match of each key began.
-    starts: BTreeSet<(i64, Key)>,
-    /// The least event time of a match that may still come out of rows that have come, of keys that have one.
-    held: BTreeSet<(i64, Key)>,
-    bytes: usize,
+    keys: Keys,
     /// The rows that partial matches are made of, and marks.
     rows: TimedRows<()>,
     /// The number of the next row.
@@ -69,40 +59,13 @@ impl PatternMatch {
     pub(super) fn new(plan: Arc<Shared>) -> Result<Self> {
         Ok(Self {
             encoder: plan.key_encoder()?,
-            keys: HashMap::new(),
-            starts: BTreeSet::new(),
-            held: BTreeSet::new(),
-            bytes: 0,
+            keys: Keys::default(),
             rows: TimedRows::new(stored::STORED, LEADING + plan.time, |_| Ok(())),
             next: 0,
             closed: Timestamp::MIN,
             leaving: VecDeque::new(),
             plan,
         })
-    }
-
-    /// Takes the partial matches of a key out.
-    fn remove(&mut self, key: &[u8]) -> Option<(Key, Matching)> {
-        let (key, matching) = self.keys.remove_entry(key)?;
-        self.bytes = self.bytes.saturating_sub(matching.size() + key.len());
-        if let Some((_, start)) = matching.start() {
-            self.starts.remove(&(start, key.clone()));
-        }
-        if let Some(held) = matching.held(&self.plan) {
-            self.held.remove(&(held, key.clone()));
-        }
-        Some((key, matching))
-    }
-
-    /// Puts them back, if there are any.
-    fn insert(&mut self, key: Key, matching: Matching) {
-        let Some((_, start)) = matching.start() else { return };
-        self.bytes += matching.size() + key.len();
-        self.starts.insert((start, key.clone()));
-        if let Some(held) = matching.held(&self.plan) {
-            self.held.insert((held, key.clone()));
-        }
-        self.keys.insert(key, matching);
     }
 
     fn look_at(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
@@ -112,28 +75,29 @@ impl PatternMatch {
         let candidates = Candidates::new(&plan, batch)?;
         let first = self.next;
         self.next = first.saturating_add(times.len() as i64);
-        let (mut matches, mut needed, mut marks) = (Vec::new(), Vec::new(), Vec::new());
-        for (key, rows) in by_key(&keys, times.len()) {
-            if !self.keys.contains_key(key) && !rows.iter().any(|&row| candidates.may_begin(row as usize)) {
+        let (mut found, mut matches, mut needed, mut marks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for rows in Grouped::new(&keys, 0..times.len()).rows() {
+            let key = keys.get(rows[0] as usize);
+            if !self.keys.contains(key) && !rows.iter().any(|&row| candidates.may_begin(row as usize)) {
                 continue;
             }
-            let (key, mut matching) = self.remove(key).unwrap_or_else(|| (key.into(), Matching::default()));
-            let mut found = Vec::new();
-            for &row in &rows {
-                let at = (row as usize, first + i64::from(row), times[row as usize]);
-                matching.take(&plan, &candidates, at, &mut found)?;
-            }
-            matches.extend(found.into_iter().map(|found| (key.clone(), found)));
-            let start = matching.start().map(|(start, _)| start);
-            let skipped = std::mem::take(&mut matching.skipped);
-            if matching.stored && start.is_none_or(|start| skipped || start >= first) {
-                marks.push((key.clone(), start.unwrap_or(self.next), matching.last_time));
-            }
-            if let Some(start) = start {
-                needed.extend(rows.iter().filter(|&&row| first + i64::from(row) >= start));
-                matching.stored = true;
-            }
-            self.insert(key, matching);
+            self.keys.look_at(&plan, key, |key, matching| {
+                for &row in rows {
+                    let at = (row as usize, first + i64::from(row), times[row as usize]);
+                    matching.take(&plan, &candidates, at, &mut found)?;
+                }
+                matches.extend(found.drain(..).map(|found| (key.clone(), found)));
+                let start = matching.start().map(|(start, _)| start);
+                let skipped = std::mem::take(&mut matching.skipped);
+                if matching.stored && start.is_none_or(|start| skipped || start >= first) {
+                    marks.push((key.clone(), start.unwrap_or(self.next), matching.last_time));
+                }
+                if let Some(start) = start {
+                    needed.extend(rows.iter().filter(|&&row| first + i64::from(row) >= start));
+                    matching.stored = true;
+                }
+                Ok(())
+            })?;
         }
         needed.sort_unstable();
         self.rows.push(&stored::rows(&plan, batch, &needed, first)?)?;
@@ -169,23 +133,22 @@ impl PatternMatch {
         let mut marks = Vec::new();
         let mut found = Vec::new();
         let all = loop {
-            let Some((_, key)) = self.starts.first().filter(|(start, _)| is_over(*start)) else { break true };
+            let Some((_, key)) = self.keys.first().filter(|(start, _)| is_over(*start)) else { break true };
             if self.leaving.len() >= EMIT_ROWS {
                 break false;
             }
             let key = key.clone();
-            let Some((key, mut matching)) = self.remove(&key) else {
-                return Err(OperatorError::Internal("a key of a pattern was lost".into()));
-            };
-            matching.close(&plan, is_over, &mut found);
-            self.leaving.extend(found.drain(..).map(|found| (key.clone(), found)));
-            // Rows that were skipped may begin nothing, and the match that tells it will be gone before they are.
-            let rows_remain = matching.last_time >= plan.horizon(time).micros();
-            if std::mem::take(&mut matching.skipped) && matching.stored && rows_remain && !end_of_input {
-                let from = matching.start().map_or(self.next, |(start, _)| start);
-                marks.push((key.clone(), from, matching.last_time));
-            }
-            self.insert(key, matching);
+            self.keys.look_at(&plan, &key, |key, matching| {
+                matching.close(&plan, is_over, &mut found);
+                self.leaving.extend(found.drain(..).map(|found| (key.clone(), found)));
+                // Rows that were skipped may begin nothing, and the match that tells it will be gone before they are.
+                let rows_remain = matching.last_time >= plan.horizon(time).micros();
+                if std::mem::take(&mut matching.skipped) && matching.stored && rows_remain && !end_of_input {
+                    let from = matching.start().map_or(self.next, |(start, _)| start);
+                    marks.push((key.clone(), from, matching.last_time));
+                }
+                Ok(())
+            })?;
         };
         self.mark(&marks)?;
         Ok(all)
@@ -230,7 +193,7 @@ impl PatternMatch {
     fn look_again(&mut self) -> Result<()> {
         let plan = self.plan.clone();
         let (mut stored, marks) = stored::apart(&self.rows)?;
-        let mut from: HashMap<Key, i64> = HashMap::new();
+        let mut from: ByKey<Key, i64> = ByKey::default();
         for marks in &marks {
             let (keys, numbers) = stored::told(&plan, marks);
             let keys = self.encoder.encode(&keys)?;
@@ -244,33 +207,20 @@ impl PatternMatch {
             let times = times_of(&rows, plan.time)?;
             let keys = self.encoder.encode(&plan.key_columns(&rows))?;
             let candidates = Candidates::new(&plan, &rows)?;
-            for (key, rows) in by_key(&keys, times.len()) {
+            for rows in Grouped::new(&keys, 0..times.len()).rows() {
+                let key = keys.get(rows[0] as usize);
                 let from = from.get(key).copied().unwrap_or(i64::MIN);
-                let (key, mut matching) = self.remove(key).unwrap_or_else(|| (key.into(), Matching::default()));
-                for row in rows.into_iter().map(|row| row as usize).filter(|&row| numbers.value(row) >= from) {
-                    matching.take(&plan, &candidates, (row, numbers.value(row), times[row]), &mut Vec::new())?;
-                }
-                (matching.stored, matching.skipped) = (true, false);
-                self.insert(key, matching);
+                self.keys.look_at(&plan, key, |_, matching| {
+                    for row in rows.iter().map(|row| *row as usize).filter(|&row| numbers.value(row) >= from) {
+                        matching.take(&plan, &candidates, (row, numbers.value(row), times[row]), &mut Vec::new())?;
+                    }
+                    (matching.stored, matching.skipped) = (true, false);
+                    Ok(())
+                })?;
             }
         }
         Ok(())
     }
-}
-
-/// The rows of each key, in order; keys in the order in which they come.
-fn by_key(keys: &KeyBytes, rows: usize) -> Vec<(&[u8], Vec<u32>)> {
-    let mut places: HashMap<&[u8], usize> = HashMap::new();
-    let mut parts: Vec<(&[u8], Vec<u32>)> = Vec::new();
-    for row in 0..rows {
-        let key = keys.get(row);
-        let place = *places.entry(key).or_insert_with(|| {
-            parts.push((key, Vec::new()));
-            parts.len() - 1
-        });
-        parts[place].1.push(row as u32);
-    }
-    parts
 }
 
 impl Operator for PatternMatch {
@@ -300,7 +250,7 @@ impl Operator for PatternMatch {
             return Ok(Advance::Promise(time));
         }
         self.rows.evict_before(self.plan.horizon(time))?;
-        let held = self.held.first().map_or(time, |(held, _)| Timestamp::from_micros(*held));
+        let held = self.keys.held().map_or(time, Timestamp::from_micros);
         Ok(Advance::Promise(held.min(time)))
     }
 
@@ -322,6 +272,6 @@ impl Operator for PatternMatch {
 
     fn size(&self) -> usize {
         let leaving = size_of::<Match>() + self.plan.steps.steps.len() * size_of::<Taken>();
-        self.bytes + self.rows.size() + self.leaving.len() * leaving
+        self.keys.size() + self.rows.size() + self.leaving.len() * leaving
     }
 }

@@ -12,7 +12,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BinaryHeap, VecDeque},
     mem::size_of,
     sync::Arc,
 };
@@ -22,6 +22,7 @@ use super::{
     given::{Given, Said},
     spec::Span,
 };
+use crate::key::encoded::ByKey;
 
 /// With fewer slots nothing is tidied.
 const FEW_SLOTS: usize = 1024;
@@ -42,7 +43,7 @@ pub(super) struct Sessions {
     pub(super) slots: Vec<OpenSession>,
     free: Vec<u32>,
     alive: usize,
-    keys: HashMap<Arc<[u8]>, VecDeque<u32>>,
+    keys: ByKey<Arc<[u8]>, VecDeque<u32>>,
     ends: BinaryHeap<Reverse<(i64, u32)>>,
     /// The same of the sessions that have changed since their last result, if they give more than one.
     waiting: BinaryHeap<Reverse<(i64, u32)>>,
@@ -61,7 +62,7 @@ impl Sessions {
             slots: Vec::new(),
             free: Vec::new(),
             alive: 0,
-            keys: HashMap::new(),
+            keys: ByKey::default(),
             ends: BinaryHeap::new(),
             key_bytes: 0,
             no_key: Arc::from([]),

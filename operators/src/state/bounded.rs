@@ -118,8 +118,9 @@ pub(crate) fn join(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<Re
 /// Rows of several batches in some order, to be taken out in bounded batches.
 pub(crate) struct Ordered {
     batches: Vec<RecordBatch>,
-    /// Which batch, and which row of it.
-    order: Vec<(usize, usize)>,
+    /// Which batch, and which row of it; `None` when they come as they are.
+    order: Option<Vec<(usize, usize)>>,
+    rows: usize,
     /// How many are out.
     out: usize,
     /// The bytes of all rows, when all together may be too many for one batch.
@@ -131,12 +132,34 @@ impl Ordered {
     pub(crate) fn new(batches: Vec<RecordBatch>, order: Vec<(usize, usize)>) -> Self {
         let is_large = batches.iter().map(|batch| bytes_of(batch.columns())).sum::<usize>() > batch_bytes();
         let sizes = is_large.then(|| batches.iter().map(bytes_of_rows).collect());
-        Self { batches, order, out: 0, sizes }
+        Self { rows: order.len(), order: Some(order), batches, out: 0, sizes }
+    }
+
+    /// All rows as they are, one batch after the other. Nothing is copied.
+    pub(crate) fn as_they_are(batches: Vec<RecordBatch>) -> Self {
+        let rows = batches.iter().map(RecordBatch::num_rows).sum();
+        Self { rows, order: None, batches, out: 0, sizes: None }
     }
 
     /// The next rows, at most `most`; `None` when all are out.
     pub(crate) fn take(&mut self, most: usize) -> Result<Option<RecordBatch>> {
-        let rest = &self.order[self.out..];
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let Some(order) = &self.order else {
+            let mut first = self.out;
+            let next = self.batches.iter().find(|batch| match first < batch.num_rows() {
+                true => true,
+                false => {
+                    first -= batch.num_rows();
+                    false
+                }
+            });
+            let taken = next.map(|batch| batch.slice(first, most.min(batch.num_rows() - first)));
+            self.out += taken.as_ref().map_or(0, RecordBatch::num_rows);
+            return Ok(taken);
+        };
+        let rest = &order[self.out..];
         let mut some = rest.len().min(most);
         if let Some(sizes) = &self.sizes {
             let (limit, mut bytes) = (batch_bytes(), 0);
@@ -146,9 +169,6 @@ impl Ordered {
             });
             some = fits.count().max(1).min(some);
         }
-        if some == 0 {
-            return Ok(None);
-        }
         self.out += some;
         let batches: Vec<&RecordBatch> = self.batches.iter().collect();
         Ok(Some(interleave_record_batch(&batches, &rest[..some])?))
@@ -156,12 +176,13 @@ impl Ordered {
 
     /// Whether all are out.
     pub(crate) fn is_empty(&self) -> bool {
-        self.out == self.order.len()
+        self.out == self.rows
     }
 
     /// About how many bytes it holds.
     pub(crate) fn size(&self) -> usize {
-        self.batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() + size_of_val(&self.order[..])
+        self.batches.iter().map(RecordBatch::get_array_memory_size).sum::<usize>()
+            + self.order.as_ref().map_or(0, |order| size_of_val(&order[..]))
     }
 }
 
@@ -213,6 +234,18 @@ mod tests {
             assert_eq!(rows, [3, 1, 2, 22, 0, 1]);
             assert_eq!(lengths, expected, "batches of {bytes} bytes");
         }
+    }
+
+    #[test]
+    fn rows_that_are_in_order_leave_as_they_are() {
+        let mut ordered = Ordered::as_they_are(vec![texts(&["a", "b", "c"]), texts(&[]), texts(&["d"])]);
+        let mut lengths = Vec::new();
+        while let Some(batch) = ordered.take(2).unwrap() {
+            lengths.push(batch.num_rows());
+        }
+        assert!(ordered.is_empty());
+        assert_eq!(lengths, [2, 1, 1]);
+        assert!(Ordered::as_they_are(Vec::new()).take(9).unwrap().is_none());
     }
 
     #[test]

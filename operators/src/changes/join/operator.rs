@@ -20,7 +20,7 @@ use crate::{
         stateless::ops,
         store::Newest,
     },
-    key::encoded::{KeyEncoder, last_of_each},
+    key::encoded::{Grouped, KeyEncoder},
     state::{StateReader, StateWriter},
 };
 
@@ -80,7 +80,7 @@ impl ChangeJoin {
             columns.iter().map(|&column| batch.column(column).clone()).collect()
         };
         let keys = self.stores[side].encode(&columns(batch, &own.key))?;
-        let last = UInt32Array::from(last_of_each(&keys, batch.num_rows()));
+        let last = UInt32Array::from(Grouped::new(&keys, 0..batch.num_rows()).last());
         let batch = take_record_batch(batch, &last)?;
         let goes = ops(&own.input, &batch)?.values().iter().map(|op| *op == DELETE).collect();
         let time = time_column(times(&batch, own.input.time())?.map(<[i64]>::to_vec), batch.num_rows());

@@ -7,7 +7,7 @@
 //!   row 8 was with 5 only, and is with none: (·,8)+ in an outer join, (8)− in a semi join, (8)+ in an anti join
 //! ```
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array},
@@ -18,13 +18,13 @@ use super::{LEFT, RIGHT, Shared, Source, nulls};
 use crate::{
     Result,
     changes::{DELETE, INSERT, UPDATE},
-    key::encoded::{KeyBytes, KeyEncoder},
+    key::encoded::{ByKey, Grouped, KeyBytes, KeyEncoder},
 };
 
 /// The rows of a side by join key: the slots of its store.
 #[derive(Default)]
 pub(super) struct ByJoinKey {
-    slots: HashMap<Box<[u8]>, BTreeSet<u32>>,
+    slots: ByKey<Box<[u8]>, BTreeSet<u32>>,
     entries: usize,
     key_bytes: usize,
 }
@@ -176,16 +176,9 @@ impl<'p> Pairs<'p> {
 
     /// For each output key one pair at most, and what its change does.
     fn fold(&self, keys: &KeyBytes) -> (Vec<usize>, Vec<u8>) {
-        let mut place: HashMap<&[u8], usize> = HashMap::with_capacity(self.pairs.len());
+        let grouped = Grouped::new(keys, 0..self.pairs.len());
         // The first and the last pair of each key.
-        let mut ends: Vec<(usize, usize)> = Vec::new();
-        for at in 0..self.pairs.len() {
-            let end = *place.entry(keys.get(at)).or_insert_with(|| {
-                ends.push((at, at));
-                ends.len() - 1
-            });
-            ends[end].1 = at;
-        }
+        let ends = grouped.rows().map(|pairs| (pairs[0] as usize, pairs[pairs.len() - 1] as usize));
         let is_other = |at: usize| self.pairs[at].own.is_none().then_some(self.pairs[at].other);
         let change = |(first, last): (usize, usize)| match (self.pairs[first].comes, self.pairs[last].comes) {
             (true, true) => Some((last, INSERT)),
@@ -196,7 +189,7 @@ impl<'p> Pairs<'p> {
             (false, false) => Some((first, DELETE)),
             (true, false) => None,
         };
-        ends.into_iter().filter_map(change).unzip()
+        ends.filter_map(change).unzip()
     }
 
     fn column(&self, source: Source, batches: &[&RecordBatch; 2], rows: &[UInt32Array; 2]) -> Result<ArrayRef> {

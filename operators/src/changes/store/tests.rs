@@ -1,6 +1,6 @@
 //! The store against a map, through saves and loads of which only the named segments are read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use arrow::{array::Int64Array, datatypes::Int64Type};
 use proptest::{prelude::*, test_runner::TestCaseError};
