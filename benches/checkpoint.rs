@@ -4,33 +4,22 @@
 //! Not a criterion bench: the two sides must alternate for some seconds each, and what counts is their ratio. Run with
 //! `cargo bench -p benches --bench checkpoint`.
 
-use std::{
-    fs,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use benches::{AddUp, BATCH_ROWS};
 use windrow::{
     arrow::{
         array::{ArrayRef, Int64Array, RecordBatch},
         datatypes::{DataType, Field, Schema, SchemaRef},
     },
-    connectors::{
-        ConnectorError, Epoch, Fetch, Incarnation, Position, Receipt, Rows, Sink, SinkWriter, Source, SourceReader,
-        SplitId, TypedSource,
-    },
+    connectors::{ConnectorError, Fetch, Position, Rows, Source, SourceReader, SplitId, TypedSource},
     prelude::*,
 };
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const BATCH_ROWS: usize = 8192;
 /// Rows that a window has, so that a million keys are all met in it.
 const WINDOW_ROWS: i64 = 16_000_000;
 /// How many pairs of runs are measured. The median of their ratios counts.
@@ -115,34 +104,8 @@ impl SourceReader for CycleReader {
 }
 
 /// Counts the rows of results; nothing of the sink is measured.
-#[derive(Clone, Default)]
-struct Count(Arc<AtomicU64>);
-
-#[async_trait]
-impl Sink for Count {
-    fn name(&self) -> String {
-        "count".into()
-    }
-
-    fn accepts(&self, _: &SchemaRef) -> Result<(), ConnectorError> {
-        Ok(())
-    }
-
-    async fn writer(&self, _: &Incarnation, _: usize, _: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
-        Ok(Box::new(self.clone()))
-    }
-}
-
-#[async_trait]
-impl SinkWriter for Count {
-    async fn write(&mut self, batch: RecordBatch) -> Result<(), ConnectorError> {
-        self.0.fetch_add(batch.num_rows() as u64, Relaxed);
-        Ok(())
-    }
-
-    async fn stage(&mut self, _: Epoch) -> Result<Vec<Receipt>, ConnectorError> {
-        Ok(Vec::new())
-    }
+fn count_rows() -> AddUp<1> {
+    AddUp::new(|[rows], batch| *rows += batch.num_rows() as i64)
 }
 
 struct Run {
@@ -157,7 +120,7 @@ fn run(runtime: &tokio::runtime::Runtime, source: &Cycle, tasks: usize, every: O
     if let Some(every) = every {
         job = job.checkpoint(directory.path().to_string_lossy(), every);
     }
-    let out = Count::default();
+    let out = count_rows();
     job.source(source.clone())
         .event_time("at", Watermarks::in_order())
         .key_by("key")
@@ -166,7 +129,7 @@ fn run(runtime: &tokio::runtime::Runtime, source: &Cycle, tasks: usize, every: O
         .drop_late()
         .sink(out.clone());
     let report = runtime.block_on(job.run()).unwrap_or_else(|error| unreachable!("{error}"));
-    assert!(out.0.load(Relaxed) > 0);
+    assert!(out.total()[0] > 0);
     let checkpoints = report.metrics.checkpoints;
     Run {
         rows_per_second: source.rows as f64 / report.elapsed.as_secs_f64(),
@@ -241,7 +204,7 @@ fn bytes(runtime: &tokio::runtime::Runtime) {
             .window(Tumbling::of(hours(1)))
             .aggregate([count(), sum(col("price")), max(col("price"))])
             .drop_late()
-            .sink(Count::default());
+            .sink(count_rows());
         let written = runtime.block_on(async {
             let running = job.start().await?;
             let handle = running.handle();

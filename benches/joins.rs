@@ -12,18 +12,17 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     hint::black_box,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
-use benches::{BATCH_ROWS, columns};
+use benches::{AddUp, BATCH_ROWS, columns};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use windrow::{
     arrow::{
         array::{ArrayRef, AsArray, Int64Array, RecordBatch},
-        datatypes::{Int64Type, SchemaRef},
+        datatypes::Int64Type,
     },
-    connectors::{ConnectorError, Epoch, Incarnation, Receipt, Sink, SinkWriter},
     operators::{
         Advance, Outbox, Plan, Port, StreamSchema,
         join::{Interval, IntervalJoinPlan, JoinType, WindowJoinPlan},
@@ -251,7 +250,7 @@ impl Join {
 
     fn pipeline(&self, runtime: &tokio::runtime::Runtime, input: &Input) -> Checksum {
         let job = Job::new("joins");
-        let out = AddUp::default();
+        let out = AddUp::new(add);
         let source = |batches: &[RecordBatch]| MemorySource::new(batches[0].schema(), vec![batches.to_vec()]);
         let left = job.source(source(&input.left)).event_time("at", Watermarks::in_order());
         let right = job.source(source(&input.right)).event_time("since", Watermarks::in_order());
@@ -262,52 +261,7 @@ impl Join {
         };
         joined.drop_late().sink(out.clone());
         runtime.block_on(job.run()).unwrap_or_else(|error| unreachable!("{error}"));
-        *out.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Adds up the results of a job.
-#[derive(Clone, Default)]
-struct AddUp(Arc<Mutex<Checksum>>);
-
-struct AddUpWriter {
-    total: Checksum,
-    shared: AddUp,
-}
-
-#[async_trait::async_trait]
-impl Sink for AddUp {
-    fn name(&self) -> String {
-        "checksum".into()
-    }
-
-    fn accepts(&self, _schema: &SchemaRef) -> Result<(), ConnectorError> {
-        Ok(())
-    }
-
-    async fn writer(
-        &self,
-        _: &Incarnation,
-        _task: usize,
-        _schema: SchemaRef,
-    ) -> Result<Box<dyn SinkWriter>, ConnectorError> {
-        Ok(Box::new(AddUpWriter { total: [0; 3], shared: self.clone() }))
-    }
-}
-
-#[async_trait::async_trait]
-impl SinkWriter for AddUpWriter {
-    async fn write(&mut self, batch: RecordBatch) -> Result<(), ConnectorError> {
-        add(&mut self.total, &batch);
-        Ok(())
-    }
-
-    async fn stage(&mut self, _: Epoch) -> Result<Vec<Receipt>, ConnectorError> {
-        let mut shared = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (shared, own) in shared.iter_mut().zip(std::mem::take(&mut self.total)) {
-            *shared += own;
-        }
-        Ok(Vec::new())
+        out.total()
     }
 }
 

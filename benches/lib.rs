@@ -2,6 +2,8 @@
 //!
 //! A claim about speed is a ratio to a baseline of the same run; machines differ and drift.
 
+mod add_up;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, PoisonError},
@@ -13,6 +15,8 @@ use windrow::{
     prelude::*,
 };
 use windrow_operators::time::event_times;
+
+pub use add_up::AddUp;
 
 /// Rows per batch, in memory and on every edge.
 pub const BATCH_ROWS: usize = 8192;

@@ -8,16 +8,15 @@
 //! All of them advance the watermark after each batch and give their results as columns; the sums of the results are
 //! compared before anything is measured.
 
-use std::{hint::black_box, sync::Arc, time::Duration};
+use std::{hint::black_box, time::Duration};
 
-use benches::{Checksum, HandWritten, bids, columns};
+use benches::{AddUp, Checksum, HandWritten, bids, columns};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use windrow::{
     arrow::{
         array::{AsArray, RecordBatch},
         datatypes::{Int64Type, SchemaRef},
     },
-    connectors::{ConnectorError, Epoch, Incarnation, Receipt, Sink, SinkWriter},
     operators::{Advance, Operator, Outbox, Port, StreamSchema, window::AggregatePlan},
     prelude::*,
 };
@@ -27,55 +26,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BIDS: u64 = 10_000_000;
 
-/// Adds up the results: rows, counts, sums, maxima.
-#[derive(Clone, Default)]
-struct AddUp(Arc<std::sync::Mutex<Checksum>>);
-
 fn add(total: &mut Checksum, batch: &RecordBatch) {
     total[0] += batch.num_rows() as i64;
     for i in 0..3 {
         total[i + 1] += batch.column(3 + i).as_primitive::<Int64Type>().values().iter().sum::<i64>();
-    }
-}
-
-#[async_trait::async_trait]
-impl Sink for AddUp {
-    fn name(&self) -> String {
-        "checksum".into()
-    }
-
-    fn accepts(&self, _schema: &SchemaRef) -> Result<(), ConnectorError> {
-        Ok(())
-    }
-
-    async fn writer(
-        &self,
-        _: &Incarnation,
-        _task: usize,
-        _schema: SchemaRef,
-    ) -> Result<Box<dyn SinkWriter>, ConnectorError> {
-        Ok(Box::new(AddUpWriter { total: [0; 4], shared: self.clone() }))
-    }
-}
-
-struct AddUpWriter {
-    total: Checksum,
-    shared: AddUp,
-}
-
-#[async_trait::async_trait]
-impl SinkWriter for AddUpWriter {
-    async fn write(&mut self, batch: RecordBatch) -> Result<(), ConnectorError> {
-        add(&mut self.total, &batch);
-        Ok(())
-    }
-
-    async fn stage(&mut self, _: Epoch) -> Result<Vec<Receipt>, ConnectorError> {
-        let mut shared = self.shared.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (shared, own) in shared.iter_mut().zip(std::mem::take(&mut self.total)) {
-            *shared += own;
-        }
-        Ok(Vec::new())
     }
 }
 
@@ -116,7 +70,7 @@ fn operator(plan: &AggregatePlan, batches: &[RecordBatch]) -> Checksum {
 
 fn pipeline(runtime: &tokio::runtime::Runtime, schema: &SchemaRef, batches: &[RecordBatch], tasks: usize) -> Checksum {
     let job = Job::new("window").parallelism(tasks);
-    let out = AddUp::default();
+    let out = AddUp::new(add);
     job.source(MemorySource::new(schema.clone(), vec![batches.to_vec()]).splits(tasks))
         .event_time("at", Watermarks::in_order())
         .key_by("auction")
@@ -125,7 +79,7 @@ fn pipeline(runtime: &tokio::runtime::Runtime, schema: &SchemaRef, batches: &[Re
         .drop_late()
         .sink(out.clone());
     runtime.block_on(job.run()).unwrap_or_else(|error| unreachable!("{error}"));
-    *out.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    out.total()
 }
 
 fn window(criterion: &mut Criterion) {

@@ -20,30 +20,31 @@ pub struct EventTime {
 }
 
 impl EventTime {
-    /// The column called `column`.
+    /// The column called `column`: [`EventTime`] has an example, and [`Stream::event_time`](crate::Stream::event_time) one that runs.
     pub fn column(column: impl Into<String>) -> Self {
         Self { column: column.into(), unit: None }
     }
 
-    /// Numbers count seconds since 1970.
+    /// Numbers count seconds since 1970. [`EventTime`] has an example.
     #[must_use]
     pub fn seconds(self) -> Self {
         Self { unit: Some(TimeUnit::Second), ..self }
     }
 
-    /// Numbers count milliseconds since 1970.
+    /// Numbers count milliseconds since 1970. As [`seconds`](Self::seconds).
     #[must_use]
     pub fn millis(self) -> Self {
         Self { unit: Some(TimeUnit::Millisecond), ..self }
     }
 
-    /// Numbers count microseconds since 1970.
+    /// Numbers count microseconds since 1970. As [`seconds`](Self::seconds).
     #[must_use]
     pub fn micros(self) -> Self {
         Self { unit: Some(TimeUnit::Microsecond), ..self }
     }
 
-    /// Numbers count nanoseconds since 1970. The engine keeps microseconds; what is finer is rounded down.
+    /// Numbers count nanoseconds since 1970. The engine keeps microseconds; what is finer is rounded down. As
+    /// [`seconds`](Self::seconds).
     #[must_use]
     pub fn nanos(self) -> Self {
         Self { unit: Some(TimeUnit::Nanosecond), ..self }

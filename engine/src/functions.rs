@@ -16,7 +16,7 @@ pub fn col(name: impl Into<String>) -> Expr {
 }
 
 /// The column called `name` of the left side of a join, where both sides have one: see
-/// [`Joining::condition`](crate::api::Joining::condition).
+/// [`Joining::condition`](crate::api::Joining::condition). [`right`] has an example.
 pub fn left(name: impl Into<String>) -> Expr {
     col_of("left", name)
 }
@@ -63,17 +63,17 @@ pub const fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// `n` seconds.
+/// `n` seconds: as [`millis`], which has an example.
 pub const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// `n` minutes.
+/// `n` minutes: as [`millis`], which has an example.
 pub const fn mins(n: u64) -> Duration {
     Duration::from_secs(60 * n)
 }
 
-/// `n` hours.
+/// `n` hours: as [`millis`], which has an example.
 pub const fn hours(n: u64) -> Duration {
     Duration::from_secs(3_600 * n)
 }

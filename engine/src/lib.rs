@@ -148,7 +148,8 @@
 //!   is what a batch computation over the rows that are not late gives.
 //! * The state of a key is one value of a Rust type ([`operators::keyed::State`]), saved as a whole; what is large is a map or a list
 //!   of its own ([`operators::keyed::MapState`], [`operators::keyed::ListState`]), saved entry by entry.
-//! * An operator that has more to emit than is good at once says [`operators::Advance::Again`].
+//! * An operator that has more to emit than is good at once says [`operators::Advance::Again`] at a watermark and
+//!   [`Outbox::again`](operators::Outbox::again) for a batch, and is called again.
 
 pub mod api;
 mod checkpoint;
@@ -180,7 +181,28 @@ pub use functions::{col, col_of, count, hours, left, millis, mins, right, secs};
 pub use runtime::async_task::{call::Retry, lookup::LookupKind};
 
 pub use arrow;
-pub use datafusion_expr::cast;
+/// Conversions of types in expressions: `cast` fails the job on a value that cannot be, `try_cast` gives null for it.
+///
+/// ```
+/// use windrow::{arrow::datatypes::DataType, prelude::*, try_cast};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> windrow::Result<()> {
+/// #[derive(Record)]
+/// struct Line { text: String }
+///
+/// let lines = ["7", "x", "9"].map(|text| Line { text: text.into() });
+/// let job = Job::new("numbers");
+/// let out = MemorySink::new();
+/// job.source(MemorySource::records(lines.into()))
+///     .filter_expr(try_cast(col("text"), DataType::Int64).gt(lit(7)))
+///     .sink(out.clone());
+/// job.run().await?;
+/// assert_eq!(out.rows(), 1);
+/// # Ok(())
+/// # }
+/// ```
+pub use datafusion_expr::{cast, try_cast};
 /// DataFusion's aggregate functions, beyond the few in the prelude.
 pub use datafusion_functions_aggregate::expr_fn as aggregates;
 pub use windrow_connectors as connectors;
@@ -189,3 +211,7 @@ pub use windrow_operators as operators;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/event-time.md")]
+struct EventTimePage;

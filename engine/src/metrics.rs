@@ -250,6 +250,7 @@ pub struct CheckpointMetrics {
 }
 
 /// What a job has counted, operator by operator in the order of the printed job.
+/// [`Results::drop_late`](crate::Results::drop_late) has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobMetrics {
     /// One entry per operator.
@@ -277,6 +278,9 @@ impl fmt::Display for JobMetrics {
         for o in &self.operators {
             let counts = (o.rows_in, o.rows_out, o.late, o.rejected);
             writeln!(f, "{:width$} {:>12} {:>12} {:>9} {:>9}", o.operator, counts.0, counts.1, counts.2, counts.3)?;
+            if o.failed > 0 {
+                writeln!(f, "{:width$}   {} rows whose call failed", "", o.failed)?;
+            }
             if o.future > 0 {
                 writeln!(f, "{:width$}   {} rows are from the future", "", o.future)?;
             }

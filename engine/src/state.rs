@@ -34,6 +34,9 @@
 //! let window = state.table("window_1").unwrap();
 //! assert_eq!(window.rows().num_rows(), 2, "the window of today is open, for odd and even numbers");
 //! println!("{state}");
+//! for checkpoint in windrow::state::checkpoints(format!("{store}/evens")).await? {
+//!     println!("{} of {} bytes", checkpoint.epoch, checkpoint.bytes);
+//! }
 //! # Ok(())
 //! # }
 //! ```
@@ -60,22 +63,49 @@ use crate::{
 };
 
 /// Opens the newest checkpoint of the job at `url`: what was given to [`Job::checkpoint`](crate::Job::checkpoint), a
-/// slash, and the name of the job.
+/// slash, and the name of the job. The [module](self) has an example.
 pub async fn open(url: impl AsRef<str>) -> Result<State> {
     load(url.as_ref(), Wanted::Newest).await
 }
 
 /// Opens a savepoint of the job at `url`, which is as in [`open`].
+///
+/// ```
+/// use windrow::prelude::*;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> windrow::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let store = directory.path().to_str().unwrap().to_string();
+/// let job = Job::new("numbers").checkpoint(&store, secs(10));
+/// job.source(Sequence::endless().rate(1_000)).id("numbers").sink(MemorySink::new());
+/// let running = job.start().await?;
+/// let handle = running.handle();
+/// let stop = tokio::spawn(async move { handle.stop_with_savepoint("before-upgrade").await });
+/// running.wait().await?;
+/// let epoch = stop.await.unwrap()?;
+///
+/// let url = format!("{store}/numbers");
+/// let state = windrow::state::open_savepoint(&url, "before-upgrade").await?;
+/// assert_eq!(state.epoch(), epoch);
+/// assert_eq!(state.table("numbers").unwrap().rows().num_rows(), 1, "one split");
+/// let same = windrow::state::open_checkpoint(&url, epoch).await?;
+/// assert_eq!(same.to_string(), state.to_string());
+/// # Ok(())
+/// # }
+/// ```
 pub async fn open_savepoint(url: impl AsRef<str>, name: impl Into<String>) -> Result<State> {
     load(url.as_ref(), Wanted::Savepoint(name.into())).await
 }
 
 /// Opens the checkpoint of the job at `url`, which is as in [`open`], that has this number.
+/// [`open_savepoint`] has an example.
 pub async fn open_checkpoint(url: impl AsRef<str>, epoch: Epoch) -> Result<State> {
     load(url.as_ref(), Wanted::Epoch(epoch)).await
 }
 
 /// The checkpoints of the job at `url`, which is as in [`open`], that can be opened and restored, oldest first.
+/// The [module](self) has an example.
 pub async fn checkpoints(url: impl AsRef<str>) -> Result<Vec<CheckpointInfo>> {
     let (root, job) = job_and_store(url.as_ref());
     let failed = |error: crate::CheckpointError| error.of(&job);
@@ -103,7 +133,8 @@ pub struct CheckpointInfo {
     pub savepoints: Vec<String>,
 }
 
-/// A checkpoint as tables. Printing it shows them with their columns and numbers of rows.
+/// A checkpoint as tables. Printing it shows them with their columns and numbers of rows. The
+/// [module](self) has an example.
 #[derive(Clone, Debug)]
 pub struct State {
     job: String,
@@ -111,7 +142,7 @@ pub struct State {
     tables: BTreeMap<String, StateTable>,
 }
 
-/// What one operator or source had to remember.
+/// What one operator or source had to remember. The [module](self) has an example.
 #[derive(Clone, Debug)]
 pub struct StateTable {
     meaning: String,

@@ -11,10 +11,11 @@ use arrow::{
 };
 use datafusion_common::{
     Column, DFSchema,
-    tree_node::{Transformed, TreeNode},
+    tree_node::{Transformed, TreeNode, TreeNodeRecursion},
 };
 use datafusion_expr::{
-    Expr, execution_props::ExecutionProps, expr::AggregateFunction, physical_planning_context::PhysicalPlanningContext,
+    BinaryExpr, Expr, ExprSchemable, execution_props::ExecutionProps, expr::AggregateFunction,
+    physical_planning_context::PhysicalPlanningContext,
 };
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion_physical_expr::{
@@ -84,8 +85,32 @@ impl Lowering {
         for column in expr.column_refs() {
             index_of(&self.columns, &column.name)?;
         }
+        let mut wrong = None;
+        expr.apply(|part| {
+            wrong = self.incomparable(part);
+            Ok(if wrong.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        if let Some(wrong) = wrong {
+            return Err(OperatorError::Plan(wrong));
+        }
         let coerced = expr.clone().rewrite(&mut TypeCoercionRewriter::new(&self.schema));
         Ok(coerced.map_err(OperatorError::about(expr))?.data)
+    }
+
+    /// What is wrong with a comparison of text with a number. SQL makes a number of the text, and the first row whose text is
+    /// none would fail the job.
+    fn incomparable(&self, part: &Expr) -> Option<String> {
+        use datafusion_expr::Operator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+        let Expr::BinaryExpr(BinaryExpr { left, op: Eq | NotEq | Lt | LtEq | Gt | GtEq, right }) = part else {
+            return None;
+        };
+        let (a, b) = (left.get_type(&self.schema).ok()?, right.get_type(&self.schema).ok()?);
+        (a.is_string() && b.is_numeric() || a.is_numeric() && b.is_string()).then(|| {
+            format!(
+                "{part} compares text with a number, {a} with {b}: to convert one of them say \
+                 windrow::try_cast(…, DataType::…), which is null where it cannot be"
+            )
+        })
     }
 }
 

@@ -9,6 +9,7 @@
 //! go through the finaliser of MurmurHash3, bytes through XXH3-64, both specified algorithms; columns are combined in
 //! order. A test below holds the values fast.
 
+pub(crate) mod bytes;
 pub(crate) mod encoded;
 
 use std::{ops::Range, sync::Arc};

@@ -4,8 +4,8 @@ use arrow::array::RecordBatch;
 
 use crate::{Port, Timestamp};
 
-/// About how many rows one step of an operator emits, and the most that a batch of results has. Unless its caller says less:
-/// see [`Outbox::step`].
+/// The most rows that a batch of results has, and about how many one step of an operator emits unless its caller says
+/// otherwise: [`Outbox::step`].
 pub(crate) const EMIT_ROWS: usize = 8192;
 
 /// What one call of an operator produced, in order, and how many rows it answers for. It also says what the processing

@@ -29,7 +29,6 @@ use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
     key::check_key,
     late::set_late_aside,
-    outbox::EMIT_ROWS,
     plan::{Partitioning, Plan},
     state::{
         KEY_GROUP, Reading, StateForm, StateReader, StateWriter,
@@ -183,7 +182,7 @@ impl Operator for Sort {
             self.leaving = if gone.is_empty() { None } else { Some(ordered(&self.plan, gone)?) };
         }
         let Some(mut leaving) = self.leaving.take() else { return Ok(Advance::Promise(time)) };
-        if let Some(rows) = leaving.take(EMIT_ROWS)? {
+        if let Some(rows) = leaving.take(out.step())? {
             out.emit(rows);
         }
         if leaving.is_empty() {

@@ -151,7 +151,7 @@ fn a_condition_that_is_none_is_told_before_the_first_row() {
         (right("n").lt(lit(1)), r#"#2 lookup gifts: there is no column "n""#),
         (
             col("shop").lt(lit(1)),
-            r#"#2 lookup gifts: the column "shop" is on both sides of the join: write left.shop or"#,
+            r#"#2 lookup gifts: the column "shop" is on both sides of the join: write left("shop") or"#,
         ),
         (col("least") + lit(1), "not a condition (true or false)"),
     ] {

@@ -37,6 +37,10 @@ fn each_mistake_names_its_operator_and_what_there_is() {
             r#"#2 filter vlaue > Int32(1): there is no column "vlaue", did you mean "value"? (columns: value, at)"#,
         ),
         (mistakes(|s| sink(s.filter_expr(col("value") + lit(1)))), "not a condition (true or false)"),
+        (
+            mistakes(|s| sink(s.filter_expr(col("at").is_null().or(col("value").gt(lit("x")))))),
+            r#"value > Utf8("x") compares text with a number, Int64 with Utf8: to convert"#,
+        ),
         (mistakes(|s| sink(s.typed::<Misspelt>())), r#"record Misspelt: there is no column "valeu""#),
         (mistakes(|s| sink(s.typed::<WrongType>())), r#"field "value" is Utf8, but the column is Int64"#),
         (
@@ -125,7 +129,23 @@ fn joins_say_what_does_not_fit() {
                 let other = other(&s);
                 sink(s.key_by("value").join(other.key_by("othre")).within(secs(1), secs(1)).drop_late());
             }),
-            r#"us of left per value: there is no column "othre", did you mean "other"?"#,
+            r#"right within -1s to 1s of left per value: there is no column "othre", did you mean "other"?"#,
+        ),
+        (
+            mistakes(|s| {
+                let other = other(&s);
+                let join = s.key_by("value").join(other.key_by("other")).condition(col("left.value").gt(lit(1)));
+                sink(join.within(secs(1), secs(1)).drop_late());
+            }),
+            r#"there is no column "left.value": write left("value")"#,
+        ),
+        (
+            mistakes(|s| {
+                let larger = col("value").gt(col("small.value"));
+                let pattern = Pattern::begin("small", col("value").gt(lit(1))).next("large", larger).within(secs(1));
+                sink(s.key_by("value").pattern(&pattern, []).drop_late());
+            }),
+            r#"there is no column "small.value": write col_of("small", "value")"#,
         ),
         (
             mistakes(|s| {
@@ -362,14 +382,24 @@ fn changes_are_not_rows() {
 
 #[test]
 fn late_rows_are_asked_of_what_has_some() {
-    let cases = [(
-        timeless(|s| {
-            let (newest, late) = s.key_by("value").latest_unless(col("value").gt(lit(3))).with_late();
-            newest.sink(MemoryTable::new());
-            late.sink(MemorySink::new());
-        }),
-        "#2 latest per value: no row is too late for it: say .drop_late()",
-    )];
+    let cases = [
+        (
+            timeless(|s| {
+                let (newest, late) = s.key_by("value").latest_unless(col("value").gt(lit(3))).with_late();
+                newest.sink(MemoryTable::new());
+                late.sink(MemorySink::new());
+            }),
+            "#2 latest per value: no row is too late for it: say .drop_late()",
+        ),
+        (
+            mistakes(|s| {
+                let (totals, late) = s.key_by("value").window(Global::every_rows(2)).aggregate([count()]).with_late();
+                sink(totals);
+                late.sink(MemorySink::new());
+            }),
+            "no row is too late for it: say .drop_late()",
+        ),
+    ];
     each_is_told(&cases);
 }
 
@@ -434,7 +464,7 @@ fn streams_that_go_nowhere_are_found() {
     sink(counts);
     drop(late);
     let error = run(job).unwrap_err().to_string();
-    assert!(error.contains("#2 window tumbling 1s: its late rows go nowhere"), "{error}");
+    assert!(error.contains("#2 window tumbling 1s: its late rows go nowhere: say .drop_late(), or"), "{error}");
 
     let job = Job::new("loose");
     let (rows, rejected) = job.source(Sequence::new(1)).with_rejects();

@@ -190,7 +190,7 @@ fn a_window_that_means_something_else_is_refused_by_name_and_difference() {
     let longer = refused(window("user", 20, total));
     assert_eq!(
         longer,
-        "#2 window tumbling 20s per user (window_1): the state that was saved is of `tumbling 10s; sum(amount)`, but now it is `tumbling 20s; sum(amount)`"
+        "#2 window tumbling 20s per user (window_1): the state that was saved is of `tumbling 10s; sum(amount)`, but now it is `tumbling 20s; sum(amount)`: undo the change, or let it begin empty, under another name with .id(…) and with .drop_state()"
     );
     let other = refused(window("user", 10, || max(col("amount")).alias("total")));
     assert!(

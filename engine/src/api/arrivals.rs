@@ -52,7 +52,8 @@ impl<T: 'static> OnArrival<T> {
         Self { rows }
     }
 
-    /// Calls a function with state and timers per key for each row as it arrives: [`KeyedStream::process`] without the order.
+    /// Calls a function with state and timers per key for each row as it arrives: [`KeyedStream::process`] without the order, which
+    /// has an example of a function.
     ///
     /// The job does not run when the stream lacks a field of the function's row type, or there is a time to live and no event
     /// time. It fails when a state that is restored cannot be read.
@@ -62,13 +63,17 @@ impl<T: 'static> OnArrival<T> {
     }
 
     /// The same with a side output: its results, and its side. As [`KeyedStream::process_with_side`] shows.
-    pub fn process_with_side<P: Process<Row = T>>(self, process: P) -> (Stream<P::Output>, Stream<P::Side>) {
+    pub fn process_with_side<P>(self, process: P) -> (Stream<P::Output>, Stream<P::Side>)
+    where
+        P: Process<Row = T, Side: Record>,
+    {
         let at = self.processed(process);
         let side = at.map(|at| StreamId { port: Port::side(0), ..at });
         (Stream::new(self.rows.stream.graph.clone(), at), Stream::new(self.rows.stream.graph, side))
     }
 
     /// Combines each row with the result so far of its key and emits the new result: [`KeyedStream::reduce`] without the order.
+    /// [`OnArrival`] has an example.
     pub fn reduce<F>(self, combine: F) -> Stream<T>
     where
         T: Record + Clone + Send + Serialize + DeserializeOwned,
@@ -80,6 +85,34 @@ impl<T: 'static> OnArrival<T> {
 
     /// Folds the rows of a key into a state and emits any number of records for each row: [`KeyedStream::fold`] without the
     /// order.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Record)]
+    /// struct Number { value: i64 }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("every-third");
+    /// let out = MemorySink::new();
+    /// job.source(Sequence::new(10)) // without event time
+    ///     .select([col("value"), (col("value") % lit(2)).alias("odd")])
+    ///     .typed::<Number>()
+    ///     .key_by("odd")
+    ///     .on_arrival()
+    ///     .fold::<u64, Number, _>(|seen, number, out| {
+    ///         *seen += 1;
+    ///         if seen.is_multiple_of(3) {
+    ///             out.emit(Number { value: number.value });
+    ///         }
+    ///     })
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.rows(), 2, "4 of the even and 5 of the odd numbers");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fold<S, U, F>(self, step: F) -> Stream<U>
     where
         T: Record,

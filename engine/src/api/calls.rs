@@ -124,7 +124,8 @@ impl<T: 'static, S> Stream<T, S> {
     /// [`capacity`](AsyncResult::capacity) answers are there at a time. Records leave in batches of at most 8,192, each when the
     /// one before has found room, and an iterator is asked for no more than that: so an answer of a million records costs
     /// memory as a `Vec`, and none as an iterator that makes them on the way. The records of one answer belong to one
-    /// checkpoint, which waits until they have left.
+    /// checkpoint, which waits until they have left. Only the call is tried again: an iterator that panics fails the job, as any
+    /// closure does.
     ///
     /// ```
     /// use windrow::prelude::*;
@@ -342,31 +343,34 @@ impl AsyncResult<Untyped> {
 impl<U: 'static> AsyncResult<U> {
     /// How many calls of a task may be in flight, or have a result that may not leave yet, because an earlier one has to
     /// leave first; one that waits for its next attempt counts too. Beyond that nothing is read. At least 1; 100 unless told
-    /// (of a lookup, whose calls are for batches, 4).
+    /// (of a lookup, whose calls are for batches, 4). [`Stream::map_async`] has an example.
     pub fn capacity(self, calls: usize) -> Self {
         let wrong = (calls == 0).then_some("a capacity of 0 would never call: say at least 1");
         self.policy(wrong, |policy| policy.capacity = calls)
     }
 
     /// How long one attempt may take, in processing time. A minute unless told. An attempt that takes longer has failed.
+    /// [`Stream::map_async`] has an example.
     pub fn timeout(self, timeout: Duration) -> Self {
         let wrong = timeout.is_zero().then_some("a timeout of 0 would fail every call: say how long one may take");
         self.policy(wrong, |policy| policy.timeout = timeout)
     }
 
     /// How often a call is tried before it has failed, and how long it waits in between: see [`Retry`]. Once unless told.
+    /// [`Stream::map_async`] has an example.
     pub fn retry(self, retry: Retry) -> Self {
         let wrong = (retry.attempts == 0).then_some("0 attempts would never call: say at least 1");
         self.policy(wrong, |policy| policy.retry = retry)
     }
 
     /// Results leave in the order of the rows of their task. A slow call then holds up those behind it.
+    /// [`Stream::flat_map_async`] has an example.
     pub fn ordered(self) -> Self {
         self.policy(None, |policy| policy.ordered = true)
     }
 
     /// The results, and the rows whose call failed after its last attempt: all their columns, and `error` and `attempts`. They
-    /// keep their event time.
+    /// keep their event time. [`Stream::map_async`] has an example.
     pub fn with_failed(self) -> (Stream<U>, Stream<Untyped>) {
         let result = self.policy(None, |policy| policy.on_failure = OnFailure::Stream);
         let failed = result.at.and_then(|at| {
@@ -420,7 +424,7 @@ impl<U: 'static> AsyncResult<U> {
     }
 
     /// The results; the first row whose call fails after its last attempt fails the job. With checkpoints the job is
-    /// started again then, like after any failure.
+    /// started again then, like after any failure. [`Stream::flat_map_async`] has an example.
     pub fn fail_on_failure(self) -> Stream<U> {
         Stream::new(self.graph, self.at)
     }

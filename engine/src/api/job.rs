@@ -54,7 +54,8 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job called `name`, with one task per operator. Its checkpoints are kept under this name.
+    /// A job called `name`, with one task per operator. Its checkpoints are kept under this name. [`Job`] has an
+    /// example.
     pub fn new(name: impl Into<String>) -> Self {
         let graph = Graph { job: name.into(), ..Graph::default() };
         Self {
@@ -71,11 +72,17 @@ impl Job {
 
     /// How many tasks a keyed operator has, and a source at the most (one per split). At least 1, at most 256, the
     /// number of key groups.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    /// let job = Job::new("hot-items").parallelism(4).channel_bytes(8 << 20);
+    /// ```
     pub fn parallelism(self, tasks: usize) -> Self {
         Self { parallelism: tasks, ..self }
     }
 
     /// How many bytes may wait in the channel between two tasks; 2 MiB unless told. A full channel slows down who writes to it.
+    /// [`Job::parallelism`] has an example.
     pub fn channel_bytes(self, bytes: usize) -> Self {
         Self { channel_bytes: bytes, ..self }
     }
@@ -117,7 +124,7 @@ impl Job {
 
     /// How long a checkpoint may take, from asking for it until every task has answered. After that the job fails, with an
     /// error that names the tasks that did not answer, and is started again like after any failure. Ten minutes unless
-    /// told.
+    /// told. [`Job::checkpoint`] has an example.
     pub fn checkpoint_timeout(self, timeout: Duration) -> Self {
         Self { checkpoint_timeout: Some(timeout), ..self }
     }
@@ -129,11 +136,38 @@ impl Job {
 
     /// Gives up the state of operators that a checkpoint has and the job does not have any more. Without this such a
     /// job is refused, because an operator that has only changed its name would begin empty.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let store = directory.path().to_str().unwrap(); // "/var/lib/jobs"
+    /// let counts = |size, id| {
+    ///     let job = Job::new("counts").checkpoint(store, secs(10));
+    ///     job.source(Sequence::new(10))
+    ///         .event_time("at", Watermarks::in_order())
+    ///         .window(Tumbling::of(size))
+    ///         .aggregate([count()])
+    ///         .drop_late()
+    ///         .id(id)
+    ///         .sink(MemorySink::new());
+    ///     job
+    /// };
+    /// counts(secs(10), "per-10-s").run().await?;
+    /// let refused = counts(mins(1), "per-minute").run().await.unwrap_err().to_string();
+    /// assert!(refused.contains("or drop the state with .drop_state()"), "{refused}");
+    /// counts(mins(1), "per-minute").drop_state().run().await?; // the source goes on, the windows begin empty
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn drop_state(self) -> Self {
         Self { drop_state: true, ..self }
     }
 
     /// How often the job is started again after a failure, with checkpoints: without them a job that fails stays down.
+    /// [`Job::checkpoint`] has an example.
     pub fn restarts(self, restarts: Restarts) -> Self {
         Self { restarts, ..self }
     }

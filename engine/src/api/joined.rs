@@ -43,7 +43,8 @@ type Outputs = (Kind, Vec<(Port, StreamSchema)>);
 /// [`Watermarks::align_within`](crate::Watermarks::align_within) keeps them together.
 ///
 /// The job does not run when a side has no event time (except for [`tables`](Self::tables)), the keys differ in number or
-/// type, or both sides have another column of the same name: `.select(…)` with an `.alias(…)` renames it.
+/// type, or both sides of a join that gives pairs have another column of the same name: `.select(…)` with an `.alias(…)` renames
+/// it.
 #[must_use]
 pub struct Joining<T, U, L = Forever> {
     left: KeyedStream<T, L>,
@@ -201,6 +202,41 @@ impl<T: 'static, U: 'static, L> Joining<T, U, L> {
 
     /// The same with any bounds, in microseconds: `Interval::between(1, 4_000_000)` is after the left row, within four seconds.
     /// The job does not run when the lower bound is above the upper one.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Record)]
+    /// struct Alarm { room: i64, at: Timestamp }
+    ///
+    /// #[derive(Record)]
+    /// struct Visit { room: i64, came: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let at = |s: u64| Timestamp::default() + secs(s);
+    /// let alarms = vec![Alarm { room: 1, at: at(10) }, Alarm { room: 1, at: at(20) }];
+    /// let visits = vec![Visit { room: 1, came: at(10) }, Visit { room: 1, came: at(22) }];
+    /// let job = Job::new("after-the-alarm");
+    /// let out = MemorySink::new();
+    /// let visits = job.source(MemorySource::records(visits)).event_time("came", Watermarks::in_order());
+    /// job.source(MemorySource::records(alarms))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("room")
+    ///     .join(visits.key_by("room"))
+    ///     .between(Interval::between(1, 4_000_000)) // later than the alarm, by four seconds at most
+    ///     .drop_late()
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.to_string(), "\
+    /// +------+----------------------+----------------------+
+    /// | room | at                   | came                 |
+    /// +------+----------------------+----------------------+
+    /// | 1    | 1970-01-01T00:00:20Z | 1970-01-01T00:00:22Z |
+    /// +------+----------------------+----------------------+");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn between(self, interval: Interval) -> Joined<T, U> {
         self.plan(&interval.to_string(), |join, left, right, on| {
             refuse_ttl(join.left.ttl.or(join.right.ttl), "rows are forgotten when the interval is over")?;
@@ -423,6 +459,31 @@ impl<T: 'static, U: 'static> Joining<T, U> {
 impl<T: 'static, U: 'static> Joining<T, U, Ttl> {
     /// Tables that change, row by row, of which what has not changed for a time is forgotten, on both sides. Rows that are more
     /// than that behind the watermark are late.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let table = |job: &Job, name| {
+    ///     job.source(Sequence::new(4).step(60_000_000)) // a number a minute
+    ///         .event_time("at", Watermarks::in_order())
+    ///         .select([col("at"), (col("value") % lit(2)).alias("item"), col("value").alias(name)])
+    ///         .select([col("item"), col(name)])
+    ///         .key_by("item")
+    ///         .latest()
+    /// };
+    /// let job = Job::new("stock-and-prices");
+    /// let (now, log) = (MemoryTable::new(), MemorySink::new());
+    /// let (stock, prices) = (table(&job, "stock"), table(&job, "price"));
+    /// let joined = stock.key_by("item").ttl(hours(1)).join(prices.key_by("item")).tables().drop_late();
+    /// joined.clone().sink(now.clone());
+    /// joined.changelog().filter_expr(col("op").eq(lit("delete"))).sink(log.clone());
+    /// job.run().await?;
+    /// assert_eq!((now.rows(), log.rows()), (0, 2), "at the end of the input all go");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tables(self) -> Joined<T, U> {
         self.changes()
     }
@@ -481,6 +542,7 @@ impl<T: 'static, U: 'static> Joined<T, U> {
     }
 
     /// The results; late rows are counted ([`OperatorMetrics::late`](crate::metrics::OperatorMetrics::late)) and dropped.
+    /// [`Joining::within`] has an example.
     pub fn drop_late(self) -> Stream<Untyped> {
         if let Some(at) = self.at {
             let mut graph = lock(&self.graph);

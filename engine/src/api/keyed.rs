@@ -251,12 +251,13 @@ impl<T: 'static, L> KeyedStream<T, L> {
 
     /// Rows as they arrive, and not in order of event time, for a [`process`](OnArrival::process), a
     /// [`reduce`](OnArrival::reduce) or a [`fold`](OnArrival::fold): nothing waits, and nothing is late.
+    /// [`OnArrival`] has an example.
     pub fn on_arrival(self) -> OnArrival<T> {
         OnArrival::new(self.lasting())
     }
 
     /// Calls a function with state and timers per key for each row, in order of event time: see [`Process`], and
-    /// [`process_with_side`](Self::process_with_side) for an example. A row waits until the watermark has passed it, and finds
+    /// [`process_with_side`](Self::process_with_side) for an example with a timer. A row waits until the watermark has passed it, and finds
     /// all timers fired that are due at its time or before. So the answer does not depend on the order of arrival. A row that is
     /// earlier than the watermark when it comes is late.
     ///

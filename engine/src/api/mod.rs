@@ -31,6 +31,7 @@ mod keyed;
 mod results;
 mod ruled;
 mod running;
+mod sourced;
 mod stream;
 mod tables;
 mod windowed;

@@ -110,7 +110,7 @@ impl RunningJob {
         Ok(Self { blueprint, attempt, handle: JobHandle(shared) })
     }
 
-    /// A handle to ask and to stop the job with, from anywhere.
+    /// A handle to ask and to stop the job with, from anywhere. [`RunningJob`] has an example.
     pub fn handle(&self) -> JobHandle {
         self.handle.clone()
     }
@@ -121,6 +121,7 @@ impl RunningJob {
     /// once, though a runtime that is dropped then still waits for a task that blocks, such as a write to a stalled pipe.
     ///
     /// With checkpoints a job that fails is started again from the newest one: see [`Restarts`](crate::Restarts).
+    /// [`RunningJob`] has an example.
     pub async fn wait(mut self) -> Result<Report> {
         let mut interrupted = false;
         let mut restarts = 0;
@@ -191,7 +192,7 @@ impl RunningJob {
     }
 }
 
-/// Asks and stops a running job.
+/// Asks and stops a running job. [`RunningJob`] has an example with all of its methods.
 #[derive(Clone)]
 pub struct JobHandle(Arc<Shared>);
 

@@ -16,11 +16,7 @@ use windrow_operators::{
 };
 
 use super::{Key, KeyedStream, WindowKind, Windowed};
-use crate::{
-    EventTime, Watermarks,
-    plan::graph::{Graph, Kind, REJECTS, RejectPolicy, StreamId},
-    runtime::{EventTimeReader, source_task::rejects_schema},
-};
+use crate::plan::graph::{Graph, Kind, StreamId};
 
 /// A graph that several streams add to.
 pub(crate) type SharedGraph = Arc<Mutex<Graph>>;
@@ -84,176 +80,12 @@ impl<T> Clone for Stream<T> {
     }
 }
 
-impl<T: 'static> Stream<T, FromSource> {
-    /// Says which column holds event time, and how far out of order its rows may come. Windows need it.
-    ///
-    /// A timestamp column of microseconds in UTC is used as it is. Of any other column the values are converted, and
-    /// the column itself stays as it was. Rows without a usable time are rejected. The job does not run when there is no such
-    /// column, it is a number and the unit is not said, or its type is none that has a time.
-    ///
-    /// ```
-    /// use windrow::prelude::*;
-    ///
-    /// #[derive(Record)]
-    /// struct Reading { celsius: f64, unix: i64 }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> windrow::Result<()> {
-    /// let readings = [(20.5, 60), (19.0, 0), (21.0, 65)].map(|(celsius, unix)| Reading { celsius, unix });
-    /// let job = Job::new("per-minute");
-    /// let out = MemorySink::new();
-    /// job.source(MemorySource::records(readings.into()))
-    ///     .event_time(EventTime::column("unix").seconds(), Watermarks::out_of_order(mins(1)))
-    ///     .window(Tumbling::of(mins(1)))
-    ///     .aggregate([avg(col("celsius"))])
-    ///     .drop_late()
-    ///     .sink(out.clone());
-    /// job.run().await?;
-    /// assert_eq!(out.rows(), 2);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn event_time(self, column: impl Into<EventTime>, watermarks: Watermarks) -> Self {
-        let spec = column.into();
-        self.with_time(watermarks, |schema| EventTimeReader::new(schema.columns(), &spec))
-    }
-
-    /// The time of a row is when it arrives, and the watermark follows the clock, whether rows come or not: windows end
-    /// when the clock says so, and no row is late. What is in which window then depends on when the job runs. A job that
-    /// goes on from a checkpoint does not go back in time, also if the clock does.
-    ///
-    /// ```
-    /// # use windrow::prelude::*;
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> windrow::Result<()> {
-    /// let job = Job::new("arrivals");
-    /// let out = MemorySink::new();
-    /// job.source(Sequence::new(100))
-    ///     .processing_time()
-    ///     .window(Tumbling::of(secs(10)))
-    ///     .aggregate([count()])
-    ///     .drop_late()
-    ///     .sink(out.clone());
-    /// job.run().await?;
-    /// assert!(out.rows() > 0);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn processing_time(self) -> Self {
-        self.with_time(Watermarks::clock(), |schema| EventTimeReader::arrival(schema.columns()))
-    }
-
-    fn with_time(
-        self,
-        watermarks: Watermarks,
-        read: impl FnOnce(&StreamSchema) -> windrow_operators::Result<EventTimeReader>,
-    ) -> Self {
-        self.with_source(|time, schema, _| {
-            if time.is_some() {
-                let mistake = "its event time has been declared already: say .event_time(…) or .processing_time() once";
-                return Err(OperatorError::Plan(mistake.into()));
-            }
-            let reader = read(schema)?;
-            let schema = reader.output().clone();
-            *time = Some((reader, watermarks));
-            Ok(Some((Port::MAIN, schema)))
-        })
-    }
-
-    /// Records that do not decode, or have no usable event time, become a stream of their own, with the columns `source`,
-    /// `split`, `position`, `line`, `reason` and `bytes`. The others go on. See also [`drop_rejects`](Self::drop_rejects) and
-    /// [`fail_on_rejects`](Self::fail_on_rejects).
-    ///
-    /// ```
-    /// use windrow::prelude::*;
-    ///
-    /// #[derive(Record)]
-    /// struct Bid { auction: i64, price: i64 }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> windrow::Result<()> {
-    /// # let directory = tempfile::tempdir().unwrap();
-    /// # let path = directory.path().join("bids.csv");
-    /// # std::fs::write(&path, "auction,price\n7,100\n8,cheap\n9,300\n").unwrap();
-    /// let job = Job::new("read");
-    /// let (out, bad) = (MemorySink::new(), MemorySink::new());
-    /// let bids = File::pattern(path.to_str().unwrap()).csv::<Bid>(); // "bids.csv"
-    /// let (bids, rejected) = job.source(bids).with_rejects();
-    /// bids.sink(out.clone());
-    /// rejected.select(["line", "reason"].map(col)).sink(bad.clone());
-    /// job.run().await?;
-    /// assert_eq!((out.rows(), bad.rows()), (2, 1));
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn with_rejects(self) -> (Stream<T>, Stream<Untyped>) {
-        let stream = self.with_source(|_, _, rejects| {
-            *rejects = RejectPolicy::Stream;
-            Ok(Some((REJECTS, StreamSchema::without_time(rejects_schema()))))
-        });
-        let rejected = stream.at.map(|at| StreamId { port: REJECTS, ..at });
-        (stream.retyped(), Stream { graph: stream.graph.clone(), at: rejected, rows: PhantomData })
-    }
-
-    /// Records that do not decode are counted ([`OperatorMetrics::rejected`](crate::metrics::OperatorMetrics::rejected)) and
-    /// dropped.
-    pub fn drop_rejects(self) -> Stream<T> {
-        let stream = self.with_source(|_, _, rejects| {
-            *rejects = RejectPolicy::Drop;
-            Ok(None)
-        });
-        stream.retyped()
-    }
-
-    /// The first record that does not decode fails the job. This is so too when nothing is said.
-    pub fn fail_on_rejects(self) -> Stream<T> {
-        self.retyped()
-    }
-
-    fn with_source(
-        mut self,
-        change: impl FnOnce(
-            &mut Option<(EventTimeReader, Watermarks)>,
-            &StreamSchema,
-            &mut RejectPolicy,
-        ) -> windrow_operators::Result<Option<(Port, StreamSchema)>>,
-    ) -> Self {
-        let Some(at) = self.at else { return self };
-        let mut graph = lock(&self.graph);
-        let Some(node) = graph.nodes.get_mut(at.node) else { return self.retyped() };
-        let schema = node.outputs[0].1.clone();
-        let Kind::Source { time, rejects, .. } = &mut node.kind else { return self.retyped() };
-        let mistake = match change(time, &schema, rejects) {
-            Ok(Some((Port::MAIN, schema))) => {
-                node.outputs[0].1 = schema;
-                None
-            }
-            Ok(Some(output)) => {
-                node.outputs.push(output);
-                None
-            }
-            Ok(None) => None,
-            Err(error) => Some(format!("{}: {error}", node.name)),
-        };
-        if let Some(mistake) = mistake {
-            graph.mistakes.push(mistake);
-            // The source itself is not to blame for going nowhere.
-            graph.drop_stream(at);
-            drop(graph);
-            self.at = None;
-            return self;
-        }
-        drop(graph);
-        self
-    }
-}
-
 impl<T: 'static, S> Stream<T, S> {
     pub(crate) fn new(graph: SharedGraph, at: Option<StreamId>) -> Self {
         Self { graph, at, rows: PhantomData }
     }
 
-    fn retyped<U, R>(&self) -> Stream<U, R> {
+    pub(super) fn retyped<U, R>(&self) -> Stream<U, R> {
         Stream { graph: self.graph.clone(), at: self.at, rows: PhantomData }
     }
 
@@ -401,7 +233,8 @@ impl<T: 'static, S> Stream<T, S> {
     }
 
     /// Keeps the rows that meet a condition: `.filter_expr(col("price").gt(lit(100)))`. Of changes those of rows that do not
-    /// meet it become deletes.
+    /// meet it become deletes. [`Stream`] has an example. The job does not run when a column does not exist, it is not a condition,
+    /// or it compares text with a number ([`try_cast`](crate::try_cast) makes one of the other).
     pub fn filter_expr(self, condition: Expr) -> Stream<T> {
         let name = format!("filter {condition}");
         match self.has_changes() {
@@ -554,7 +387,7 @@ impl<T: 'static, S> Stream<T, S> {
     }
 
     /// Writes the rows to a sink. The job does not run when the sink does not take the columns, or the stream is one of changes
-    /// and the sink does not take those.
+    /// and the sink does not take those. [`Stream`] has an example.
     pub fn sink(self, sink: impl Sink) {
         let name = format!("sink {}", sink.name());
         self.then(&name, |schema| {
@@ -568,6 +401,7 @@ impl<T: 'static, S> Stream<T, S> {
     }
 
     /// Says that these rows are not wanted. They are counted all the same.
+    /// [`Joined::with_late`](super::Joined::with_late) has an example.
     pub fn discard(self) {
         if let Some(at) = self.at {
             lock(&self.graph).drop_stream(at);

@@ -179,17 +179,19 @@ impl<T: 'static> KeyedStream<T> {
 impl<T: 'static> KeyedStream<T, Ttl> {
     /// Any aggregates over all rows of a key so far, as a table that changes and of which a key goes when it has had no row for a
     /// time. A row that is more than that behind the watermark is late. At the end of the input all keys go.
+    /// [`KeyedStream::latest`] has an example with a time to live.
     pub fn aggregate(self, aggregates: impl IntoIterator<Item = Expr>) -> Results<T> {
         self.aggregated(aggregates)
     }
 
     /// The newest row of each key, as a table of which a key goes when it has had no row for a time. A row that is more than that
-    /// behind the watermark is late. At the end of the input all keys go.
+    /// behind the watermark is late. At the end of the input all keys go. [`KeyedStream::latest`] without one has an example of this.
     pub fn latest(self) -> Results<T> {
         self.latest_but(None)
     }
 
     /// The same, but a row that meets a condition takes its key away, as a delete, which is remembered as long as a row would be.
+    /// [`KeyedStream::latest_unless`] has an example.
     pub fn latest_unless(self, deleted: Expr) -> Results<T> {
         self.latest_but(Some(deleted))
     }

@@ -13,17 +13,19 @@ use crate::plan::graph::stateful;
 
 /// What `.window(…)` takes: windows on slices ([`Tumbling`](windrow_operators::window::Tumbling),
 /// [`Hopping`](windrow_operators::window::Hopping), [`Cumulating`](windrow_operators::window::Cumulating),
-/// [`Calendar`](windrow_operators::window::Calendar)), a [`Session`] or a [`Count`].
+/// [`Calendar`](windrow_operators::window::Calendar), and [`Global`](windrow_operators::window::Global), which is all time), a
+/// [`Session`] or a [`Count`].
 ///
 /// ```
 /// use windrow::{api::WindowKind, prelude::*};
-/// let kinds: [WindowKind; 6] = [
+/// let kinds: [WindowKind; 7] = [
 ///     Tumbling::of(secs(10)).offset(secs(5)).into(),
 ///     Hopping::of(mins(10), mins(2)).into(),
 ///     Cumulating::of(hours(24), hours(1)).into(),
 ///     Calendar::days("Europe/Berlin").allowed_lateness(mins(5)).into(),
 ///     Session::gap(mins(30)).into(),
 ///     Count::of(100).every(10).into(),
+///     Global::every(secs(10)).into(),
 /// ];
 /// assert_eq!(kinds[1].to_string(), "hopping 10min every 2min");
 /// ```
@@ -129,6 +131,7 @@ impl<T: 'static> Windowed<T> {
     /// # Ok(())
     /// # }
     /// ```
+    ///
     /// The last twenty seconds, every ten, and visits, with corrections for a row that comes late:
     ///
     /// ```

@@ -94,7 +94,10 @@ pub(crate) fn misfits(
             None => reasons.push(gone("operator", id)),
             Some(((_, form), name)) => {
                 if let Some(Err(reason)) = saved.form.as_ref().map(|saved| form.accepts(&saved.into())) {
-                    reasons.push(format!("{name} ({id}): {reason}"));
+                    reasons.push(format!(
+                        "{name} ({id}): {reason}: undo the change, or let it begin empty, under another name with .id(…) and \
+                         with .drop_state()"
+                    ));
                 }
             }
         }

@@ -171,11 +171,12 @@ impl Graph {
 
     /// The sources whose rows come to an operator.
     pub(crate) fn sources_of(&self, node: usize) -> BTreeSet<usize> {
-        let inputs = &self.nodes[node].inputs;
-        if inputs.is_empty() {
-            return BTreeSet::from([node]);
+        let (mut seen, mut next) = (BTreeSet::from([node]), vec![node]);
+        while let Some(node) = next.pop() {
+            next.extend(self.nodes[node].inputs.iter().map(|input| input.node).filter(|input| seen.insert(*input)));
         }
-        inputs.iter().flat_map(|input| self.sources_of(input.node)).collect()
+        seen.retain(|node| self.nodes[*node].inputs.is_empty());
+        seen
     }
 
     /// Whether watermarks come with the rows of `stream`; late and rejected rows, and what is made of them, have none.
@@ -207,7 +208,12 @@ impl Graph {
                     FAILED if matches!(node.kind, Kind::Async(..)) => "its failed rows go",
                     _ => "the rows of its side output go",
                 };
-                mistakes.push(format!("{}: {what} nowhere: give the stream a .sink(…), or .discard() it", node.name));
+                // Late rows have a stream only when somebody asks for it.
+                let first = if matches!(*port, Port::LATE | Port::LATE_RIGHT) { "say .drop_late(), or " } else { "" };
+                mistakes.push(format!(
+                    "{}: {what} nowhere: {first}give the stream a .sink(…), or .discard() it",
+                    node.name
+                ));
             }
         }
         mistakes

@@ -100,6 +100,8 @@ impl Rows {
 
 /// How many messages gather before the task sends them.
 const ENOUGH_MESSAGES: usize = 16;
+/// So many calls of operators are made before others have their turn: a timer that sets itself again may go on for long.
+const ENOUGH_CALLS: usize = 256;
 
 /// How much processing time lies between two looks at how much an operator holds.
 const SIZED_EVERY: Duration = Duration::from_secs(1);
@@ -164,8 +166,10 @@ impl Chain {
         std::mem::take(&mut self.saved)
     }
 
-    /// Works until nothing is left (`true`) or enough messages for other tasks have gathered (`false`).
+    /// Works until nothing is left (`true`), or enough messages for other tasks have gathered or so many calls been made that
+    /// others should have their turn (`false`).
     pub(crate) fn run(&mut self, out: &mut Vec<(usize, Message)>) -> Result<bool> {
+        let mut calls = 0;
         while let Some(work) = self.stack.pop() {
             match work {
                 Work::Process(link, port, rows) => self.process(link, port, rows, out)?,
@@ -180,7 +184,8 @@ impl Chain {
                 Work::End(end) => self.close(Message::End(end), out)?,
                 Work::Promise(link, time) => self.push_time(Some(link), time, out),
             }
-            if out.len() >= ENOUGH_MESSAGES {
+            calls += 1;
+            if out.len() >= ENOUGH_MESSAGES || calls >= ENOUGH_CALLS {
                 return Ok(false);
             }
         }

@@ -114,6 +114,8 @@ impl Body {
             if done {
                 return Ok(());
             }
+            // There may have been nothing to send.
+            tokio::task::coop::consume_budget().await;
         }
     }
 

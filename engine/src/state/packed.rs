@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch, StringArray},
+    array::{Array, ArrayRef, AsArray, LargeStringArray, RecordBatch},
     compute::cast,
     datatypes::{DataType, Field, FieldRef, Schema},
     error::ArrowError,
@@ -19,7 +19,7 @@ pub(super) fn unpack(rows: &RecordBatch, packed: &[usize]) -> Result<RecordBatch
     let mut fields: Vec<FieldRef> = rows.schema_ref().fields().to_vec();
     let mut columns = rows.columns().to_vec();
     for &column in packed {
-        fields[column] = Arc::new(Field::new(fields[column].name(), DataType::Utf8, true));
+        fields[column] = Arc::new(Field::new(fields[column].name(), DataType::LargeUtf8, true));
         columns[column] = text(&columns[column])?;
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
@@ -29,7 +29,7 @@ fn text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let column = cast(column, &DataType::LargeBinary)?;
     let bytes = column.as_binary::<i64>();
     let text = (0..bytes.len()).map(|row| bytes.is_valid(row).then(|| json(bytes.value(row))));
-    Ok(Arc::new(text.collect::<StringArray>()))
+    Ok(Arc::new(text.collect::<LargeStringArray>()))
 }
 
 fn json(bytes: &[u8]) -> String {

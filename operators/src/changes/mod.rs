@@ -19,7 +19,7 @@
 //! * Behind a [`ChangeFilter`] insert and update both mean *this is the row now*, and a delete may name a key that was never
 //!   there. Sinks and the operators here take all changes so.
 //!
-//! What is kept is in `store`: the newest row per key in immutable pieces. `keys`: keys as bytes. `lifetime`: event time and
+//! What is kept is in `store`: the newest row per key in immutable pieces. `lifetime`: event time and
 //! how long a key stays without a row.
 
 mod join;

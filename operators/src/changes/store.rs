@@ -31,7 +31,10 @@ use arrow::{
 
 use crate::{
     Result, Timestamp,
-    key::encoded::{ByKey, KeyBytes, KeyEncoder},
+    key::{
+        bytes::Key,
+        encoded::{ByKey, KeyBytes, KeyEncoder},
+    },
     schema::{HIDDEN_TIME, reserved},
     state::{
         KEY_GROUP, Reading, Rule, SegmentId,
@@ -44,7 +47,7 @@ use crate::{
 pub(crate) const GONE: &str = "__gone";
 
 /// What an entry of the index costs besides the bytes of its key.
-const ENTRY: usize = size_of::<(Box<[u8]>, u32)>();
+const ENTRY: usize = size_of::<(Key, u32)>();
 /// The slot of a row that was dead when it came.
 const NONE: u32 = u32::MAX;
 
@@ -54,7 +57,7 @@ pub(crate) struct Newest {
     /// How many columns the key has.
     keys: usize,
     encoder: KeyEncoder,
-    index: ByKey<Box<[u8]>, u32>,
+    index: ByKey<Key, u32>,
     key_bytes: usize,
     slots: Vec<Slot>,
     free: Vec<u32>,

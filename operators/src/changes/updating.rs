@@ -18,7 +18,7 @@ use arrow::{
 use datafusion_expr::Expr;
 
 use super::{
-    DELETE, EMIT_ROWS, INSERT, UPDATE, changes,
+    DELETE, INSERT, UPDATE, changes,
     lifetime::{Lifetime, check_ttl, time_column, times},
     store::{self, Newest},
     take_all,
@@ -239,6 +239,7 @@ impl Operator for Updating {
         }
         let mut visible = groups.key.clone();
         visible.extend(self.values(&groups.key, &groups.states, groups.rows)?);
+        // One change for each group of the batch: no more than it has rows.
         let held = || self.lifetime.held(groups.times.iter().flatten().copied());
         let emitted = changes(&self.plan.output, visible, ops.clone(), held)?;
 
@@ -258,7 +259,7 @@ impl Operator for Updating {
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
         if let Some(before) = self.lifetime.ends(time) {
-            let (_, ended) = self.store.expire(before, EMIT_ROWS)?;
+            let (_, ended) = self.store.expire(before, out.step())?;
             if ended.num_rows() > 0 {
                 let (key, states) = (self.store.key(&ended).to_vec(), self.store.own(&ended).to_vec());
                 let mut visible = key.clone();

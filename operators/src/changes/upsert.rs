@@ -17,7 +17,7 @@ use datafusion_expr::Expr;
 use datafusion_physical_expr::PhysicalExpr;
 
 use super::{
-    DELETE, EMIT_ROWS, INSERT, UPDATE, changes,
+    DELETE, INSERT, UPDATE, changes,
     lifetime::{Lifetime, check_ttl, not_before, time_column, times},
     store::{self, Newest},
     take_all,
@@ -259,7 +259,7 @@ impl Upsert {
         Ok(newer)
     }
 
-    /// Applies rows of different keys, each newer than what is kept of its key.
+    /// Applies rows of different keys, each newer than what is kept of its key. Each gives one change at the most.
     fn apply(&mut self, rows: &RecordBatch, keys: &KeyBytes, out: &mut Outbox) -> Result<()> {
         let found = self.store.find(keys, rows.num_rows());
         let there: Vec<Option<u32>> = found.iter().map(|slot| slot.filter(|&slot| !self.store.is_gone(slot))).collect();
@@ -335,7 +335,7 @@ impl Operator for Upsert {
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
         if let Some(before) = self.lifetime.ends(time) {
-            let (_, ended) = self.store.expire(before, EMIT_ROWS)?;
+            let (_, ended) = self.store.expire(before, out.step())?;
             if ended.num_rows() > 0 {
                 let former = self.plan.visible(&self.store, &ended);
                 let times = || self.lifetime.ended(self.store.times(&ended));

@@ -267,6 +267,8 @@ fn results(plan: &Shared, states: &[ArrayRef], full: &[u32]) -> Result<Vec<Array
     accumulators.values()
 }
 
+/// Emits the results of the windows that have become full: a row fills one at the most, so a batch gives no more than it has
+/// rows.
 fn emit(plan: &Shared, input: &Input<'_>, work: &Work, values: Vec<ArrayRef>, out: &mut Outbox) -> Result<()> {
     let last = UInt32Array::from(work.last.clone());
     let ends: Vec<i64> = work.last.iter().map(|&row| input.times[row as usize]).collect();

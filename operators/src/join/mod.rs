@@ -42,7 +42,7 @@ pub use window::{WindowJoin, WindowJoinPlan};
 
 use arrow::array::RecordBatch;
 
-use crate::{Outbox, Port, Result, late::set_late_aside, outbox::EMIT_ROWS};
+use crate::{Outbox, Port, Result, late::set_late_aside};
 
 /// The left side, as an index.
 pub(crate) const LEFT: usize = 0;

@@ -210,11 +210,16 @@ fn find(sides: &[Arc<Schema>; 2], column: &Column) -> Result<(usize, usize)> {
     match found[..] {
         [one] => Ok(one),
         [] => {
+            let side = column.name.split_once('.').filter(|(side, _)| NAMES.contains(side));
+            if let Some((side, of)) = side {
+                let name = &column.name;
+                return Err(OperatorError::Plan(format!("there is no column {name:?}: write {side}({of:?})")));
+            }
             let all: Vec<FieldRef> = sides.iter().flat_map(|side| side.fields().iter().cloned()).collect();
             index_of(&Schema::new(all), &column.name).map(|column| (LEFT, column))
         }
         _ => Err(OperatorError::Plan(format!(
-            "the column {0:?} is on both sides of the join: write left.{0} or right.{0}",
+            "the column {0:?} is on both sides of the join: write left({0:?}) or right({0:?})",
             column.name
         ))),
     }

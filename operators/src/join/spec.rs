@@ -2,7 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{OperatorError, Result, time::micros_of};
+use crate::{
+    OperatorError, Result,
+    time::{micros_of, spelled},
+};
 
 /// Which rows a join gives. For the right rows that have (or lack) a left partner exchange the inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +73,7 @@ impl fmt::Display for JoinType {
 /// use windrow_operators::join::Interval;
 /// let interval = Interval::around(Duration::from_secs(2), Duration::from_secs(4));
 /// assert_eq!(interval, Interval::between(-2_000_000, 4_000_000));
+/// assert_eq!(interval.to_string(), "right within -2s to 4s of left");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval {
@@ -109,7 +113,15 @@ impl Interval {
 
 impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "right within {} to {} us of left", self.lower, self.upper)
+        write!(f, "right within {} to {} of left", signed(self.lower), signed(self.upper))
+    }
+}
+
+/// So many microseconds for people: `-1s`.
+fn signed(micros: i64) -> String {
+    match micros {
+        0 => "0s".into(),
+        _ => format!("{}{}", if micros < 0 { "-" } else { "" }, spelled(Duration::from_micros(micros.unsigned_abs()))),
     }
 }
 

@@ -19,7 +19,7 @@ use arrow::array::RecordBatch;
 use datafusion_expr::Expr;
 
 use super::{
-    EMIT_ROWS, JoinType, LEFT, RIGHT,
+    JoinType, LEFT, RIGHT,
     index::{KeyIndex, Keys, with_valid_key},
     on_time,
     shape::{Description, Picked, Shape},
@@ -255,13 +255,13 @@ impl Operator for TemporalJoin {
         };
         let mut looked = 0;
         while let Some(rows) = leaving.rows.pop_front() {
-            let n = rows.num_rows().min(EMIT_ROWS);
+            let n = rows.num_rows().min(out.step());
             self.join(&rows.slice(0, n), &leaving.versions, out)?;
             if n < rows.num_rows() {
                 leaving.rows.push_front(rows.slice(n, rows.num_rows() - n));
             }
             looked += n;
-            if looked >= EMIT_ROWS && !leaving.rows.is_empty() {
+            if looked >= out.step() && !leaving.rows.is_empty() {
                 self.leaving = Some(leaving);
                 return Ok(Advance::Again);
             }

@@ -22,7 +22,7 @@ use foldhash::fast::RandomState;
 use super::comparable;
 use crate::{OperatorError, Result};
 
-/// A map by the bytes of keys: `Arc<[u8]>`, `Box<[u8]>` or `&[u8]`.
+/// A map by the bytes of keys: [`Key`](super::bytes::Key), or `&[u8]` of a batch.
 pub(crate) type ByKey<K, V> = HashMap<K, V, RandomState>;
 
 /// Between columns and bytes.

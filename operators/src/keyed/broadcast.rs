@@ -309,6 +309,7 @@ impl<B: BroadcastProcess> Operator for Broadcast<B> {
         if port != Port::RIGHT {
             return self.keyed.process(port, batch, out);
         }
+        self.keyed.check_idle("was given rules")?;
         self.add_rules(&batch)?;
         out.processed(batch.num_rows());
         Ok(())

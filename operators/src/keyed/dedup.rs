@@ -25,7 +25,6 @@ use super::{
 use crate::{
     Advance, Operator, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
     late::set_late_aside,
-    outbox::EMIT_ROWS,
     state::{StateForm, StateReader, StateWriter},
     time::{spelled, times_of},
 };
@@ -162,12 +161,12 @@ impl Operator for Dedup {
         crate::stateless::emit_kept(batch, &firsts, out)
     }
 
-    fn advance(&mut self, time: Timestamp, _out: &mut Outbox) -> Result<Advance> {
+    fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
         if time == Timestamp::MAX {
             return Ok(Advance::Promise(time));
         }
         self.promised = self.promised.max(time.micros());
-        for _ in 0..EMIT_ROWS {
+        for _ in 0..out.step() {
             let Some(key) = self.expiry.next(self.promised) else { return Ok(Advance::Promise(time)) };
             self.store.existing(&key, |_| Fate::Removed);
         }

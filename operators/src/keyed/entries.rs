@@ -1,12 +1,9 @@
 //! The entries of maps and lists of all keys, in memory and in segments.
 //!
 //! ```text
-//!   key ──► handle ──► entry, ordered ──► Cell { version, bytes, save in which it last changed }
-//!                           │ removed
-//!                           ▼
-//!                         tombs: (key, handle, entry) → save in which it was removed
-//!                           │ save: what changed since the last one, from `changed`; older rows that a new segment absorbs, from `log`
-//!                           ▼
+//!   key ──► handle ──► entry, ordered ──► place ──┬──► Kept: Cell { version, bytes }, or nothing: a tombstone
+//!   tombs: (key, handle, entry) ──────────────────┘      │ save: what has changed
+//!                                                        ▼
 //!   __key_group │ key columns │ handle │ entry │ version │ state │ …        one row per entry; no state: a tombstone
 //! ```
 //!
@@ -14,14 +11,12 @@
 //! entry costs one look-up and the decoding of one value, however many there are. A cache of values would hold them twice
 //! or encode all that changed at once at the barrier.
 //!
-//! Segments and tombstones are as in `store.rs`. A save does not look at entries that have not changed: `log` knows the
-//! entries of all segments but the oldest, which is written again only with everything else.
+//! What changed, segments and tombstones are in `kept.rs`.
 
 use std::{
     any::TypeId,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     mem::size_of,
-    ops::Bound,
     sync::Arc,
 };
 
@@ -31,26 +26,21 @@ use arrow::{
 };
 use foldhash::fast::RandomState;
 
-use super::{key_reader::KeyReader, store::Key};
+use super::{
+    kept::{Kept, is_slack},
+    key_reader::KeyReader,
+    store::Key,
+};
 use crate::{
     OperatorError, Result,
-    state::{
-        StateForm, StateReader, StateWriter,
-        bounded::{SEGMENT_ROWS, cut},
-        segments::{Changes, Segments, key_group_column},
-    },
+    state::{StateForm, StateReader, StateWriter, segments::key_group_column},
 };
 
 /// The bytes of the key of an entry.
-pub(super) type EntryKey = Arc<[u8]>;
+pub(super) type EntryKey = Key;
 
-/// The entries of one handle of one key.
-pub(super) type Cells = BTreeMap<EntryKey, Cell>;
-
-/// Of a cell: no segment can have a row of it.
-const NEVER: u32 = 0;
-/// Not yet in a segment; of a cell: an older segment may have a tombstone of it.
-const UNSAVED: u32 = u32::MAX;
+/// Where the entries of one handle of one key are kept.
+pub(super) type Places = BTreeMap<EntryKey, u32>;
 
 /// Names one entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,10 +56,6 @@ pub(super) struct Cell {
     /// The version of the state that wrote it.
     pub(super) version: u32,
     pub(super) bytes: Box<[u8]>,
-    /// The save in which it was last written, [`NEVER`] or [`UNSAVED`].
-    saved: u32,
-    /// Whether it is among those that changed.
-    changed: bool,
 }
 
 /// A name that maps or lists of keys have.
@@ -86,17 +72,24 @@ struct Handle {
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     handles: Vec<Handle>,
-    keys: HashMap<Key, Vec<(u16, Cells)>, RandomState>,
+    keys: Keys,
+    /// Where tombstones are kept.
     tombs: HashMap<Id, u32, RandomState>,
-    changed: HashSet<Id, RandomState>,
-    /// How many cells were last written in each save.
-    living: Changes,
-    /// What was written in each save after `logged`.
-    log: BTreeMap<u32, Vec<Id>>,
-    logged: u32,
-    segments: Segments,
-    cells: usize,
+    kept: Kept<Id, Cell>,
+    /// The bytes of values, and of long keys of entries.
     bytes: usize,
+}
+
+type Keys = HashMap<Key, Vec<(u16, Places)>, RandomState>;
+
+/// The places of a handle of a key, to which one is to be added.
+fn places<'a>(keys: &'a mut Keys, key: &Key, handle: u16) -> &'a mut Places {
+    let handles = keys.entry(key.clone()).or_default();
+    let at = handles.iter().position(|(other, _)| *other == handle).unwrap_or_else(|| {
+        handles.push((handle, Places::new()));
+        handles.len() - 1
+    });
+    &mut handles[at].1
 }
 
 impl Entries {
@@ -108,10 +101,7 @@ impl Entries {
         what: impl Fn() -> String,
         reads: impl Fn(&[u8]) -> bool,
     ) -> Result<u16, String> {
-        let at = match self.handles.iter().position(|handle| *handle.name == *name) {
-            Some(at) => at,
-            None => self.add_handle(name, None),
-        };
+        let at = self.number_of(name);
         let handle = &mut self.handles[at];
         match &handle.used {
             Some((other, _)) if *other == used => {}
@@ -129,227 +119,144 @@ impl Entries {
         u16::try_from(at).map_err(|_| format!("{name:?} is one of more than 65536 names of maps and lists"))
     }
 
-    fn add_handle(&mut self, name: &str, sample: Option<EntryKey>) -> usize {
-        self.handles.push(Handle { name: name.into(), used: None, sample });
-        self.handles.len() - 1
+    fn number_of(&mut self, name: &str) -> usize {
+        self.handles.iter().position(|handle| *handle.name == *name).unwrap_or_else(|| {
+            self.handles.push(Handle { name: name.into(), used: None, sample: None });
+            self.handles.len() - 1
+        })
     }
 
-    /// The entries of a handle of a key, if there are any.
-    pub(super) fn cells(&self, key: &Key, handle: u16) -> Option<&Cells> {
-        self.keys.get(key)?.iter().find(|(other, _)| *other == handle).map(|(_, cells)| cells)
+    fn places(&self, key: &Key, handle: u16) -> Option<&Places> {
+        self.keys.get(key)?.iter().find(|(other, _)| *other == handle).map(|(_, places)| places)
+    }
+
+    /// An entry, if it is there.
+    pub(super) fn get(&self, key: &Key, handle: u16, entry: &[u8]) -> Option<&Cell> {
+        Some(self.kept.get(*self.places(key, handle)?.get(entry)?)?.1)
+    }
+
+    /// The entries of a handle of a key, in order.
+    pub(super) fn iter(&self, key: &Key, handle: u16) -> impl DoubleEndedIterator<Item = (&EntryKey, &Cell)> {
+        let places = self.places(key, handle).into_iter().flatten();
+        places.filter_map(|(entry, at)| Some((entry, self.kept.get(*at)?.1)))
+    }
+
+    /// How many entries a handle of a key has.
+    pub(super) fn len(&self, key: &Key, handle: u16) -> usize {
+        self.places(key, handle).map_or(0, Places::len)
     }
 
     /// Gives an entry a value.
     pub(super) fn set(&mut self, key: &Key, handle: u16, entry: &[u8], version: u32, bytes: Box<[u8]>) {
-        let handles = self.keys.entry(key.clone()).or_default();
-        let at = handles.iter().position(|(other, _)| *other == handle).unwrap_or_else(|| {
-            handles.push((handle, Cells::new()));
-            handles.len() - 1
-        });
-        let cells = &mut handles[at].1;
-        let only = (Bound::Included(entry), Bound::Included(entry));
-        if let Some((entry, cell)) = cells.range_mut::<[u8], _>(only).next() {
-            if cell.version == version && cell.bytes == bytes {
+        let Self { keys, tombs, kept, .. } = self;
+        let places = places(keys, key, handle);
+        if let Some(&at) = places.get(entry) {
+            let Some((_, cell)) = kept.get_mut(at).filter(|(_, cell)| cell.version != version || cell.bytes != bytes)
+            else {
                 return;
-            }
+            };
             self.bytes = self.bytes - cell.bytes.len() + bytes.len();
-            (cell.version, cell.bytes) = (version, bytes);
-            if !std::mem::replace(&mut cell.changed, true) {
-                self.changed.insert(Id { key: key.clone(), handle, entry: entry.clone() });
-            }
+            *cell = Cell { version, bytes };
+            kept.changed(at);
             return;
         }
-        let entry: EntryKey = entry.into();
+        let entry = EntryKey::from(entry);
         let id = Id { key: key.clone(), handle, entry: entry.clone() };
-        // Removed lately, it may be in an older segment; removed again, it must leave a tombstone again.
-        let saved = if self.tombs.remove(&id).is_some() { UNSAVED } else { NEVER };
-        self.cells += 1;
-        self.bytes += entry.len() + bytes.len();
-        cells.insert(entry, Cell { version, bytes, saved, changed: true });
-        self.changed.insert(id);
+        self.bytes += entry.elsewhere() + bytes.len();
+        let cell = Cell { version, bytes };
+        let at = match tombs.remove(&id) {
+            Some(tomb) => {
+                kept.revive(tomb, cell);
+                tomb
+            }
+            None => kept.add(id, cell),
+        };
+        places.insert(entry, at);
     }
 
     /// Removes an entry; says whether it was there.
     pub(super) fn remove(&mut self, key: &Key, handle: u16, entry: &[u8]) -> bool {
         let Some(handles) = self.keys.get_mut(key) else { return false };
-        let Some(at) = handles.iter().position(|(other, _)| *other == handle) else { return false };
-        let Some((entry, cell)) = handles[at].1.remove_entry(entry) else { return false };
-        if handles[at].1.is_empty() {
-            handles.swap_remove(at);
+        let Some(own) = handles.iter().position(|(other, _)| *other == handle) else { return false };
+        let Some(at) = handles[own].1.remove(entry) else { return false };
+        if handles[own].1.is_empty() {
+            handles.swap_remove(own);
         }
         if handles.is_empty() {
             self.keys.remove(key);
         }
-        self.gone(Id { key: key.clone(), handle, entry }, &cell);
+        self.gone([at]);
         true
     }
 
     /// Removes all entries of a handle of a key.
     pub(super) fn clear(&mut self, key: &Key, handle: u16) {
         let Some(handles) = self.keys.get_mut(key) else { return };
-        let Some(at) = handles.iter().position(|(other, _)| *other == handle) else { return };
-        let (_, cells) = handles.swap_remove(at);
+        let Some(own) = handles.iter().position(|(other, _)| *other == handle) else { return };
+        let (_, places) = handles.swap_remove(own);
         if handles.is_empty() {
             self.keys.remove(key);
         }
-        self.all_gone(key, handle, cells);
+        self.gone(places.into_values());
     }
 
     /// Removes all entries of a key.
     pub(super) fn forget(&mut self, key: &Key) {
-        for (handle, cells) in self.keys.remove(key).unwrap_or_default() {
-            self.all_gone(key, handle, cells);
-        }
-        if self.keys.capacity() > 1024 && self.keys.len() < self.keys.capacity() / 8 {
-            self.keys.shrink_to(2 * self.keys.len());
+        if let Some(handles) = self.keys.remove(key) {
+            self.gone(handles.into_iter().flat_map(|(_, places)| places.into_values()));
         }
     }
 
-    fn all_gone(&mut self, key: &Key, handle: u16, cells: Cells) {
-        for (entry, cell) in cells {
-            self.gone(Id { key: key.clone(), handle, entry }, &cell);
+    /// Removes what is kept at places that no key has any more.
+    fn gone(&mut self, places: impl IntoIterator<Item = u32>) {
+        for at in places {
+            let Some((id, cell)) = self.kept.get(at) else { continue };
+            self.bytes -= id.entry.elsewhere() + cell.bytes.len();
+            let id = id.clone();
+            if self.kept.remove(at).is_none() {
+                self.tombs.insert(id, at);
+            }
+        }
+        self.shrink();
+    }
+
+    /// Gives back room that is needed no more.
+    fn shrink(&mut self) {
+        let Self { keys, tombs, kept, .. } = self;
+        if is_slack(keys.capacity(), keys.len()) {
+            keys.shrink_to(2 * keys.len());
+        }
+        if is_slack(tombs.capacity(), tombs.len()) {
+            tombs.shrink_to(2 * tombs.len());
+        }
+        if let Some(places) = kept.shrink() {
+            let cells = keys.values_mut().flatten().flat_map(|(_, cells)| cells.values_mut());
+            cells.chain(tombs.values_mut()).for_each(|at| *at = places[*at as usize]);
         }
     }
 
-    fn gone(&mut self, id: Id, cell: &Cell) {
-        self.cells -= 1;
-        self.bytes -= id.entry.len() + cell.bytes.len();
-        not_in(&mut self.living, cell.saved);
-        if cell.saved != NEVER {
-            self.changed.insert(id.clone());
-            self.tombs.insert(id, UNSAVED);
-        } else {
-            self.changed.remove(&id);
-        }
-    }
-
-    fn cell_mut(&mut self, id: &Id) -> Option<&mut Cell> {
-        let handles = self.keys.get_mut(&id.key)?;
-        handles.iter_mut().find(|(handle, _)| *handle == id.handle)?.1.get_mut(&id.entry)
-    }
-
-    fn cell(&self, id: &Id) -> Option<&Cell> {
-        self.cells(&id.key, id.handle)?.get(&id.entry)
-    }
-
-    /// About how many bytes it takes, without the keys, which are shared with the store.
+    /// About how many bytes it takes, without the long keys, which are shared with the store.
     pub(super) fn size(&self) -> usize {
-        // The key of an entry has two counters before it.
-        let cell = size_of::<(EntryKey, Cell)>() + 2 * size_of::<usize>();
-        let ids = self.tombs.len() + self.changed.len() + self.log.values().map(Vec::len).sum::<usize>();
-        self.cells * cell + self.bytes + ids * size_of::<(Id, u32)>()
+        let places = self.kept.len() * size_of::<(EntryKey, u32)>() + self.tombs.len() * size_of::<(Id, u32)>();
+        self.kept.size() + places + self.bytes
     }
 
     /// Saves the entries that have changed.
     pub(super) fn save(&mut self, state: &mut StateWriter<'_>, form: &StateForm, keys: &KeyReader) -> Result<()> {
-        let now = self.segments.begin();
-        let changed: Vec<Id> = std::mem::take(&mut self.changed).into_iter().collect();
-        for id in &changed {
-            if let Some(cell) = self.cell_mut(id) {
-                let former = std::mem::replace(&mut cell.saved, now);
-                cell.changed = false;
-                not_in(&mut self.living, former);
-                *self.living.entry(now).or_default() += 1;
-            }
+        let Self { handles, kept, .. } = self;
+        let bytes =
+            |id: &Id, cell: Option<&Cell>| id.key.len() + id.entry.len() + cell.map_or(0, |cell| cell.bytes.len());
+        for id in kept.save(state, bytes, |rows| batch(handles, rows, form, keys))? {
+            self.tombs.remove(&id);
         }
-        self.forget_tombs();
-        let mut changes = self.living.clone();
-        for saved in self.tombs.values_mut() {
-            *saved = if *saved == UNSAVED { now } else { *saved };
-            *changes.entry(*saved).or_default() += 1;
-        }
-        if !changed.is_empty() {
-            self.log.insert(now, changed);
-        }
-        let mut segments = std::mem::take(&mut self.segments);
-        let oldest = segments.start();
-        let sealed = segments.finish(state, &changes, |since| {
-            let living = if since < self.logged { self.all_since(since) } else { self.logged_since(since) };
-            // In the oldest segment tombstones hide nothing, but it may have nothing else.
-            let with_tombs = since > oldest || living.is_empty();
-            let tombs = self.tombs.iter().filter(|(_, saved)| with_tombs && **saved > since);
-            let ids: Vec<Id> = living.into_iter().chain(tombs.map(|(id, _)| id.clone())).collect();
-            self.batches(&ids, form, keys)
-        });
-        self.segments = segments;
-        self.forget_log();
-        sealed
-    }
-
-    /// Forgets the tombstones that hide nothing, as `Store` does.
-    fn forget_tombs(&mut self) {
-        if self.tombs.is_empty() {
-            return;
-        }
-        for end in self.segments.ends() {
-            self.tombs.retain(|_, saved| *saved == UNSAVED || *saved > end);
-            if self.living.range(1..=end).any(|(_, cells)| *cells > 0) {
-                return;
-            }
-        }
-        self.tombs = HashMap::default();
-    }
-
-    /// The oldest segment needs no log: with it everything is written.
-    fn forget_log(&mut self) {
-        self.logged = self.segments.ends().next().unwrap_or(self.segments.next() - 1);
-        self.log = self.log.split_off(&(self.logged + 1));
-    }
-
-    /// All cells that were last written after the save `since`.
-    fn all_since(&self, since: u32) -> Vec<Id> {
-        let cells = self.keys.iter().flat_map(|(key, handles)| {
-            handles
-                .iter()
-                .flat_map(move |(handle, cells)| cells.iter().map(move |(entry, cell)| (key, *handle, entry, cell)))
-        });
-        let cells = cells.filter(|(.., cell)| cell.saved > since);
-        cells.map(|(key, handle, entry, _)| Id { key: key.clone(), handle, entry: entry.clone() }).collect()
-    }
-
-    /// The same from the log, which from then on has no others of these saves.
-    fn logged_since(&mut self, since: u32) -> Vec<Id> {
-        let mut all = Vec::new();
-        for (save, mut ids) in self.log.split_off(&(since + 1)) {
-            ids.retain(|id| self.cell(id).is_some_and(|cell| cell.saved == save));
-            all.extend_from_slice(&ids);
-            if !ids.is_empty() {
-                self.log.insert(save, ids);
-            }
-        }
-        all
-    }
-
-    /// A row for each entry, a tombstone for one that is not there, in as many batches as they need.
-    fn batches(&self, ids: &[Id], form: &StateForm, keys: &KeyReader) -> Result<Vec<RecordBatch>> {
-        let bytes = |id: &Id| id.key.len() + id.entry.len() + self.cell(id).map_or(0, |cell| cell.bytes.len());
-        cut(ids.iter().map(bytes), SEGMENT_ROWS).into_iter().map(|range| self.batch(&ids[range], form, keys)).collect()
-    }
-
-    fn batch(&self, ids: &[Id], form: &StateForm, keys: &KeyReader) -> Result<RecordBatch> {
-        let key = keys.columns(ids.iter().map(|id| &id.key))?;
-        let names: StringArray = ids.iter().map(|id| Some(&*self.handles[usize::from(id.handle)].name)).collect();
-        let entries = LargeBinaryArray::from_iter_values(ids.iter().map(|id| &id.entry));
-        let versions: UInt32Array = ids.iter().map(|id| self.cell(id).map(|cell| cell.version)).collect();
-        let states: LargeBinaryArray = ids.iter().map(|id| self.cell(id).map(|cell| &cell.bytes)).collect();
-        let mut all = vec![key_group_column(&key, ids.len())?];
-        all.extend(key);
-        let entries: [ArrayRef; 4] = [Arc::new(names), Arc::new(entries), Arc::new(versions), Arc::new(states)];
-        all.extend(entries);
-        let rest = form.columns.fields().iter().skip(all.len());
-        all.extend(rest.map(|field| new_null_array(field.data_type(), ids.len())).collect::<Vec<_>>());
-        Ok(RecordBatch::try_new(form.columns.clone(), all)?)
+        self.shrink();
+        Ok(())
     }
 
     /// Becomes what former tasks were. `state` has segments of entries only.
     pub(super) fn load(&mut self, state: &StateReader, form: &StateForm, keys: &KeyReader) -> Result<()> {
-        let (segments, parts) = Segments::load(state);
-        self.segments = segments;
-        self.forget_log();
-        for former in parts {
-            for (save, rows) in former.segments {
-                self.load_segment(save, &form.widen(rows)?, keys)?;
-            }
+        for (save, rows) in self.kept.load(state) {
+            self.load_segment(save, &form.widen(rows)?, keys)?;
         }
         Ok(())
     }
@@ -364,59 +271,45 @@ impl Entries {
         let entries = columns[at + 1].as_binary_opt::<i64>().ok_or_else(damaged)?;
         let versions = columns[at + 2].as_primitive_opt::<UInt32Type>().ok_or_else(damaged)?;
         let states = columns[at + 3].as_binary_opt::<i64>().ok_or_else(damaged)?;
-        let mut former: Option<(usize, Key)> = None;
         for row in 0..rows.num_rows() {
-            // Rows of one key often stand together.
-            let same = former.take().filter(|(other, _)| key.get(*other) == key.get(row));
-            let own = same.map_or_else(|| key.get(row).into(), |(_, own)| own);
-            former = Some((row, own.clone()));
-            let entry: EntryKey = entries.value(row).into();
-            let name = names.value(row);
-            let handle = match self.handles.iter().position(|handle| *handle.name == *name) {
-                Some(at) => at,
-                None => self.add_handle(name, Some(entry.clone())),
-            };
-            let handle = u16::try_from(handle).map_err(|_| damaged())?;
-            let id = Id { key: own, handle, entry };
-            if self.tombs.contains_key(&id) || self.cell(&id).is_some() {
+            let number = self.number_of(names.value(row));
+            let handle = u16::try_from(number).map_err(|_| damaged())?;
+            // Entries of a long key share it.
+            let known = self.keys.get_key_value(key.get(row));
+            let key = known.map_or_else(|| key.get(row).into(), |(key, _)| key.clone());
+            let id = Id { key, handle, entry: entries.value(row).into() };
+            if self.tombs.contains_key(&id) || self.get(&id.key, handle, &id.entry).is_some() {
                 continue;
             }
             if states.is_null(row) {
-                self.tombs.insert(id, save);
+                let at = self.kept.restore(id.clone(), None, save);
+                self.tombs.insert(id, at);
                 continue;
             }
-            self.restore(id, versions.value(row), states.value(row).into(), save);
+            self.handles[number].sample.get_or_insert_with(|| id.entry.clone());
+            let cell = Cell { version: versions.value(row), bytes: states.value(row).into() };
+            self.bytes += id.entry.elsewhere() + cell.bytes.len();
+            let at = self.kept.restore(id.clone(), Some(cell), save);
+            places(&mut self.keys, &id.key, handle).insert(id.entry, at);
         }
         Ok(())
     }
-
-    fn restore(&mut self, id: Id, version: u32, bytes: Box<[u8]>, saved: u32) {
-        if saved > self.logged {
-            self.log.entry(saved).or_default().push(id.clone());
-        }
-        *self.living.entry(saved).or_default() += 1;
-        self.cells += 1;
-        self.bytes += id.entry.len() + bytes.len();
-        let handles = self.keys.entry(id.key).or_default();
-        let at = handles.iter().position(|(handle, _)| *handle == id.handle).unwrap_or_else(|| {
-            handles.push((id.handle, Cells::new()));
-            handles.len() - 1
-        });
-        handles[at].1.insert(id.entry, Cell { version, bytes, saved, changed: false });
-    }
 }
 
-/// A cell is no more one of those that were last written in the save `saved`.
-fn not_in(living: &mut Changes, saved: u32) {
-    if saved != NEVER
-        && saved != UNSAVED
-        && let Some(cells) = living.get_mut(&saved)
-    {
-        *cells -= 1;
-        if *cells == 0 {
-            living.remove(&saved);
-        }
-    }
+/// A row for each entry, a tombstone for one that is not there.
+fn batch(handles: &[Handle], rows: &[(&Id, Option<&Cell>)], form: &StateForm, keys: &KeyReader) -> Result<RecordBatch> {
+    let key = keys.columns(rows.iter().map(|(id, _)| &id.key))?;
+    let names: StringArray = rows.iter().map(|(id, _)| Some(&*handles[usize::from(id.handle)].name)).collect();
+    let entries = LargeBinaryArray::from_iter_values(rows.iter().map(|(id, _)| &*id.entry));
+    let versions: UInt32Array = rows.iter().map(|(_, cell)| cell.map(|cell| cell.version)).collect();
+    let states: LargeBinaryArray = rows.iter().map(|(_, cell)| cell.map(|cell| &cell.bytes)).collect();
+    let mut all = vec![key_group_column(&key, rows.len())?];
+    all.extend(key);
+    let entries: [ArrayRef; 4] = [Arc::new(names), Arc::new(entries), Arc::new(versions), Arc::new(states)];
+    all.extend(entries);
+    let rest = form.columns.fields().iter().skip(all.len());
+    all.extend(rest.map(|field| new_null_array(field.data_type(), rows.len())).collect::<Vec<_>>());
+    Ok(RecordBatch::try_new(form.columns.clone(), all)?)
 }
 
 /// The state of the keys and that of their entries: segments have rows of one of them. Each has all segments, those of the other

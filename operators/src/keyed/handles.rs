@@ -11,7 +11,7 @@ use std::{any::TypeId, borrow::Borrow, borrow::Cow, cell::OnceCell, fmt, marker:
 
 use super::{
     State,
-    entries::{Cell, Cells, Entries},
+    entries::{Cell, Entries, EntryKey},
     key_reader::KeyReader,
     map_key::{KeyBytes, MapKey, bytes_of, key_of, put, take},
     state,
@@ -199,12 +199,16 @@ impl<'a> Handled<'a> {
         Self { access, name, handle }
     }
 
-    fn cells(&self) -> Option<&Cells> {
-        self.access.entries.cells(self.access.key, self.handle?)
+    fn cell(&self, entry: &[u8]) -> Option<&Cell> {
+        self.access.entries.get(self.access.key, self.handle?, entry)
+    }
+
+    fn cells(&self) -> impl DoubleEndedIterator<Item = (&EntryKey, &Cell)> {
+        self.handle.into_iter().flat_map(|handle| self.access.entries.iter(self.access.key, handle))
     }
 
     fn len(&self) -> usize {
-        self.cells().map_or(0, Cells::len)
+        self.handle.map_or(0, |handle| self.access.entries.len(self.access.key, handle))
     }
 
     /// Notes that an entry cannot be read or written.
@@ -223,7 +227,7 @@ impl<'a> Handled<'a> {
 
     /// The value of an entry, whose bytes are `entry` and which is printed as `shown`.
     fn get<V: State>(&self, entry: &[u8], shown: &dyn fmt::Debug) -> Option<V> {
-        self.read(shown, self.cells()?.get(entry)?)
+        self.read(shown, self.cell(entry)?)
     }
 
     fn set<V: State>(&mut self, entry: &[u8], shown: &dyn fmt::Debug, value: &V) {
@@ -287,7 +291,7 @@ impl<'a, K: MapKey, V: State> KeyedMap<'a, K, V> {
         K: Borrow<Q>,
         Q: KeyBytes + ?Sized,
     {
-        self.of.cells().is_some_and(|cells| cells.contains_key(&bytes_of(key)[..]))
+        self.of.cell(&bytes_of(key)).is_some()
     }
 
     /// Gives `key` a value, in place of one that it had. From then on the key of the stream takes room, as with
@@ -312,8 +316,7 @@ impl<'a, K: MapKey, V: State> KeyedMap<'a, K, V> {
     /// All entries in the order of their keys: numbers and instants from the least, text by its bytes, tuples by their parts.
     /// They are decoded one by one.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (K, V)> {
-        let cells = self.of.cells().into_iter().flatten();
-        cells.filter_map(|(entry, cell)| {
+        self.of.cells().filter_map(|(entry, cell)| {
             let key = key_of::<K>(entry);
             if key.is_none() {
                 self.of.fail(entry, &format!(" cannot be read: it is no {}", type_label::<K>()));
@@ -371,8 +374,9 @@ impl<'a, T: State> KeyedList<'a, T> {
 
     /// The places of the first and the last item.
     fn ends(&self) -> Option<(u64, u64)> {
-        let cells = self.of.cells()?;
-        Some((place_of(cells.first_key_value()?.0)?, place_of(cells.last_key_value()?.0)?))
+        let mut cells = self.of.cells();
+        let first = place_of(cells.next()?.0)?;
+        Some((first, cells.next_back().map_or(Some(first), |(last, _)| place_of(last))?))
     }
 
     /// The place of an item, if there is one.
@@ -422,11 +426,9 @@ impl<'a, T: State> KeyedList<'a, T> {
 
     /// All items, from the first to the last. They are decoded one by one.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = T> {
-        let cells = self.of.cells().into_iter().flatten();
-        cells.filter_map(|(place, cell)| {
-            let at = || Some(place_of(place)? - self.ends()?.0);
-            self.of.read(&at().unwrap_or_default(), cell)
-        })
+        let first = self.ends().map_or(0, |ends| ends.0);
+        let cells = self.of.cells();
+        cells.filter_map(move |(place, cell)| self.of.read(&place_of(place).map_or(0, |at| at - first), cell))
     }
 
     /// How many items there are.

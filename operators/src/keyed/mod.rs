@@ -33,6 +33,7 @@ mod context;
 mod dedup;
 mod entries;
 mod handles;
+mod kept;
 mod key_reader;
 mod map_key;
 mod operator;

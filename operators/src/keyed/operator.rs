@@ -1,7 +1,7 @@
 //! The operator of a process: rows and time to calls of the user's function, and what the keys hold to segments.
 //!
 //! ```text
-//!   process ──► for each row: what its key holds ──► row()
+//!   process ──► for each row: what its key holds ──► row()               in steps, Outbox::again
 //!   advance ──► timers up to the watermark, in order ──► timer()         in steps, Advance::Again
 //!           └─► keys whose last row is older than the ttl: removed
 //!   tick    ──► processing-time timers that are due ──► timer()          in steps, wake_at
@@ -10,6 +10,9 @@
 //! When rows come in order of event time, what is due for a key at the time of its row comes before the row. A timer beyond
 //! the end of its key's time to live does not fire, whether one watermark passes both or two do: the answer does not depend
 //! on how often watermarks come.
+//!
+//! A step ends when it has emitted [`Outbox::step`] records, or fired as many timers. What one call of the user's function emits
+//! is not divided: it leaves in batches of a bounded size, all of them in the step of that call.
 
 use std::{collections::BTreeSet, ops::Bound, sync::Arc, time::Duration};
 
@@ -33,7 +36,7 @@ use super::{
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
-    outbox::EMIT_ROWS,
+    key::encoded::KeyBytes,
     state::{StateReader, StateWriter},
     time::times_of,
 };
@@ -58,8 +61,19 @@ pub struct ProcessOperator<P: Process> {
     promised: i64,
     /// At the end of the input: how many timers may still fire.
     left: Option<usize>,
+    /// A batch of which more has to be emitted than one step does.
+    pending: Option<Pending>,
     /// About how many bytes a state has, by the last save.
     state_bytes: usize,
+}
+
+/// A batch, and how far it has come.
+struct Pending {
+    batch: RecordBatch,
+    keys: KeyBytes,
+    /// The row that is next, and the last timer that has fired before it.
+    row: usize,
+    fired: Option<i64>,
 }
 
 impl<P: Process> ProcessOperator<P> {
@@ -73,6 +87,7 @@ impl<P: Process> ProcessOperator<P> {
             timers: Timers::default(),
             promised: i64::MIN,
             left: None,
+            pending: None,
             state_bytes: 0,
             plan,
         })
@@ -108,12 +123,12 @@ impl<P: Process> ProcessOperator<P> {
         outputs.check()
     }
 
-    /// Fires timers up to `now`; says whether all have been fired but those that were set meanwhile for the past.
+    /// Fires timers up to `now`, in one step; says whether all have been fired but those that were set meanwhile for the past.
     fn fire_all(&mut self, kind: Kind, now: i64, out: &mut Outbox) -> Result<bool> {
         let mut outputs = self.outputs();
         let mut all = false;
-        for _ in 0..EMIT_ROWS {
-            if outputs.emitted() >= EMIT_ROWS {
+        for _ in 0..out.step() {
+            if outputs.emitted() >= out.step() {
                 break;
             }
             let Some((at, key)) = self.timers.next(kind, now) else {
@@ -129,17 +144,80 @@ impl<P: Process> ProcessOperator<P> {
         Ok(all)
     }
 
+    /// Takes rows of a batch until there is enough to emit; says whether that was all.
+    fn take(&mut self, rows: &mut Pending, out: &mut Outbox) -> Result<bool> {
+        let mut outputs = self.outputs();
+        let plan = self.plan.clone();
+        let times = match plan.input_time {
+            Some(column) => Some(times_of(&rows.batch, column)?),
+            None => None,
+        };
+        let left = rows.batch.num_rows() - rows.row;
+        let columns = plan.rows.columns(&rows.batch.slice(rows.row, left))?;
+        let mut timers_left = out.step();
+        for view in plan.rows.views(&columns)? {
+            let view = view?;
+            let (key, time) = (rows.keys.get(rows.row), times.map(|times| times[rows.row]));
+            let mut is_due = outputs.emitted() < out.step();
+            if let (Order::EventTime, Some(time)) = (self.order, time) {
+                is_due = is_due && self.catch_up(key, time, (&mut rows.fired, &mut timers_left), &mut outputs, out)?;
+            }
+            if !is_due {
+                outputs.finish(out)?;
+                return Ok(false);
+            }
+            self.row(key, time, &mut outputs, out, |process, keyed| process.row(view, keyed));
+            outputs.check()?;
+            (rows.row, rows.fired) = (rows.row + 1, None);
+        }
+        outputs.finish(out)?;
+        Ok(true)
+    }
+
+    /// A row has come for a key, and the function has its `turn`.
+    fn row(
+        &mut self,
+        key: &[u8],
+        time: Option<i64>,
+        outputs: &mut Outputs<P>,
+        out: &mut Outbox,
+        turn: impl FnOnce(&mut P, &mut Keyed<'_, P>),
+    ) {
+        let Self { plan, process, store, entries, keys, timers, promised, .. } = self;
+        store.entry(key, |key, held| {
+            let changed = time > held.time;
+            held.time = held.time.max(time);
+            let (has_time, time) = (time.is_some(), time.unwrap_or(i64::MIN));
+            let (queues, emit_time) = (&mut *timers, time.max(*promised));
+            let mut keyed =
+                Keyed { key, held, entries, keys, queues, outputs, out, time, emit_time, has_time, changed };
+            turn(process, &mut keyed);
+            let fate = keyed.fate();
+            queue_expiry(plan.ttl, key, held, timers);
+            fate
+        });
+    }
+
     /// What is due for a key before its next row, at `time`: its timers, then the end of its time to live. A timer that
-    /// is set meanwhile for the past waits for the next row or watermark.
-    fn catch_up(&mut self, key: &[u8], time: i64, outputs: &mut Outputs<P>, out: &mut Outbox) -> Result<()> {
-        let (mut fired, mut left) = (None, CHAINS);
+    /// is set meanwhile for the past waits for the next row or watermark. Says whether that was all, or there is enough to emit
+    /// or no timer `left`; then it is called again, with the one that has `fired` last.
+    fn catch_up(
+        &mut self,
+        key: &[u8],
+        time: i64,
+        (fired, left): (&mut Option<i64>, &mut usize),
+        outputs: &mut Outputs<P>,
+        out: &mut Outbox,
+    ) -> Result<bool> {
         while let Some((key, at)) = self.store.get(key).and_then(|(key, held)| {
             let after = fired.map_or(Bound::Unbounded, Bound::Excluded);
             let at = held.timers.range((after, Bound::Unbounded)).next()?;
             (*at <= time).then(|| (key.clone(), *at))
         }) {
-            fired = Some(at);
-            left = left.checked_sub(1).ok_or_else(endless::<P>)?;
+            if *left == 0 || outputs.emitted() >= out.step() {
+                return Ok(false);
+            }
+            (*fired, *left) = (Some(at), *left - 1);
             self.timers.unset(Kind::Event, [at], &key);
             self.fire(Kind::Event, at, &key, outputs, out)?;
         }
@@ -153,13 +231,21 @@ impl<P: Process> ProcessOperator<P> {
                 Fate::Removed
             });
         }
-        Ok(())
+        Ok(outputs.emitted() < out.step())
     }
 
-    /// Removes keys whose time to live has passed; says whether all have been removed.
-    fn expire(&mut self, now: i64) -> bool {
+    /// Nothing else is asked of it while a batch is half-way through.
+    pub(super) fn check_idle(&self, what: &str) -> Result<()> {
+        match self.pending {
+            None => Ok(()),
+            Some(_) => Err(OperatorError::Internal(format!("a process {what} with others half-way through"))),
+        }
+    }
+
+    /// Removes some of the keys whose time to live has passed; says whether all have been removed.
+    fn expire(&mut self, now: i64, most: usize) -> bool {
         let Self { plan, store, entries, timers, .. } = self;
-        for _ in 0..EMIT_ROWS {
+        for _ in 0..most {
             let Some(key) = timers.expiry.next(now) else { return true };
             store.existing(&key, |held| {
                 held.due = None;
@@ -193,46 +279,29 @@ fn queue_expiry<S>(ttl: Option<Duration>, key: &Key, held: &mut Held<S>, timers:
 
 fn endless<P: Process>() -> OperatorError {
     OperatorError::Plan(format!(
-        "process {} sets timers without end: at the end of the input, or before the next row of its key, each that fires sets \
-         another; give the process a time to live, or let the chain end",
+        "process {} sets timers without end: at the end of the input each that fires sets another; give the process a time to \
+         live, or let the chain end",
         P::name()
     ))
 }
 
 impl<P: Process> Operator for ProcessOperator<P> {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
-        let mut outputs = self.outputs();
-        let plan = self.plan.clone();
-        let times = match plan.input_time {
-            Some(column) => Some(times_of(&batch, column)?),
-            None => None,
-        };
-        let key_bytes = self.store.keys(&batch)?;
-        let columns = plan.rows.columns(&batch)?;
-        for (row, view) in plan.rows.views(&columns)?.enumerate() {
-            let view = view?;
-            let time = times.map(|times| times[row]);
-            if let (Order::EventTime, Some(time)) = (self.order, time) {
-                self.catch_up(key_bytes.get(row), time, &mut outputs, out)?;
-            }
-            let Self { process, store, entries, keys, timers, promised, .. } = self;
-            store.entry(key_bytes.get(row), |key, held| {
-                let changed = time > held.time;
-                held.time = held.time.max(time);
-                let time = time.unwrap_or(i64::MIN);
-                let (emit_time, has_time) = (time.max(*promised), times.is_some());
-                let (queues, outputs, out) = (&mut *timers, &mut outputs, &mut *out);
-                let mut keyed =
-                    Keyed { key, held, entries, keys, queues, outputs, out, time, emit_time, has_time, changed };
-                process.row(view, &mut keyed);
-                let fate = keyed.fate();
-                queue_expiry(plan.ttl, key, held, timers);
-                fate
-            });
-            outputs.check()?;
+        if batch.num_rows() > 0 {
+            self.check_idle("was given rows")?;
         }
-        out.processed(batch.num_rows());
-        outputs.finish(out)
+        let mut rows = match self.pending.take() {
+            Some(rows) => rows,
+            None => {
+                out.processed(batch.num_rows());
+                Pending { keys: self.store.keys(&batch)?, batch, row: 0, fired: None }
+            }
+        };
+        if !self.take(&mut rows, out)? {
+            self.pending = Some(rows);
+            out.again();
+        }
+        Ok(())
     }
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
@@ -243,11 +312,11 @@ impl<P: Process> Operator for ProcessOperator<P> {
         if !self.fire_all(Kind::Event, now, out)? {
             return Ok(Advance::Again);
         }
-        if time < Timestamp::MAX && !self.expire(now) {
+        if time < Timestamp::MAX && !self.expire(now, out.step()) {
             return Ok(Advance::Again);
         }
         // What was set meanwhile for the past waits for the next watermark; after the last there is none.
-        let more = self.timers.fired();
+        let more = self.timers.fired(Kind::Event);
         if time < Timestamp::MAX {
             self.promised = self.promised.max(now);
         } else if more {
@@ -258,8 +327,11 @@ impl<P: Process> Operator for ProcessOperator<P> {
 
     fn tick(&mut self, out: &mut Outbox) -> Result<()> {
         let now = out.now().micros();
-        self.fire_all(Kind::Processing, now, out)?;
-        self.timers.fired();
+        if !self.fire_all(Kind::Processing, now, out)? {
+            out.wake_at(out.now());
+            return Ok(());
+        }
+        self.timers.fired(Kind::Processing);
         if let Some(first) = self.timers.first_processing() {
             out.wake_at(Timestamp::from_micros(first));
         }
@@ -267,6 +339,7 @@ impl<P: Process> Operator for ProcessOperator<P> {
     }
 
     fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
+        self.check_idle("was saved")?;
         state.set(PROMISED, self.promised);
         let state_bytes = &mut self.state_bytes;
         let others = &self.plan.others;

@@ -198,7 +198,8 @@ impl<P: Process> ProcessPlan<P> {
     /// Rows come in order of event time, because they have been sorted. Before each row the timers fire that are due at its
     /// time, and keys are forgotten whose time to live has passed: so what the function sees, and what it answers, does not
     /// depend on how rows arrive, on batches or on watermarks. (Except of a timer that is set for the past: it fires with the
-    /// next row of its key or the next watermark, whichever comes first.)
+    /// next row of its key or the next watermark, whichever comes first.) However many timers are due before a row, they
+    /// fire in steps; of a chain that sets one timer after the other without end, those up to the time of the row.
     #[must_use]
     pub fn in_order(self) -> Self {
         Self(self.0, Order::EventTime)

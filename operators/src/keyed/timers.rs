@@ -25,8 +25,8 @@ pub(super) enum Kind {
 pub(super) struct Timers {
     event: Queue,
     processing: Queue,
-    /// Until when timers of one kind are firing: what is set up to the instant of the one that fires now has to wait.
-    firing: Option<(Kind, i64)>,
+    /// By kind, until when timers are firing: what is set up to the instant of the one that fires now has to wait.
+    firing: [Option<i64>; 2],
     held_back: Vec<(Kind, i64, Key)>,
     pub(super) expiry: Expiry,
 }
@@ -67,8 +67,8 @@ impl Timers {
 
     /// Sets a timer.
     pub(super) fn set(&mut self, kind: Kind, at: i64, key: &Key) {
-        match self.firing {
-            Some((firing, instant)) if firing == kind && at <= instant => self.held_back.push((kind, at, key.clone())),
+        match self.firing[kind as usize] {
+            Some(instant) if at <= instant => self.held_back.push((kind, at, key.clone())),
             _ => drop(self.queue(kind).insert((at, key.clone()))),
         }
     }
@@ -84,22 +84,26 @@ impl Timers {
     }
 
     /// Takes the next timer that is due at `now`. Until [`Timers::fired`] none is taken that is set for its instant or
-    /// before. Of processing time no timer that is set meanwhile for `now` or before.
+    /// before. Of processing time a round has those that were due when it began, also if time goes on meanwhile: so it ends.
     pub(super) fn next(&mut self, kind: Kind, now: i64) -> Option<(i64, Key)> {
+        let now = match (kind, self.firing[kind as usize]) {
+            (Kind::Processing, Some(begun)) => begun.min(now),
+            _ => now,
+        };
         let queue = self.queue(kind);
         let (at, key) = if queue.first()?.0 <= now { queue.pop_first()? } else { return None };
-        self.firing = Some((kind, if kind == Kind::Event { at } else { now }));
+        self.firing[kind as usize] = Some(if kind == Kind::Event { at } else { now });
         Some((at, key))
     }
 
-    /// Ends a round. Says whether timers that were set in it are due at once.
-    pub(super) fn fired(&mut self) -> bool {
-        self.firing = None;
-        let held_back = std::mem::take(&mut self.held_back);
-        let any = !held_back.is_empty();
-        for (kind, at, key) in held_back {
-            self.queue(kind).insert((at, key));
-        }
+    /// Ends a round of one kind. Says whether timers that were set in it are due at once.
+    pub(super) fn fired(&mut self, kind: Kind) -> bool {
+        self.firing[kind as usize] = None;
+        let (of_kind, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.held_back).into_iter().partition(|(held, ..)| *held == kind);
+        self.held_back = others;
+        let any = !of_kind.is_empty();
+        self.queue(kind).extend(of_kind.into_iter().map(|(_, at, key)| (at, key)));
         any
     }
 
@@ -115,6 +119,7 @@ impl Timers {
 
     /// About how many bytes it takes; the keys are shared with the store.
     pub(super) fn size(&self) -> usize {
-        size_of::<(i64, Key)>() * (self.event.len() + self.processing.len()) + self.expiry.size()
+        let timers = self.event.len() + self.processing.len() + self.held_back.len();
+        size_of::<(i64, Key)>() * timers + self.expiry.size()
     }
 }

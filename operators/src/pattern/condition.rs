@@ -108,6 +108,13 @@ pub(super) fn lower(
         Kind::Rows(mask) => return Ok(Fits::Rows(mask(input)?)),
         Kind::Expr(expr) => expr,
     };
+    for column in expr.column_refs().into_iter().filter(|column| column.relation.is_none()) {
+        let Some((step, of)) = column.name.split_once('.') else { continue };
+        if input.index_of(&column.name).is_err() && steps.iter().any(|(name, _)| name == step) {
+            let name = &column.name;
+            return Err(OperatorError::Plan(format!("there is no column {name:?}: write col_of({step:?}, {of:?})")));
+        }
+    }
     if expr.column_refs().iter().all(|column| column.relation.is_none()) {
         return Ok(Fits::Row(Lowering::new(input)?.condition(expr)?));
     }

@@ -8,13 +8,13 @@
 //!
 //! Most rows change neither of both, so they are compared with what was noted, and cost nothing there.
 
-use std::{collections::BTreeSet, mem::size_of, sync::Arc};
+use std::{collections::BTreeSet, mem::size_of};
 
 use super::{matching::Matching, plan::Shared};
-use crate::{Result, key::encoded::ByKey};
-
-/// The bytes of a key.
-pub(super) type Key = Arc<[u8]>;
+use crate::{
+    Result,
+    key::{bytes::Key, encoded::ByKey},
+};
 
 #[derive(Default)]
 pub(super) struct Keys {

@@ -25,7 +25,7 @@
 //! | `optional` | the step may be without a row; `times_between(0, n)` is `times_between(1, n).optional()` |
 //! | `not_next` | the row right after the last row of the match does not fit |
 //! | `not_followed_by` | no row fits, from the one after the last row of the match to the one that the next step takes, inclusive. At the end of a pattern: until the time is over |
-//! | a condition on an earlier step, `col("small.price")` | the value in the *last* row that the step took so far, null when it has none; in a loop's own condition that is the row before |
+//! | a condition on an earlier step, `col_of("small", "price")` in a job (to DataFusion `col("small.price")`) | the value in the *last* row that the step took so far, null when it has none; in a loop's own condition that is the row before |
 //! | null | does not fit |
 //! | `within` | the time from the first row of a match to its last is *less* than this. Needed: without it a partial match of a key that falls silent would be kept for ever |
 //!

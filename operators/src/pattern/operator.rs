@@ -16,7 +16,7 @@ use arrow::{
 
 use super::{
     condition::Candidates,
-    keys::{Key, Keys},
+    keys::Keys,
     matching::Match,
     partial::Taken,
     plan::{Shared, Told},
@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
-    key::encoded::{ByKey, Grouped, KeyEncoder},
+    key::{
+        bytes::Key,
+        encoded::{ByKey, Grouped, KeyEncoder},
+    },
     late::set_late_aside,
     outbox::EMIT_ROWS,
     state::{StateReader, StateWriter, bounded::cut, timed::TimedRows},
@@ -126,7 +129,7 @@ impl PatternMatch {
     }
 
     /// Decides what is over at `time`, until there is enough to emit. Returns whether that was all.
-    fn close(&mut self, time: Timestamp) -> Result<bool> {
+    fn close(&mut self, time: Timestamp, enough: usize) -> Result<bool> {
         let plan = self.plan.clone();
         let end_of_input = time == Timestamp::MAX;
         let is_over = |start| end_of_input || plan.is_over(start, time.micros());
@@ -134,10 +137,13 @@ impl PatternMatch {
         let mut found = Vec::new();
         let all = loop {
             let Some((_, key)) = self.keys.first().filter(|(start, _)| is_over(*start)) else { break true };
-            if self.leaving.len() >= EMIT_ROWS {
+            if self.leaving.len() >= enough {
                 break false;
             }
             let key = key.clone();
+            if !self.keys.contains(&key) {
+                return Err(OperatorError::Internal("a key of a pattern was lost".into()));
+            }
             self.keys.look_at(&plan, &key, |key, matching| {
                 matching.close(&plan, is_over, &mut found);
                 self.leaving.extend(found.drain(..).map(|found| (key.clone(), found)));
@@ -236,8 +242,8 @@ impl Operator for PatternMatch {
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
         self.closed = self.closed.max(time);
-        let all = self.close(time)?;
-        let some = self.leaving.len().min(EMIT_ROWS);
+        let all = self.close(time, out.step())?;
+        let some = self.leaving.len().min(out.step());
         if some > 0 {
             let matches: Vec<_> = self.leaving.drain(..some).collect();
             self.emit(&matches, out)?;

@@ -204,7 +204,7 @@ pub(super) type Mask = Arc<dyn Fn(&RecordBatch) -> Result<BooleanArray> + Send +
 /// Fits a closure to a stream.
 type MakeMask = Arc<dyn Fn(&StreamSchema) -> Result<Mask> + Send + Sync>;
 
-/// Which rows fit a step: an expression over the row and over earlier steps (`col("small.amount")`), or a closure over
+/// Which rows fit a step: an expression over the row and over earlier steps (`col_of("small", "amount")` in a job), or a closure over
 /// the row.
 #[derive(Clone)]
 pub struct Condition(pub(super) Kind);

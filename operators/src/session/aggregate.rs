@@ -15,7 +15,7 @@ use crate::{
     outbox::EMIT_ROWS,
     state::{StateReader, StateWriter, bounded::cut, segments::Segments},
     time::times_of,
-    window::{occasions::Occasions, revise::emit},
+    window::occasions::Occasions,
 };
 
 /// Keyed session aggregation: open sessions, each a union of fragments, that are emitted and dropped when the watermark
@@ -40,8 +40,10 @@ pub struct SessionAggregate {
 /// When sessions that give more than one result give them.
 struct Revise {
     occasions: Occasions,
-    /// Whether sessions may have changed since they last gave a result by the clock.
+    /// Whether sessions may have changed since the clock last began to let them give results.
     has_changed: bool,
+    /// Whether some have given what is due by the clock, and others not.
+    is_sweeping: bool,
     /// Sessions to which so many rows have come that they may be due for an early result.
     due: Vec<u32>,
     /// What has been given.
@@ -53,6 +55,7 @@ impl SessionAggregate {
         let revise = plan.session.repeats()?.map(|repeats| Revise {
             occasions: Occasions::new(repeats),
             has_changed: false,
+            is_sweeping: false,
             due: Vec::new(),
             segments: Segments::default(),
         });
@@ -122,10 +125,19 @@ impl SessionAggregate {
         Ok(RecordBatch::try_new(plan.output.columns().clone(), columns)?)
     }
 
+    /// Emits the results of these sessions, in batches of a bounded size.
+    fn emit(&mut self, due: &[u32], out: &mut Outbox) -> Result<()> {
+        let key_bytes = due.iter().map(|slot| self.sessions.slots[*slot as usize].key.len());
+        for some in cut(key_bytes, EMIT_ROWS) {
+            out.emit(self.results(&due[some])?);
+        }
+        Ok(())
+    }
+
     /// Emits results of these sessions, which stay.
     fn give(&mut self, due: &[u32], out: &mut Outbox) -> Result<()> {
         if !due.is_empty() {
-            emit(&self.results(due)?, out);
+            self.emit(due, out)?;
             self.fragments.tidy(&mut self.sessions, &self.plan.aggregates)?;
         }
         Ok(())
@@ -133,6 +145,11 @@ impl SessionAggregate {
 }
 
 impl Revise {
+    /// Asks to be woken for early results, when something has changed.
+    fn ask(&mut self, out: &mut Outbox) {
+        self.occasions.ask(self.has_changed || self.is_sweeping, out);
+    }
+
     /// So many rows have come to a session since its last result.
     fn came(&mut self, slot: u32, since: i64, span: Span) {
         self.has_changed = true;
@@ -172,7 +189,7 @@ impl Operator for SessionAggregate {
             out.processed(groups.len());
         }
         if let Some(revise) = &mut self.revise {
-            revise.occasions.ask(revise.has_changed, out);
+            revise.ask(out);
             let due = revise.take_due(sessions);
             self.give(&due, out)?;
         }
@@ -201,14 +218,11 @@ impl Operator for SessionAggregate {
             Some(revise) => revise.occasions.pass(time, self.closed).micros(),
             None => i64::MIN,
         };
-        let complete = self.sessions.complete(until.micros(), EMIT_ROWS);
+        let complete = self.sessions.complete(until.micros(), out.step());
         // Of those that had given a result before only what has changed.
         let is_changed = |slot: &&u32| self.revise.is_none() || self.sessions.has_changed(**slot, i64::MIN, 1);
         let changed: Vec<u32> = complete.iter().filter(is_changed).copied().collect();
-        let key_bytes = changed.iter().map(|slot| self.sessions.slots[*slot as usize].key.len());
-        for some in cut(key_bytes, EMIT_ROWS) {
-            out.emit(self.results(&changed[some])?);
-        }
+        self.emit(&changed, out)?;
         let Self { sessions, fragments, closed, .. } = self;
         for &slot in &complete {
             let session = &sessions.slots[slot as usize];
@@ -216,12 +230,12 @@ impl Operator for SessionAggregate {
             fragments.kill(&session.fragments);
             sessions.remove(slot);
         }
-        self.is_firing = complete.len() == EMIT_ROWS;
+        self.is_firing = complete.len() == out.step();
         if self.is_firing {
             return Ok(Advance::Again);
         }
-        let passed = sessions.passed(until_passed, EMIT_ROWS);
-        self.is_firing = passed.len() == EMIT_ROWS;
+        let passed = sessions.passed(until_passed, out.step());
+        self.is_firing = passed.len() == out.step();
         self.give(&passed, out)?;
         if self.is_firing {
             return Ok(Advance::Again);
@@ -239,15 +253,18 @@ impl Operator for SessionAggregate {
     fn tick(&mut self, out: &mut Outbox) -> Result<()> {
         let Some(revise) = &mut self.revise else { return Ok(()) };
         if !revise.occasions.are_due(out) {
-            revise.occasions.ask(revise.has_changed, out);
+            revise.ask(out);
             return Ok(());
         }
-        let changed = self.sessions.changed(revise.occasions.passed().micros(), EMIT_ROWS);
-        if changed.len() == EMIT_ROWS {
+        // What changes behind the sweep waits for the next one, so that each session gets its turn.
+        revise.has_changed &= revise.is_sweeping;
+        let changed = self.sessions.sweep(revise.occasions.passed().micros(), out.step());
+        revise.is_sweeping = changed.len() == out.step();
+        if revise.is_sweeping {
             out.wake_at(out.now());
         } else {
-            revise.has_changed = false;
             revise.occasions.given();
+            revise.ask(out);
         }
         self.give(&changed, out)
     }

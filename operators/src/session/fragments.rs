@@ -237,10 +237,6 @@ impl Fragments {
     /// Forgets tables without a living fragment, and merges those that are small or mostly dead.
     pub(super) fn tidy(&mut self, sessions: &mut Sessions, aggregates: &Aggregates) -> Result<()> {
         self.frozen.retain(|_, table| table.living > 0);
-        let wasted = self.frozen.iter().filter(|(_, table)| table.bytes > batch_bytes() && table.is_mostly_dead());
-        for large in wasted.map(|(number, _)| *number).collect::<Vec<_>>() {
-            self.merge(vec![large], sessions, aggregates)?;
-        }
         if self.is_crowded(sessions) {
             self.freeze(aggregates)?;
             return self.merge_all(sessions, aggregates);
@@ -259,6 +255,11 @@ impl Fragments {
             newer += table.living;
         }
         let chosen: Vec<u64> = self.frozen.keys().rev().take(merged).rev().copied().collect();
+        // Also those that do not fit.
+        let wasted = self.frozen.iter().rev().skip(merged).filter(|(_, table)| table.is_mostly_dead());
+        for number in wasted.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.merge(vec![number], sessions, aggregates)?;
+        }
         if merged == 1 && self.frozen.values().next_back().is_some_and(|newest| !newest.is_mostly_dead()) {
             return Ok(());
         }
@@ -372,4 +373,58 @@ fn merge_states(
     let states = (0..merged.width()).map(column).collect::<Result<Vec<_>, _>>()?;
     merged.merge(&states, groups, count)?;
     Ok(merged)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, RecordBatch};
+    use datafusion_expr::lit;
+    use datafusion_functions_aggregate::expr_fn::count;
+
+    use super::*;
+    use crate::{
+        StreamSchema,
+        aggregates::{ArgumentReader, Planned},
+        state::bounded::with_batches_of,
+    };
+
+    /// Ten tables of which no two fit into one; of the older half little is left.
+    #[test]
+    fn what_is_dead_is_forgotten_also_in_tables_that_do_not_fit_together() {
+        const ROWS: i64 = 60;
+        let number: ArrayRef = std::sync::Arc::new(Int64Array::from_iter_values(0..ROWS));
+        let rows = RecordBatch::try_from_iter([("number", number)]).unwrap();
+        let input = StreamSchema::without_time(rows.schema());
+        let aggregates = Planned::new(&input, &[], &[count(lit(1))]).unwrap().aggregates;
+        with_batches_of(3_000, || {
+            let (mut fragments, mut sessions) = (Fragments::new(&aggregates).unwrap(), Sessions::new(false));
+            let mut arguments = ArgumentReader::default();
+            for table in 0..10 {
+                let mut groups = Vec::new();
+                for row in 0..ROWS {
+                    let start = if table < 5 && row > 2 { 0 } else { 1_000 };
+                    let (span, key) = (Span { start, end: start + 10 }, (table * ROWS + row).to_be_bytes());
+                    let slot = sessions.add(&key, span, i64::MIN, &mut fragments).unwrap();
+                    groups.push(fragments.group(&mut sessions.slots[slot as usize], slot, span));
+                }
+                fragments.update(&arguments.read(&aggregates, &rows).unwrap(), &groups).unwrap();
+                fragments.freeze(&aggregates).unwrap();
+                fragments.tidy(&mut sessions, &aggregates).unwrap();
+            }
+            assert_eq!(fragments.frozen.len(), 10);
+            for slot in sessions.complete(500, usize::MAX) {
+                fragments.kill(&sessions.slots[slot as usize].fragments);
+                sessions.remove(slot);
+            }
+            fragments.tidy(&mut sessions, &aggregates).unwrap();
+            assert!(!fragments.frozen.values().any(Frozen::is_mostly_dead));
+            assert_eq!(
+                sessions.open().map(|session| session.fragments.len()).sum::<usize>(),
+                5 * 3 + 5 * ROWS as usize
+            );
+            let all: Vec<&OpenSession> = sessions.open().collect();
+            let values = fragments.gather(&all, &aggregates).unwrap().values().unwrap();
+            assert_eq!(values[0].as_ref(), &Int64Array::from(vec![1; all.len()]));
+        });
+    }
 }

@@ -18,7 +18,7 @@
 //! those of its key that lie within its own: no row is taken back by another. For when they come see `window`.
 //!
 //! * [`spec`]: the gap, and lateness. [`plan`]: what is computed, and the disk format.
-//! * `open`: the sessions that rows may join. `keys`: their keys, held for as long as they are open.
+//! * `open`: the sessions that rows may join, each with its key, which is held for as long as it is open.
 //! * `fragments`: the tables of aggregates. `given`: which results there have been, if there may be several.
 //! * `saved`: checkpoints. [`aggregate`]: the operator.
 

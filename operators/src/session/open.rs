@@ -14,7 +14,6 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
     mem::size_of,
-    sync::Arc,
 };
 
 use super::{
@@ -22,14 +21,14 @@ use super::{
     given::{Given, Said},
     spec::Span,
 };
-use crate::key::encoded::ByKey;
+use crate::key::{bytes::Key, encoded::ByKey};
 
 /// With fewer slots nothing is tidied.
 const FEW_SLOTS: usize = 1024;
 
 /// A session that has not given its result.
 pub(super) struct OpenSession {
-    pub(super) key: Arc<[u8]>,
+    pub(super) key: Key,
     pub(super) span: Span,
     /// Where its aggregates are. One that takes rows is last.
     pub(super) fragments: Vec<Fragment>,
@@ -43,14 +42,18 @@ pub(super) struct Sessions {
     pub(super) slots: Vec<OpenSession>,
     free: Vec<u32>,
     alive: usize,
-    keys: ByKey<Arc<[u8]>, VecDeque<u32>>,
+    keys: ByKey<Key, VecDeque<u32>>,
     ends: BinaryHeap<Reverse<(i64, u32)>>,
     /// The same of the sessions that have changed since their last result, if they give more than one.
     waiting: BinaryHeap<Reverse<(i64, u32)>>,
     revising: bool,
+    /// From which slot on [`Sessions::sweep`] goes on.
+    swept: usize,
+    /// What comes behind this is of the next sweep.
+    sweep_ends: usize,
     /// The bytes of all keys.
     key_bytes: usize,
-    no_key: Arc<[u8]>,
+    no_key: Key,
 }
 
 impl Sessions {
@@ -59,13 +62,15 @@ impl Sessions {
         Self {
             waiting: BinaryHeap::new(),
             revising,
+            swept: 0,
+            sweep_ends: 0,
             slots: Vec::new(),
             free: Vec::new(),
             alive: 0,
             keys: ByKey::default(),
             ends: BinaryHeap::new(),
             key_bytes: 0,
-            no_key: Arc::from([]),
+            no_key: Key::from(&[][..]),
         }
     }
 
@@ -81,7 +86,7 @@ impl Sessions {
             if row.start < closed {
                 return None;
             }
-            let key: Arc<[u8]> = key.into();
+            let key: Key = key.into();
             let slot = self.insert(key.clone(), row, Vec::new());
             self.key_bytes += key.len();
             self.keys.insert(key, VecDeque::from([slot]));
@@ -118,7 +123,7 @@ impl Sessions {
     /// Adds a session of a key that was saved. Those of one key come one after the other, by time.
     pub(super) fn restore(&mut self, key: &[u8], span: Span, fragments: Vec<Fragment>) -> u32 {
         let known = self.keys.get_key_value(key).map(|(key, _)| key.clone());
-        let key: Arc<[u8]> = known.unwrap_or_else(|| {
+        let key: Key = known.unwrap_or_else(|| {
             self.key_bytes += key.len();
             key.into()
         });
@@ -127,7 +132,7 @@ impl Sessions {
         slot
     }
 
-    fn insert(&mut self, key: Arc<[u8]>, span: Span, fragments: Vec<Fragment>) -> u32 {
+    fn insert(&mut self, key: Key, span: Span, fragments: Vec<Fragment>) -> u32 {
         let given = self.revising.then(Box::default);
         let session = OpenSession { key, span, fragments, given, alive: true };
         let slot = match self.free.pop() {
@@ -209,9 +214,17 @@ impl Sessions {
         passed
     }
 
-    /// Some sessions that end after `passed` and have changed since their last result, at most `limit`.
-    pub(super) fn changed(&self, passed: i64, limit: usize) -> Vec<u32> {
-        (0..self.slots.len() as u32).filter(|slot| self.has_changed(*slot, passed, 1)).take(limit).collect()
+    /// The next sessions that end after `passed` and have changed since their last result, at most `limit`, in a sweep that
+    /// goes through all. When there are fewer it is over, and the next one begins.
+    pub(super) fn sweep(&mut self, passed: i64, limit: usize) -> Vec<u32> {
+        if self.swept == 0 {
+            self.sweep_ends = self.slots.len();
+        }
+        let rest = self.swept as u32..self.slots.len().min(self.sweep_ends) as u32;
+        let changed: Vec<u32> = rest.filter(|slot| self.has_changed(*slot, passed, 1)).take(limit).collect();
+        let last = changed.last().filter(|_| changed.len() == limit);
+        self.swept = last.map_or(0, |last| *last as usize + 1);
+        changed
     }
 
     /// The session of a key that spans a stretch of time.
@@ -251,6 +264,8 @@ impl Sessions {
         if self.slots.len() < FEW_SLOTS || 4 * self.alive > self.slots.len() {
             return;
         }
+        self.swept = self.slots.iter().take(self.swept).filter(|session| session.alive).count();
+        self.sweep_ends = self.slots.iter().take(self.sweep_ends).filter(|session| session.alive).count();
         let mut moved = vec![u32::MAX; self.slots.len()];
         let mut slots = Vec::with_capacity(self.alive);
         for (former, session) in std::mem::take(&mut self.slots).into_iter().enumerate() {
@@ -274,7 +289,7 @@ impl Sessions {
     /// About how many bytes it holds.
     pub(super) fn size(&self) -> usize {
         let slots = self.slots.capacity() * size_of::<OpenSession>() + self.alive * size_of::<[Fragment; 4]>();
-        let keys = self.keys.capacity() * size_of::<(Arc<[u8]>, [u32; 12])>() + self.key_bytes;
+        let keys = self.keys.capacity() * size_of::<(Key, [u32; 12])>() + self.key_bytes;
         let given = if self.revising { self.alive * size_of::<(Given, Said)>() } else { 0 };
         let heaps = (self.ends.capacity() + self.waiting.capacity()) * size_of::<(i64, u64)>();
         slots + keys + given + heaps + self.free.capacity() * size_of::<u32>()

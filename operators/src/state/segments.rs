@@ -127,7 +127,9 @@ impl Segments {
         };
         let (mut kept, mut segments, mut before) = (Vec::<Segment>::new(), Vec::new(), 0);
         for (id, rows) in part.segments.iter().filter(|(_, rows)| rows.num_rows() > 0) {
-            // What is not smaller by half than the one before is of the same save.
+            // What is not smaller by half than the one before is of the same save. A wrong guess only costs rows that are
+            // written again: the newest row of an id counts, of whatever save it is taken to be, and segments that are taken
+            // for one are kept in their order, and go, together.
             match kept.last_mut().filter(|_| before <= ABSORB * rows.num_rows()) {
                 Some(segment) => segment.ids.push(*id),
                 None => kept.push(Segment { ids: vec![*id], since: kept.len() as u32 }),

@@ -161,7 +161,8 @@ impl Plan for AggregatePlan {
     }
 
     fn outputs(&self) -> Vec<(Port, StreamSchema)> {
-        vec![(Port::MAIN, self.0.output.clone()), (Port::LATE, self.0.input.clone())]
+        let late = (!self.0.window.is_global()).then(|| (Port::LATE, self.0.input.clone()));
+        std::iter::once((Port::MAIN, self.0.output.clone())).chain(late).collect()
     }
 
     fn state_form(&self) -> StateForm {
@@ -266,6 +267,8 @@ impl WindowAggregate {
         })
     }
 
+    /// Adds rows to their slices. Early results that are due by the number of rows leave at once: one at the most for each row and
+    /// window that it is in.
     fn add_rows(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
         let Self { plan, slices, tables, arguments, scratch, giving, segments, .. } = self;
         let parts = slices.assign(batch, plan.input_time, out)?;
@@ -289,17 +292,18 @@ impl WindowAggregate {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Emits the early results that are due because of rows that have come, and asks for those that are due by the clock.
+    fn give_early(&mut self, out: &mut Outbox) -> Result<()> {
+        let Self { plan, slices, tables, scratch, segments, giving, .. } = self;
         match giving {
             Giving::Once => {}
             Giving::Slices(revise) => revise.ask(out),
             Giving::Windows(windows) => {
                 let mut source = source(plan, slices, tables, scratch, segments);
-                for (window, due) in windows.take_due()? {
-                    if let Some(rows) = windows.give(window, due, &mut source)? {
-                        emit(&revised(plan, window, rows)?, out);
-                    }
-                }
-                windows.ask(out);
+                windows.give_due(&mut source, out, |window, rows| revised(plan, window, rows))?;
             }
         }
         Ok(())
@@ -413,7 +417,10 @@ fn reviser<'a>(
 impl Operator for WindowAggregate {
     fn process(&mut self, _port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         match self.input {
-            Input::Rows => self.add_rows(&batch, out),
+            Input::Rows => {
+                self.add_rows(&batch, out)?;
+                self.give_early(out)
+            }
             Input::States => self.add_states(&batch, out),
         }
     }

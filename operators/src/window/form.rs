@@ -25,6 +25,7 @@
 //! | `open_from` | a row is open if its slice begins there or later |
 //! | `open_from_7` | the same for the keys of key group 7, if it is later than `open_from` |
 //! | `passed` | windows with revisions: those that end there or before have given a result at a watermark, if that is not `closed` |
+//! | `windows_from` | windows that share slices and have revisions: what they have given counts if they end there or later |
 //!
 //! Of a first phase only `closed` means something.
 //!
@@ -55,6 +56,8 @@ use crate::{
 pub(super) const SLICE: usize = 1;
 /// Which one then says where a window ends, if windows share slices and give more than one result.
 pub(super) const WINDOW: usize = 2;
+/// The number that says which rows with the end of a window still count.
+pub(super) const WINDOWS_FROM: &str = "windows_from";
 /// The columns before those of the operator, without [`WINDOW`].
 pub(crate) const LEADING: usize = 2;
 
@@ -84,7 +87,9 @@ pub(crate) fn of_aggregation(window: &str, planned: &Planned, revised: bool) -> 
 
 /// The form of an aggregation of windows that share slices and give more than one result: with the end of the window, where a
 /// row says what a window has given.
-pub(super) fn with_windows(form: StateForm) -> StateForm {
+pub(super) fn with_windows(mut form: StateForm) -> StateForm {
+    // Only such rows have the end of a window.
+    form.reading.rules.push(Rule::From { side: None, time: WINDOW, number: WINDOWS_FROM.into() });
     let mut fields = form.columns.fields().to_vec();
     let end = unused(WINDOW_END, |name| fields.iter().any(|field| field.name() == name));
     fields.insert(WINDOW, Arc::new(Field::new(end, Timestamp::data_type(), true)));

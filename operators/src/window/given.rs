@@ -6,8 +6,8 @@
 //!   since           0     7     3     rows since the last one: bob and eve have changed
 //! ```
 //!
-//! A row costs a counter and nothing else. Both are saved with the states of their group, so that the next result after a
-//! restore has the revision that would have come.
+//! A row costs a counter and nothing else. Both are saved, so that the next result after a restore has the revision that would
+//! have come: with the states of their group, or in rows of their own if windows share slices.
 
 use std::sync::Arc;
 
@@ -64,12 +64,19 @@ impl Given {
         due.map(|&group| group as u32).collect()
     }
 
-    /// The groups that have changed since their last result. They give one now.
-    pub(super) fn changed(&mut self) -> Vec<u32> {
-        let changed = self.since.iter().enumerate().filter(|(_, since)| **since > 0);
-        let changed = changed.map(|(group, _)| group as u32).collect();
-        self.since.fill(0);
-        changed
+    /// Whether at least `rows` rows have come to one of these groups since its last result.
+    pub(super) fn reach(&self, groups: &[usize], rows: u32) -> bool {
+        groups.iter().any(|&group| self.since[group] >= rows)
+    }
+
+    /// The groups to which at least `rows` rows have come since their last result, which are not none. They give one now.
+    pub(super) fn due(&mut self, rows: u32) -> Vec<u32> {
+        let due = self.since.iter_mut().enumerate().filter(|(_, since)| **since >= rows);
+        let give = |(group, since): (usize, &mut u32)| {
+            *since = 0;
+            group as u32
+        };
+        due.map(give).collect()
     }
 
     /// Whether a group has changed since its last result.

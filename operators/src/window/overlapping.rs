@@ -13,12 +13,19 @@
 //! window since its last one, and nothing is said twice.
 //!
 //! A window that has no early results needs no record before its end: then all keys of its slices count as changed. From
-//! there on the late rows are counted, which are few. With early results every row is counted in every window over it.
+//! there on, until it is closed, it has a record of all its keys, in which the late rows are counted. With early results every
+//! row is counted in every window over it. So a record that there is has all keys of its window.
+//!
+//! A result costs a merge of all slices of its window, also of a cumulating one that begins as the one before it does: a late
+//! row may have come to any slice of it since.
 //!
 //! A record is dropped when its window is closed, a slice when all windows over it are. Windows that are cut off at the end
 //! of time to the same bounds are one.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    ops::Bound::{Excluded, Unbounded},
+};
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, UInt32Array},
@@ -27,7 +34,7 @@ use arrow::{
 
 use super::{
     Slice,
-    form::{SLICE, WINDOW},
+    form::{SLICE, WINDOW, WINDOWS_FROM},
     given,
     groups::Groups,
     occasions::{Occasions, passed},
@@ -40,7 +47,6 @@ use super::{
 use crate::{
     Advance, OperatorError, Outbox, Result, Timestamp,
     aggregates::Aggregates,
-    outbox::EMIT_ROWS,
     state::{
         Part, StateForm, StateReader, StateWriter,
         segments::{Changes, Loaded},
@@ -55,6 +61,9 @@ fn by_end(window: Slice) -> ByEnd {
     (window.end, window.start)
 }
 
+/// Before all windows.
+const FIRST: ByEnd = (Timestamp::MIN, Timestamp::MIN);
+
 /// What the windows have given, and on which occasions they give more.
 pub(super) struct Overlapping {
     occasions: Occasions,
@@ -62,8 +71,11 @@ pub(super) struct Overlapping {
     records: BTreeMap<ByEnd, GroupTable>,
     /// The windows with keys that may have changed since their last result.
     changed: BTreeSet<ByEnd>,
-    /// To which groups of records rows have come in this batch, if so many may make an early result.
-    touched: BTreeMap<ByEnd, Vec<usize>>,
+    /// The last window that has given the early results which are due by the clock, while others have still to give theirs.
+    /// What changes before it waits for the next time, so that each window gets its turn.
+    swept: ByEnd,
+    /// The windows with keys to which so many rows have come in this batch that they give an early result.
+    due: BTreeSet<ByEnd>,
     tables: Tables,
 }
 
@@ -100,7 +112,8 @@ impl Overlapping {
             occasions: Occasions::new(repeats),
             records: BTreeMap::new(),
             changed: BTreeSet::new(),
-            touched: BTreeMap::new(),
+            swept: FIRST,
+            due: BTreeSet::new(),
             tables,
         }
     }
@@ -114,36 +127,55 @@ impl Overlapping {
             if !is_counted && !self.records.contains_key(&by_end(window)) {
                 continue;
             }
-            self.full_record(window, source)?.count(key, rows, source.scratch)?;
-            if self.occasions.rows_until(window.end).is_some() {
-                self.touched.entry(by_end(window)).or_default().extend(&*source.scratch);
+            if !self.records.contains_key(&by_end(window)) {
+                let slices = source.states(window)?;
+                self.add_changed(window, &slices, source.scratch)?;
+            }
+            let early = self.occasions.rows_until(window.end);
+            let record = self.record(window)?;
+            record.count(key, rows, source.scratch)?;
+            if let Some(early) = early
+                && record.given()?.reach(source.scratch, early)
+            {
+                self.due.insert(by_end(window));
             }
         }
         Ok(())
     }
 
-    /// Which windows give an early result of which keys, because of the rows of a batch that have come.
-    pub(super) fn take_due(&mut self) -> Result<Vec<(Slice, Vec<u32>)>> {
-        let mut all = Vec::new();
-        for ((end, start), touched) in std::mem::take(&mut self.touched) {
-            let record = self.records.get_mut(&(end, start));
-            if let (Some(record), Some(rows)) = (record, self.occasions.rows_until(end)) {
-                all.push((Slice { start, end }, record.given()?.due_among(&touched, rows)));
+    /// Emits the early results that are due because of the rows of a batch that have come, one window at a time in bounded
+    /// steps. A row is in very many windows if they are much longer than their distance.
+    pub(super) fn give_due(
+        &mut self,
+        source: &mut Source<'_>,
+        out: &mut Outbox,
+        result: impl Fn(Slice, Revised) -> Result<RecordBatch>,
+    ) -> Result<()> {
+        let mut spent = 0;
+        while let Some((end, start)) = self.due.first().copied() {
+            if spent >= out.step() {
+                out.again();
+                break;
+            }
+            self.due.pop_first();
+            let window = Slice { start, end };
+            let Some(rows) = self.occasions.rows_until(end) else { continue };
+            let due = self.record(window)?.given()?.due(rows);
+            let slices = source.states(window)?;
+            if let Some(revised) = self.give(window, due, &slices, source)? {
+                let rows = result(window, revised)?;
+                spent += rows.num_rows() + slices.len();
+                emit(&rows, out);
             }
         }
-        Ok(all)
+        self.ask(out);
+        Ok(())
     }
 
-    /// The record of a window. If there was none, all keys of its slices have changed.
-    fn full_record(&mut self, window: Slice, source: &mut Source<'_>) -> Result<&mut GroupTable> {
-        let is_new = !self.records.contains_key(&by_end(window));
+    /// Adds to the record of a window the keys of its slices that it does not have. They have changed.
+    fn add_changed(&mut self, window: Slice, slices: &[States], scratch: &mut Vec<usize>) -> Result<()> {
         let record = self.record(window)?;
-        if is_new {
-            for (rows, key, _) in source.states(window)? {
-                record.add_changed(&key, rows, source.scratch)?;
-            }
-        }
-        Ok(record)
+        slices.iter().try_for_each(|(rows, key, _)| record.add_changed(key, *rows, scratch))
     }
 
     /// The record of a window, which is empty if there was none.
@@ -154,30 +186,47 @@ impl Overlapping {
         })
     }
 
-    /// The result of these keys of a window.
-    pub(super) fn give(&mut self, window: Slice, due: Vec<u32>, source: &mut Source<'_>) -> Result<Option<Revised>> {
+    /// The result of these keys of a window, which is made of these slices.
+    fn give(
+        &mut self,
+        window: Slice,
+        due: Vec<u32>,
+        slices: &[States],
+        source: &mut Source<'_>,
+    ) -> Result<Option<Revised>> {
         let Some(record) = self.records.get_mut(&by_end(window)).filter(|_| !due.is_empty()) else { return Ok(None) };
         let (key, revision) = record.give(&UInt32Array::from(due))?;
-        let slices = source.states(window)?;
         let table = source.tables.passing(source.aggregates)?;
-        let values = table.values_of(&key, revision.len(), &slices, source.scratch)?;
+        let values = table.values_of(&key, revision.len(), slices, source.scratch)?;
         Ok(Some(Revised { key, revision, values }))
     }
 
-    /// The result of all keys of a window that have changed, and what it cost to make.
+    /// The result of all keys of a window that have changed, and what it cost to make. If there is no record of it, these
+    /// are all keys of its slices.
     fn give_changed(&mut self, window: Slice, source: &mut Source<'_>) -> Result<Option<(Revised, usize)>> {
         self.changed.remove(&by_end(window));
-        let due = self.full_record(window, source)?.given()?.changed();
-        let merged = source.slices.within(window).count();
-        Ok(self.give(window, due, source)?.map(|result| (result, merged)))
+        let is_new = !self.records.contains_key(&by_end(window));
+        if !is_new && !self.record(window)?.given()?.has_changed() {
+            return Ok(None);
+        }
+        let slices = source.states(window)?;
+        if is_new {
+            self.add_changed(window, &slices, source.scratch)?;
+        }
+        let due = self.record(window)?.given()?.due(1);
+        Ok(self.give(window, due, &slices, source)?.map(|result| (result, slices.len())))
     }
 
-    /// Asks to be woken for early results, when something has changed.
-    pub(super) fn ask(&mut self, out: &mut Outbox) {
-        self.occasions.ask(!self.changed.is_empty(), out);
+    /// Asks to be woken for early results, when something has changed that may give them.
+    fn ask(&mut self, out: &mut Outbox) {
+        let has_changed = self.changed.last().is_some_and(|(end, _)| *end > self.occasions.passed());
+        if !has_changed {
+            self.swept = FIRST;
+        }
+        self.occasions.ask(has_changed, out);
     }
 
-    /// Emits the early results that are due by the clock, one window at a time in bounded steps.
+    /// Emits the early results that are due by the clock, one window at a time in bounded steps, in the order of their ends.
     pub(super) fn tick(
         &mut self,
         source: &mut Source<'_>,
@@ -188,13 +237,14 @@ impl Overlapping {
             self.ask(out);
             return Ok(());
         }
-        let passed = self.occasions.passed();
+        self.swept = self.swept.max((self.occasions.passed(), Timestamp::MAX));
         let mut spent = 0;
-        while let Some(&(end, start)) = self.changed.range((passed, Timestamp::MAX)..).find(|(end, _)| *end > passed) {
-            if spent >= EMIT_ROWS {
+        while let Some(&(end, start)) = self.changed.range((Excluded(self.swept), Unbounded)).next() {
+            if spent >= out.step() {
                 out.wake_at(out.now());
                 return Ok(());
             }
+            self.swept = (end, start);
             let window = Slice { start, end };
             if let Some((revised, cost)) = self.give_changed(window, source)? {
                 let rows = result(window, revised)?;
@@ -202,7 +252,9 @@ impl Overlapping {
                 emit(&rows, out);
             }
         }
+        self.swept = FIRST;
         self.occasions.given();
+        self.ask(out);
         Ok(())
     }
 
@@ -244,7 +296,13 @@ impl Overlapping {
         scratch: &mut Vec<usize>,
         state: &mut StateWriter<'_>,
     ) -> Result<()> {
+        if !self.due.is_empty() {
+            return Err(OperatorError::Internal("windows were saved with early results half-way out".into()));
+        }
         self.occasions.save(closed, state);
+        // They are dropped by their ends.
+        let first = self.records.first_key_value().map(|((end, _), _)| end.micros());
+        state.set(WINDOWS_FROM, first.unwrap_or(closed.micros().saturating_add(1)));
         self.records.values_mut().try_for_each(|record| record.save(&Aggregates::default(), now, changes, scratch))
     }
 
@@ -312,9 +370,23 @@ impl Overlapping {
                 }
             }
         }
+        if parts.len() > 1 {
+            // Under other occasions one of them may have kept a record of a window, and another none.
+            let early = self.records.keys().filter(|(end, _)| *end > until);
+            for (end, start) in early.copied().collect::<Vec<_>>() {
+                let window = Slice { start, end };
+                let slices = source.states(window)?;
+                self.add_changed(window, &slices, source.scratch)?;
+            }
+        }
         let held: Vec<Slice> = source.slices.held().map(|(slice, _)| slice).collect();
+        let mut reached = until;
         for slice in held {
-            self.changed.extend(source.slices.windows(slice, until).map(by_end));
+            // Windows over a later slice that end before are also over this one.
+            for window in source.slices.windows(slice, reached) {
+                self.changed.insert(by_end(window));
+                reached = window.end;
+            }
         }
         for (window, record) in &mut self.records {
             match record.given()?.has_changed() {

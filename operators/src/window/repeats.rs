@@ -110,6 +110,10 @@ impl Window {
     ///
     /// What is promised downstream is still as late as the last correction, so that none is late for a window that follows.
     ///
+    /// From its end on until the lateness is over, a hopping or cumulating window holds each of its keys with the number of
+    /// its results, and each of its results is merged of all its slices: with `n` steps, those of one cumulating window cost
+    /// about `n²/2` slices. With long windows, small steps and many keys, allow little lateness.
+    ///
     /// ```
     /// use std::{sync::Arc, time::Duration};
     /// use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
@@ -164,7 +168,8 @@ impl Window {
     ///
     /// Each batch that makes a result costs a copy of the states of all groups of the window, as does a tick of
     /// [`Window::early_every`]: with very many keys take so many rows that it is seldom, or the clock. With early results
-    /// of hopping and cumulating windows each row is counted, though not aggregated, once per window that it is in.
+    /// of hopping and cumulating windows each row is counted, though not aggregated, once per window that it is in, and each
+    /// of these windows has its own results, each merged of all its slices.
     #[must_use]
     pub fn early_rows(mut self, rows: u32) -> Self {
         self.repeats.rows = Some(rows);

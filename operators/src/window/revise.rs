@@ -9,7 +9,10 @@
 //! Whatever the occasion, groups give a result that have changed since their last one. So the last result of a group is the
 //! answer, also when it was an early one, and nothing is said twice. For windows of several slices see `overlapping`.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    ops::Bound::{Excluded, Unbounded},
+};
 
 use arrow::array::RecordBatch;
 
@@ -25,6 +28,9 @@ pub(super) struct Revise {
     occasions: Occasions,
     /// The windows with groups that may have changed since their last result, by start.
     changed: BTreeSet<Timestamp>,
+    /// The last window that has given the early results which are due by the clock, while others have still to give theirs.
+    /// What changes before it waits for the next time, so that each window gets its turn.
+    swept: Option<Timestamp>,
 }
 
 /// What a result is made of: the groups of a window, or all that is left of it.
@@ -36,7 +42,7 @@ pub(super) enum Revision<'a> {
 
 impl Revise {
     pub(super) fn new(repeats: &Repeats) -> Self {
-        Self { occasions: Occasions::new(repeats), changed: BTreeSet::new() }
+        Self { occasions: Occasions::new(repeats), changed: BTreeSet::new(), swept: None }
     }
 
     /// Rows have come to the groups `touched` of a window. Returns those of which so many have come that they give an early
@@ -51,10 +57,13 @@ impl Revise {
 
     /// Asks to be woken for early results, when something has changed.
     pub(super) fn ask(&mut self, out: &mut Outbox) {
+        if self.changed.is_empty() {
+            self.swept = None;
+        }
         self.occasions.ask(!self.changed.is_empty(), out);
     }
 
-    /// Emits the early results that are due by the clock, one window at a time in bounded steps.
+    /// Emits the early results that are due by the clock, one window at a time in bounded steps, from the first to the last.
     pub(super) fn tick(
         &mut self,
         slices: &mut Slices<Groups>,
@@ -67,23 +76,27 @@ impl Revise {
         }
         let passed = self.occasions.passed();
         let mut spent = 0;
-        let starts: Vec<Timestamp> = self.changed.iter().copied().collect();
-        for start in starts {
-            let Some((slice, groups)) = slices.at(start).filter(|(slice, _)| slice.end > passed) else { continue };
-            if spent >= EMIT_ROWS {
+        while let Some(&start) = self.changed.range((self.swept.map_or(Unbounded, Excluded), Unbounded)).next() {
+            if spent >= out.step() {
                 out.wake_at(out.now());
                 return Ok(());
             }
+            self.swept = Some(start);
+            let Some((slice, groups)) = slices.at(start).filter(|(slice, _)| slice.end > passed) else { continue };
             self.changed.remove(&start);
             let table = groups.table()?;
-            let due = table.given()?.changed();
+            let due = table.given()?.due(1);
             if !due.is_empty() {
                 let rows = result(slice, Revision::Of(table, due))?;
                 spent += rows.num_rows();
                 emit(&rows, out);
             }
         }
+        self.swept = None;
         self.occasions.given();
+        // What has changed meanwhile. The last one ends last.
+        let last = self.changed.last().and_then(|start| slices.at(*start));
+        self.occasions.ask(last.is_some_and(|(slice, _)| slice.end > passed), out);
         Ok(())
     }
 
@@ -107,7 +120,7 @@ impl Revise {
                 let Some((slice, groups)) = slices.at(start).filter(|(slice, _)| slice.end <= until) else { break };
                 self.changed.pop_first();
                 let table = groups.table()?;
-                let due = table.given()?.changed();
+                let due = table.given()?.due(1);
                 if !due.is_empty() {
                     return Ok(Some((result(slice, Revision::Of(table, due))?, 1)));
                 }
@@ -135,7 +148,7 @@ impl Revise {
 }
 
 /// Emits a result in batches of a bounded size.
-pub(crate) fn emit(rows: &RecordBatch, out: &mut Outbox) {
+pub(super) fn emit(rows: &RecordBatch, out: &mut Outbox) {
     for offset in (0..rows.num_rows()).step_by(EMIT_ROWS) {
         out.emit(rows.slice(offset, EMIT_ROWS.min(rows.num_rows() - offset)));
     }

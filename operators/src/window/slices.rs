@@ -23,7 +23,6 @@ use super::{
 };
 use crate::{
     Advance, OperatorError, Outbox, Result, Timestamp,
-    outbox::EMIT_ROWS,
     state::{Part, StateReader, StateWriter},
     time::event_times,
 };
@@ -256,9 +255,9 @@ impl<S> Slices<S> {
         mut next: impl FnMut(&mut Self) -> Result<Option<(RecordBatch, usize)>>,
     ) -> Result<Advance> {
         let mut spent = 0;
-        while spent < EMIT_ROWS {
+        while spent < out.step() {
             if let Some((batch, offset)) = self.leaving.take() {
-                let rows = (batch.num_rows() - offset).min(EMIT_ROWS - spent);
+                let rows = (batch.num_rows() - offset).min(out.step() - spent);
                 out.emit(batch.slice(offset, rows));
                 spent += rows;
                 if offset + rows < batch.num_rows() {
@@ -328,7 +327,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::window::{Hopping, Tumbling};
+    use crate::{
+        outbox::EMIT_ROWS,
+        window::{Hopping, Tumbling},
+    };
 
     fn batch(times: &[i64]) -> RecordBatch {
         let row = Int64Array::from_iter_values(0..times.len() as i64);

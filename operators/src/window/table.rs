@@ -20,7 +20,10 @@ use super::{
 use crate::{
     OperatorError, Result,
     aggregates::{Accumulators, Aggregates, Arguments},
-    state::segments::Changes,
+    state::{
+        bounded::{bytes_of, cut},
+        segments::Changes,
+    },
 };
 
 /// An emptied table that holds more than this is not kept for the next slice.
@@ -120,7 +123,7 @@ impl Tables {
 
     /// The last results of a table: those of the groups that have changed since their last one, if there are any.
     pub(super) fn last_results(&mut self, mut table: GroupTable) -> Result<Option<Revised>> {
-        let due = UInt32Array::from(table.given()?.changed());
+        let due = UInt32Array::from(table.given()?.due(1));
         if due.is_empty() {
             // For the spare: not all kinds forget their keys without giving them.
             self.take_keys(table)?;
@@ -296,7 +299,8 @@ impl GroupTable {
 
     /// The final values of these keys, each of which is in one of these slices at least.
     ///
-    /// The states are merged in one go: an accumulator takes it that a group comes with its first row.
+    /// The states of many slices may not fit into one array, so they are merged in several goes. An accumulator takes it that
+    /// a group comes with its first row: so the keys are numbered again as they come.
     pub(super) fn values_of(
         mut self,
         key: &[ArrayRef],
@@ -305,21 +309,35 @@ impl GroupTable {
         scratch: &mut Vec<usize>,
     ) -> Result<Vec<ArrayRef>> {
         self.intern(key, known, scratch)?;
-        let places = UInt32Array::from_iter_values(scratch.iter().map(|group| *group as u32));
-        let (mut groups, mut wanted) = (Vec::new(), Vec::with_capacity(slices.len()));
-        for (rows, key, _) in slices {
-            self.intern(key, *rows, scratch)?;
-            wanted.push(scratch.iter().map(|group| Some(*group < known)).collect::<BooleanArray>());
-            groups.extend(scratch.iter().copied().filter(|group| *group < known));
+        let asked = scratch.clone();
+        let (mut places, mut placed) = (vec![None; known], 0);
+        for range in cut(slices.iter().map(|(.., states)| bytes_of(states)), usize::MAX) {
+            let slices = &slices[range];
+            let (mut groups, mut wanted) = (Vec::new(), Vec::with_capacity(slices.len()));
+            for (rows, key, _) in slices {
+                self.intern(key, *rows, scratch)?;
+                wanted.push(scratch.iter().map(|group| Some(*group < known)).collect::<BooleanArray>());
+                for &group in scratch.iter().filter(|group| **group < known) {
+                    groups.push(*places[group].get_or_insert_with(|| {
+                        placed += 1;
+                        placed - 1
+                    }));
+                }
+            }
+            if groups.is_empty() {
+                continue;
+            }
+            let column = |column: usize| {
+                let pieces = slices.iter().zip(&wanted).map(|((.., states), wanted)| filter(&states[column], wanted));
+                let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
+                Ok(concat(&pieces.iter().map(|piece| piece.as_ref()).collect::<Vec<_>>())?)
+            };
+            let states = (0..self.accumulators.width()).map(column).collect::<Result<Vec<_>>>()?;
+            self.accumulators.merge(&states, &groups, placed)?;
         }
-        let column = |column: usize| {
-            let pieces = slices.iter().zip(&wanted).map(|((.., states), wanted)| filter(&states[column], wanted));
-            let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
-            Ok(concat(&pieces.iter().map(|piece| piece.as_ref()).collect::<Vec<_>>())?)
-        };
-        let states = (0..self.accumulators.width()).map(column).collect::<Result<Vec<_>>>()?;
-        self.accumulators.merge(&states, &groups, known)?;
-        rows_of(&self.accumulators.values()?, &places)
+        let places = asked.iter().map(|group| places[*group].map(|place| place as u32)).collect::<Option<Vec<_>>>();
+        let missing = || OperatorError::Internal("a key of a window is in none of its slices".into());
+        rows_of(&self.accumulators.values()?, &places.ok_or_else(missing)?.into())
     }
 
     fn intern(&mut self, key: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<usize> {

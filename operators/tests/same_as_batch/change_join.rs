@@ -3,7 +3,7 @@
 //! The harness gives rows in any order within the bound, and changes of one key must come in order. So each side goes through an
 //! upsert first, in the same task, because an operator of two inputs is the first one of its pipeline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use arrow::{
     array::{AsArray, RecordBatch, UInt8Array},
@@ -57,7 +57,7 @@ pub(crate) struct Shape {
     pub(crate) left: &'static [&'static str],
     pub(crate) right: &'static [&'static str],
     on: &'static [(&'static str, &'static str)],
-    key: &'static [usize],
+    pub(crate) key: &'static [usize],
 }
 
 pub(crate) const SHAPES: [Shape; 5] = [
@@ -133,7 +133,12 @@ impl Joined {
             };
             let [left, right] = &self.upserts;
             let forms = [left.state_form(), right.state_form(), self.join.state_form()];
-            let chain = Chain { upserts: [upsert(left)?, upsert(right)?], join: self.join.whole()?, forms };
+            let chain = Chain {
+                upserts: [upsert(left)?, upsert(right)?],
+                join: self.join.whole()?,
+                forms,
+                changes: VecDeque::new(),
+            };
             Ok(Faulty::new(chain, self.join.output(), fault))
         })
     }
@@ -182,21 +187,41 @@ struct Chain {
     upserts: [Upsert; 2],
     join: Box<dyn Operator>,
     forms: [StateForm; 3],
+    /// Changes for the join; first those that it goes on with.
+    changes: VecDeque<RecordBatch>,
+}
+
+impl Chain {
+    /// Gives changes to the join, which answers for none of its own.
+    fn join(&mut self, port: Port, out: &mut Outbox) -> Result<()> {
+        let Some(changes) = self.changes.pop_front() else { return Ok(()) };
+        let rest = changes.slice(0, 0);
+        let mut joined = Outbox::new();
+        joined.set_step(out.step());
+        self.join.process(port, changes, &mut joined)?;
+        if joined.take_again() {
+            self.changes.push_front(rest);
+        }
+        if !self.changes.is_empty() {
+            out.again();
+        }
+        joined.drain().for_each(|(_, rows)| out.emit(rows));
+        Ok(())
+    }
 }
 
 impl Operator for Chain {
     fn process(&mut self, port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
-        let (mut changes, mut joined) = (Outbox::new(), Outbox::new());
+        let mut changes = Outbox::new();
         self.upserts[usize::from(port.0)].inner.process(port, batch, &mut changes)?;
         out.processed(changes.take_counts().0 as usize);
         for (to, rows) in changes.drain() {
             match to {
-                Port::MAIN => self.join.process(port, rows, &mut joined)?,
+                Port::MAIN => self.changes.push_back(rows),
                 _ => out.late_on(if port == Port::RIGHT { Port::LATE_RIGHT } else { Port::LATE }, rows),
             }
         }
-        joined.drain().for_each(|(_, rows)| out.emit(rows));
-        Ok(())
+        self.join(port, out)
     }
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
@@ -383,7 +408,7 @@ fn faults_are_caught() {
     }
 }
 
-fn change(stream: &StreamSchema, rows: RecordBatch, op: u8) -> RecordBatch {
+pub(crate) fn change(stream: &StreamSchema, rows: RecordBatch, op: u8) -> RecordBatch {
     let ops = vec![op; rows.num_rows()];
     changes(stream, rows, ops)
 }
@@ -398,14 +423,14 @@ pub(crate) fn changes(stream: &StreamSchema, rows: RecordBatch, ops: Vec<u8>) ->
     RecordBatch::try_new(stream.columns().clone(), columns).unwrap()
 }
 
-fn left(rows: Vec<(i64, i64, i64)>) -> RecordBatch {
+pub(crate) fn left(rows: Vec<(i64, i64, i64)>) -> RecordBatch {
     let row = |(k, a, at)| Left { k, a, x: None, at: Timestamp::from_micros(at) };
     let mut builders = Left::new_builders(0);
     builders.append_rows(rows.into_iter().map(row));
     builders.finish().into_record_batch()
 }
 
-fn right(rows: Vec<(i64, i64, i64)>) -> RecordBatch {
+pub(crate) fn right(rows: Vec<(i64, i64, i64)>) -> RecordBatch {
     let row = |(k, c, at)| Right { y: None, k, c, since: Timestamp::from_micros(at) };
     let mut builders = Right::new_builders(0);
     builders.append_rows(rows.into_iter().map(row));

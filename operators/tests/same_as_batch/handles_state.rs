@@ -174,6 +174,32 @@ fn entries_go_with_the_key_group_of_their_key() {
     assert_eq!(tell(&mut whole, 200), expected);
 }
 
+/// Of many entries few are left, at other places in memory.
+#[test]
+fn what_has_gone_takes_no_room() {
+    let mut operator = obedient(None);
+    let mut saved = Saved::new();
+    let left = || (0..5).flat_map(|key: i64| (4_950 + key..5_000).step_by(5).map(|item| -item)).collect::<Vec<_>>();
+    for is_saved in [true, false] {
+        process(&mut operator, (0..5_000).map(|i| (i % 5, i * 10 + PUSH, 0)));
+        if is_saved {
+            assert_eq!(saved.save(&mut operator), 5_005);
+        }
+        let full = operator.size();
+        process(&mut operator, (0..4_950).map(|i| (i % 5, POP_FRONT, 0)));
+        saved.save(&mut operator);
+        assert!(operator.size() < full / 20, "{} of {full}", operator.size());
+        assert_eq!(tell(&mut operator, 5), left());
+        process(&mut operator, [(1, 10 + PUSH, 0), (1, POP, 0), (1, 20 + INSERT, 0)]);
+        saved.save(&mut operator);
+        operator = obedient(None);
+        saved.load(&mut operator);
+        process(&mut operator, [(1, 20 + REMOVE, 0)]);
+        assert_eq!(tell(&mut operator, 5), left());
+        process(&mut operator, (0..5).map(|key| (key, CLEAR, 0)));
+    }
+}
+
 #[test]
 fn a_save_writes_the_entries_that_have_changed() {
     let mut operator = obedient(None);
@@ -386,6 +412,20 @@ fn one_name_has_one_type() {
     let mut wider = typed("x", "y", |i| (i as i16, i128::from(i) as i64, i));
     saved.load(&mut wider);
     assert_eq!(process(&mut wider, [(7, 5, 0), (7, 0, 0)]), [(3, 0, 0)], "another width");
+}
+
+#[test]
+fn a_name_whose_entries_are_all_gone_has_no_type() {
+    let mut operator = obedient(None);
+    let mut saved = Saved::new();
+    process(&mut operator, (0..10).map(|item| (7, item * 10 + PUSH, 0)));
+    process(&mut operator, [(7, 50 + INSERT, 0)]);
+    saved.save(&mut operator);
+    process(&mut operator, [(7, 50 + REMOVE, 0)]);
+    assert_eq!(saved.save(&mut operator), 1, "a tombstone");
+    let mut other = typed("map", "list", |i| (i.to_string(), i, i));
+    saved.load(&mut other);
+    process(&mut other, [(7, 5, 0)]);
 }
 
 /// Cannot be written when it is negative.

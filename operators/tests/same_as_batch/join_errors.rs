@@ -93,7 +93,7 @@ fn a_name_on_both_sides_is_refused_unless_it_is_the_key() {
     assert!(with_condition_semi(&cheaper).is_ok());
     contains(
         with_condition_semi(&col("price").lt(lit(3))),
-        &["\"price\" is on both sides", "left.price or right.price"],
+        &["\"price\" is on both sides", "write left(\"price\") or right(\"price\")"],
     );
 }
 

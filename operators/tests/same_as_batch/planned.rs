@@ -75,6 +75,9 @@ impl<O: Operator> Faulty<O> {
     fn emit(&self, mut from: Outbox, out: &mut Outbox) -> Result<()> {
         let (processed, _) = from.take_counts();
         out.processed(processed as usize);
+        if from.take_again() {
+            out.again();
+        }
         for (port, rows) in from.drain() {
             if port == Port::MAIN { out.emit(self.garble(rows)?) } else { out.late_on(port, rows) }
         }
@@ -106,12 +109,14 @@ impl<O: Operator> Faulty<O> {
 impl<O: Operator> Operator for Faulty<O> {
     fn process(&mut self, port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let mut own = Outbox::new();
+        own.set_step(out.step());
         self.inner.process(port, batch, &mut own)?;
         self.emit(own, out)
     }
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
         let mut own = Outbox::new();
+        own.set_step(out.step());
         let advance = self.inner.advance(time, &mut own)?;
         self.emit(own, out)?;
         Ok(advance)
@@ -150,7 +155,11 @@ impl<'p> Task<'p> {
 
     /// Gives it rows; returns what it emits.
     pub(crate) fn process(&mut self, port: Port, batch: RecordBatch) -> Vec<(Port, RecordBatch)> {
+        let rest = batch.slice(0, 0);
         self.operator.process(port, batch, &mut self.out).unwrap();
+        while self.out.take_again() {
+            self.operator.process(port, rest.clone(), &mut self.out).unwrap();
+        }
         self.out.drain().collect()
     }
 

@@ -34,11 +34,11 @@ pub(crate) fn orders() -> StreamSchema {
     StreamSchema::with_time(Order::schema(), "at").unwrap()
 }
 
-fn at(micros: i64) -> Timestamp {
+pub(crate) fn at(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros)
 }
 
-fn batch(rows: impl IntoIterator<Item = (i64, i64, i64)>) -> RecordBatch {
+pub(crate) fn batch(rows: impl IntoIterator<Item = (i64, i64, i64)>) -> RecordBatch {
     let mut builders = Order::new_builders(0);
     builders.append_rows(rows.into_iter().map(|(key, value, time)| Order { key, value, at: at(time) }));
     builders.finish().into_record_batch()
@@ -52,14 +52,14 @@ pub(crate) struct Said {
 
 /// Does what the value of a row says, and says what it does.
 #[derive(Clone)]
-struct Obedient;
+pub(crate) struct Obedient;
 
-const SAY: i64 = 0;
+pub(crate) const SAY: i64 = 0;
 const CLEAR: i64 = -1;
 /// Sets a timer for the instant after each that fires.
-const FOR_EVER: i64 = -2;
+pub(crate) const FOR_EVER: i64 = -2;
 /// Sets a processing-time timer for an instant that has passed, again and again.
-const IMPATIENT: i64 = -3;
+pub(crate) const IMPATIENT: i64 = -3;
 
 impl Process for Obedient {
     type Row = Order;
@@ -93,7 +93,7 @@ impl Process for Obedient {
     }
 }
 
-fn obedient(ttl: Option<u64>) -> ProcessOperator<Obedient> {
+pub(crate) fn obedient(ttl: Option<u64>) -> ProcessOperator<Obedient> {
     ProcessPlan::new(&orders(), &["key"], Obedient, ttl.map(us)).unwrap().whole().unwrap()
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn process(
 }
 
 /// What was said, the time that the function saw, and the hidden event time.
-fn said(out: &mut Outbox) -> Vec<(i64, i64, i64)> {
+pub(crate) fn said(out: &mut Outbox) -> Vec<(i64, i64, i64)> {
     let rows = |batch: RecordBatch| {
         let time = |column: usize| batch.column(column).as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
         let what = batch.column(0).as_primitive::<Int64Type>();
@@ -116,7 +116,7 @@ fn said(out: &mut Outbox) -> Vec<(i64, i64, i64)> {
     out.drain().flat_map(|(_, batch)| rows(batch)).collect()
 }
 
-fn advance(operator: &mut impl Operator, time: Timestamp) -> Vec<(i64, i64, i64)> {
+pub(crate) fn advance(operator: &mut impl Operator, time: Timestamp) -> Vec<(i64, i64, i64)> {
     let mut out = Outbox::new();
     while operator.advance(time, &mut out).unwrap() == Advance::Again {}
     said(&mut out)
@@ -494,17 +494,4 @@ fn keys_of_every_type() {
             saved.save(&mut operator);
         }
     }
-}
-
-/// A row that explodes does not explode a batch.
-#[test]
-fn one_row_emits_many_records() {
-    let many = windrow_operators::keyed::fold::<Order, (), Said, _>(|_, order, out| {
-        (0..order.value).for_each(|what| out.emit(Said { what, at: order.at }));
-    });
-    let mut operator = ProcessPlan::new(&orders(), &["key"], many, None).unwrap().whole().unwrap();
-    let mut out = Outbox::new();
-    operator.process(Port::MAIN, batch([(1, 20_000, 0), (2, 3, 0)]), &mut out).unwrap();
-    let sizes: Vec<_> = out.drain().map(|(_, batch)| batch.num_rows()).collect();
-    assert_eq!(sizes, [8_192, 8_192, 3_619]);
 }

@@ -15,6 +15,7 @@ use windrow_operators::{
     Advance, KeyGroup, Operator, Outbox, Plan, Port, Timestamp,
     key::key_groups,
     state::{Part, StateReader},
+    testing::with_batches_of,
     window::{AggregatePlan, Cumulating, Global, Hopping, Tumbling, Window},
 };
 
@@ -23,17 +24,17 @@ use crate::{
     restored::{Saved, batch, process},
 };
 
-fn at(time: i64) -> Timestamp {
+pub(crate) fn at(time: i64) -> Timestamp {
     Timestamp::from_micros(time)
 }
 
-fn plan(window: Window) -> AggregatePlan {
+pub(crate) fn plan(window: Window) -> AggregatePlan {
     let aggregates = [count(lit(1)).alias("bids"), sum(col("price")).alias("sum"), max(col("who")).alias("who")];
     AggregatePlan::new(&bids(), &["auction"], window, &aggregates).unwrap()
 }
 
 /// The visible rows that left, sorted and printed.
-fn printed(plan: &AggregatePlan, out: &mut Outbox) -> Vec<String> {
+pub(crate) fn printed(plan: &AggregatePlan, out: &mut Outbox) -> Vec<String> {
     let mut printed = Vec::new();
     for (port, rows) in out.drain().filter(|(port, _)| *port == Port::MAIN) {
         assert!(rows.num_rows() <= 8192, "{port:?}");
@@ -48,20 +49,20 @@ fn printed(plan: &AggregatePlan, out: &mut Outbox) -> Vec<String> {
 }
 
 /// Tasks that share the key groups.
-struct Tasks<'p> {
+pub(crate) struct Tasks<'p> {
     plan: &'p AggregatePlan,
     tasks: Vec<(Box<dyn Operator>, Saved)>,
     out: Outbox,
 }
 
 impl<'p> Tasks<'p> {
-    fn new(plan: &'p AggregatePlan, number: usize) -> Self {
+    pub(crate) fn new(plan: &'p AggregatePlan, number: usize) -> Self {
         let tasks = (0..number).map(|_| (Plan::whole(plan).unwrap(), Saved::new())).collect();
         Self { plan, tasks, out: Outbox::new() }
     }
 
     /// Rows, a watermark, and a tick at the processing time `now`, a little later; returns what comes of each.
-    fn step(&mut self, rows: &RecordBatch, time: Timestamp, now: Timestamp) -> Vec<Vec<String>> {
+    pub(crate) fn step(&mut self, rows: &RecordBatch, time: Timestamp, now: Timestamp) -> Vec<Vec<String>> {
         let Self { plan, tasks, out } = self;
         out.set_now(at(now.micros() - 1));
         let number = tasks.len();
@@ -87,8 +88,13 @@ impl<'p> Tasks<'p> {
 
     /// The same as other tasks.
     fn restored(&mut self, number: usize) -> Self {
+        self.restored_as(self.plan, number)
+    }
+
+    /// The same as other tasks, which may have other occasions.
+    pub(crate) fn restored_as(&mut self, plan: &'p AggregatePlan, number: usize) -> Self {
         self.save();
-        let mut others = Tasks::new(self.plan, number);
+        let mut others = Tasks::new(plan, number);
         others.out.set_now(self.out.now());
         for (task, (operator, saved)) in others.tasks.iter_mut().enumerate() {
             let key_groups = KeyGroup::range(task, number);
@@ -494,7 +500,7 @@ fn state_falls_to_its_floor() {
     }
 }
 
-/// Results on the way leave every kind of accumulator as it was.
+/// Results on the way leave every kind of accumulator as it was, and those of several slices may be merged in several goes.
 #[test]
 fn every_aggregate_is_as_if_nothing_had_left_before() {
     let even = (col("price") % lit(2)).eq(lit(0));
@@ -513,16 +519,18 @@ fn every_aggregate_is_as_if_nothing_had_left_before() {
         ("filtered distinct", count_distinct(col("price")).filter(even).build().unwrap()),
     ];
     for (name, aggregate) in aggregates {
-        for key in crate::aggregate::KEYS {
+        let windows = [(Tumbling::of(us(20)), usize::MAX), (Hopping::of(us(20), us(4)), 0)];
+        for (key, (window, bytes)) in
+            crate::aggregate::KEYS.iter().flat_map(|key| windows.iter().map(move |w| (*key, w)))
+        {
             let plan = |window| AggregatePlan::new(&bids(), key, window, std::slice::from_ref(&aggregate)).unwrap();
             let rows = |from: i64| (from..from + 30).map(|i| (i % 5, i * 7 % 90, i % 40));
-            let plain = plan(Tumbling::of(us(20)));
-            let revised = plan(Tumbling::of(us(20)).early_rows(1));
+            let (plain, revised) = (plan(window.clone()), plan(window.clone().early_rows(1)));
             let (mut one, mut other, mut out) = (plain.whole().unwrap(), revised.whole().unwrap(), Outbox::new());
             let mut last = std::collections::BTreeMap::new();
             for from in 0..10 {
                 process(&mut one, rows(from * 30));
-                other.process(Port::MAIN, batch(rows(from * 30)), &mut out).unwrap();
+                with_batches_of(*bytes, || other.process(Port::MAIN, batch(rows(from * 30)), &mut out)).unwrap();
                 for row in printed(&revised, &mut out) {
                     let words: Vec<&str> = row.splitn(4, ' ').collect();
                     let rest: Vec<&str> = words[3].splitn(key.len() + 1, ' ').collect();
@@ -534,7 +542,7 @@ fn every_aggregate_is_as_if_nothing_had_left_before() {
             let expected = printed(&plain, &mut out);
             let mut given: Vec<String> = last.into_values().collect();
             given.sort_unstable();
-            assert_eq!(given, expected, "{name} per {key:?}");
+            assert_eq!(given, expected, "{name} per {key:?}, {window}");
             other.advance(Timestamp::MAX, &mut out).unwrap();
             assert_eq!(out.drain().count(), 0, "all has been said");
         }

@@ -39,7 +39,7 @@ fn session_of(occasions: Occasions, mut session: Session) -> Session {
 
 /// The results of each key that no later one has replaced, without their revisions. A result replaces those within it; it has
 /// the next revision, and more rows than all of them.
-fn not_replaced(keys: usize) -> impl Fn(Vec<Row>) -> Result<Vec<Row>, String> {
+pub(crate) fn not_replaced(keys: usize) -> impl Fn(Vec<Row>) -> Result<Vec<Row>, String> {
     move |rows| {
         let mut standing: BTreeMap<Vec<Value>, Vec<(u64, Row)>> = BTreeMap::new();
         for row in rows {

@@ -18,7 +18,11 @@ use crate::{
     aggregate::{self, KEYS, aggregates},
     bids::{Bid, bids, cases, fail, some_bids, us},
     count::{self, Saved},
-    pattern, process, session,
+    pattern, process,
+    revisions::last_revisions,
+    session,
+    session_revisions::not_replaced,
+    shape::Shape,
     sort::batch,
     top, upsert,
 };
@@ -90,6 +94,36 @@ proptest! {
         let check = Check::new(top::pipeline(&plan, key, false)).out_of_order(us(9)).seed(seed);
         with_batches_of(size, || check.run(&rows, |rows| top::oracle(rows, key, 20, 3))).map_err(fail)?;
     }
+
+    #[test]
+    fn results_that_are_revised(
+        rows in some_bids(-60i64..60), key in prop::sample::select(KEYS.to_vec()), gap in session::gaps(), n in 1u32..5,
+        size in sizes(), seed: u64,
+    ) {
+        let shape = Shape::Hopping { size: 20, slide: 7, offset: 0 };
+        let window = shape.window().allowed_lateness(us(20)).corrections().early_rows(n);
+        let plan = AggregatePlan::new(&bids(), key, window, &aggregates()).unwrap();
+        let check = Check::new(aggregate::pipeline(&plan, key, false)).out_of_order(us(9)).seed(seed);
+        let check = check.reduced(last_revisions(2, key.len()));
+        let oracle = |rows: &[Bid]| aggregate::oracle_of(rows, key, |time| shape.windows_of(time));
+        with_batches_of(size, || check.run(&rows, oracle)).map_err(fail)?;
+        let session = gap.session().allowed_lateness(us(20)).corrections().early_rows(n);
+        let plan = SessionPlan::new(&bids(), key, session, &aggregates()).unwrap();
+        let check = Check::new(session::pipeline(&plan, key)).out_of_order(us(9)).seed(seed);
+        let check = check.reduced(not_replaced(key.len()));
+        with_batches_of(size, || check.run(&rows, |rows| session::oracle(rows, key, gap))).map_err(fail)?;
+    }
+}
+
+/// Early results have long keys, too.
+#[test]
+fn early_results_of_sessions_leave_in_several_batches() {
+    let session = Session::gap(us(1_000)).early_rows(1);
+    let plan = SessionPlan::new(&bids(), &["auction", "who"], session, &[count(lit(1)).alias("n")]).unwrap();
+    let (mut operator, mut out) = (plan.whole().unwrap(), Outbox::new());
+    with_batches_of(2_000, || operator.process(Port::MAIN, batch(&some_rows()), &mut out)).unwrap();
+    let sizes: Vec<usize> = out.drain().map(|(_, rows)| rows.num_rows()).collect();
+    assert!(sizes.len() > 1 && sizes.iter().sum::<usize>() == 50, "{sizes:?}");
 }
 
 fn some_rows() -> Vec<Bid> {

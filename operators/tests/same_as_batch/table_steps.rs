@@ -84,10 +84,12 @@ proptest! {
     #[test]
     fn a_join_of_tables(
         case in some_case(), steps in steps(some_changes()), ttl in prop_oneof![Just(None), (0u64..30).prop_map(Some)],
+        step in prop_oneof![1usize..6, Just(8_192)],
     ) {
         let joined = Joined::new(&case, ttl);
         let [l, r] = joined.upserts.each_ref().map(UpsertPlan::output);
         let mut task = Task::new(&joined.join);
+        task.out.set_step(step);
         let (mut left, mut right, mut all, mut watermark) = (BTreeMap::new(), BTreeMap::new(), Vec::new(), i64::MIN);
         let value = |names: &[&str], k, a| names.iter().map(|name| if *name == "k" { k } else { a }).collect::<Vec<i64>>();
         let output = joined.join.output();

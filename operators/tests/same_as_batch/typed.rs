@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use datafusion_expr::{col, lit};
 use datafusion_functions_aggregate::expr_fn::{count, sum};
 use proptest::prelude::*;
-use typed_arrow::prelude::*;
+use typed_arrow::{
+    prelude::*,
+    schema::{BuildRows, SchemaMeta},
+};
 use windrow_operators::{
-    StreamSchema, Timestamp,
+    Operator, Outbox, Port, StreamSchema, Timestamp,
+    state::{SegmentId, StateWriter},
     testing::{Check, Pipeline},
     typed::{FilterRows, FlatMapRows, MapRows},
     window::{AggregatePlan, Tumbling},
@@ -110,10 +114,38 @@ fn a_row_that_explodes() {
     });
 }
 
+/// What a batch makes leaves in steps, also what one of its rows does.
+#[test]
+fn a_flat_map_leaves_in_steps() {
+    let copies =
+        FlatMapRows::<Bid, Copy, _>::new(&bids(), |bid| (0..bid.auction).map(|number| Copy { number, of: None }));
+    let mut copies = copies.unwrap();
+    let bid = |auction| Bid { auction, who: None, price: None, at: Timestamp::from_micros(auction) };
+    let mut rows = Bid::new_builders(0);
+    rows.append_rows([bid(100_000), bid(0), bid(3)].into_iter().chain((0..8_000).map(|_| bid(100))));
+    let rows = rows.finish().into_record_batch();
+    let (mut out, mut steps, mut next) = (Outbox::new(), Vec::new(), rows.clone());
+    loop {
+        copies.process(Port::MAIN, next, &mut out).unwrap();
+        let sizes: Vec<usize> = out.drain().map(|(_, batch)| batch.num_rows()).collect();
+        assert!(sizes.iter().all(|size| *size <= 8_192));
+        steps.push(sizes.iter().sum::<usize>());
+        if !out.take_again() {
+            break;
+        }
+        let given = copies.process(Port::MAIN, rows.clone(), &mut out).unwrap_err().to_string();
+        let saved = copies.save(&mut StateWriter::new(&mut SegmentId(0))).unwrap_err().to_string();
+        assert!(given.contains("half-way") && saved.contains("half-way"), "{given} {saved}");
+        next = rows.slice(0, 0);
+    }
+    assert_eq!(steps.iter().sum::<usize>(), 900_003);
+    assert!(steps.iter().all(|step| *step <= 2 * 8_192) && steps.len() > 100, "{steps:?}");
+    assert_eq!(out.take_counts(), (8_003, 0));
+}
+
 /// A stream without event time, as rejected rows are.
 #[test]
 fn without_event_time() {
-    use typed_arrow::schema::SchemaMeta;
     let stream = StreamSchema::without_time(Bid::schema());
     let rows: Vec<Bid> = (0..30).map(|i| Bid { auction: i, who: None, price: Some(i), at: Timestamp::MAX }).collect();
     let copies = MapRows::<Bid, Copy, _>::new(&stream, |bid| Copy { number: bid.auction + 1, of: None }).unwrap();

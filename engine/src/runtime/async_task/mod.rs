@@ -306,6 +306,7 @@ impl<W: Work> AsyncTask<W> {
             match message {
                 Message::Watermark(Watermark::At(at)) => (promised, idle) = (Some(at), false),
                 Message::Watermark(Watermark::Idle) => idle = true,
+                // What is promised behind a row may come of that row: to say it before would make the row late.
                 message => other = Some(message),
             }
         }

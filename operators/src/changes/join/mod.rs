@@ -41,7 +41,8 @@ const SIDE: &str = "side";
 /// sides call alike is there once. It has the columns of the left side, then those of the right one; the columns of a side
 /// that has no partner are null. A semi or anti join has the key and the columns of the left side only. Rows whose join columns
 /// are null have no partner, and two rows that do not meet the condition are none. When a batch of changes comes, what it
-/// does to each row of the result leaves as one change; a row with very many partners gives as many changes at once.
+/// does to each row of the result leaves as one change, unless the rows of the batch have so many partners that it is gone through
+/// in parts. A row with very many partners gives as many changes, in steps: see [`Outbox::again`](crate::Outbox::again).
 ///
 /// With a condition all rows of one value of the join columns are looked at when one of them changes. How many partners each has
 /// is not in the state but found again after a restore.

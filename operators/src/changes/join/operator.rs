@@ -1,4 +1,14 @@
 //! The state machine of a join of changes: two stores, the rows of each by join key, and what partners they have.
+//!
+//! ```text
+//!   a batch, or rows that end ──► Coming: rows as they were and as they are
+//!                                   │ as many rows as have about a step of partners, or one
+//!                                   ▼
+//!                                 Pairs ──folded──► Told ──a step──► Outbox, again
+//! ```
+//!
+//! So a batch is as many small ones as its partners ask for. Of one row that has very many partners the slots of these are held,
+//! not their columns.
 
 use std::sync::Arc;
 
@@ -9,13 +19,13 @@ use arrow::{
 
 use super::{
     LEFT, RIGHT, Shared,
-    pairs::{ByJoinKey, JoinKeys, Pairs},
+    pairs::{ByJoinKey, JoinKeys, Pairs, Told},
     partners::{Counts, Finder, Met},
 };
 use crate::{
-    Advance, Operator, Outbox, Port, Result, Timestamp,
+    Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
     changes::{
-        DELETE, EMIT_ROWS, changes,
+        DELETE, changes,
         lifetime::{Lifetime, time_column, times},
         stateless::ops,
         store::Newest,
@@ -34,6 +44,38 @@ pub(super) struct ChangeJoin {
     join_key: KeyEncoder,
     output_key: KeyEncoder,
     lifetime: Lifetime,
+    /// Rows that are half-way through, and what has not been told of those that are through.
+    coming: Option<Coming>,
+    told: Option<Told>,
+}
+
+/// Rows of a side that change, each of another key: as they were, if they were there, and then as they are.
+struct Coming {
+    side: usize,
+    own: RecordBatch,
+    keys: JoinKeys,
+    /// Which of the changes each of the rows as they were is of, and its slot.
+    former: Vec<usize>,
+    slots: Vec<u32>,
+    /// Which changes take the row away, and when each is.
+    goes: Vec<bool>,
+    when: Vec<i64>,
+    /// The store has let them go: it is not to be told.
+    ended: bool,
+    /// The change that is next.
+    next: usize,
+}
+
+impl Coming {
+    /// Where in `own` the row is that a change sets.
+    fn set(&self, change: usize) -> usize {
+        self.former.len() + change
+    }
+
+    /// Where in `own` the rows are as they were before the changes up to this one.
+    fn before(&self, change: usize) -> usize {
+        self.former.partition_point(|&former| former < change)
+    }
 }
 
 /// A row of a side that comes or goes.
@@ -64,6 +106,8 @@ impl ChangeJoin {
             join_key: KeyEncoder::new(on)?,
             output_key: KeyEncoder::new(key.iter().map(|&column| output.field(column).data_type()))?,
             lifetime: Lifetime::new(plan.ttl),
+            coming: None,
+            told: None,
             plan,
         })
     }
@@ -91,42 +135,123 @@ impl ChangeJoin {
         Ok((rows, goes))
     }
 
-    /// Takes changes of a side.
-    fn change(&mut self, side: usize, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
-        let plan = self.plan.clone();
+    /// Changes of a side, and what is there of their keys.
+    fn coming(&self, side: usize, batch: &RecordBatch) -> Result<Coming> {
         let (new, goes) = self.last_changes(side, batch)?;
-        let keys = self.stores[side].encode(self.stores[side].key(&new))?;
-        let known = self.stores[side].find(&keys, new.num_rows());
-        let is_there = |slot: &u32| !self.stores[side].is_gone(*slot);
-        let (of_old, slots): (Vec<usize>, Vec<u32>) =
+        let store = &self.stores[side];
+        let known = store.find(&store.encode(store.key(&new))?, new.num_rows());
+        let is_there = |slot: &u32| !store.is_gone(*slot);
+        let (former, slots): (Vec<usize>, Vec<u32>) =
             known.iter().enumerate().filter_map(|(row, slot)| Some((row, slot.filter(is_there)?))).unzip();
-        let old = self.stores[side].gather(&slots)?;
-        let (own, first) = (concat_batches(old.schema_ref(), [&old, &new])?, old.num_rows());
-        let keys = self.join_keys(side, &own)?;
-        let met = self.met(side, &own, &keys, |row| row < first || !goes[row - first])?;
-        let when = self.stores[side].times(&new);
+        let old = store.gather(&slots)?;
+        let own = concat_batches(old.schema_ref(), [&old, &new])?;
+        let (keys, when) = (self.join_keys(side, &own)?, store.times(&new).to_vec());
+        Ok(Coming { side, own, keys, former, slots, goes, when, ended: false, next: 0 })
+    }
+
+    /// Some of the rows of a side whose time is before `before`, up to `most`, which their store lets go.
+    fn ending(&mut self, side: usize, before: Option<i64>, most: usize) -> Result<Option<Coming>> {
+        let (slots, own) = self.stores[side].expire(before, most)?;
+        if slots.is_empty() {
+            return Ok(None);
+        }
+        let (keys, when) = (self.join_keys(side, &own)?, self.lifetime.ended(self.stores[side].times(&own)));
+        let (former, goes) = (0..slots.len()).map(|row| (row, true)).unzip();
+        Ok(Some(Coming { side, own, keys, former, slots, goes, when, ended: true, next: 0 }))
+    }
+
+    /// About how many pairs come or go with a row.
+    fn weight(&self, side: usize, key: Option<&[u8]>) -> usize {
+        let partners = key.map_or(0, |key| self.indexes[1 - side].count(key));
+        let weight = match (self.plan.pairs || self.plan.condition.is_some(), self.plan.alone[side]) {
+            (true, _) => partners,
+            // Of a semi join: a left row looks for one partner, and of right ones the first and the last make a difference.
+            (false, Some(_)) => 1,
+            (false, None) => partners.div_ceil(key.map_or(1, |key| self.indexes[side].count(key).max(1))),
+        };
+        weight.max(1)
+    }
+
+    /// Where the changes end that have about so many pairs: after one at the least.
+    fn end(&self, coming: &Coming, pairs: usize) -> usize {
+        let Coming { side, keys, former, goes, next, .. } = coming;
+        let (mut weight, mut old, mut end) = (0, coming.before(*next), *next);
+        while end < goes.len() {
+            if former.get(old) == Some(&end) {
+                weight += self.weight(*side, keys.get(old));
+                old += 1;
+            }
+            if !goes[end] {
+                weight += self.weight(*side, keys.get(coming.set(end)));
+            }
+            if weight > pairs && end > *next {
+                break;
+            }
+            end += 1;
+        }
+        end
+    }
+
+    /// Takes the next changes, up to `end`.
+    fn take(&mut self, coming: &Coming, end: usize) -> Result<Told> {
+        let plan = self.plan.clone();
+        let Coming { side, own, keys, former, slots, goes, when, .. } = coming;
+        let (side, olds, news) = (*side, coming.before(coming.next)..coming.before(end), coming.next..end);
+        let is_wanted = |row: usize| match row.checked_sub(former.len()) {
+            None => olds.contains(&row),
+            Some(change) => news.contains(&change) && !goes[change],
+        };
+        let met = self.met(side, own, keys, is_wanted)?;
 
         let mut pairs = Pairs::new(&plan, side);
-        for (own, (&row, &slot)) in of_old.iter().zip(&slots).enumerate() {
-            let key = keys.get(own);
-            let only = key.is_some_and(|key| self.indexes[side].remove(key, slot));
-            self.pair(&mut pairs, side, met.as_ref(), Step { comes: false, own, key, only, time: when[row] });
+        for own in olds.clone() {
+            let (key, time) = (keys.get(own), when[former[own]]);
+            let only = key.is_some_and(|key| self.indexes[side].remove(key, slots[own]));
+            self.pair(&mut pairs, side, met.as_ref(), Step { comes: false, own, key, only, time });
         }
-        let gone: Vec<u32> = of_old.iter().zip(&slots).filter(|(row, _)| goes[**row]).map(|(_, slot)| *slot).collect();
-        self.stores[side].remove(&gone)?;
-        let set: Vec<usize> = (0..new.num_rows()).filter(|&row| !goes[row]).collect();
-        for (&row, slot) in set.iter().zip(self.put(side, &new, &set)?) {
-            let own = first + row;
+        if !coming.ended {
+            let gone: Vec<u32> = olds.filter(|&old| goes[former[old]]).map(|old| slots[old]).collect();
+            self.stores[side].remove(&gone)?;
+        }
+        let set: Vec<usize> = news.filter(|&change| !goes[change]).collect();
+        let rows: Vec<usize> = set.iter().map(|&change| coming.set(change)).collect();
+        for ((&own, &change), slot) in rows.iter().zip(&set).zip(self.put(side, own, &rows)?) {
             let key = keys.get(own);
             let only = key.is_some_and(|key| self.indexes[side].add(key, slot));
             if let Some(met) = met.as_ref().filter(|_| plan.alone[side].is_some()) {
                 self.counts[side].set(slot, met.of(own).len());
             }
-            self.pair(&mut pairs, side, met.as_ref(), Step { comes: true, own, key, only, time: when[row] });
+            self.pair(&mut pairs, side, met.as_ref(), Step { comes: true, own, key, only, time: when[change] });
         }
-        self.emit(pairs, side, &own, out)?;
-        self.shrink();
-        Ok(())
+        pairs.fold(own, &self.stores[1 - side], &self.output_key)
+    }
+
+    /// Goes on with what is half-way through, one step; returns whether that was all.
+    fn step(&mut self, out: &mut Outbox) -> Result<bool> {
+        if self.told.is_none()
+            && let Some(mut coming) = self.coming.take()
+        {
+            // An update is two pairs that leave as one change.
+            let end = self.end(&coming, 2 * out.step());
+            self.told = Some(self.take(&coming, end)?);
+            coming.next = end;
+            self.coming = Some(coming).filter(|coming| end < coming.goes.len());
+        }
+        if let Some(mut told) = self.told.take() {
+            let (columns, ops, times) = told.step(&self.plan, &self.stores[1 - told.side()], out.step())?;
+            out.emit(changes(&self.plan.output, columns, ops, || self.lifetime.held(times.iter().copied()))?);
+            self.told = Some(told).filter(|told| !told.is_done());
+        }
+        let is_done = self.is_idle();
+        if is_done {
+            self.shrink();
+        }
+        Ok(is_done)
+    }
+
+    /// Whether nothing is half-way through.
+    fn is_idle(&self) -> bool {
+        self.coming.is_none() && self.told.is_none()
     }
 
     /// With a condition, the partners of those of `rows` that `wanted` names.
@@ -183,37 +308,6 @@ impl ChangeJoin {
         store.put(rows, &keys, &found)
     }
 
-    /// Emits what the pairs add up to, because of changes of a side with these rows.
-    fn emit(&self, pairs: Pairs<'_>, side: usize, own: &RecordBatch, out: &mut Outbox) -> Result<()> {
-        let others = self.stores[1 - side].gather(&pairs.others())?;
-        let (columns, ops, times) = pairs.changes(own, &others, &self.output_key)?;
-        for from in (0..ops.len()).step_by(EMIT_ROWS) {
-            let rows = EMIT_ROWS.min(ops.len() - from);
-            let columns = columns.iter().map(|column| column.slice(from, rows)).collect();
-            let times = || self.lifetime.held(times[from..from + rows].iter().copied());
-            out.emit(changes(&self.plan.output, columns, ops[from..from + rows].to_vec(), times)?);
-        }
-        Ok(())
-    }
-
-    /// Lets some of the rows of a side go whose time is before `before`; returns whether there were any.
-    fn expire(&mut self, side: usize, before: Option<i64>, out: &mut Outbox) -> Result<bool> {
-        let plan = self.plan.clone();
-        let (slots, rows) = self.stores[side].expire(before, EMIT_ROWS)?;
-        let keys = self.join_keys(side, &rows)?;
-        let met = self.met(side, &rows, &keys, |_| true)?;
-        let ended = self.lifetime.ended(self.stores[side].times(&rows));
-        let mut pairs = Pairs::new(&plan, side);
-        for (own, &slot) in slots.iter().enumerate() {
-            let key = keys.get(own);
-            let only = key.is_some_and(|key| self.indexes[side].remove(key, slot));
-            self.pair(&mut pairs, side, met.as_ref(), Step { comes: false, own, key, only, time: ended[own] });
-        }
-        self.emit(pairs, side, &rows, out)?;
-        self.shrink();
-        Ok(!slots.is_empty())
-    }
-
     /// Counts the partners of all rows of a side.
     fn count(&mut self, side: usize) -> Result<()> {
         if self.plan.condition.is_none() {
@@ -236,24 +330,41 @@ impl ChangeJoin {
 impl Operator for ChangeJoin {
     fn process(&mut self, port: Port, batch: RecordBatch, out: &mut Outbox) -> Result<()> {
         let (side, late) = if port == Port::RIGHT { (RIGHT, Port::LATE_RIGHT) } else { (LEFT, Port::LATE) };
-        let batch = self.lifetime.on_time(batch, self.plan.sides[side].input.time(), late, out)?;
-        if batch.num_rows() == 0 {
-            return Ok(());
+        if batch.num_rows() > 0 {
+            if !self.is_idle() {
+                return Err(OperatorError::Internal("a join was given rows while others were half-way through".into()));
+            }
+            let batch = self.lifetime.on_time(batch, self.plan.sides[side].input.time(), late, out)?;
+            if batch.num_rows() > 0 {
+                self.coming = Some(self.coming(side, &batch)?);
+            }
         }
-        self.change(side, &batch, out)
+        if !self.step(out)? {
+            out.again();
+        }
+        Ok(())
     }
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
-        if let Some(before) = self.lifetime.ends(time)
-            && (self.expire(LEFT, before, out)? || self.expire(RIGHT, before, out)?)
-        {
+        if !self.step(out)? {
             return Ok(Advance::Again);
+        }
+        if let Some(before) = self.lifetime.ends(time) {
+            for side in [LEFT, RIGHT] {
+                self.coming = self.ending(side, before, out.step())?;
+                if self.coming.is_some() {
+                    return Ok(Advance::Again);
+                }
+            }
         }
         self.lifetime.reach(time);
         Ok(Advance::Promise(time))
     }
 
     fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
+        if !self.is_idle() {
+            return Err(OperatorError::Internal("a join was saved with rows half-way through".into()));
+        }
         self.lifetime.save(state);
         for (side, store) in self.stores.iter_mut().enumerate() {
             store.save(state, |rows| self.plan.segment(side, rows))?;

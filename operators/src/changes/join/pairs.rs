@@ -10,21 +10,24 @@
 use std::collections::BTreeSet;
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array},
+    array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array},
     compute::{kernels::zip::zip, take},
 };
 
 use super::{LEFT, RIGHT, Shared, Source, nulls};
 use crate::{
     Result,
-    changes::{DELETE, INSERT, UPDATE},
-    key::encoded::{ByKey, Grouped, KeyBytes, KeyEncoder},
+    changes::{DELETE, INSERT, UPDATE, store::Newest},
+    key::{
+        bytes::Key,
+        encoded::{ByKey, Grouped, KeyBytes, KeyEncoder},
+    },
 };
 
 /// The rows of a side by join key: the slots of its store.
 #[derive(Default)]
 pub(super) struct ByJoinKey {
-    slots: ByKey<Box<[u8]>, BTreeSet<u32>>,
+    slots: ByKey<Key, BTreeSet<u32>>,
     entries: usize,
     key_bytes: usize,
 }
@@ -61,6 +64,11 @@ impl ByJoinKey {
         self.slots.get(key).into_iter().flatten().copied()
     }
 
+    /// How many rows have a key.
+    pub(super) fn count(&self, key: &[u8]) -> usize {
+        self.slots.get(key).map_or(0, BTreeSet::len)
+    }
+
     /// The slots have new numbers, in the order of the former ones: `to` has that of each that is in use.
     pub(super) fn renumber(&mut self, to: &[Option<u32>]) {
         for slots in self.slots.values_mut() {
@@ -70,7 +78,7 @@ impl ByJoinKey {
 
     /// About how many bytes it holds.
     pub(super) fn size(&self) -> usize {
-        self.slots.len() * size_of::<(Box<[u8]>, BTreeSet<u32>)>() + self.key_bytes + 16 * self.entries
+        self.slots.len() * size_of::<(Key, BTreeSet<u32>)>() + self.key_bytes + 16 * self.entries
     }
 }
 
@@ -88,6 +96,7 @@ impl JoinKeys {
 }
 
 /// A row of the result that comes or goes.
+#[derive(Clone, Copy)]
 struct Pair {
     comes: bool,
     /// Among the rows of the side that changes, and the slot on the other one.
@@ -141,41 +150,18 @@ impl<'p> Pairs<'p> {
         }
     }
 
-    /// The slots of the other side that pairs have, for the rows that [`Pairs::changes`] takes.
-    pub(super) fn others(&self) -> Vec<u32> {
-        self.pairs.iter().filter_map(|pair| pair.other).collect()
-    }
-
-    /// What the pairs add up to: the visible columns of the result, what each change does, and when. `own` are the rows of the
-    /// store of the side that changes, `others` the rows of [`Pairs::others`].
-    pub(super) fn changes(
-        self,
-        own: &RecordBatch,
-        others: &RecordBatch,
-        encoder: &KeyEncoder,
-    ) -> Result<(Vec<ArrayRef>, Vec<u8>, Vec<i64>)> {
-        let mut next = 0..;
-        let of_other: Vec<Option<u32>> = self.pairs.iter().map(|pair| pair.other.and_then(|_| next.next())).collect();
-        let rows = |chosen: &[usize]| {
-            let own = UInt32Array::from_iter(chosen.iter().map(|&at| self.pairs[at].own));
-            let other = UInt32Array::from_iter(chosen.iter().map(|&at| of_other[at]));
-            if self.side == LEFT { [own, other] } else { [other, own] }
-        };
-        let batches = if self.side == LEFT { [own, others] } else { [others, own] };
-
-        let key = self.plan.output.change_key().unwrap_or_default();
-        let all = rows(&(0..self.pairs.len()).collect::<Vec<_>>());
-        let key = key.iter().map(|&column| self.column(self.plan.sources[column], &batches, &all));
-        let (chosen, ops) = self.fold(&encoder.encode(&key.collect::<Result<Vec<_>>>()?)?);
-
-        let rows = rows(&chosen);
-        let columns = self.plan.sources.iter().map(|&source| self.column(source, &batches, &rows));
-        let times = chosen.iter().map(|&at| self.pairs[at].time).collect();
-        Ok((columns.collect::<Result<_>>()?, ops, times))
+    /// What the pairs add up to. `own` are the rows of the store of the side that changes, `others` is the store of the other.
+    pub(super) fn fold(self, own: &RecordBatch, others: &Newest, encoder: &KeyEncoder) -> Result<Told> {
+        let (mut told, plan) = (Told { side: self.side, own: own.clone(), changes: Vec::new(), next: 0 }, self.plan);
+        let key = plan.output.change_key().unwrap_or_default();
+        let sources: Vec<Source> = key.iter().map(|&column| plan.sources[column]).collect();
+        let key = encoder.encode(&told.columns(plan, &sources, self.pairs.iter().copied(), others)?)?;
+        told.changes = self.chosen(&key);
+        Ok(told)
     }
 
     /// For each output key one pair at most, and what its change does.
-    fn fold(&self, keys: &KeyBytes) -> (Vec<usize>, Vec<u8>) {
+    fn chosen(&self, keys: &KeyBytes) -> Vec<(Pair, u8)> {
         let grouped = Grouped::new(keys, 0..self.pairs.len());
         // The first and the last pair of each key.
         let ends = grouped.rows().map(|pairs| (pairs[0] as usize, pairs[pairs.len() - 1] as usize));
@@ -189,24 +175,80 @@ impl<'p> Pairs<'p> {
             (false, false) => Some((first, DELETE)),
             (true, false) => None,
         };
-        ends.filter_map(change).unzip()
+        ends.filter_map(change).map(|(at, op)| (self.pairs[at], op)).collect()
+    }
+}
+
+/// What pairs add up to, to be told in steps. Slots of the other side must stay what they are until that is done.
+pub(super) struct Told {
+    side: usize,
+    own: RecordBatch,
+    /// The rows of the result that change, and what each change does.
+    changes: Vec<(Pair, u8)>,
+    next: usize,
+}
+
+impl Told {
+    /// The next changes, up to `most`: the visible columns of the result, what each change does, and when.
+    pub(super) fn step(
+        &mut self,
+        plan: &Shared,
+        others: &Newest,
+        most: usize,
+    ) -> Result<(Vec<ArrayRef>, Vec<u8>, Vec<i64>)> {
+        let end = self.changes.len().min(self.next + most);
+        let changes = &self.changes[self.next..end];
+        let columns = self.columns(plan, &plan.sources, changes.iter().map(|(pair, _)| *pair), others)?;
+        let (ops, times) = changes.iter().map(|(pair, op)| (*op, pair.time)).unzip();
+        self.next = end;
+        Ok((columns, ops, times))
     }
 
-    fn column(&self, source: Source, batches: &[&RecordBatch; 2], rows: &[UInt32Array; 2]) -> Result<ArrayRef> {
-        let of = |side: usize, column: usize| {
-            let column = batches[side].column(self.plan.sides[side].place(column));
-            // A batch without rows cannot be taken from, not even nothing.
+    /// The side that has changed.
+    pub(super) fn side(&self) -> usize {
+        self.side
+    }
+
+    /// Whether all has been told.
+    pub(super) fn is_done(&self) -> bool {
+        self.next == self.changes.len()
+    }
+
+    /// Columns of the result for some pairs.
+    fn columns(
+        &self,
+        plan: &Shared,
+        sources: &[Source],
+        pairs: impl Iterator<Item = Pair> + Clone,
+        others: &Newest,
+    ) -> Result<Vec<ArrayRef>> {
+        let slots: Vec<u32> = pairs.clone().filter_map(|pair| pair.other).collect();
+        let mut next = 0..;
+        let own = UInt32Array::from_iter(pairs.clone().map(|pair| pair.own));
+        let other = UInt32Array::from_iter(pairs.map(|pair| pair.other.and_then(|_| next.next())));
+        let of = |side: usize, column: usize| -> Result<ArrayRef> {
+            let place = plan.sides[side].place(column);
+            let (rows, column) = match side == self.side {
+                true => (&own, self.own.column(place).clone()),
+                // A batch without rows cannot be taken from, not even nothing.
+                false if slots.is_empty() => {
+                    return Ok(new_null_array(plan.sides[side].columns.field(place).data_type(), other.len()));
+                }
+                false => (&other, others.column(&slots, place)?),
+            };
             match column.is_empty() {
-                true => Ok(arrow::array::new_null_array(column.data_type(), rows[side].len())),
-                false => take(column, &rows[side], None),
+                true => Ok(new_null_array(column.data_type(), rows.len())),
+                false => Ok(take(&column, rows, None)?),
             }
         };
-        match source {
-            Source::Side(side, column) => Ok(of(side, column)?),
+        let rows = if self.side == LEFT { &own } else { &other };
+        let column = |source: &Source| match *source {
+            Source::Side(side, column) => of(side, column),
             Source::Either(left, right) => {
-                let is_left = BooleanArray::from_iter(rows[LEFT].iter().map(|row| Some(row.is_some())));
+                let is_left = BooleanArray::from_iter(rows.iter().map(|row| Some(row.is_some())));
                 Ok(zip(&is_left, &of(LEFT, left)?, &of(RIGHT, right)?)?)
             }
-        }
+        };
+        sources.iter().map(column).collect()
     }
 }

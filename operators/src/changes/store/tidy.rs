@@ -123,6 +123,9 @@ impl Newest {
             (place.piece, place.row) = (merged.id, row as u32);
             merged.gone += usize::from(place.gone);
         }
+        // Keys that are only remembered have been told.
+        let is_untold = |slot: &u32| self.slots.get(*slot as usize).is_some_and(|slot| slot.gone && slot.sealed);
+        merged.told = !slots.iter().any(is_untold);
         (merged.held, merged.slots) = (slots.len(), slots);
         Ok(merged)
     }

@@ -1,5 +1,7 @@
 //! The store against a map, through saves of bounded segments and loads of which only the named segments are read.
 
+use std::collections::BTreeMap;
+
 use arrow::{
     array::{AsArray, Int64Array, StringArray},
     datatypes::Int64Type,
@@ -8,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    key::key_groups,
     state::{Part, SegmentId, bounded::with_batches_of},
     testing,
 };
@@ -19,6 +22,11 @@ fn plan() -> KeyPlan {
 }
 
 type Map = BTreeMap<i64, i64>;
+
+fn column(key: i64) -> ArrayRef {
+    let width = if key % 3 == 0 { 0 } else { 40 };
+    Arc::new(StringArray::from(vec![format!("key {key:>width$}")]))
+}
 
 /// One task, and what a store would have of it.
 struct Task {
@@ -33,9 +41,9 @@ impl Task {
         Self { store: Store::new(&plan()).unwrap(), next: SegmentId(0), disk: BTreeMap::new(), named: Vec::new() }
     }
 
+    /// Short keys and long ones.
     fn key(&self, key: i64) -> Key {
-        let names = StringArray::from(vec![format!("key {key:>40}")]);
-        let batch = RecordBatch::try_from_iter([("key", Arc::new(names) as ArrayRef)]).unwrap();
+        let batch = RecordBatch::try_from_iter([("key", column(key))]).unwrap();
         self.store.keys(&batch).unwrap().get(0).into()
     }
 
@@ -72,20 +80,33 @@ impl Task {
     /// Goes on as one that was loaded, from two former tasks if `rescaled`.
     fn restart(&mut self, rescaled: bool) {
         self.save();
-        let part = |keep: &dyn Fn(u8) -> bool| {
-            let own = |rows: &RecordBatch| {
-                let groups = rows.column(0).as_primitive::<arrow::datatypes::UInt8Type>();
-                let own = groups.values().iter().map(|group| Some(keep(*group))).collect();
-                arrow::compute::filter_record_batch(rows, &own).unwrap()
-            };
-            let segments = self.named.iter().map(|id| (*id, own(&self.disk[id]))).collect();
-            Part { first_phase: false, numbers: BTreeMap::new(), segments }
+        let parts = match rescaled {
+            true => vec![self.part(|group| group < 128), self.part(|group| group >= 128)],
+            false => vec![self.part(|_| true)],
         };
-        let parts = if rescaled {
-            vec![part(&|group| group < 128), part(&|group| group >= 128)]
-        } else {
-            vec![part(&|_| true)]
+        self.load(parts);
+    }
+
+    /// Goes on as one of two tasks that share the key groups: its segments have fewer rows, in other proportions.
+    fn split(&mut self, first: bool) {
+        self.save();
+        let part = self.part(|group| (group < 128) == first);
+        self.disk = part.segments.iter().cloned().collect();
+        self.load(vec![part]);
+    }
+
+    /// What it has left of some key groups.
+    fn part(&self, keep: impl Fn(u8) -> bool) -> Part {
+        let own = |rows: &RecordBatch| {
+            let groups = rows.column(0).as_primitive::<arrow::datatypes::UInt8Type>();
+            let own = groups.values().iter().map(|group| Some(keep(*group))).collect();
+            arrow::compute::filter_record_batch(rows, &own).unwrap()
         };
+        let segments = self.named.iter().map(|id| (*id, own(&self.disk[id]))).filter(|(_, rows)| rows.num_rows() > 0);
+        Part { first_phase: false, numbers: BTreeMap::new(), segments: segments.collect() }
+    }
+
+    fn load(&mut self, parts: Vec<Part>) {
         self.store = Store::new(&plan()).unwrap();
         let plan = plan();
         let read = |rows: &RecordBatch, asked: &[usize]| {
@@ -106,21 +127,11 @@ impl Task {
         content
     }
 
-    /// Every key stands in one run, at its place.
+    /// Every key stands in one run, and is found.
     fn check(&self) {
-        let keys = self.store.runs.iter().flat_map(|(number, run)| {
-            let living = run.living.iter().enumerate().map(|(place, key)| (key, place, true));
-            let tombs = run.tombs.iter().enumerate().map(|(place, key)| (key, place, false));
-            living.chain(tombs).map(|(key, place, living)| (*number, key, place, living))
-        });
-        let mut count = 0;
-        for (number, key, place, living) in keys {
-            let slot = &self.store.slots[key];
-            assert_eq!((slot.run, slot.place, slot.held.is_some()), (number, place, living));
-            count += 1;
-        }
-        assert_eq!(count, self.store.slots.len());
-        assert_eq!(self.store.key_bytes, self.store.slots.keys().map(|key| key.len()).sum::<usize>());
+        let Store { kept, places, key_bytes, .. } = &self.store;
+        assert_eq!(kept.check(), places.len());
+        assert_eq!(*key_bytes, places.keys().map(|key| key.elsewhere()).sum::<usize>());
     }
 }
 
@@ -130,6 +141,7 @@ enum Step {
     Remove(i64),
     Save,
     Restart(bool),
+    Split(bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -138,6 +150,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0i64..30).prop_map(Step::Remove),
         3 => Just(Step::Save),
         1 => any::<bool>().prop_map(Step::Restart),
+        1 => any::<bool>().prop_map(Step::Split),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -159,6 +172,10 @@ proptest! {
                     }
                     Step::Save => drop(task.save()),
                     Step::Restart(rescaled) => task.restart(rescaled),
+                    Step::Split(first) => {
+                        task.split(first);
+                        model.retain(|key, _| (key_groups(&[column(*key)], 1).unwrap()[0].0 < 128) == first);
+                    }
                 }
                 task.check();
                 assert_eq!(task.content(), model);
@@ -175,16 +192,18 @@ proptest! {
 fn a_save_of_much_writes_several_segments_and_the_next_only_what_changed() {
     with_batches_of(1_000, || {
         let mut task = Task::new();
-        (0..100).for_each(|key| task.put(key, 1));
+        // Long keys only.
+        let key = |n: i64| 3 * n + 1;
+        (0..100).for_each(|n| task.put(key(n), 1));
         let sealed = task.save();
         assert!(sealed.len() >= 5 && sealed.iter().all(|rows| *rows <= 20), "{sealed:?}");
         assert_eq!(sealed.iter().sum::<usize>(), 100);
         assert_eq!(task.save(), [0; 0]);
-        task.put(7, 2);
-        task.remove(8);
+        task.put(key(7), 2);
+        task.remove(key(8));
         assert_eq!(task.save(), [2]);
         task.restart(false);
-        task.put(9, 2);
+        task.put(key(9), 2);
         assert_eq!(task.save(), [1], "those of the first save count as one");
         assert_eq!(task.content().values().filter(|value| **value == 1).count(), 97);
     });
@@ -201,7 +220,7 @@ fn a_save_costs_what_has_changed() {
     for save in 1..=100 {
         (0..10).for_each(|_| task.put(random.i64(..5_000), save));
         written += task.save().iter().sum::<usize>();
-        assert!(task.store.runs.len() <= 12, "{} runs", task.store.runs.len());
+        assert!(task.store.kept.room().0 <= 12, "{} runs", task.store.kept.room().0);
     }
     assert!(written < 10_000, "{written} rows for 1000 changes of 5000 keys");
 }
@@ -214,5 +233,24 @@ fn without_saves_nothing_is_left_of_keys_that_come_and_go() {
         task.remove(key);
     }
     assert_eq!(task.store.size(), 0);
-    assert!(task.store.runs[&NEW].living.capacity() < 100);
+    assert!(task.store.kept.room().1 < 100);
+}
+
+/// Also in memory.
+#[test]
+fn what_has_gone_takes_no_room() {
+    let mut task = Task::new();
+    (0..5_000).for_each(|key| task.put(key, key));
+    task.save();
+    (0..4_990).for_each(|key| task.remove(key));
+    task.check();
+    task.save();
+    task.put(7, 7);
+    task.save();
+    task.check();
+    let expected: Map = (4_990..5_000).chain([7]).map(|key| (key, key)).collect();
+    assert_eq!(task.content(), expected, "they are found at their new places");
+    assert!(task.store.places.capacity() < 100 && task.store.kept.room().1 < 100);
+    task.restart(false);
+    assert_eq!(task.content(), expected);
 }
