@@ -97,11 +97,16 @@ impl std::ops::AddAssign for Lived {
 /// A job is not found to hang before this.
 pub const HANGS: Duration = Duration::from_secs(60);
 
-/// Starts a job whose former incarnation was dropped a moment ago, and may not have let go of the store yet.
+/// Starts a job whose former incarnation was dropped a moment ago, and may not have let go of the store yet: what it was
+/// writing, a thread may still write.
 pub async fn start(job: impl Fn() -> Job) -> windrow::Result<RunningJob> {
     loop {
         match job().start().await {
-            Err(Error::Checkpoint { error: CheckpointError::Locked { .. }, .. }) => tokio::task::yield_now().await,
+            Err(Error::Checkpoint {
+                error: CheckpointError::Locked { .. } | CheckpointError::Starting { .. }, ..
+            }) => {
+                tokio::task::yield_now().await;
+            }
             started => return started,
         }
     }
