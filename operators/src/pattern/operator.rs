@@ -81,7 +81,7 @@ impl PatternMatch {
         let (mut found, mut matches, mut needed, mut marks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for rows in Grouped::new(&keys, 0..times.len()).rows() {
             let key = keys.get(rows[0] as usize);
-            if !self.keys.contains(key) && !rows.iter().any(|&row| candidates.may_begin(row as usize)) {
+            if !rows.iter().any(|&row| candidates.may_begin(row as usize)) && !self.keys.contains(key) {
                 continue;
             }
             self.keys.look_at(&plan, key, |key, matching| {

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion_expr::{Expr, ExprFunctionExt, col, lit};
-use datafusion_functions_aggregate::expr_fn::{avg, count, count_distinct, max, min, sum};
+use datafusion_functions_aggregate::expr_fn::{
+    approx_distinct, array_agg, avg, bool_and, count, count_distinct, max, median, min, sum,
+};
 use proptest::prelude::*;
 use typed_arrow::schema::BuildRows;
 use windrow_operators::{
@@ -18,6 +20,24 @@ use crate::{
 };
 
 pub(crate) const KEYS: [&[&str]; 4] = [&[], &["auction"], &["who"], &["who", "auction"]];
+
+/// Aggregates over bids of every kind of accumulator: with states of one column and of several, of text and lists, also those
+/// that only DataFusion's adapter runs.
+pub(crate) fn every_aggregate() -> Vec<(&'static str, Expr)> {
+    let even = (col("price") % lit(2)).eq(lit(0));
+    vec![
+        ("min text", min(col("who"))),
+        ("avg", avg(col("price"))),
+        ("distinct", count_distinct(col("price"))),
+        ("distinct text", count_distinct(col("who"))),
+        ("approx", approx_distinct(col("who"))),
+        ("median", median(col("price"))),
+        ("all", bool_and(even.clone())),
+        ("list", array_agg(col("price"))),
+        ("filtered", sum(col("price")).filter(even.clone()).build().unwrap()),
+        ("filtered distinct", count_distinct(col("price")).filter(even).build().unwrap()),
+    ]
+}
 
 /// The columns called `names` of a bid.
 pub(crate) fn key_of(bid: &Bid, names: &[&str]) -> Vec<Value> {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use crate::{
     bids::{Bid, cases, fail},
+    extremes::instants,
     shape::{Case, Shape, bid, check, late_rows, some_cases},
 };
 
@@ -22,17 +23,6 @@ proptest! {
     fn a_row_is_in_every_window_from_its_step_on(shape in shapes(), case in some_cases(-60i64..60, 1)) {
         check(&shape, &case).map_err(fail)?;
     }
-}
-
-fn instants() -> impl Strategy<Value = i64> + Clone {
-    prop_oneof![
-        Just(i64::MIN),
-        Just(i64::MAX),
-        i64::MIN..i64::MIN + 30,
-        i64::MAX - 30..=i64::MAX,
-        -30i64..30,
-        any::<i64>()
-    ]
 }
 
 proptest! {
