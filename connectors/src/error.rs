@@ -31,6 +31,16 @@ pub enum ConnectorError {
         /// What is wrong there.
         reason: String,
     },
+    /// A system outside refused, or did not answer.
+    #[error("{system}: {reason}")]
+    Remote {
+        /// Which, and what of it: `kafka localhost:9092, topic orders`.
+        system: String,
+        /// What it said to what, and what to do.
+        reason: String,
+        /// Whether it may go away by itself, so that the job is worth starting again.
+        passes: bool,
+    },
     /// Arrow refused to build or write a batch.
     #[error("arrow: {0}")]
     Arrow(#[from] ArrowError),

@@ -17,7 +17,7 @@
 //! * [`source`] and [`sink`]: the contracts.
 //! * [`mod@format`]: bytes to columns and back, in batches. A record that does not decode becomes a [`Rejected`] row with
 //!   its bytes, its position and the reason; its neighbours are not harmed.
-//! * [`mod@file`], [`generator`], [`memory`], [`console`]: the connectors.
+//! * [`mod@file`], [`generator`], [`memory`], [`console`]: the connectors; with the feature `kafka` also topics.
 //! * [`lookup`]: tables that rows are looked up in.
 
 /// What implementations of the contracts are written with.
@@ -28,6 +28,8 @@ pub mod error;
 pub mod file;
 pub mod format;
 pub mod generator;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod lookup;
 pub mod memory;
 pub mod sink;
@@ -39,5 +41,5 @@ pub use file::{File, TimePartition};
 pub use generator::{nexmark::Nexmark, sequence::Sequence};
 pub use lookup::{Cached, Lookup, TableFile};
 pub use memory::{MemorySink, MemorySource, MemoryTable};
-pub use sink::{Epoch, Incarnation, OP, Receipt, Sink, SinkWriter};
+pub use sink::{Epoch, Incarnation, Marker, OP, Receipt, Sink, SinkWriter, Witness};
 pub use source::{Fetch, Position, Rejected, Rows, Source, SourceReader, SplitId, TypedSource, Untyped};

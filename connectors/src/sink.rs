@@ -11,8 +11,17 @@
 //! by no reader, described by receipts. The receipts are part of the checkpoint. Only when the checkpoint is decided does
 //! the engine commit them, and after a crash it commits them again, so committing is idempotent. So a row is visible
 //! exactly if the state that made it is what the job goes on from.
+//!
+//! Some systems cannot do that: a Kafka transaction that was staged by a process that died cannot be committed by the next
+//! one. Then the order is turned round. The checkpoint is only *prepared*, the system commits the rows of the epoch together with a
+//! [`Marker`] that names it, and this decides. Such a system is a [`Witness`]: after a crash the marker says what it did.
+//!
+//! ```text
+//!   write ──► SinkWriter ──stage(7): all delivered──► the checkpoint of epoch 7 is prepared ──► Witness::decide(marker 7)
+//!             (not visible)                                                    rows and marker visible in one step
+//! ```
 
-use std::fmt;
+use std::{fmt, sync::Arc, time::Duration};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
@@ -81,7 +90,14 @@ pub trait Sink: Send + Sync + 'static {
         usize::MAX
     }
 
-    /// The writer of task number `task`, for batches of `schema`.
+    /// Who decides whether an epoch counts, when it is not the checkpoint store. Sinks that have one of these in common commit
+    /// as one; a job can have only one.
+    fn witness(&self) -> Option<Arc<dyn Witness>> {
+        None
+    }
+
+    /// The writer of task number `task`, for batches of `schema`. The writers of all tasks of a job are made before any of them
+    /// is given a row.
     async fn writer(&self, incarnation: &Incarnation, task: usize, schema: SchemaRef) -> Result<Box<dyn SinkWriter>>;
 
     /// Makes visible what was staged. Idempotent: receipts that were committed before, wholly or in part, are not
@@ -100,6 +116,41 @@ pub trait Sink: Send + Sync + 'static {
     }
 }
 
+/// What a [`Witness`] keeps of an epoch: who it was and what was decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// Who wrote the epoch.
+    pub incarnation: Incarnation,
+    /// The epoch.
+    pub epoch: Epoch,
+}
+
+/// A system that makes the rows of an epoch visible in one step and keeps a [`Marker`] of it, and so decides whether the epoch
+/// counts. The protocol around it, with every moment at which a process may die, is in `docs/exactly-once.md`.
+#[async_trait]
+pub trait Witness: Send + Sync + 'static {
+    /// What to call it in messages, and what tells it from others in a checkpoint: `kafka localhost:9092, topic __windrow.fraud.commits`.
+    /// `job` is the name of the job.
+    fn name(&self, job: &str) -> String;
+
+    /// The longest that an epoch may stay open, from its first row to the decision. After that the system throws its rows away.
+    fn longest_epoch(&self) -> Duration;
+
+    /// How long the epoch has been open that was opened first and is not decided yet.
+    fn open_for(&self) -> Option<Duration>;
+
+    /// Takes over from every former incarnation of the job. When this returns none of them can decide anything any more, and
+    /// nothing that they wrote is still open. Comes before [`Witness::newest`], and before the first writer is made.
+    async fn fence(&self, job: &str, incarnation: &Incarnation) -> Result<()>;
+
+    /// The marker of the newest epoch that counts; `None` when there never was one. Fails rather than guesses.
+    async fn newest(&self, job: &str) -> Result<Option<Marker>>;
+
+    /// Makes visible what all writers have staged, and with it `marker`. If it returns well, the epoch counts. On any error it may
+    /// count or not: only the next incarnation can tell.
+    async fn decide(&self, marker: &Marker) -> Result<()>;
+}
+
 /// Writes the rows of one task.
 #[async_trait]
 pub trait SinkWriter: Send {
@@ -109,5 +160,8 @@ pub trait SinkWriter: Send {
     /// Ends an epoch. What was written since the last call is durable when this returns, and visible only after
     /// [`Sink::commit`] of the receipts. Without rows there are no receipts. A writer that is dropped has published
     /// nothing that was not committed.
+    ///
+    /// Called at each barrier, and once more when the input has ended. It may wait for the other writers of its sink to come to the
+    /// same barrier, or to be dropped.
     async fn stage(&mut self, epoch: Epoch) -> Result<Vec<Receipt>>;
 }

@@ -5,12 +5,12 @@
 //! split together with the position that follows them. The engine keeps the positions; per-split watermarks and exact
 //! restarts follow from that alone.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 
-use crate::Result;
+use crate::{ConnectorError, Result};
 
 /// The name of a split: stable across runs, unique within its source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +56,8 @@ pub struct Rejected {
     pub reason: String,
     /// The record as it was read, without its line end.
     pub bytes: Vec<u8>,
+    /// The key of the record, where records have one.
+    pub key: Option<Vec<u8>>,
 }
 
 /// Rows of one split, in its order.
@@ -97,6 +99,18 @@ pub trait Source: Send + Sync + 'static {
 
     /// A reader of the given splits, each from its position, or from the source's configured start.
     async fn reader(&self, assigned: Vec<(SplitId, Option<Position>)>) -> Result<Box<dyn SourceReader>>;
+
+    /// How often the engine asks for [`Source::splits`] again while the job runs, and gives new ones to a reader with
+    /// [`SourceReader::add`]. `None`, the default, when the splits that are there at the start are all there will be.
+    fn discover_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// A checkpoint that holds these positions is final, and all its output is visible. For who watches the source from outside;
+    /// the job itself never asks for it. It must not take long, and cannot fail: what goes wrong is only counted.
+    async fn checkpointed(&self, positions: &[(SplitId, Position)]) {
+        let _ = positions;
+    }
 }
 
 /// Reads the splits of one task.
@@ -105,6 +119,25 @@ pub trait SourceReader: Send {
     /// The next rows of any split; waits until there are some. Cancel-safe: a future that is dropped before it is
     /// ready has taken nothing.
     async fn fetch(&mut self) -> Result<Fetch>;
+
+    /// Where splits begin of which nothing has been fetched yet, as far as the reader has found out. The engine asks once the
+    /// reader is there and after each [`SourceReader::add`], and keeps the answer in its next checkpoint: so "from now on" means
+    /// the same record after a crash.
+    fn positions(&self) -> Vec<(SplitId, Position)> {
+        Vec::new()
+    }
+
+    /// Splits that were not there when the job began: reads them too, each from its first record, wherever the source is configured
+    /// to start. Called between two fetches, and only if [`Source::discover_every`] says that there may be such.
+    async fn add(&mut self, splits: Vec<SplitId>) -> Result<()> {
+        let _ = splits;
+        Err(ConnectorError::Config("the source finds new splits and its reader cannot read them: a bug in it".into()))
+    }
+
+    /// How many records of each split wait to be fetched, as far as is known without asking anyone. Asked about once a second.
+    fn lag(&self) -> Vec<(SplitId, u64)> {
+        Vec::new()
+    }
 
     /// From now on `splits` are not to be read, and all others are: they are too far ahead of others in event time. Each
     /// call replaces the one before, so an empty list lets all go on. Called between two fetches.

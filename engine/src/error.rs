@@ -174,9 +174,11 @@ impl Error {
     /// Whether the job might get further when it is started again. What the user has to mend first does not mend itself.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Source { error, .. } | Self::Sink { error, .. } => {
-                !matches!(error, ConnectorError::Config(_) | ConnectorError::Data { .. })
-            }
+            Self::Source { error, .. } | Self::Sink { error, .. } => match error {
+                ConnectorError::Config(_) | ConnectorError::Data { .. } => false,
+                ConnectorError::Remote { passes, .. } => *passes,
+                ConnectorError::Io { .. } | ConnectorError::Arrow(_) => true,
+            },
             Self::Operator { error, .. } => !matches!(error, OperatorError::Plan(_) | OperatorError::TooLarge(_)),
             Self::Checkpoint { error, .. } => error.may_pass(),
             Self::Call { .. } | Self::Panic { .. } | Self::Disconnected { .. } | Self::CheckpointTimeout { .. } => true,

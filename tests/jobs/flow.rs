@@ -191,6 +191,7 @@ fn rejected_records_can_be_processed_like_any_stream() {
             line: Some(line),
             reason: reason.into(),
             bytes: b"x".to_vec(),
+            key: None,
         };
         input.push(0, batch(&[1, 2]));
         input.reject(0, reject(3, "bad"));

@@ -221,7 +221,7 @@ impl SplitFile {
 
     fn reject(&self, end: usize, reason: String) -> Rejected {
         let bytes = self.buffer.unread()[..end].to_vec();
-        Rejected { position: Position(self.position), line: self.line, reason, bytes }
+        Rejected { position: Position(self.position), line: self.line, reason, bytes, key: None }
     }
 
     fn pass(&mut self, span: Span) {

@@ -20,6 +20,7 @@
 //! | `columns`, `text`, `keys` | buffers built from a schema; times, dates and numbers from text; names to columns |
 //! | [`json`], [`csv`] | the two decoders |
 //! | [`encode`] | the two encoders |
+//! | [`payload`] | rows into payloads, one for each |
 //! | `infer` | a schema from a sample |
 
 use std::fmt;
@@ -35,6 +36,7 @@ mod frame;
 pub(crate) mod infer;
 pub mod json;
 mod keys;
+pub mod payload;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -43,6 +45,7 @@ pub use csv::CsvDecoder;
 pub use encode::Encoder;
 pub use frame::{Frame, Span};
 pub use json::JsonDecoder;
+pub use payload::{Payloads, RowEncoder};
 pub(crate) use text::alternatives;
 
 /// The longest record that is decoded unless the user says otherwise: 10 MiB.
@@ -86,6 +89,13 @@ pub trait Decoder: Send {
 
     /// Decodes one record into the batch. On an error, which says why in words, nothing of the record remains there.
     fn push(&mut self, record: &[u8]) -> Result<(), String>;
+
+    /// Takes a record without a payload, as a log has them that is compacted: a *tombstone*, which takes its key away. `true` if
+    /// that is a row of the batch. On an error, which says why in words, nothing of it remains there.
+    fn push_null(&mut self) -> Result<bool, String> {
+        Err("it has no payload: a tombstone, which says that its key is gone, and this format has no row for that"
+            .into())
+    }
 
     /// The rows in the batch so far.
     fn len(&self) -> usize;

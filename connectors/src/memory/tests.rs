@@ -118,7 +118,13 @@ async fn a_hand_feeds_a_waiting_reader() {
     let (fetched, ()) = tokio::join!(next(&mut *reader), feeding);
     assert_eq!(fetched, "1:[0, 1]@1");
 
-    let bad = Rejected { position: Position(1), line: Some(2), reason: "not a number".into(), bytes: b"x".to_vec() };
+    let bad = Rejected {
+        position: Position(1),
+        line: Some(2),
+        reason: "not a number".into(),
+        bytes: b"x".to_vec(),
+        key: None,
+    };
     input.reject(1, bad.clone());
     let Fetch::Rows(rows) = reader.fetch().await.unwrap() else { panic!("rows expected") };
     assert_eq!((rows.batch.num_rows(), rows.rejected, rows.next), (0, vec![bad], Position(2)));

@@ -87,7 +87,7 @@ impl<T: 'static> Stream<T, FromSource> {
     }
 
     /// Records that do not decode, or have no usable event time, become a stream of their own, with the columns `source`,
-    /// `split`, `position`, `line`, `reason` and `bytes`. The others go on. See also [`drop_rejects`](Self::drop_rejects) and
+    /// `split`, `position`, `line`, `reason`, `bytes` and `key`. The others go on. See also [`drop_rejects`](Self::drop_rejects) and
     /// [`fail_on_rejects`](Self::fail_on_rejects).
     ///
     /// ```

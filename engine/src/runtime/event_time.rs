@@ -154,7 +154,7 @@ impl EventTimeReader {
         };
         let values = (0..batch.num_columns()).map(|column| Ok(format!("{}={}", field(column), text(column)?)));
         let bytes = values.collect::<Result<Vec<_>>>()?.join(" ").into_bytes();
-        Ok(Rejected { position: Default::default(), line: None, reason, bytes })
+        Ok(Rejected { position: Default::default(), line: None, reason, bytes, key: None })
     }
 }
 

@@ -58,6 +58,7 @@ pub(crate) fn rejects_schema() -> SchemaRef {
         Field::new("line", DataType::UInt64, true),
         Field::new("reason", DataType::Utf8, false),
         Field::new("bytes", DataType::Binary, false),
+        Field::new("key", DataType::Binary, true),
     ]))
 }
 
@@ -422,6 +423,7 @@ fn rejects(
         Arc::new(rejected.iter().map(|r| r.line).collect::<UInt64Array>()),
         Arc::new(StringArray::from_iter_values(rejected.iter().map(|r| &r.reason))),
         Arc::new(BinaryArray::from_iter_values(rejected.iter().map(|r| &r.bytes))),
+        Arc::new(rejected.iter().map(|r| r.key.as_deref()).collect::<BinaryArray>()),
     ];
     Ok(RecordBatch::try_new(rejects_schema(), columns)?)
 }

@@ -1,0 +1,84 @@
+//! What the sinks ask of a cluster.
+//!
+//! ```text
+//!   KafkaSink ──► Connection ──► Cluster ──► Producer "windrow.fraud.0" ─┬─► librdkafka ──► brokers
+//!                    │                   └─► Producer "windrow.fraud.1" ─┘
+//!                    └──► newest value of the marker topic
+//! ```
+//!
+//! The traits say nothing of librdkafka, so that tests can put a cluster in its place that loses requests and replies, moves
+//! coordinators, times transactions out and lets zombies write, ten thousand times in virtual time.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::Result;
+
+/// A cluster to write to.
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    /// What to call it in messages: `kafka localhost:9092`.
+    fn name(&self) -> String;
+
+    /// A producer that writes in transactions under `id`. It does nothing before [`Producer::init_transactions`].
+    async fn transactional(&self, id: &str) -> Result<Arc<dyn Producer>>;
+
+    /// A producer that writes at once.
+    async fn plain(&self) -> Result<Arc<dyn Producer>>;
+
+    /// How many partitions a topic has. Fails when it does not exist.
+    async fn partitions(&self, topic: &str) -> Result<usize>;
+
+    /// Creates a compacted topic with one partition, unless it is there.
+    async fn create_compacted(&self, topic: &str) -> Result<()>;
+
+    /// The value of the last record of the only partition of `topic` that is committed. Reads up to the end that the
+    /// partition had when the call began, *including* what is not committed then, so it waits until the outcome of every open
+    /// transaction before that end is known. Fails rather than guesses when that takes too long.
+    async fn last_committed(&self, topic: &str) -> Result<Option<Vec<u8>>>;
+}
+
+/// A record to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// Where to.
+    pub topic: &'a str,
+    /// Which partition; by its key, or any, if not said.
+    pub partition: Option<i32>,
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value; without one it is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Names and values.
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    /// In milliseconds since 1970; now if not said.
+    pub timestamp: Option<i64>,
+}
+
+/// Writes to topics. Shared by all writers of a connection.
+#[async_trait]
+pub trait Producer: Send + Sync + 'static {
+    /// Fences every former producer of the same id, and waits until the outcome of what it wrote is final. Tries again by
+    /// itself until it knows.
+    async fn init_transactions(&self) -> Result<()>;
+
+    /// Begins a transaction. What is sent from now on belongs to it.
+    async fn begin(&self) -> Result<()>;
+
+    /// Takes a copy of `record` to send it. `false` when there is no room: nothing was taken, see [`Producer::room`].
+    fn send(&self, record: &Outgoing<'_>) -> Result<bool>;
+
+    /// Waits until there may be room again.
+    async fn room(&self);
+
+    /// Waits until everything that was taken is written. Fails when any of it, since the last call, could not be.
+    async fn flush(&self) -> Result<()>;
+
+    /// Commits the transaction. Tries again by itself as long as that makes sense. Only when it returns well the transaction
+    /// is committed; otherwise it may be or not.
+    async fn commit(&self) -> Result<()>;
+
+    /// Throws the transaction away.
+    async fn abort(&self) -> Result<()>;
+}
