@@ -1,4 +1,6 @@
-//! What the tests of whole jobs share: rows as text, and a bounded wait.
+//! What the tests of whole jobs share: rows as text, a bounded wait, and a real Kafka.
+
+pub mod broker;
 
 use std::time::Duration;
 
