@@ -7,7 +7,7 @@ use std::{mem, sync::Arc};
 
 use arrow::{
     array::{
-        ArrayRef, ArrowPrimitiveType, BooleanArray, BooleanBufferBuilder, LargeStringArray, ListArray,
+        ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, BooleanBufferBuilder, LargeStringArray, ListArray,
         NullBufferBuilder, PrimitiveArray, StringArray, StringViewArray, StructArray, timezone::Tz,
     },
     buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
@@ -32,6 +32,17 @@ pub(super) enum Misfit {
     Null,
 }
 
+/// What a format's values can be, beyond numbers, text and times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Medium {
+    /// Nothing else.
+    Csv,
+    /// Structs and lists.
+    Json,
+    /// Structs, lists and bytes.
+    Binary,
+}
+
 /// The buffers of some columns: those of a batch, or of a struct within it.
 #[derive(Debug)]
 pub(super) struct Columns {
@@ -42,15 +53,15 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Empty buffers. `within` is the path of the struct, empty for a batch; `nested` allows structs and lists.
-    pub(super) fn new(fields: &Fields, within: &str, nested: bool) -> Result<Self> {
+    /// Empty buffers. `within` is the path of the struct, empty for a batch.
+    pub(super) fn new(fields: &Fields, within: &str, medium: Medium) -> Result<Self> {
         let mut columns = Vec::with_capacity(fields.len());
         for (i, field) in fields.iter().enumerate() {
             let path = if within.is_empty() { field.name().clone() } else { format!("{within}.{}", field.name()) };
             if fields[..i].iter().any(|other| other.name() == field.name()) {
                 return Err(config(format!("two columns are called {path:?}: a record could not tell them apart")));
             }
-            columns.push(Column::new(field, &path, nested)?);
+            columns.push(Column::new(field, &path, medium)?);
         }
         let keys = Keys::new(fields.iter().map(|field| field.name().as_str()));
         Ok(Self { fields: fields.clone(), columns, keys, rows: 0 })
@@ -123,11 +134,13 @@ pub(super) enum Values {
     Text { ends: Vec<i32>, bytes: Vec<u8> },
     LargeText { ends: Vec<i64>, bytes: Vec<u8> },
     Struct(Columns),
+    Bytes { ends: Vec<i32>, bytes: Vec<u8> },
     List { ends: Vec<i32>, item: Box<Column> },
 }
 
 impl Values {
-    fn new(field: &Field, path: &str, nested: bool) -> Result<Self> {
+    fn new(field: &Field, path: &str, medium: Medium) -> Result<Self> {
+        let nested = medium != Medium::Csv;
         Ok(match field.data_type() {
             DataType::Boolean => Self::Boolean(BooleanBufferBuilder::new(0)),
             DataType::Int8 => Self::Int8(Vec::new()),
@@ -144,17 +157,21 @@ impl Values {
             DataType::Timestamp(unit, _) => Self::Timestamp { values: Vec::new(), unit: *unit, utc: "+00:00".parse()? },
             DataType::Utf8 | DataType::Utf8View => Self::Text { ends: vec![0], bytes: Vec::new() },
             DataType::LargeUtf8 => Self::LargeText { ends: vec![0], bytes: Vec::new() },
-            DataType::Struct(fields) if nested => Self::Struct(Columns::new(fields, path, nested)?),
+            DataType::Struct(fields) if nested => Self::Struct(Columns::new(fields, path, medium)?),
             DataType::List(item) if nested => {
-                let item = Box::new(Column::new(item, &format!("{path}[]"), nested)?);
+                let item = Box::new(Column::new(item, &format!("{path}[]"), medium)?);
                 Self::List { ends: vec![0], item }
             }
+            DataType::Binary if medium == Medium::Binary => Self::Bytes { ends: vec![0], bytes: Vec::new() },
             other => {
+                let (source, more) = match medium {
+                    Medium::Csv => ("CSV", ""),
+                    Medium::Json => ("JSON", ", or a struct or list of these"),
+                    Medium::Binary => ("this format", ", Binary, or a struct or list of these"),
+                };
                 return Err(config(format!(
-                    "column {path:?} has the type {other}, which cannot be read from {}: choose a boolean, integer, \
-                     float, text, date or timestamp type{}",
-                    if nested { "JSON" } else { "CSV" },
-                    if nested { ", or a struct or list of these" } else { "" }
+                    "column {path:?} has the type {other}, which cannot be read from {source}: choose a boolean, \
+                     integer, float, text, date or timestamp type{more}"
                 )));
             }
         })
@@ -196,9 +213,9 @@ fn single(value: f64) -> Result<f32, Misfit> {
 }
 
 impl Column {
-    fn new(field: &FieldRef, path: &str, nested: bool) -> Result<Self> {
+    fn new(field: &FieldRef, path: &str, medium: Medium) -> Result<Self> {
         let validity = field.is_nullable().then(|| NullBufferBuilder::new(0));
-        Ok(Self { field: field.clone(), len: 0, validity, values: Values::new(field, path, nested)? })
+        Ok(Self { field: field.clone(), len: 0, validity, values: Values::new(field, path, medium)? })
     }
 
     /// The values, with that of an open row if it is there already.
@@ -236,7 +253,9 @@ impl Column {
             Values::UInt64(values) => values.push(0),
             Values::Float32(values) => values.push(0.0),
             Values::Float64(values) => values.push(0.0),
-            Values::Text { ends, .. } | Values::List { ends, .. } => ends.push(ends[self.len]),
+            Values::Text { ends, .. } | Values::Bytes { ends, .. } | Values::List { ends, .. } => {
+                ends.push(ends[self.len])
+            }
             Values::LargeText { ends, .. } => ends.push(ends[self.len]),
             Values::Struct(columns) => columns.push_filler(),
         }
@@ -272,6 +291,18 @@ impl Column {
         Ok(())
     }
 
+    /// A number of 32 bits, which is as it is also when it is infinite or none.
+    #[cfg(feature = "kafka")]
+    pub(super) fn push_f32(&mut self, value: f32) -> Result<(), Misfit> {
+        match &mut self.values {
+            Values::Float32(values) => values.push(value),
+            Values::Float64(values) => values.push(f64::from(value)),
+            _ => return Err(Misfit::Kind),
+        }
+        self.written();
+        Ok(())
+    }
+
     /// Text of a format with types: it goes into text columns, and is how such a format writes times.
     pub(super) fn push_text(&mut self, value: &str) -> Result<(), Misfit> {
         match &mut self.values {
@@ -289,6 +320,15 @@ impl Column {
             Values::Date32(values) => values.push(text::date(value)?),
             _ => return Err(Misfit::Kind),
         }
+        self.written();
+        Ok(())
+    }
+
+    pub(super) fn push_bytes(&mut self, value: &[u8]) -> Result<(), Misfit> {
+        let Values::Bytes { ends, bytes } = &mut self.values else { return Err(Misfit::Kind) };
+        let end = narrow(bytes.len() + value.len())?;
+        bytes.extend_from_slice(value);
+        ends.push(end);
         self.written();
         Ok(())
     }
@@ -339,7 +379,7 @@ impl Column {
             Values::UInt64(values) => values.truncate(len),
             Values::Float32(values) => values.truncate(len),
             Values::Float64(values) => values.truncate(len),
-            Values::Text { ends, bytes } => {
+            Values::Text { ends, bytes } | Values::Bytes { ends, bytes } => {
                 ends.truncate(len + 1);
                 bytes.truncate(ends[len] as usize);
             }
@@ -387,6 +427,7 @@ impl Column {
             Values::LargeText { ends, bytes } => {
                 Arc::new(LargeStringArray::try_new(offsets(ends), text_bytes(bytes), nulls)?)
             }
+            Values::Bytes { ends, bytes } => Arc::new(BinaryArray::try_new(offsets(ends), text_bytes(bytes), nulls)?),
             Values::Struct(columns) => {
                 let arrays = columns.take()?;
                 Arc::new(StructArray::try_new_with_length(columns.fields.clone(), arrays, nulls, len)?)

@@ -12,7 +12,7 @@ use memchr::{memchr, memchr_iter};
 
 use super::{
     Decoder, Frame,
-    columns::{Columns, Misfit},
+    columns::{Columns, Medium, Misfit},
     config, excerpt,
     frame::QuotedLines,
     text::alternatives,
@@ -53,13 +53,8 @@ impl CsvDecoder {
     /// A decoder for rows of `schema`. Fails for a column type that CSV cannot hold, naming the column, and for a
     /// delimiter that is a quote, a line end or not ASCII.
     pub fn new(schema: SchemaRef, delimiter: u8, max_record_bytes: usize) -> Result<Self> {
-        if !delimiter.is_ascii() || matches!(delimiter, b'"' | b'\n' | b'\r') {
-            return Err(config(format!(
-                "the CSV delimiter {:?} cannot be told from text, quotes or line ends: choose another ASCII character",
-                char::from(delimiter)
-            )));
-        }
-        let columns = Columns::new(schema.fields(), "", false)?;
+        check_delimiter(delimiter)?;
+        let columns = Columns::new(schema.fields(), "", Medium::Csv)?;
         let targets = (0..schema.fields().len()).map(Some).collect();
         let lines = QuotedLines::new(delimiter, max_record_bytes);
         Ok(Self { schema, columns, targets, lines, splitter: Splitter::new(delimiter) })
@@ -119,6 +114,17 @@ impl Decoder for CsvDecoder {
         let arrays = self.columns.take()?;
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?)
     }
+}
+
+/// Refuses a delimiter that could not be told from what it separates.
+pub(super) fn check_delimiter(delimiter: u8) -> Result<()> {
+    if !delimiter.is_ascii() || matches!(delimiter, b'"' | b'\n' | b'\r') {
+        return Err(config(format!(
+            "the CSV delimiter {:?} cannot be told from text, quotes or line ends: choose another ASCII character",
+            char::from(delimiter)
+        )));
+    }
+    Ok(())
 }
 
 /// Fields into their columns. A wrong number of fields is the reason to give even if a value does not fit either: it

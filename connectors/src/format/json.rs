@@ -14,7 +14,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{
     Decoder, Frame,
-    columns::{Column, Columns, Misfit, Values},
+    columns::{Column, Columns, Medium, Misfit, Values},
     excerpt,
     frame::Lines,
     keys::Keys,
@@ -50,7 +50,7 @@ pub struct JsonDecoder {
 impl JsonDecoder {
     /// A decoder for rows of `schema`. Fails for a column type that JSON text cannot hold, naming the column.
     pub fn new(schema: SchemaRef, max_record_bytes: usize) -> Result<Self> {
-        let columns = Columns::new(schema.fields(), "", true)?;
+        let columns = Columns::new(schema.fields(), "", Medium::Json)?;
         Ok(Self { schema, columns, lines: Lines::new(max_record_bytes) })
     }
 
@@ -96,9 +96,9 @@ impl Decoder for JsonDecoder {
 }
 
 /// An object, into a row of columns.
-struct Row<'a> {
-    columns: &'a mut Columns,
-    blame: &'a mut Blame,
+pub(super) struct Row<'a> {
+    pub(super) columns: &'a mut Columns,
+    pub(super) blame: &'a mut Blame,
 }
 
 impl<'de> DeserializeSeed<'de> for Row<'_> {
@@ -260,7 +260,7 @@ impl<'de> Visitor<'de> for Cell<'_> {
 
 /// What went wrong, and in which column. Written on the way out of the callbacks, put into words once.
 #[derive(Debug, Default)]
-struct Blame {
+pub(super) struct Blame {
     path: String,
     expected: Option<DataType>,
     fault: Option<Fault>,
@@ -286,7 +286,7 @@ impl Blame {
     }
 
     #[cold]
-    fn on<E: serde::de::Error>(&mut self, column: &str, what: &'static str) -> E {
+    pub(super) fn on<E: serde::de::Error>(&mut self, column: &str, what: &'static str) -> E {
         self.within(column);
         self.fault(Fault::Other(what))
     }
@@ -299,7 +299,7 @@ impl Blame {
 
     /// The reason for the user. `error` tells where the parser stood; what it says is used for bad JSON only.
     #[cold]
-    fn explain(self, record: &str, error: &serde_json::Error) -> String {
+    pub(super) fn explain(self, record: &str, error: &serde_json::Error) -> String {
         let expected = self.expected.map(|data_type| data_type.to_string()).unwrap_or_default();
         let message = error.to_string();
         let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);

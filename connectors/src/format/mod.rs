@@ -21,6 +21,9 @@
 //! | [`json`], [`csv`] | the two decoders |
 //! | [`encode`] | the two encoders |
 //! | [`payload`] | rows into payloads, one for each |
+//! | [`raw`], [`payload_csv`] | payloads as they are, and one line of CSV each |
+//! | [`debezium`] | the changes of a database |
+//! | `protobuf` | messages of Protocol Buffers, with or without a schema registry |
 //! | `infer` | a schema from a sample |
 
 use std::fmt;
@@ -31,21 +34,31 @@ use crate::{ConnectorError, Result};
 
 mod columns;
 pub mod csv;
+pub mod debezium;
 pub mod encode;
 mod frame;
 pub(crate) mod infer;
 pub mod json;
 mod keys;
 pub mod payload;
+pub mod payload_csv;
+#[cfg(feature = "kafka")]
+pub mod protobuf;
+pub mod raw;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use csv::CsvDecoder;
+pub use debezium::{DebeziumDecoder, DebeziumEncoder};
 pub use encode::Encoder;
 pub use frame::{Frame, Span};
 pub use json::JsonDecoder;
 pub use payload::{Payloads, RowEncoder};
+pub use payload_csv::CsvRowEncoder;
+#[cfg(feature = "kafka")]
+pub use protobuf::Protobuf;
+pub use raw::{RawDecoder, RawEncoder};
 pub(crate) use text::alternatives;
 
 /// The longest record that is decoded unless the user says otherwise: 10 MiB.
@@ -95,6 +108,12 @@ pub trait Decoder: Send {
     fn push_null(&mut self) -> Result<bool, String> {
         Err("it has no payload: a tombstone, which says that its key is gone, and this format has no row for that"
             .into())
+    }
+
+    /// Asked after a push that failed: what went wrong outside the record, such as a registry that does not answer. Then the
+    /// record is not to blame: it is not rejected, and the job fails with this error.
+    fn failure(&mut self) -> Option<ConnectorError> {
+        None
     }
 
     /// The rows in the batch so far.

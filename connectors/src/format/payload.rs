@@ -67,6 +67,13 @@ impl Payloads {
 pub trait RowEncoder: Send {
     /// Appends a payload for each row of `batch`. After an error `out` may hold a part of them.
     fn encode(&mut self, batch: &RecordBatch, out: &mut Payloads) -> Result<()>;
+
+    /// Whether a sink of changes is to hand over the changes as they are, with the column [`OP`](crate::OP) as the last one: then a
+    /// payload says by itself what it does, and a delete has one too. By default the sink takes that column off, and a delete
+    /// has no payload.
+    fn takes_changes(&self) -> bool {
+        false
+    }
 }
 
 /// A format of payloads: makes an encoder for rows of a schema, or says which column it cannot hold. Called when the job is

@@ -15,7 +15,11 @@ use super::{columns::Misfit, excerpt};
 /// the unit are cut off, towards the past.
 pub(super) fn timestamp(text: &str, unit: TimeUnit, utc: &Tz) -> Result<i64, Misfit> {
     let time = string_to_datetime(utc, text).map_err(|_| Misfit::Kind)?;
-    let (seconds, nanos) = (time.timestamp(), i64::from(time.timestamp_subsec_nanos()));
+    since_1970(time.timestamp(), time.timestamp_subsec_nanos(), unit)
+}
+
+/// A point in time, in `unit` since 1970. Digits finer than the unit are cut off, towards the past.
+pub(super) fn since_1970(seconds: i64, nanos: u32, unit: TimeUnit) -> Result<i64, Misfit> {
     let (per_second, nanos_per_unit) = match unit {
         TimeUnit::Second => (1, 1_000_000_000),
         TimeUnit::Millisecond => (1_000, 1_000_000),

@@ -10,10 +10,18 @@ use arrow::{
 use super::{Decoder, Frame};
 
 mod csv;
+mod debezium;
 mod encode;
 mod frames;
 mod json;
+mod payloads;
 mod properties;
+#[cfg(feature = "kafka")]
+mod protobuf;
+#[cfg(feature = "kafka")]
+mod protobuf_hostile;
+#[cfg(feature = "kafka")]
+mod protobuf_out;
 
 /// Columns from `(name, type, nullable)`.
 fn schema(fields: &[(&str, DataType, bool)]) -> SchemaRef {

@@ -1,0 +1,199 @@
+//! Protocol Buffers: messages into rows and rows into messages, with or without a schema registry.
+//!
+//! ```text
+//!   without a registry:  │ message │                        the schema is a .proto text or a set of descriptors
+//!   with a registry:     │ 0 │ id, 4 bytes │ which message of the schema │ message │        (as Confluent's clients frame)
+//!                                  │
+//!                                  ▼
+//!          Schemas::schema(id) ──► .proto text ──► descriptor ──┐
+//!                                                               ├──► plan: which field goes into which column ──► columns
+//!                                             wanted columns ───┘
+//! ```
+//!
+//! A field goes into the column of its name. The schema is *compiled* by `protox` and described by `prost-reflect`; the
+//! messages themselves are read by a walk over their bytes, which takes no memory for what nobody asked for: as dynamic
+//! messages, 10 MiB of a repeated field would be half a gigabyte.
+//!
+//! | file | why it exists |
+//! |---|---|
+//! | `schema` | .proto text into a descriptor, with limits; the numbers that say which message of a schema |
+//! | `plan` | fields of a message to columns, and which types go together |
+//! | `walk` | a message into columns |
+//! | `decode` | the decoder, and what it remembers of a registry |
+//! | `generate` | columns into .proto text |
+//! | `encode` | the encoder |
+
+use std::{fmt, sync::Arc};
+
+use arrow::datatypes::SchemaRef;
+use prost_reflect::{DescriptorPool, MessageDescriptor};
+
+use super::{RowEncoder, config, text::alternatives};
+use crate::Result;
+
+mod decode;
+mod encode;
+mod generate;
+mod plan;
+mod schema;
+mod walk;
+
+pub use decode::ProtobufDecoder;
+pub use encode::ProtobufEncoder;
+
+/// The text of a .proto file, with the files that it imports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtoText {
+    /// The text.
+    pub text: String,
+    /// For each file that it or one of these imports: its name as in the `import`, and its text. Those of Google
+    /// (`google/protobuf/*.proto`) need not be here.
+    pub references: Vec<(String, String)>,
+}
+
+/// A schema registry, as far as Protobuf needs one.
+pub trait Schemas: Send + Sync {
+    /// The schema with this id; `Ok(None)` if the registry answers that it has none, or one of another kind: then the record is
+    /// rejected. An error says that the registry did not answer, and fails the job instead. Called for each record whose id
+    /// is not known to be a good one, so it should remember for a while that there is none.
+    fn schema(&self, id: u32) -> Result<Option<ProtoText>>;
+
+    /// The id of this .proto text under this subject, for which it is registered if it is not yet.
+    fn register(&self, subject: &str, text: &str) -> Result<u32>;
+}
+
+/// Messages of Protocol Buffers as payloads.
+///
+/// Columns are found by the names of fields, in nested messages too. What goes together:
+///
+/// | field | column |
+/// |---|---|
+/// | whole numbers | any integer; a timestamp, in the column's unit; Date32, in days |
+/// | `float`, `double` | Float64; `float` also Float32 |
+/// | `bool` | Boolean |
+/// | `string` | text; a timestamp or date as RFC 3339 text |
+/// | `bytes` | Binary |
+/// | an enum | text: the name of the value; any integer: its number |
+/// | `google.protobuf.Timestamp` | a timestamp |
+/// | `google.protobuf.Int64Value` and its kin | nullable, what goes into it goes here |
+/// | other messages | Struct |
+/// | `repeated`, `map` | List, for a map of structs with `key` and `value` |
+///
+/// Read: a field with presence (`optional`, in a `oneof`, a message) that is not there is null, also if proto2 has a default
+/// for it, and a reason to reject the message if the column is not nullable. Other fields that are not there have their
+/// default: 0, empty, the enum's first. A number that an enum has no name for is a reason to reject the message.
+///
+/// Written: null is left out, so a reader sees the default where the field has no presence; a list that is null is
+/// empty.
+///
+/// ```
+/// use std::sync::Arc;
+/// use arrow::datatypes::{DataType, Field, Schema};
+/// use windrow_connectors::format::{Decoder, Payloads, Protobuf, RowEncoder};
+///
+/// let orders = Protobuf::from_proto(
+///     r#"syntax = "proto3"; message Order { int64 id = 1; optional string note = 2; }"#, "Order")?;
+/// let fields = vec![Field::new("id", DataType::Int64, false), Field::new("note", DataType::Utf8, true)];
+/// let schema = Arc::new(Schema::new(fields));
+/// let mut decoder = orders.decoder(schema.clone())?;
+/// decoder.push(&[0x08, 0x07]).unwrap();
+/// decoder.push(&[0x08, 0x07, 0x12, 0x02, b'o', b'k']).unwrap();
+/// assert!(decoder.push(&[0x08]).is_err());
+/// let rows = decoder.flush()?;
+/// assert_eq!(rows.num_rows(), 2);
+///
+/// let mut payloads = Payloads::new();
+/// orders.encoder(&schema, "orders")?.encode(&rows, &mut payloads)?;
+/// assert_eq!(payloads.get(1), Some(&[0x08, 0x07, 0x12, 0x02, b'o', b'k'][..]));
+/// # Ok::<(), windrow_connectors::ConnectorError>(())
+/// ```
+#[derive(Clone)]
+pub struct Protobuf {
+    /// The message, and its text if it came as one. Without it a registry says what is read, and the columns what is written.
+    message: Option<(MessageDescriptor, Option<Arc<str>>)>,
+    schemas: Option<Arc<dyn Schemas>>,
+}
+
+impl Protobuf {
+    /// Messages of the type `message`, such as `shop.Order`, in a .proto file with this text, without framing. The file may
+    /// import those of Google only. Fails if it does not compile or has no such message.
+    pub fn from_proto(text: &str, message: &str) -> Result<Self> {
+        let text_of = ProtoText { text: text.to_string(), references: Vec::new() };
+        let file = schema::compile(&text_of).map_err(|reason| config(format!("the .proto text: {reason}")))?;
+        let found = find(file.parent_pool(), message)?;
+        if found.parent_file() != file {
+            return Err(config(format!("the message {message:?} is not in the .proto text, only imported by it")));
+        }
+        Ok(Self { message: Some((found, Some(text.into()))), schemas: None })
+    }
+
+    /// Messages of the type `message`, such as `shop.Order`, in the bytes of a `FileDescriptorSet` as
+    /// `protoc --include_imports --descriptor_set_out` writes it, without framing. Fails if it is not one, or has no such
+    /// message.
+    pub fn from_descriptor_set(bytes: &[u8], message: &str) -> Result<Self> {
+        let pool =
+            DescriptorPool::decode(bytes).map_err(|error| config(format!("not a set of descriptors: {error}")))?;
+        Ok(Self { message: Some((find(&pool, message)?, None)), schemas: None })
+    }
+
+    /// Framed messages, of whatever schema the registry has for the id in front of each. What is written has a schema made from
+    /// the columns: the fields are numbered in their order, so that a new column must be the last. It is registered as
+    /// `{topic}-value`.
+    pub fn from_registry(schemas: Arc<dyn Schemas>) -> Self {
+        Self { message: None, schemas: Some(schemas) }
+    }
+
+    /// Messages of the same type, framed: the text of [`Protobuf::from_proto`] is what is registered as `{topic}-value` and
+    /// written. Read is whatever the id in front of a message says.
+    pub fn with_registry(self, schemas: Arc<dyn Schemas>) -> Self {
+        Self { schemas: Some(schemas), ..self }
+    }
+
+    /// A decoder for rows of `schema`. Without a registry it fails here for a column that the message has no field for, or one
+    /// of another type. With one this is found when an id is first met, and a reason to reject its messages; a nullable
+    /// column without a field is null.
+    pub fn decoder(&self, schema: SchemaRef) -> Result<ProtobufDecoder> {
+        match (&self.schemas, &self.message) {
+            (Some(schemas), _) => ProtobufDecoder::framed(schema, schemas.clone()),
+            (None, Some((message, _))) => ProtobufDecoder::plain(schema, message),
+            (None, None) => Err(config("Protobuf without a message and without a registry".to_string())),
+        }
+    }
+
+    /// An encoder for rows of `schema`. With a registry it registers the schema of the messages here. Fails for a column that
+    /// they cannot hold, naming it.
+    pub fn encoder(&self, schema: &SchemaRef, topic: &str) -> Result<Box<dyn RowEncoder>> {
+        Ok(Box::new(match (&self.message, &self.schemas) {
+            (Some((message, _)), None) => ProtobufEncoder::new(schema, message, Vec::new())?,
+            (Some((message, Some(text))), Some(schemas)) => {
+                ProtobufEncoder::registered(schema, message, text, topic, schemas.as_ref())?
+            }
+            (Some((message, None)), Some(_)) => {
+                return Err(config(format!(
+                    "a registry takes the text of a schema, and {} comes from a set of descriptors: use from_proto",
+                    message.full_name()
+                )));
+            }
+            (None, Some(schemas)) => {
+                let (message, text) = generate::message(schema, topic)?;
+                ProtobufEncoder::registered(schema, &message, &text, topic, schemas.as_ref())?
+            }
+            (None, None) => return Err(config("Protobuf without a message and without a registry".to_string())),
+        }))
+    }
+}
+
+impl fmt::Debug for Protobuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = self.message.as_ref().map(|(message, _)| message.full_name());
+        f.debug_struct("Protobuf").field("message", &message).field("registry", &self.schemas.is_some()).finish()
+    }
+}
+
+fn find(pool: &DescriptorPool, name: &str) -> Result<MessageDescriptor> {
+    pool.get_message_by_name(name).ok_or_else(|| {
+        let all: Vec<MessageDescriptor> = pool.all_messages().filter(|message| !message.is_map_entry()).collect();
+        let own = all.iter().map(MessageDescriptor::full_name).filter(|name| !name.starts_with("google.protobuf."));
+        config(format!("there is no message {name:?}; there is {}", alternatives(name, own)))
+    })
+}
