@@ -2,6 +2,8 @@
 
 pub mod broker;
 
+pub mod topic;
+
 use std::time::Duration;
 
 use windrow::{

@@ -102,6 +102,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// How often the engine asks for [`Source::splits`] again while the job runs, and gives new ones to a reader with
     /// [`SourceReader::add`]. `None`, the default, when the splits that are there at the start are all there will be.
+    ///
+    /// A split that is not in the list any more is no error here; its reader says what that means. A call that fails, or does not
+    /// answer, is a warning until one succeeds. New splits go to the tasks that there are, at most as many as there were splits at
+    /// the start: a restart deals all of them anew. A task whose reader has said [`Fetch::End`] takes none, and when all have the
+    /// source is over: a reader that has no split yet, or is to wait for more, waits in its `fetch`.
     fn discover_every(&self) -> Option<Duration> {
         None
     }
@@ -128,13 +133,16 @@ pub trait SourceReader: Send {
     }
 
     /// Splits that were not there when the job began: reads them too, each from its first record, wherever the source is configured
-    /// to start. Called between two fetches, and only if [`Source::discover_every`] says that there may be such.
+    /// to start. Called between two fetches, or before the first for splits that have appeared while the job was down, and only if
+    /// [`Source::discover_every`] says that there may be such. What was given to a task just when its reader said [`Fetch::End`] is
+    /// added after it, and fetched.
     async fn add(&mut self, splits: Vec<SplitId>) -> Result<()> {
         let _ = splits;
         Err(ConnectorError::Config("the source finds new splits and its reader cannot read them: a bug in it".into()))
     }
 
-    /// How many records of each split wait to be fetched, as far as is known without asking anyone. Asked about once a second.
+    /// How many records of each split wait to be fetched, as far as is known without asking anyone. Asked about once a second; after
+    /// an answer that knows of no split, only when the next rows have come.
     fn lag(&self) -> Vec<(SplitId, u64)> {
         Vec::new()
     }

@@ -61,6 +61,9 @@
 //! | a split that falls silent and holds all windows | [`idle_after`](Watermarks::idle_after) |
 //! | a source that runs far ahead of another, and fills joins | [`align_within`](Watermarks::align_within) |
 //!
+//! Splits may appear while a job runs ([`discover_every`](connectors::Source::discover_every)): who looks for them gives them in turn to
+//! the tasks that there are. A new split holds the watermark where it is until it speaks or is idle, and no watermark goes back.
+//!
 //! A stream without event time, such as rules read from a file, or late rows, is idle: it holds nobody back. At the end of its
 //! input a source promises the end of time; a job that is stopped does not, so that what is open stays open.
 //!
@@ -92,6 +95,10 @@
 //! A checkpoint is a cut through all streams, made by barriers that travel in band. What a restart goes on from, and what
 //! of the output is visible, is decided by one file. [`Job::checkpoint`] switches it on; the module `checkpoint` has the
 //! protocol, [`state`] shows what is in one.
+//!
+//! A job begins with a checkpoint, before its first row, and again where it has a source or a split that the last one does not: a
+//! source that begins "now" begins at the same record in every later life. A split that the checkpoint does not have, of a source that
+//! looks for new ones and that it has, has appeared since, and is read from its first record.
 //!
 //! ## A first job
 //!

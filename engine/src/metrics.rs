@@ -42,6 +42,8 @@ pub(crate) struct Counters {
     held: Vec<AtomicU64>,
     /// Of each task: the splits that are not read for now, and why.
     paused: Mutex<Vec<Option<(String, Hold)>>>,
+    /// Of each task: how many records wait to be read, and the split in which most do.
+    lags: Mutex<Vec<Option<(u64, String, u64)>>>,
     /// The rows in flight of each task.
     in_flight: Vec<AtomicU64>,
     warning: Mutex<Option<String>>,
@@ -58,6 +60,7 @@ impl Counters {
             rejected: AtomicU64::new(0),
             future: AtomicU64::new(0),
             paused: Mutex::new((0..tasks).map(|_| None).collect()),
+            lags: Mutex::new(vec![None; tasks]),
             failed: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             latest: AtomicI64::new(i64::MIN),
@@ -93,6 +96,17 @@ impl Counters {
         self.paused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many records wait in the splits of a task, as far as is known.
+    pub(crate) fn lags(&self, task: usize, splits: &[(SplitId, u64)]) {
+        let total = splits.iter().map(|(_, lag)| *lag).fold(0, u64::saturating_add);
+        let most = splits.iter().max_by_key(|(_, lag)| *lag);
+        self.lagging()[task] = most.map(|(split, most)| (total, split.as_str().to_owned(), *most));
+    }
+
+    fn lagging(&self) -> MutexGuard<'_, Vec<Option<(u64, String, u64)>>> {
+        self.lags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn in_flight(&self, task: usize, rows: usize) {
         self.in_flight[task].store(rows as u64, Relaxed);
     }
@@ -119,6 +133,9 @@ impl Counters {
     fn read(&self) -> OperatorMetrics {
         let time = |micros: i64| (micros != i64::MIN).then(|| Timestamp::from_micros(micros));
         let watermark = self.watermarks.iter().map(|watermark| watermark.load(Relaxed)).min();
+        let lags: Vec<_> = self.lagging().iter().flatten().cloned().collect();
+        let lag = lags.iter().map(|(total, ..)| *total).reduce(u64::saturating_add);
+        let most = lags.into_iter().map(|(_, split, most)| (split, most)).max_by_key(|(_, most)| *most);
         OperatorMetrics {
             operator: self.name.clone(),
             rows_in: self.rows_in.load(Relaxed),
@@ -134,6 +151,8 @@ impl Counters {
             latest: time(self.latest.load(Relaxed)),
             state_bytes: self.held.iter().map(|bytes| bytes.load(Relaxed)).sum(),
             paused: self.paused().iter().flatten().map(|(splits, hold)| format!("{splits}: {hold}")).collect(),
+            lag,
+            furthest_behind: most,
         }
     }
 }
@@ -184,6 +203,11 @@ pub struct OperatorMetrics {
     /// The splits that a source does not read for now and whom they wait for, a sentence per task: see
     /// [`Watermarks::align_within`](crate::Watermarks::align_within).
     pub paused: Vec<String>,
+    /// How many records (not how much time) of a source wait to be read, over all its splits, looked at about once a second.
+    /// `None` when it does not know.
+    pub lag: Option<u64>,
+    /// The split of a source in which most records wait, and how many those are.
+    pub furthest_behind: Option<(String, u64)>,
 }
 
 impl OperatorMetrics {
@@ -283,6 +307,9 @@ impl fmt::Display for JobMetrics {
             }
             if o.future > 0 {
                 writeln!(f, "{:width$}   {} rows are from the future", "", o.future)?;
+            }
+            if let (Some(lag @ 1..), Some((split, most))) = (o.lag, &o.furthest_behind) {
+                writeln!(f, "{:width$}   {lag} records behind, {most} of them in split {split}", "")?;
             }
             for paused in &o.paused {
                 writeln!(f, "{:width$}   not read: {paused}", "")?;

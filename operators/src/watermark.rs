@@ -67,6 +67,23 @@ impl WatermarkMerge {
         }
     }
 
+    /// One more input, which has promised nothing yet: it holds the merged watermark where it is, and wakes a merged stream
+    /// that was idle. Its index is the number of inputs before. Returns what the merged stream has to say.
+    ///
+    /// ```
+    /// use windrow_operators::{Timestamp, Watermark, WatermarkMerge};
+    /// let at = |t| Watermark::At(Timestamp::from_micros(t));
+    /// let mut merge = WatermarkMerge::new(1);
+    /// assert_eq!(merge.observe(0, at(5)), Some(at(5)));
+    /// assert_eq!(merge.add(), None, "it does not go back");
+    /// assert_eq!(merge.observe(0, at(9)), None, "input 1 holds it");
+    /// assert_eq!(merge.observe(1, at(7)), Some(at(7)));
+    /// ```
+    pub fn add(&mut self) -> Option<Watermark> {
+        self.inputs.push(Input { time: Timestamp::MIN, idle: false, ended: false });
+        self.poll()
+    }
+
     /// Takes what `input` says; returns what the merged stream has to say that it has not said before. When all inputs
     /// fall idle and that moves the time, the time comes first and [`WatermarkMerge::poll`] gives the idleness.
     pub fn observe(&mut self, input: usize, watermark: Watermark) -> Option<Watermark> {
@@ -144,6 +161,18 @@ mod tests {
         assert_eq!(merge.observe(0, at(20)), None, "input 1 holds it again");
         assert_eq!(merge.time(), Timestamp::from_micros(10));
         assert_eq!(merge.holders().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn a_new_input_holds_without_pulling_back_and_wakes_what_was_idle() {
+        let mut merge = WatermarkMerge::new(1);
+        merge.observe(0, at(5));
+        assert_eq!(merge.observe(0, Watermark::Idle), Some(Watermark::Idle));
+        assert_eq!(merge.add(), Some(at(5)), "awake where it was");
+        assert_eq!(merge.observe(0, at(9)), None);
+        assert_eq!(merge.holders().collect::<Vec<_>>(), [1]);
+        assert_eq!(merge.observe(1, at(2)), None, "behind: nothing goes back");
+        assert_eq!(merge.observe(1, Watermark::Idle), Some(at(9)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod answers;
 mod bad_input;
 mod calls;
 mod clicks;
+mod discovery;
 mod examples;
 mod failures;
 mod files;

@@ -8,6 +8,7 @@ mod backpressure;
 mod calls;
 mod crashes;
 mod extremes;
+mod growing;
 mod hand;
 mod kinds;
 mod kinds_oracle;

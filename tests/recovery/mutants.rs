@@ -8,7 +8,7 @@ use std::{panic, time::Duration};
 use windrow::{Faults, MUTANTS};
 
 use super::{
-    aged, backpressure, crashes, lives,
+    aged, backpressure, crashes, growing, lives,
     lives::{End, Life, POINTS, Trial, place},
     quiet::{self, Silence},
     rescale,
@@ -37,6 +37,7 @@ fn attack(seed: u64, faults: Faults) -> Result<(), String> {
             let end = if at.is_multiple_of(2) { savepoint } else { crash };
             attack_lives(&scenario, &[Life { parallelism: 1 + at % 4, end }], faults)
         }
+        3 if at % 3 == 1 => growing::run(seed, faults),
         3 => {
             let silence = if at.is_multiple_of(2) { Silence::Ahead } else { Silence::Idle };
             quiet::run(silence, 1 + at % 3, 1 + at % 2, faults)

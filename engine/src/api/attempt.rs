@@ -11,7 +11,7 @@ use windrow_connectors::{Source, SplitId};
 use super::running::{Line, Shared};
 use crate::{
     Error, Restarts, Result,
-    checkpoint::{Begin, Coordinator, Layout, Settings, Sinks, begin},
+    checkpoint::{Begin, Coordinator, Layout, Restored, Settings, Sinks, begin},
     clock::ProcessingTime,
     metrics::{CheckpointCounters, Counters, in_order_of_rows},
     plan::{
@@ -79,10 +79,12 @@ impl Attempt {
             clock: ProcessingTime::begin(),
         };
         let ordered = coordinator.counters.clone();
-        // The first checkpoint of a fresh job holds where its sources begin, before a row is read.
-        let first = (checkpointed && fresh).then(|| coordinator.begin(None));
+        // The first checkpoint of a fresh job holds where its sources begin, before a row is read; also where one begins, or a
+        // split, that the checkpoint does not have from which the job goes on.
+        let first = checkpointed && (fresh || !knows_all(graph, &restored, &splits));
+        let first = first.then(|| coordinator.begin(None));
         let mut tasks = start(graph, &plan, &layout, &counters, *channel_bytes, controls, &mut restored).await?;
-        tasks.run(coordinator.run(first));
+        tasks.run("the coordinator of checkpoints".into(), coordinator.run(first));
         let savepoints = checkpointed.then_some(savepoint_line);
         shared.connect(Line { counters: ordered, checkpoints: checkpoints.clone(), warnings, savepoints });
         Ok(Self { tasks, stopped, checkpoints })
@@ -112,6 +114,14 @@ pub(crate) async fn splits(sources: &[(usize, String, Arc<dyn Source>)]) -> Resu
         splits.insert(*node, found);
     }
     Ok(splits)
+}
+
+/// Whether the checkpoint has all these splits, by node.
+fn knows_all(graph: &Graph, restored: &Restored, splits: &HashMap<usize, Vec<SplitId>>) -> bool {
+    splits.iter().all(|(node, splits)| {
+        let known = restored.known(graph.nodes[*node].id.as_deref().unwrap_or_default()).unwrap_or_default();
+        splits.iter().all(|split| known.contains(split.as_str()))
+    })
 }
 
 fn sinks(graph: &Graph) -> Sinks {

@@ -232,7 +232,8 @@ impl JobHandle {
 
     /// What a person should know about the checkpoint store, although the job runs: that everybody may write to it, that
     /// the remains of an interrupted checkpoint were left aside. And about its operators: that the new file of a lookup's
-    /// table cannot be read, and the old rows serve on.
+    /// table cannot be read, and the old rows serve on; that a source cannot be asked for new splits, and the known ones are read
+    /// on.
     pub fn warnings(&self) -> Vec<String> {
         let line = self.0.line();
         let operators = line.counters.iter().filter_map(|own| Some(format!("{}: {}", own.name(), own.warning()?)));

@@ -7,7 +7,7 @@ use super::{FromSource, Stream, stream::lock};
 use crate::{
     EventTime, Watermarks,
     plan::graph::{Kind, REJECTS, RejectPolicy, StreamId},
-    runtime::{EventTimeReader, source_task::rejects_schema},
+    runtime::{EventTimeReader, rejects::rejects_schema},
 };
 
 impl<T: 'static> Stream<T, FromSource> {

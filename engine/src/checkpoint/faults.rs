@@ -33,7 +33,7 @@ mod with {
     use std::sync::Arc;
 
     /// The mistakes that can be switched on. Those that only a power cut would show are not among them.
-    pub const MUTANTS: [&str; 24] = [
+    pub const MUTANTS: [&str; 27] = [
         "operators are not flushed before a barrier",
         "a barrier overtakes the rows before it",
         "a gate passes a barrier at its first input",
@@ -51,6 +51,9 @@ mod with {
         "the watermarks of splits are not restored",
         "the idleness of splits is not restored",
         "ended splits are read again",
+        "where splits begin is not noted",
+        "splits that have appeared begin as if they had been there",
+        "splits that have appeared are not saved",
         "the state of one of several former tasks is not loaded",
         "key groups are off by one at a restore",
         "kept segments are forgotten in the manifest",

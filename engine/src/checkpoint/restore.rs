@@ -5,9 +5,12 @@
 //!                └ segments ── IPC files ────┴──────────────────────┘
 //!            └─ sources ── splits ───────────────────────────────────► positions, watermarks, idleness
 //! ```
+//!
+//! A split that the checkpoint does not have, of a source that it has, begins where the source is configured to start; but if the
+//! source looks for new splits while it runs it is one of those, and begins at its first record.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io::Cursor,
     ops::Range,
 };
@@ -52,10 +55,17 @@ impl Restored {
         self.operators.remove(&(task, place)).unwrap_or(StateReader { key_groups, parts: Vec::new() })
     }
 
-    /// Where the given splits of a source stood; those that were not there then begin at their beginning.
+    /// Where the given splits of a source stood; nothing of those that were not there then.
     pub(crate) fn splits(&self, source: &str, splits: &[SplitId]) -> Vec<SplitState> {
         let known = self.splits.get(source).map(Vec::as_slice).unwrap_or_default();
         known.iter().filter(|state| state.is_among(splits)).cloned().collect()
+    }
+
+    /// The splits of a source that the checkpoint has, also those that have ended and are not there any more; `None` when it
+    /// does not know the source.
+    pub(crate) fn known(&self, source: &str) -> Option<HashSet<&str>> {
+        let known = self.splits.get(source)?;
+        Some(known.iter().map(|state| state.split.as_str()).collect())
     }
 
     /// The latest time that any split of a source had seen.

@@ -11,6 +11,8 @@
 //!            ▲ stop                            supervisor: first failure ends all
 //! ```
 //!
+//! Beside the source tasks of a source that may get new splits runs its discovery, which gives them what it finds.
+//!
 //! A batch goes through a chain as plain function calls; only between tasks does it wait in a channel. `await` happens
 //! in five places: a reader's fetch, a gate's input, an output's send, a sink's write, and the calls of an async operator,
 //! which is a task of its own: a gate, calls, and the chain behind them.
@@ -20,10 +22,12 @@ pub(crate) mod async_task;
 pub(crate) mod brake;
 pub(crate) mod chain;
 pub(crate) mod channel;
+pub(crate) mod discovery;
 mod event_time;
 pub(crate) mod exchange;
 pub(crate) mod gate;
 pub(crate) mod operator_task;
+pub(crate) mod rejects;
 pub(crate) mod report;
 pub(crate) mod sink_task;
 pub(crate) mod source_task;

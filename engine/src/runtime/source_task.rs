@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Barriers begin here, between two fetches: what has been fetched is through the chain, and the positions say what has
-//! not. A task that is restored first says the watermark and the idleness it had said before.
+//! not. A task that is restored first says the watermark and the idleness it had said before. Splits that appear come in
+//! between two fetches as well, so a checkpoint has them wholly or not at all.
 
 use std::{
     collections::HashMap,
@@ -15,19 +16,19 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
-use arrow::{
-    array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt64Array},
-    datatypes::{DataType, Field, Schema, SchemaRef},
-};
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use tokio::sync::watch;
 use windrow_connectors::{ConnectorError, Epoch, Fetch, Position, Rejected, Rows, SourceReader, SplitId};
 use windrow_operators::{OperatorError, Port, Timestamp, Watermark};
 
 use super::{
     channel::{End, Message},
+    discovery::Found,
     operator_task::Body,
+    rejects::{RejectTo, excerpt, rejects},
     report::{Reporter, Snapshot},
     source_time::{Heard, SourceTime},
 };
@@ -38,35 +39,17 @@ use crate::{
     metrics::Counters,
 };
 
-/// How many bytes of a rejected record an error shows.
-const EXCERPT_BYTES: usize = 200;
-
-/// What becomes of records that do not decode.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum RejectTo {
-    Fail,
-    Count,
-    Edges(Vec<usize>),
-}
-
-/// The columns of a stream of rejected records.
-pub(crate) fn rejects_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("source", DataType::Utf8, false),
-        Field::new("split", DataType::Utf8, false),
-        Field::new("position", DataType::UInt64, true),
-        Field::new("line", DataType::UInt64, true),
-        Field::new("reason", DataType::Utf8, false),
-        Field::new("bytes", DataType::Binary, false),
-        Field::new("key", DataType::Binary, true),
-    ]))
-}
+/// How often a reader is asked how far it is behind.
+const LAG_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) struct SourceTask {
     pub(crate) reader: Box<dyn SourceReader>,
     /// What the source says its rows look like.
     pub(crate) schema: SchemaRef,
     pub(crate) splits: HashMap<SplitId, Progress>,
+    /// Its splits that appear while it runs.
+    pub(crate) found: Found,
+    pub(crate) lag: LagAsked,
     /// Absent when the stream has no event time.
     pub(crate) time: Option<SourceTime>,
     /// Whether its splits can only be read together.
@@ -93,9 +76,11 @@ pub(crate) struct SourceTask {
 /// How far a split has been read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
-    /// After the last row that went through the chain; `None` before the first.
+    /// After the last row that went through the chain; before the first where the split begins, if the reader knows.
     pub(crate) position: Option<Position>,
     pub(crate) ended: bool,
+    /// It was not there when the job began, so it is read from its first record.
+    pub(crate) appeared: bool,
 }
 
 impl Progress {
@@ -104,7 +89,48 @@ impl Progress {
         if state.ended && mutated("ended splits are read again") {
             return Self::default();
         }
-        Self { position: state.position.map(Position), ended: state.ended }
+        Self { position: state.position.map(Position), ended: state.ended, appeared: false }
+    }
+
+    /// Of a split that was not there when the job began.
+    pub(crate) fn appeared() -> Self {
+        Self { appeared: true, ..Self::default() }
+    }
+
+    /// A checkpoint that had it without a position would say: from where the source is configured to start. One that does
+    /// not have it says the truth.
+    fn is_still_new(&self) -> bool {
+        let unread = self.position.is_none() && !self.ended;
+        self.appeared && (unread || mutated("splits that have appeared are not saved"))
+    }
+}
+
+/// Notes where the splits begin that have no position yet.
+pub(crate) fn note_begins(splits: &mut HashMap<SplitId, Progress>, reader: &dyn SourceReader) {
+    if mutated("where splits begin is not noted") {
+        return;
+    }
+    for (split, position) in reader.positions() {
+        if let Some(progress) = splits.get_mut(&split) {
+            progress.position.get_or_insert(position);
+        }
+    }
+}
+
+/// When the reader was last asked how far it is behind.
+pub(crate) struct LagAsked {
+    at: Moment,
+    /// Whether it knew. One that does not is asked again only after rows, so that it is not disturbed for nothing.
+    known: bool,
+}
+
+impl LagAsked {
+    pub(crate) fn not_yet() -> Self {
+        Self { at: Moment::now(), known: false }
+    }
+
+    fn due(&self) -> Option<Moment> {
+        self.known.then(|| self.at.after(LAG_EVERY))
     }
 }
 
@@ -117,6 +143,10 @@ enum Event {
     /// An operator of the chain wants to be told the processing time.
     Tick,
     Barrier(Epoch),
+    /// Splits have appeared that this task is to read.
+    Found(Vec<SplitId>),
+    /// It is time to ask how far the reader is behind.
+    Lag,
     Stop,
 }
 
@@ -130,6 +160,7 @@ impl SourceTask {
             None => self.say(Some(Watermark::Idle)).await?,
         }
         self.send_rejects(None).await?;
+        self.ask_lag();
         let end = loop {
             // A source that is always ready must still let others run.
             tokio::task::coop::consume_budget().await;
@@ -147,6 +178,8 @@ impl SourceTask {
                     self.excuse();
                 }
                 Event::Resume => {}
+                Event::Found(splits) => self.take_splits(splits).await?,
+                Event::Lag => self.ask_lag(),
                 Event::Tick => {
                     self.body.tick(self.counters.name()).await?;
                     self.ticked = true;
@@ -173,7 +206,14 @@ impl SourceTask {
                             self.say(said).await?;
                             self.excuse();
                         }
-                        Fetch::End => break End::Exhausted,
+                        Fetch::End => {
+                            // What has been given to this task meanwhile nobody else will read.
+                            let last = self.found.last();
+                            if last.is_empty() {
+                                break End::Exhausted;
+                            }
+                            self.take_splits(last).await?;
+                        }
                     }
                 }
             }
@@ -187,6 +227,7 @@ impl SourceTask {
             self.say(Some(Watermark::At(Timestamp::MAX))).await?;
         }
         self.send_everywhere(Message::End(end)).await?;
+        self.ask_lag();
         let snapshot = self.snapshot();
         self.reporter.ended(snapshot);
         Ok(())
@@ -198,6 +239,36 @@ impl SourceTask {
         if let Some(time) = &mut self.time {
             time.splits.excuse(waited);
         }
+    }
+
+    /// Reads splits that have appeared, too.
+    async fn take_splits(&mut self, mut splits: Vec<SplitId>) -> Result<()> {
+        splits.retain(|split| !self.splits.contains_key(split));
+        let began = Moment::now();
+        tokio::select! {
+            biased;
+            // They are in no checkpoint, so the next start finds them; and the reader is not asked any more.
+            Ok(_) = self.stop.wait_for(|stop| *stop) => return Ok(()),
+            added = self.reader.add(splits.clone()) => {
+                added.map_err(|error| Error::Source { operator: self.counters.name().into(), error })?;
+            }
+        }
+        self.splits.extend(splits.iter().map(|split| (split.clone(), Progress::appeared())));
+        note_begins(&mut self.splits, &*self.reader);
+        let added = self.time.as_mut().and_then(|time| {
+            time.splits.excuse(began.elapsed());
+            time.splits.add(&splits, Moment::now())
+        });
+        self.say(added).await?;
+        self.excuse();
+        self.ask_lag();
+        Ok(())
+    }
+
+    fn ask_lag(&mut self) {
+        let lag = self.reader.lag();
+        self.lag = LagAsked { at: Moment::now(), known: !lag.is_empty() };
+        self.counters.lags(self.reporter.task.task, &lag);
     }
 
     /// Leaves out the splits that are too far ahead of other sources.
@@ -241,7 +312,7 @@ impl SourceTask {
             }
             SplitState { position, ..state }
         };
-        let splits = self.splits.iter().map(state).collect();
+        let splits = self.splits.iter().filter(|(_, progress)| !progress.is_still_new()).map(state).collect();
         Snapshot { operators: self.body.take_saved(), splits, receipts: Vec::new() }
     }
 
@@ -257,6 +328,7 @@ impl SourceTask {
             },
             Ok(_) = self.brake.wait_for(|braking| *braking == 0) => Event::Resume,
             () = sleep_until(due) => Event::Tick,
+            () = sleep_until(self.lag.due()) => Event::Lag,
         };
         if let Some(time) = &mut self.time {
             time.splits.excuse(began.elapsed());
@@ -282,12 +354,14 @@ impl SourceTask {
                 Some(epoch) => Event::Barrier(epoch),
                 None => Event::Resume,
             },
+            splits = self.found.next() => Event::Found(splits),
             () = std::future::ready(()), if silent => Event::Silence,
             () = std::future::ready(()), if is_due => Event::Tick,
             fetched = self.reader.fetch(), if !self.waits => Event::Fetched(fetched),
             () = may_resume(&mut self.time) => Event::Resume,
             () = sleep_until(silence) => Event::Silence,
             () = sleep_until(due) => Event::Tick,
+            () = sleep_until(self.lag.due()) => Event::Lag,
         }
     }
 
@@ -322,6 +396,9 @@ impl SourceTask {
             self.say(Some(Watermark::Idle)).await?;
         }
         self.excuse();
+        if self.lag.at.elapsed() >= LAG_EVERY {
+            self.ask_lag();
+        }
         self.note_position(split, next)
     }
 
@@ -400,30 +477,4 @@ async fn may_resume(time: &mut Option<SourceTime>) {
         Some(time) => time.may_resume().await,
         None => std::future::pending().await,
     }
-}
-
-fn excerpt(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(EXCERPT_BYTES)]).into_owned();
-    if bytes.len() > EXCERPT_BYTES { format!("{text}…") } else { text }
-}
-
-/// Rejected records as rows.
-fn rejects(
-    source: &str,
-    split: &SplitId,
-    rejected: &[Rejected],
-    undecoded: usize,
-) -> windrow_operators::Result<RecordBatch> {
-    let rows = rejected.len();
-    let positions = rejected.iter().enumerate().map(|(i, r)| (i < undecoded).then_some(r.position.0));
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(source, rows))),
-        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(split.as_str(), rows))),
-        Arc::new(positions.collect::<UInt64Array>()),
-        Arc::new(rejected.iter().map(|r| r.line).collect::<UInt64Array>()),
-        Arc::new(StringArray::from_iter_values(rejected.iter().map(|r| &r.reason))),
-        Arc::new(BinaryArray::from_iter_values(rejected.iter().map(|r| &r.bytes))),
-        Arc::new(rejected.iter().map(|r| r.key.as_deref()).collect::<BinaryArray>()),
-    ];
-    Ok(RecordBatch::try_new(rejects_schema(), columns)?)
 }

@@ -4,6 +4,9 @@
 //!   rows ──► latest ──► bound or generator ──► watermark of the split ──┬─► merged: what the task says
 //!              └ not beyond max_future              never backwards      └─► the least: what it tells the other tasks
 //! ```
+//!
+//! A split that appears while the others are read holds the watermark where it is until it speaks, or falls idle, counted from
+//! then. The watermark does not go back: the first rows of such a split are late if they are behind it.
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
@@ -36,6 +39,23 @@ struct Split {
 }
 
 impl Split {
+    fn new(id: &SplitId, watermarks: &Watermarks, now: Moment) -> Self {
+        let generator = match &watermarks.strategy {
+            Strategy::Custom(generator) => Some(generator()),
+            Strategy::OutOfOrder(_) | Strategy::Clock => None,
+        };
+        Self {
+            id: id.clone(),
+            latest: None,
+            promised: None,
+            generator,
+            active_at: now,
+            idle: false,
+            ended: false,
+            paused: false,
+        }
+    }
+
     fn is_active(&self) -> bool {
         !self.ended && !self.idle
     }
@@ -65,23 +85,9 @@ pub(crate) struct SplitWatermarks {
 
 impl SplitWatermarks {
     pub(crate) fn new(watermarks: Watermarks, splits: &[SplitId], now: Moment) -> Self {
-        let generator = || match &watermarks.strategy {
-            Strategy::Custom(generator) => Some(generator()),
-            Strategy::OutOfOrder(_) | Strategy::Clock => None,
-        };
-        let split = |id: &SplitId| Split {
-            id: id.clone(),
-            latest: None,
-            promised: None,
-            generator: generator(),
-            active_at: now,
-            idle: false,
-            ended: false,
-            paused: false,
-        };
         Self {
             index: splits.iter().cloned().zip(0..).collect(),
-            splits: splits.iter().map(split).collect(),
+            splits: splits.iter().map(|id| Split::new(id, &watermarks, now)).collect(),
             merge: WatermarkMerge::new(splits.len()),
             resumes_at: None,
             watermarks,
@@ -118,6 +124,23 @@ impl SplitWatermarks {
             }
         }
         said.extend(std::iter::from_fn(|| self.merge.poll()));
+        said
+    }
+
+    /// Splits that have appeared since. What is returned must be said before their rows.
+    pub(crate) fn add(&mut self, splits: &[SplitId], now: Moment) -> Option<Watermark> {
+        let mut said = None;
+        for id in splits {
+            self.index.insert(id.clone(), self.splits.len());
+            self.splits.push(Split::new(id, &self.watermarks, now));
+            said = self.merge.add().or(said);
+        }
+        // If all others had ended the last of them still held the watermark: the end was to say itself.
+        if !splits.is_empty() {
+            for (index, _) in self.splits.iter().enumerate().filter(|(_, split)| split.ended) {
+                said = self.merge.observe(index, Watermark::At(Timestamp::MAX)).or(said);
+            }
+        }
         said
     }
 
@@ -389,6 +412,37 @@ mod tests {
         read(&mut splits, &a, 7);
         assert_eq!(splits.ended(&b), Some(at(7)));
         assert_eq!(splits.ended(&a), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_split_that_appears_holds_until_it_speaks_is_idle_or_ends() {
+        let [a, b, c] = ["a", "b", "c"].map(SplitId::new);
+        let start = Moment::now();
+        let mut splits =
+            SplitWatermarks::new(Watermarks::in_order().idle_after(SECOND), std::slice::from_ref(&a), start);
+        assert_eq!(read(&mut splits, &a, 70), Some(at(70)));
+        assert_eq!(splits.add(std::slice::from_ref(&b), start.after(SECOND / 2)), None);
+        assert_eq!(read(&mut splits, &a, 80), None, "b has promised nothing");
+        assert_eq!(read(&mut splits, &b, 60), None, "nothing goes back");
+        assert_eq!(read(&mut splits, &b, 75), Some(at(75)));
+        assert_eq!(saved(&splits, &b), (Some(75), None, false));
+        splits.before_rows(&a, start.after(3 * SECOND));
+        assert_eq!(splits.mark_idle(start.after(3 * SECOND)), [at(80)], "b is silent");
+        assert_eq!(splits.mark_idle(start.after(4 * SECOND)), [Watermark::Idle]);
+        assert_eq!(splits.add(std::slice::from_ref(&c), start.after(4 * SECOND)), Some(at(80)), "awake");
+        assert_eq!(splits.next_idle(), Some(start.after(5 * SECOND)), "counted from then");
+        assert_eq!(splits.mark_idle(start.after(5 * SECOND)), [Watermark::Idle]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_split_that_appears_when_all_have_ended_goes_on_alone() {
+        let [a, b, c] = ["a", "b", "c"].map(SplitId::new);
+        let mut splits = SplitWatermarks::new(Watermarks::in_order(), &[a.clone(), b.clone()], Moment::now());
+        read(&mut splits, &b, 7);
+        assert_eq!((splits.ended(&a), splits.ended(&b)), (Some(at(7)), None));
+        assert_eq!(splits.add(&[], Moment::now()), None, "that is not the end");
+        assert_eq!(splits.add(std::slice::from_ref(&c), Moment::now()), None);
+        assert_eq!(read(&mut splits, &c, 9), Some(at(9)));
     }
 
     #[tokio::test(start_paused = true)]

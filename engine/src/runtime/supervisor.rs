@@ -1,7 +1,7 @@
 //! Makes the tasks of a plan, starts them, and watches over them: the first failure ends all.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -19,18 +19,20 @@ use super::{
     brake::Brake,
     chain::{Chain, Link, Target, guard, panic_message},
     channel::{Receiver, Sender, channel},
+    discovery::{Discovery, Found},
     exchange::Output,
     gate::Gate,
     operator_task::{Body as TaskBody, OperatorTask},
+    rejects::RejectTo,
     report::{Reporter, TaskId, TaskReport},
     sink_task::SinkTask,
-    source_task::{Progress, RejectTo, SourceTask},
+    source_task::{LagAsked, Progress, SourceTask, note_begins},
     source_time::SourceTime,
     splits::SplitWatermarks,
 };
 use crate::{
     Error, Result,
-    checkpoint::{Layout, Restored, inherit},
+    checkpoint::{Layout, Restored, inherit, mutated},
     clock::{Moment, ProcessingTime},
     metrics::{Counters, FIRST_PHASE},
     plan::{
@@ -74,10 +76,10 @@ impl Tasks {
         self.set.shutdown().await;
     }
 
-    /// Watches also over the coordinator of checkpoints.
-    pub(crate) fn run(&mut self, coordinator: impl Future<Output = Result<()>> + Send + 'static) {
-        let handle = self.set.spawn(inherit(coordinator));
-        self.names.insert(handle.id(), "the coordinator of checkpoints".into());
+    /// Watches also over what serves the tasks: the coordinator of checkpoints, the discovery of splits.
+    pub(crate) fn run(&mut self, name: String, servant: impl Future<Output = Result<()>> + Send + 'static) {
+        let handle = self.set.spawn(inherit(servant));
+        self.names.insert(handle.id(), name);
     }
 
     fn panicked(&self, error: JoinError) -> Error {
@@ -156,13 +158,15 @@ pub(crate) async fn start(
         controls,
         alignment,
         brakes: HashMap::new(),
+        found: HashMap::new(),
         channels: &mut channels,
         restored,
     };
     let mut tasks = Tasks { set: JoinSet::new(), names: HashMap::new(), echo: None, failure: None };
     // Everything that can fail while it is built is built before the first task runs.
-    let mut built = Vec::new();
+    let (mut built, mut discoveries) = (Vec::new(), Vec::new());
     for (index, chain) in plan.chains.iter().enumerate() {
+        discoveries.extend(builder.discovery(index, chain));
         for task in 0..chain.tasks {
             built.push(builder.task(index, chain, task).await?);
         }
@@ -175,6 +179,9 @@ pub(crate) async fn start(
             Task::Sink(task) => (task.counters.name().to_string(), tasks.set.spawn(inherit(task.run()))),
         };
         tasks.names.insert(handle.id(), name);
+    }
+    for (source, discovery) in discoveries {
+        tasks.run(format!("the discovery of splits of {source}"), discovery.run());
     }
     Ok(tasks)
 }
@@ -196,6 +203,8 @@ struct Builder<'a> {
     alignment: Arc<Alignment>,
     /// How many tasks brake a source, by node.
     brakes: HashMap<usize, watch::Sender<usize>>,
+    /// Of the tasks of sources that may get new splits, which they hear of here.
+    found: HashMap<TaskId, Found>,
     channels: &'a mut Channels,
     restored: &'a mut Restored,
 }
@@ -329,6 +338,22 @@ impl Builder<'_> {
         own.unwrap_or(&self.counters[node]).clone()
     }
 
+    /// Who looks for the new splits of a source, and its name; none when there may be none.
+    fn discovery(&mut self, index: usize, chain: &ChainPlan) -> Option<(String, Discovery)> {
+        let Head::Source { node, splits } = &chain.head else { return None };
+        let Kind::Source { source, .. } = &self.graph.nodes[*node].kind else { return None };
+        let every = source.discover_every()?;
+        let id = self.graph.nodes[*node].id.as_deref().unwrap_or_default();
+        // What has ended and vanished must not be read again when it is back.
+        let former = self.restored.known(id).into_iter().flatten().map(SplitId::new);
+        let known: HashSet<SplitId> = splits.iter().flatten().cloned().chain(former).collect();
+        let counters = self.counters[*node].clone();
+        let (discovery, found) =
+            Discovery::new(source.clone(), every, known, splits, counters.clone(), self.controls.stop.clone());
+        self.found.extend((0..).map(|task| TaskId { chain: index, task }).zip(found));
+        Some((counters.name().to_string(), discovery))
+    }
+
     async fn source(
         &mut self,
         node: usize,
@@ -345,10 +370,22 @@ impl Builder<'_> {
         let states = self.restored.splits(id, splits);
         let mut progress: HashMap<_, _> = splits.iter().map(|split| (split.clone(), Progress::default())).collect();
         progress.extend(states.iter().map(|state| (SplitId::new(state.split.as_str()), Progress::of(state))));
-        let open = splits.iter().filter(|split| !progress[*split].ended);
+        // A checkpoint that knows the source but not the split: it has appeared since. Where the source is configured to start
+        // is for those that were there.
+        let discovers =
+            source.discover_every().is_some() && !mutated("splits that have appeared begin as if they had been there");
+        let former = self.restored.known(id).filter(|_| discovers);
+        let has_appeared = |split: &SplitId| former.as_ref().is_some_and(|former| !former.contains(split.as_str()));
+        let (appeared, known): (Vec<SplitId>, Vec<SplitId>) = splits.iter().cloned().partition(has_appeared);
+        progress.extend(appeared.iter().map(|split| (split.clone(), Progress::appeared())));
+        let open = known.iter().filter(|split| !progress[*split].ended);
         let assigned = open.map(|split| (split.clone(), progress[split].position)).collect();
-        let reader = source.reader(assigned).await;
-        let mut reader = reader.map_err(|error| Error::Source { operator: counters.name().into(), error })?;
+        let failed = |error| Error::Source { operator: counters.name().into(), error };
+        let mut reader = source.reader(assigned).await.map_err(failed)?;
+        if !appeared.is_empty() {
+            reader.add(appeared.clone()).await.map_err(failed)?;
+        }
+        note_begins(&mut progress, &*reader);
         let stream = StreamId { node, port: Port::MAIN };
         let Some(schema) = self.graph.schema(stream).map(StreamSchema::visible) else {
             return Err(self.broken("a source without a schema"));
@@ -358,8 +395,9 @@ impl Builder<'_> {
         let mut source_time = None;
         if let Some((reader, watermarks)) = time {
             let (own, said) = guard(&counters, || {
-                let mut own = SplitWatermarks::new(watermarks.clone(), splits, Moment::now());
-                let said = own.restore(&states);
+                let mut own = SplitWatermarks::new(watermarks.clone(), &known, Moment::now());
+                let mut said = own.restore(&states);
+                said.extend(own.add(&appeared, Moment::now()));
                 Ok((own, said))
             })?;
             said_before = said;
@@ -381,6 +419,8 @@ impl Builder<'_> {
             reader,
             schema,
             splits: progress,
+            found: self.found.remove(&reporter.task).unwrap_or_default(),
+            lag: LagAsked::not_yet(),
             time: source_time,
             together,
             waits: false,

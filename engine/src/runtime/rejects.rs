@@ -1,0 +1,60 @@
+//! Records that do not decode: what becomes of them, and what they look like as rows.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt64Array},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use windrow_connectors::{Rejected, SplitId};
+
+/// How many bytes of a rejected record an error shows.
+const EXCERPT_BYTES: usize = 200;
+
+/// What becomes of records that do not decode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RejectTo {
+    Fail,
+    Count,
+    Edges(Vec<usize>),
+}
+
+/// The columns of a stream of rejected records.
+pub(crate) fn rejects_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("source", DataType::Utf8, false),
+        Field::new("split", DataType::Utf8, false),
+        Field::new("position", DataType::UInt64, true),
+        Field::new("line", DataType::UInt64, true),
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("bytes", DataType::Binary, false),
+        Field::new("key", DataType::Binary, true),
+    ]))
+}
+
+/// The beginning of a record, for an error.
+pub(super) fn excerpt(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(EXCERPT_BYTES)]).into_owned();
+    if bytes.len() > EXCERPT_BYTES { format!("{text}…") } else { text }
+}
+
+/// Rejected records as rows.
+pub(super) fn rejects(
+    source: &str,
+    split: &SplitId,
+    rejected: &[Rejected],
+    undecoded: usize,
+) -> windrow_operators::Result<RecordBatch> {
+    let rows = rejected.len();
+    let positions = rejected.iter().enumerate().map(|(i, r)| (i < undecoded).then_some(r.position.0));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(source, rows))),
+        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(split.as_str(), rows))),
+        Arc::new(positions.collect::<UInt64Array>()),
+        Arc::new(rejected.iter().map(|r| r.line).collect::<UInt64Array>()),
+        Arc::new(StringArray::from_iter_values(rejected.iter().map(|r| &r.reason))),
+        Arc::new(BinaryArray::from_iter_values(rejected.iter().map(|r| &r.bytes))),
+        Arc::new(rejected.iter().map(|r| r.key.as_deref()).collect::<BinaryArray>()),
+    ];
+    Ok(RecordBatch::try_new(rejects_schema(), columns)?)
+}

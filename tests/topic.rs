@@ -1,0 +1,264 @@
+//! A topic in memory: partitions that appear while a job reads it, a start at the end, a lag, and a broker that is moody.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use windrow::{
+    arrow::{array::RecordBatch, datatypes::SchemaRef},
+    connectors::{ConnectorError, Fetch, Position, Rows, Source, SourceReader, SplitId, TypedSource, Untyped},
+};
+
+type Outcome<T> = Result<T, ConnectorError>;
+
+/// What becomes of a question for the partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// It is answered.
+    Well,
+    /// It is answered with so many of them.
+    Lists(usize),
+    /// It fails.
+    Fails,
+    /// Nobody answers.
+    Hangs,
+}
+
+/// A topic; a clone is another handle to it.
+#[derive(Clone)]
+pub struct Topic {
+    log: Arc<Log>,
+    latest: bool,
+    mute: bool,
+    every: Option<Duration>,
+}
+
+struct Log {
+    schema: SchemaRef,
+    partitions: Mutex<Vec<Partition>>,
+    changed: Notify,
+    mood: Mutex<Mood>,
+}
+
+#[derive(Default)]
+struct Partition {
+    batches: Vec<RecordBatch>,
+    ended: bool,
+}
+
+impl Topic {
+    /// A topic of so many partitions, for new ones of which the engine looks so often. A position is a number of batches.
+    pub fn new(schema: SchemaRef, partitions: usize, every: Duration) -> Self {
+        let partitions = std::iter::repeat_with(Partition::default).take(partitions).collect();
+        let log =
+            Log { schema, partitions: Mutex::new(partitions), changed: Notify::new(), mood: Mutex::new(Mood::Well) };
+        Self { log: Arc::new(log), latest: false, mute: false, every: Some(every) }
+    }
+
+    /// Read from what comes after the first start of the job.
+    #[must_use]
+    pub fn latest(self) -> Self {
+        Self { latest: true, ..self }
+    }
+
+    /// Its readers do not say where partitions begin.
+    #[must_use]
+    pub fn mute(self) -> Self {
+        Self { mute: true, ..self }
+    }
+
+    /// Nobody looks for new partitions.
+    #[must_use]
+    pub fn fixed(self) -> Self {
+        Self { every: None, ..self }
+    }
+
+    /// Adds a batch to a partition.
+    pub fn push(&self, partition: usize, batch: RecordBatch) {
+        self.log.change(|partitions| partitions[partition].batches.push(batch));
+    }
+
+    /// Adds a partition, and says which it is.
+    pub fn add(&self) -> usize {
+        self.log.change(|partitions| partitions.push(Partition::default()));
+        self.partitions() - 1
+    }
+
+    /// How many partitions there are.
+    pub fn partitions(&self) -> usize {
+        self.log.lock().len()
+    }
+
+    /// No more will come for this partition.
+    pub fn end(&self, partition: usize) {
+        self.log.change(|partitions| partitions[partition].ended = true);
+    }
+
+    /// No more will come.
+    pub fn end_all(&self) {
+        self.log.change(|partitions| partitions.iter_mut().for_each(|partition| partition.ended = true));
+    }
+
+    /// What becomes of questions for the partitions from now on.
+    pub fn mood(&self, mood: Mood) {
+        *self.log.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
+        self.log.changed.notify_waiters();
+    }
+}
+
+impl Log {
+    fn lock(&self) -> MutexGuard<'_, Vec<Partition>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Partition>)) {
+        change(&mut self.lock());
+        self.changed.notify_waiters();
+    }
+}
+
+fn id(partition: usize) -> SplitId {
+    SplitId::new(format!("p{partition}"))
+}
+
+fn number(split: &SplitId) -> Outcome<usize> {
+    let number = split.as_str().strip_prefix('p').and_then(|number| number.parse().ok());
+    number.ok_or_else(|| ConnectorError::Config(format!("there is no partition {split}")))
+}
+
+#[async_trait]
+impl Source for Topic {
+    fn name(&self) -> String {
+        "topic".into()
+    }
+
+    fn schema(&self) -> Outcome<SchemaRef> {
+        Ok(self.log.schema.clone())
+    }
+
+    async fn splits(&self) -> Outcome<Vec<SplitId>> {
+        loop {
+            let changed = self.log.changed.notified();
+            let mood = *self.log.mood.lock().unwrap_or_else(PoisonError::into_inner);
+            match mood {
+                Mood::Well => return Ok((0..self.partitions()).map(id).collect()),
+                Mood::Lists(partitions) => return Ok((0..partitions).map(id).collect()),
+                Mood::Fails => {
+                    return Err(ConnectorError::Remote {
+                        system: "the broker".into(),
+                        reason: "it is in a bad mood".into(),
+                        passes: true,
+                    });
+                }
+                Mood::Hangs => changed.await,
+            }
+        }
+    }
+
+    async fn reader(&self, assigned: Vec<(SplitId, Option<Position>)>) -> Outcome<Box<dyn SourceReader>> {
+        let mut cursors = Vec::new();
+        for (split, position) in assigned {
+            let partition = number(&split)?;
+            let start = if self.latest { self.log.lock()[partition].batches.len() } else { 0 };
+            let next = position.map_or(start, |position| position.0 as usize);
+            cursors.push(Cursor { split, partition, next, paused: false });
+        }
+        let (log, waits) = (self.log.clone(), cursors.is_empty());
+        Ok(Box::new(TopicReader { log, mute: self.mute, waits, cursors, turn: 0 }))
+    }
+
+    fn discover_every(&self) -> Option<Duration> {
+        self.every
+    }
+}
+
+impl TypedSource for Topic {
+    type Row = Untyped;
+}
+
+struct Cursor {
+    split: SplitId,
+    partition: usize,
+    next: usize,
+    paused: bool,
+}
+
+struct TopicReader {
+    log: Arc<Log>,
+    cursors: Vec<Cursor>,
+    turn: usize,
+    /// It has never had a partition, so it cannot have come to their end.
+    waits: bool,
+    mute: bool,
+}
+
+#[async_trait]
+impl SourceReader for TopicReader {
+    async fn fetch(&mut self) -> Outcome<Fetch> {
+        let log = self.log.clone();
+        loop {
+            let changed = log.changed.notified();
+            if let Some(fetch) = self.ready() {
+                return Ok(fetch);
+            }
+            changed.await;
+        }
+    }
+
+    fn positions(&self) -> Vec<(SplitId, Position)> {
+        let cursors = self.cursors.iter().filter(|_| !self.mute);
+        cursors.map(|cursor| (cursor.split.clone(), Position(cursor.next as u64))).collect()
+    }
+
+    async fn add(&mut self, splits: Vec<SplitId>) -> Outcome<()> {
+        for split in splits {
+            self.waits = false;
+            self.cursors.push(Cursor { partition: number(&split)?, split, next: 0, paused: false });
+        }
+        Ok(())
+    }
+
+    fn lag(&self) -> Vec<(SplitId, u64)> {
+        let partitions = self.log.lock();
+        let rows = |cursor: &Cursor| {
+            let waiting = &partitions[cursor.partition].batches[cursor.next..];
+            (cursor.split.clone(), waiting.iter().map(RecordBatch::num_rows).sum::<usize>() as u64)
+        };
+        self.cursors.iter().map(rows).collect()
+    }
+
+    fn pause(&mut self, splits: &[SplitId]) -> bool {
+        self.cursors.iter_mut().for_each(|cursor| cursor.paused = splits.contains(&cursor.split));
+        true
+    }
+}
+
+impl TopicReader {
+    fn ready(&mut self) -> Option<Fetch> {
+        let count = self.cursors.len();
+        let partitions = self.log.lock();
+        if count == 0 {
+            let all_ended = !partitions.is_empty() && partitions.iter().all(|partition| partition.ended);
+            return (!self.waits || all_ended).then_some(Fetch::End);
+        }
+        for index in (self.turn..self.turn + count).map(|turn| turn % count) {
+            let cursor = &mut self.cursors[index];
+            let partition = &partitions[cursor.partition];
+            match partition.batches.get(cursor.next) {
+                Some(_) if cursor.paused => {}
+                Some(batch) => {
+                    cursor.next += 1;
+                    self.turn = index + 1;
+                    let (split, next) = (cursor.split.clone(), Position(cursor.next as u64));
+                    return Some(Fetch::Rows(Rows { split, batch: batch.clone(), rejected: Vec::new(), next }));
+                }
+                None if partition.ended => return Some(Fetch::SplitEnd(self.cursors.remove(index).split)),
+                None => {}
+            }
+        }
+        None
+    }
+}
