@@ -32,6 +32,10 @@ pub mod generator;
 pub mod kafka;
 pub mod lookup;
 pub mod memory;
+#[cfg(feature = "kafka")]
+pub mod registry;
+#[cfg(feature = "kafka")]
+pub mod secret;
 pub mod sink;
 pub mod source;
 
@@ -41,5 +45,9 @@ pub use file::{File, TimePartition};
 pub use generator::{nexmark::Nexmark, sequence::Sequence};
 pub use lookup::{Cached, Lookup, TableFile};
 pub use memory::{MemorySink, MemorySource, MemoryTable};
+#[cfg(feature = "kafka")]
+pub use registry::SchemaRegistry;
+#[cfg(feature = "kafka")]
+pub use secret::Secret;
 pub use sink::{Epoch, Incarnation, Marker, OP, Receipt, Sink, SinkWriter, Witness};
 pub use source::{Fetch, Position, Rejected, Rows, Source, SourceReader, SplitId, TypedSource, Untyped};

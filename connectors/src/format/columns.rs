@@ -7,14 +7,16 @@ use std::{mem, sync::Arc};
 
 use arrow::{
     array::{
-        ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, BooleanBufferBuilder, LargeStringArray, ListArray,
-        NullBufferBuilder, PrimitiveArray, StringArray, StringViewArray, StructArray, timezone::Tz,
+        ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray,
+        LargeStringArray, ListArray, MapArray, NullBufferBuilder, PrimitiveArray, StringArray, StringViewArray,
+        StructArray, timezone::Tz,
     },
     buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
     datatypes::{
-        DataType, Date32Type, Field, FieldRef, Fields, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-        Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
-        TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+        DataType, Date32Type, Decimal128Type, Field, FieldRef, Fields, Float32Type, Float64Type, Int8Type, Int16Type,
+        Int32Type, Int64Type, Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType,
+        TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+        UInt8Type, UInt16Type, UInt32Type, UInt64Type,
     },
 };
 
@@ -41,6 +43,8 @@ pub(super) enum Medium {
     Json,
     /// Structs, lists and bytes.
     Binary,
+    /// These, and maps, bytes of a fixed number, decimals and times of day.
+    Avro,
 }
 
 /// The buffers of some columns: those of a batch, or of a struct within it.
@@ -135,12 +139,18 @@ pub(super) enum Values {
     LargeText { ends: Vec<i64>, bytes: Vec<u8> },
     Struct(Columns),
     Bytes { ends: Vec<i32>, bytes: Vec<u8> },
+    Fixed { size: usize, bytes: Vec<u8> },
+    Decimal(Vec<i128>),
+    Time32 { values: Vec<i32>, unit: TimeUnit },
+    Time64 { values: Vec<i64>, unit: TimeUnit },
+    Map { ends: Vec<i32>, entries: Columns, field: FieldRef },
     List { ends: Vec<i32>, item: Box<Column> },
 }
 
 impl Values {
     fn new(field: &Field, path: &str, medium: Medium) -> Result<Self> {
         let nested = medium != Medium::Csv;
+        let bytes = matches!(medium, Medium::Binary | Medium::Avro);
         Ok(match field.data_type() {
             DataType::Boolean => Self::Boolean(BooleanBufferBuilder::new(0)),
             DataType::Int8 => Self::Int8(Vec::new()),
@@ -162,12 +172,26 @@ impl Values {
                 let item = Box::new(Column::new(item, &format!("{path}[]"), medium)?);
                 Self::List { ends: vec![0], item }
             }
-            DataType::Binary if medium == Medium::Binary => Self::Bytes { ends: vec![0], bytes: Vec::new() },
+            DataType::Binary if bytes => Self::Bytes { ends: vec![0], bytes: Vec::new() },
+            DataType::FixedSizeBinary(size) if medium == Medium::Avro && *size >= 0 => {
+                Self::Fixed { size: usize::try_from(*size).unwrap_or_default(), bytes: Vec::new() }
+            }
+            DataType::Decimal128(..) if medium == Medium::Avro => Self::Decimal(Vec::new()),
+            DataType::Time32(unit) if medium == Medium::Avro => Self::Time32 { values: Vec::new(), unit: *unit },
+            DataType::Time64(unit) if medium == Medium::Avro => Self::Time64 { values: Vec::new(), unit: *unit },
+            DataType::Map(field, false) if medium == Medium::Avro => {
+                let DataType::Struct(fields) = field.data_type() else {
+                    return Err(config(format!("column {path:?} is a map without entries")));
+                };
+                let entries = Columns::new(fields, &format!("{path}{{}}"), medium)?;
+                Self::Map { ends: vec![0], entries, field: field.clone() }
+            }
             other => {
                 let (source, more) = match medium {
                     Medium::Csv => ("CSV", ""),
                     Medium::Json => ("JSON", ", or a struct or list of these"),
                     Medium::Binary => ("this format", ", Binary, or a struct or list of these"),
+                    Medium::Avro => ("Avro", ", decimal of 128 bits, time, binary, or a struct, list or map of these"),
                 };
                 return Err(config(format!(
                     "column {path:?} has the type {other}, which cannot be read from {source}: choose a boolean, \
@@ -185,7 +209,8 @@ macro_rules! push_number {
         match $values {
             Values::Int64(values) => values.push($whole($value)?),
             Values::Float64(values) => values.push($f64),
-            Values::Timestamp { values, .. } => values.push($whole($value)?),
+            Values::Timestamp { values, .. } | Values::Time64 { values, .. } => values.push($whole($value)?),
+            Values::Time32 { values, .. } => values.push($whole($value)?),
             Values::Int32(values) | Values::Date32(values) => values.push($whole($value)?),
             Values::UInt64(values) => values.push($whole($value)?),
             Values::UInt32(values) => values.push($whole($value)?),
@@ -253,9 +278,14 @@ impl Column {
             Values::UInt64(values) => values.push(0),
             Values::Float32(values) => values.push(0.0),
             Values::Float64(values) => values.push(0.0),
-            Values::Text { ends, .. } | Values::Bytes { ends, .. } | Values::List { ends, .. } => {
-                ends.push(ends[self.len])
-            }
+            Values::Text { ends, .. }
+            | Values::Bytes { ends, .. }
+            | Values::Map { ends, .. }
+            | Values::List { ends, .. } => ends.push(ends[self.len]),
+            Values::Fixed { size, bytes } => bytes.resize(bytes.len() + *size, 0),
+            Values::Decimal(values) => values.push(0),
+            Values::Time32 { values, .. } => values.push(0),
+            Values::Time64 { values, .. } => values.push(0),
             Values::LargeText { ends, .. } => ends.push(ends[self.len]),
             Values::Struct(columns) => columns.push_filler(),
         }
@@ -324,11 +354,27 @@ impl Column {
         Ok(())
     }
 
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code))]
     pub(super) fn push_bytes(&mut self, value: &[u8]) -> Result<(), Misfit> {
-        let Values::Bytes { ends, bytes } = &mut self.values else { return Err(Misfit::Kind) };
-        let end = narrow(bytes.len() + value.len())?;
-        bytes.extend_from_slice(value);
-        ends.push(end);
+        match &mut self.values {
+            Values::Bytes { ends, bytes } => {
+                let end = narrow(bytes.len() + value.len())?;
+                bytes.extend_from_slice(value);
+                ends.push(end);
+            }
+            Values::Fixed { size, bytes } if *size == value.len() => bytes.extend_from_slice(value),
+            Values::Fixed { .. } => return Err(Misfit::Range),
+            _ => return Err(Misfit::Kind),
+        }
+        self.written();
+        Ok(())
+    }
+
+    /// A decimal of the column's scale, without its point.
+    #[cfg(feature = "kafka")]
+    pub(super) fn push_decimal(&mut self, value: i128) -> Result<(), Misfit> {
+        let Values::Decimal(values) = &mut self.values else { return Err(Misfit::Kind) };
+        values.push(value);
         self.written();
         Ok(())
     }
@@ -358,10 +404,13 @@ impl Column {
         Ok(())
     }
 
-    /// Ends the list whose elements were pushed into the item column.
+    /// Ends the list whose elements were pushed into the item column, or the map whose entries were.
     pub(super) fn end_list(&mut self) -> Result<(), Misfit> {
-        let Values::List { ends, item } = &mut self.values else { return Err(Misfit::Kind) };
-        ends.push(narrow(item.len)?);
+        match &mut self.values {
+            Values::List { ends, item } => ends.push(narrow(item.len)?),
+            Values::Map { ends, entries, .. } => ends.push(narrow(entries.rows)?),
+            _ => return Err(Misfit::Kind),
+        }
         self.written();
         Ok(())
     }
@@ -386,6 +435,14 @@ impl Column {
             Values::LargeText { ends, bytes } => {
                 ends.truncate(len + 1);
                 bytes.truncate(ends[len] as usize);
+            }
+            Values::Fixed { size, bytes } => bytes.truncate(len * *size),
+            Values::Decimal(values) => values.truncate(len),
+            Values::Time32 { values, .. } => values.truncate(len),
+            Values::Time64 { values, .. } => values.truncate(len),
+            Values::Map { ends, entries, .. } => {
+                ends.truncate(len + 1);
+                entries.truncate(ends[len] as usize);
             }
             Values::Struct(columns) => columns.truncate(len),
             Values::List { ends, item } => {
@@ -428,6 +485,23 @@ impl Column {
                 Arc::new(LargeStringArray::try_new(offsets(ends), text_bytes(bytes), nulls)?)
             }
             Values::Bytes { ends, bytes } => Arc::new(BinaryArray::try_new(offsets(ends), text_bytes(bytes), nulls)?),
+            Values::Fixed { size, bytes } => fixed(*size, bytes, nulls, len)?,
+            Values::Decimal(values) => {
+                let array = numbers::<Decimal128Type>(values, nulls)?;
+                Arc::new(array.with_data_type(self.field.data_type().clone()))
+            }
+            Values::Time32 { values, unit: TimeUnit::Second } => Arc::new(numbers::<Time32SecondType>(values, nulls)?),
+            Values::Time32 { values, .. } => Arc::new(numbers::<Time32MillisecondType>(values, nulls)?),
+            Values::Time64 { values, unit: TimeUnit::Microsecond } => {
+                Arc::new(numbers::<Time64MicrosecondType>(values, nulls)?)
+            }
+            Values::Time64 { values, .. } => Arc::new(numbers::<Time64NanosecondType>(values, nulls)?),
+            Values::Map { ends, entries, field } => {
+                let rows = entries.rows;
+                let arrays = entries.take()?;
+                let entries = StructArray::try_new_with_length(entries.fields.clone(), arrays, None, rows)?;
+                Arc::new(MapArray::try_new(field.clone(), offsets(ends), entries, nulls, false)?)
+            }
             Values::Struct(columns) => {
                 let arrays = columns.take()?;
                 Arc::new(StructArray::try_new_with_length(columns.fields.clone(), arrays, nulls, len)?)
@@ -443,6 +517,13 @@ impl Column {
 fn numbers<T: ArrowPrimitiveType>(values: &mut Vec<T::Native>, nulls: Option<NullBuffer>) -> Result<PrimitiveArray<T>> {
     let room = Vec::with_capacity(values.len());
     Ok(PrimitiveArray::try_new(ScalarBuffer::from(mem::replace(values, room)), nulls)?)
+}
+
+/// Bytes of a fixed number each. Of none at all, their number cannot be told from the buffer.
+fn fixed(size: usize, bytes: &mut Vec<u8>, nulls: Option<NullBuffer>, len: usize) -> Result<ArrayRef> {
+    let size = i32::try_from(size).unwrap_or(i32::MAX);
+    let array = FixedSizeBinaryArray::try_new_with_len(size, text_bytes(bytes), nulls, len)?;
+    Ok(Arc::new(array))
 }
 
 fn times(values: &mut Vec<i64>, unit: TimeUnit, nulls: Option<NullBuffer>, data_type: &DataType) -> Result<ArrayRef> {

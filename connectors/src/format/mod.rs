@@ -20,6 +20,7 @@
 //! | `columns`, `text`, `keys` | buffers built from a schema; times, dates and numbers from text; names to columns |
 //! | [`json`], [`csv`] | the two decoders |
 //! | [`encode`] | the two encoders |
+//! | `avro` | records with the id of a schema in a registry, and how columns and schemas fit |
 //! | [`payload`] | rows into payloads, one for each |
 //! | [`raw`], [`payload_csv`] | payloads as they are, and one line of CSV each |
 //! | [`debezium`] | the changes of a database |
@@ -32,6 +33,8 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 
 use crate::{ConnectorError, Result};
 
+#[cfg(feature = "kafka")]
+pub mod avro;
 mod columns;
 pub mod csv;
 pub mod debezium;
@@ -49,6 +52,8 @@ pub mod raw;
 mod tests;
 mod text;
 
+#[cfg(feature = "kafka")]
+pub use avro::{AvroDecoder, AvroEncoder, AvroFormat};
 pub use csv::CsvDecoder;
 pub use debezium::{DebeziumDecoder, DebeziumEncoder};
 pub use encode::Encoder;
@@ -100,7 +105,8 @@ pub trait Decoder: Send {
         Ok(())
     }
 
-    /// Decodes one record into the batch. On an error, which says why in words, nothing of the record remains there.
+    /// Decodes one record into the batch. On an error, which says why in words, nothing of the record remains there, and the
+    /// record is to be rejected, unless there is a [`Decoder::failure`].
     fn push(&mut self, record: &[u8]) -> Result<(), String>;
 
     /// Takes a record without a payload, as a log has them that is compacted: a *tombstone*, which takes its key away. `true` if
@@ -110,8 +116,9 @@ pub trait Decoder: Send {
             .into())
     }
 
-    /// Asked after a push that failed: what went wrong outside the record, such as a registry that does not answer. Then the
-    /// record is not to blame: it is not rejected, and the job fails with this error.
+    /// Why the former [`Decoder::push`] could not decide about its record, if it could not: a schema registry does not answer. The
+    /// record may be good, so it is not rejected: give away the rows before it, and end the source with this error, so that the job
+    /// starts again at the record. Asked after each `push` that failed; the answer is taken away with it.
     fn failure(&mut self) -> Option<ConnectorError> {
         None
     }

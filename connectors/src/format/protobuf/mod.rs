@@ -29,7 +29,10 @@ use arrow::datatypes::SchemaRef;
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 use super::{RowEncoder, config, text::alternatives};
-use crate::Result;
+use crate::{
+    Result,
+    registry::{RegisteredSchema, SchemaKind, SchemaRegistry},
+};
 
 mod decode;
 mod encode;
@@ -60,6 +63,21 @@ pub trait Schemas: Send + Sync {
 
     /// The id of this .proto text under this subject, for which it is registered if it is not yet.
     fn register(&self, subject: &str, text: &str) -> Result<u32>;
+}
+
+impl Schemas for SchemaRegistry {
+    fn schema(&self, id: u32) -> Result<Option<ProtoText>> {
+        let schema = Self::schema(self, id)?.filter(|schema| schema.kind == SchemaKind::Protobuf);
+        let text = |schema: Arc<RegisteredSchema>| ProtoText {
+            text: schema.text.clone(),
+            references: schema.references.iter().map(|file| (file.name.clone(), file.text.clone())).collect(),
+        };
+        Ok(schema.map(text))
+    }
+
+    fn register(&self, subject: &str, text: &str) -> Result<u32> {
+        Self::register(self, subject, SchemaKind::Protobuf, text)
+    }
 }
 
 /// Messages of Protocol Buffers as payloads.

@@ -1,0 +1,373 @@
+//! Schema registries: where producers leave the schemas of their messages, and consumers find them by number.
+//!
+//! ```text
+//!   a message: 0 │ id, four bytes │ content          "orders-value" ──► versions ──► ids ──► schemas
+//!                      │                                   ▲                          ▲
+//!                      └─► SchemaRegistry::schema ─────────┼──── kept for ever ───────┘
+//!   a sink ──────────────► SchemaRegistry::register ───────┘
+//! ```
+//!
+//! Any registry that speaks Confluent's REST API: its own, Karapace, Apicurio, Redpanda. An id means the same schema for ever, so
+//! what was fetched once is never fetched again. All calls block: make them where waiting is allowed.
+//!
+//! That the registry *does not have* an id is an answer, and the record with that id is rejected; that the registry *does not
+//! answer* is an error, which says nothing of the record.
+//!
+//! | file | why it exists |
+//! |---|---|
+//! | `client` | requests, tries again, who asks, and what the answers mean |
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{ConnectorError, Result, Secret};
+
+mod client;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use client::{Answer, Client, Login};
+
+/// How many schemas are kept. A job meets a handful.
+const MOST_KEPT: usize = 10_000;
+/// How long an id that the registry does not have is not asked for again: garbage must not become a flood of requests, and a
+/// schema that is registered late is found soon.
+const UNKNOWN_FOR: Duration = Duration::from_secs(30);
+const MOST_REFERENCES: usize = 1_000;
+
+/// The language of a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SchemaKind {
+    /// Avro, in JSON.
+    Avro,
+    /// Protobuf, a `.proto` file.
+    Protobuf,
+    /// JSON Schema.
+    Json,
+}
+
+impl SchemaKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Avro => "AVRO",
+            Self::Protobuf => "PROTOBUF",
+            Self::Json => "JSON",
+        }
+    }
+}
+
+impl fmt::Display for SchemaKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Avro => "Avro",
+            Self::Protobuf => "Protobuf",
+            Self::Json => "JSON Schema",
+        })
+    }
+}
+
+/// A schema as the registry has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredSchema {
+    /// Its number, which stands in front of each message.
+    pub id: u32,
+    /// Its language.
+    pub kind: SchemaKind,
+    /// Its text.
+    pub text: String,
+    /// The schemas it refers to, and those that they refer to: each once, and behind those it needs itself.
+    pub references: Vec<ReferencedSchema>,
+}
+
+/// A schema that another one refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReferencedSchema {
+    /// What it is called there: the full name of an Avro type, the path of a Protobuf file.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// A schema registry. A clone is the same one, with the same schemas kept.
+///
+/// ```
+/// use windrow_connectors::{Secret, SchemaRegistry};
+///
+/// let registry = SchemaRegistry::at("https://registry:8081")
+///     .basic_auth("ada", Secret::env("REGISTRY_PASSWORD"))
+///     .ca_file("/etc/ssl/our-ca.pem");
+/// assert_eq!(registry.name(), "schema registry https://registry:8081");
+/// ```
+#[derive(Clone)]
+pub struct SchemaRegistry {
+    client: Client,
+    kept: Arc<Mutex<Kept>>,
+}
+
+/// What need not be asked again.
+#[derive(Default)]
+struct Kept {
+    schemas: BTreeMap<u32, Arc<RegisteredSchema>>,
+    unknown: HashMap<u32, Instant>,
+}
+
+impl SchemaRegistry {
+    /// The registry at this address, `http://host:port` or `https://host:port`. Several, separated by commas, are one registry:
+    /// they are tried in this order. Nothing is asked yet; an address that is none is reported by the first call.
+    pub fn at(addresses: impl AsRef<str>) -> Self {
+        Self { client: Client::new(addresses.as_ref()), kept: Arc::default() }
+    }
+
+    /// Asks as this user.
+    #[must_use]
+    pub fn basic_auth(self, user: impl Into<String>, password: Secret) -> Self {
+        self.with(|client| client.login = Login::Basic { user: user.into(), password })
+    }
+
+    /// Asks with this token.
+    #[must_use]
+    pub fn bearer(self, token: Secret) -> Self {
+        self.with(|client| client.login = Login::Bearer(token))
+    }
+
+    /// Trusts the certificates in this PEM file, and no others.
+    #[must_use]
+    pub fn ca_file(self, path: impl Into<PathBuf>) -> Self {
+        self.with(|client| client.ca_file = Some(path.into()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn patience(self, timeout: Duration, pause: Duration) -> Self {
+        self.with(|client| {
+            client.timeout = timeout;
+            client.pause = pause;
+        })
+    }
+
+    /// Another way of asking is another registry: nothing is shared with clones made before.
+    fn with(self, change: impl FnOnce(&mut Client)) -> Self {
+        let mut client = self.client.changed();
+        change(&mut client);
+        Self { client, kept: Arc::default() }
+    }
+
+    /// What to call it in messages.
+    pub fn name(&self) -> String {
+        format!("schema registry {}", self.client.name())
+    }
+
+    /// The schema with this id; `None` if the registry says that it has none. Blocks.
+    ///
+    /// # Errors
+    /// When the registry does not answer after three tries of 5 s each (`Remote`, passes), or refuses the login (does not pass).
+    pub fn schema(&self, id: u32) -> Result<Option<Arc<RegisteredSchema>>> {
+        {
+            let kept = self.kept();
+            if let Some(schema) = kept.schemas.get(&id) {
+                return Ok(Some(schema.clone()));
+            }
+            if kept.unknown.get(&id).is_some_and(|since| since.elapsed() < UNKNOWN_FOR) {
+                return Ok(None);
+            }
+        }
+        let found = match self.client.call(&["schemas", "ids", &id.to_string()], None)? {
+            Answer::Yes(answer) => Some(Arc::new(self.registered(id, &answer)?)),
+            // Only this number says "no such schema": 404 alone is what a wrong address answers.
+            Answer::No { code: 40403, .. } => None,
+            no => return Err(self.refused(&format!("schema id {id}"), no)),
+        };
+        let mut kept = self.kept();
+        match &found {
+            Some(schema) => {
+                if kept.schemas.len() >= MOST_KEPT {
+                    kept.schemas.pop_first();
+                }
+                kept.unknown.remove(&id);
+                kept.schemas.insert(id, schema.clone());
+            }
+            None => {
+                if kept.unknown.len() >= MOST_KEPT {
+                    kept.unknown.clear();
+                }
+                kept.unknown.insert(id, Instant::now());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Why a record is rejected whose schema id the registry does not have.
+    pub fn unknown(&self, id: u32) -> String {
+        format!("schema id {id} is not in the {}", self.name())
+    }
+
+    /// The newest schema of a subject, as `orders-value`. Blocks.
+    ///
+    /// # Errors
+    /// As [`SchemaRegistry::schema`]; and `Config` if there is no such subject.
+    pub fn latest(&self, subject: &str) -> Result<Arc<RegisteredSchema>> {
+        match self.client.call(&["subjects", subject, "versions", "latest"], None)? {
+            Answer::Yes(answer) => {
+                let id = self.id(&answer)?;
+                Ok(Arc::new(self.registered(id, &answer)?))
+            }
+            Answer::No { code: 40401 | 40402, .. } => {
+                Err(ConnectorError::Config(format!("the {} has no schema for the subject {subject:?}", self.name())))
+            }
+            no => Err(self.refused(&format!("subject {subject:?}"), no)),
+        }
+    }
+
+    /// Registers a schema, unless it is there already, and gives its id. Blocks.
+    ///
+    /// # Errors
+    /// As [`SchemaRegistry::schema`]; and `Config`, with what the registry says, if the schema is not compatible with the former
+    /// ones of the subject, or not valid.
+    pub fn register(&self, subject: &str, kind: SchemaKind, text: &str) -> Result<u32> {
+        match self.client.call(&["subjects", subject, "versions"], Some(&request(kind, text)))? {
+            Answer::Yes(answer) => self.id(&answer),
+            no => Err(self.refused(&format!("the new schema of subject {subject:?}"), no)),
+        }
+    }
+
+    /// The id of a schema that is registered already; `None` if it is not. Blocks.
+    ///
+    /// # Errors
+    /// As [`SchemaRegistry::register`].
+    pub fn lookup(&self, subject: &str, kind: SchemaKind, text: &str) -> Result<Option<u32>> {
+        match self.client.call(&["subjects", subject], Some(&request(kind, text)))? {
+            Answer::Yes(answer) => self.id(&answer).map(Some),
+            Answer::No { code: 40401 | 40403, .. } => Ok(None),
+            no => Err(self.refused(&format!("subject {subject:?}"), no)),
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn registered(&self, id: u32, answer: &Value) -> Result<RegisteredSchema> {
+        let kind = match answer.get("schemaType").and_then(Value::as_str) {
+            None | Some("AVRO") => SchemaKind::Avro,
+            Some("PROTOBUF") => SchemaKind::Protobuf,
+            Some("JSON") => SchemaKind::Json,
+            Some(other) => return Err(self.senseless(&format!("a schema of the type {other:?}"))),
+        };
+        let mut references = Vec::new();
+        self.references(answer, &mut references, &mut HashSet::new())?;
+        Ok(RegisteredSchema { id, kind, text: self.text(answer)?, references })
+    }
+
+    /// What the schema in `answer` refers to, those without needs of their own first. Depth first, with a stack of its own: how
+    /// deep references go is the registry's choice.
+    fn references(
+        &self,
+        answer: &Value,
+        found: &mut Vec<ReferencedSchema>,
+        seen: &mut HashSet<(String, String, u64)>,
+    ) -> Result<()> {
+        enum Task {
+            Visit(Reference),
+            Done(ReferencedSchema),
+        }
+        let mut tasks: Vec<Task> = self.referred(answer)?.into_iter().rev().map(Task::Visit).collect();
+        while let Some(task) = tasks.pop() {
+            match task {
+                Task::Done(schema) => found.push(schema),
+                Task::Visit(Reference { name, subject, version }) => {
+                    if !seen.insert((name.clone(), subject.clone(), version)) {
+                        continue;
+                    }
+                    if seen.len() > MOST_REFERENCES {
+                        return Err(self.senseless(&format!("a schema with more than {MOST_REFERENCES} references")));
+                    }
+                    let answer =
+                        match self.client.call(&["subjects", &subject, "versions", &version.to_string()], None)? {
+                            Answer::Yes(answer) => answer,
+                            no => {
+                                return Err(self.refused(
+                                    &format!("version {version} of subject {subject:?}, which a schema refers to"),
+                                    no,
+                                ));
+                            }
+                        };
+                    tasks.push(Task::Done(ReferencedSchema { name, text: self.text(&answer)? }));
+                    tasks.extend(self.referred(&answer)?.into_iter().rev().map(Task::Visit));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn referred(&self, answer: &Value) -> Result<Vec<Reference>> {
+        let Some(list) = answer.get("references").and_then(Value::as_array) else { return Ok(Vec::new()) };
+        list.iter()
+            .map(|reference| {
+                Some(Reference {
+                    name: reference.get("name")?.as_str()?.to_string(),
+                    subject: reference.get("subject")?.as_str()?.to_string(),
+                    version: reference.get("version")?.as_u64()?,
+                })
+            })
+            .collect::<Option<_>>()
+            .ok_or_else(|| self.senseless("a reference without a name, subject and version"))
+    }
+
+    fn text(&self, answer: &Value) -> Result<String> {
+        let text = answer.get("schema").and_then(Value::as_str);
+        text.map(str::to_string).ok_or_else(|| self.senseless("no schema"))
+    }
+
+    fn id(&self, answer: &Value) -> Result<u32> {
+        let id = answer.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| self.senseless("no id"))
+    }
+
+    fn senseless(&self, what: &str) -> ConnectorError {
+        self.client.remote(format!("it answered with {what}: is this the address of a schema registry?"), true)
+    }
+
+    fn refused(&self, what: &str, answer: Answer) -> ConnectorError {
+        let Answer::No { code, message } = answer else { return self.senseless("a surprise") };
+        match code {
+            409 | 40901 => ConnectorError::Config(format!(
+                "{what} is not compatible with the former ones, says the {}: {message}. Change the columns, the subject, or its \
+                 compatibility level",
+                self.name()
+            )),
+            422 | 42200..=42299 => {
+                ConnectorError::Config(format!("{what} is not valid, says the {}: {message}", self.name()))
+            }
+            _ => self.client.remote(format!("{what}: {message} (error {code})"), true),
+        }
+    }
+}
+
+impl fmt::Debug for SchemaRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SchemaRegistry").field(&self.client.name()).finish()
+    }
+}
+
+struct Reference {
+    name: String,
+    subject: String,
+    version: u64,
+}
+
+fn request(kind: SchemaKind, text: &str) -> Value {
+    match kind {
+        // Registries from before there were other kinds do not know the field.
+        SchemaKind::Avro => json!({ "schema": text }),
+        kind => json!({ "schema": text, "schemaType": kind.as_str() }),
+    }
+}
