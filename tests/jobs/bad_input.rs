@@ -240,7 +240,7 @@ fn rejects_are_dropped_and_counted_or_kept_with_everything_about_them() {
     accounted(&report, 6, 3);
     assert_eq!(good, ["a|1|1"; 3]);
     let columns: Vec<String> = bad[0].schema().fields().iter().map(|field| field.name().clone()).collect();
-    assert_eq!(columns, ["source", "split", "position", "line", "reason", "bytes"]);
+    assert_eq!(columns, ["source", "split", "position", "line", "reason", "bytes", "key"]);
     let batch = &bad[0];
     assert_eq!(batch.num_rows(), 3);
     let of = |row: usize| {

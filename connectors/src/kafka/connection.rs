@@ -7,9 +7,14 @@
 
 use std::collections::BTreeMap;
 
-use rdkafka::ClientConfig;
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
-use crate::Result;
+use super::{
+    context::Context,
+    security::{self, Sasl, Tls},
+    settings,
+};
+use crate::{ConnectorError, Result};
 
 /// A Kafka cluster. A clone is the same connection: every exactly-once sink made from it, or from a clone of it, commits in the
 /// same transaction.
@@ -29,14 +34,58 @@ pub struct Kafka {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Config {
     pub(super) brokers: String,
-    /// What the user sets beyond what the connector does: librdkafka's names and values.
+    /// What the user sets beyond what the connector does: librdkafka's names and values. Never a secret.
     pub(super) settings: BTreeMap<String, String>,
+    pub(super) tls: Option<Tls>,
+    pub(super) sasl: Option<Sasl>,
+    /// What is wrong with what was set, for the first client to say.
+    refused: Vec<String>,
 }
 
 impl Kafka {
     /// The cluster that these brokers belong to: `host:port`, several of them separated by commas. Nothing is connected yet.
     pub fn brokers(brokers: impl Into<String>) -> Self {
         Self { config: Config { brokers: brokers.into(), ..Config::default() } }
+    }
+
+    /// Encrypts, and checks who answers. Without it whoever sees the network reads and changes what is sent.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.config.tls = Some(tls);
+        self
+    }
+
+    /// Logs in.
+    pub fn sasl(mut self, sasl: Sasl) -> Self {
+        self.config.sasl = Some(sasl);
+        self
+    }
+
+    /// A setting of librdkafka for all clients of the connection, by [its name there], such as `socket.keepalive.enable` or
+    /// `queued.max.messages.kbytes`.
+    ///
+    /// Not those on which the connector's promises rest, nor those that hold secrets: the first client that is made says so,
+    /// and names the call to use instead.
+    ///
+    /// [its name there]: https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md
+    pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let name = name.into();
+        match settings::refused(&name) {
+            Some(why) => self.config.refused.push(why),
+            None => {
+                self.config.settings.insert(name, value.into());
+            }
+        }
+        self
+    }
+
+    /// What is allowed and unwise: a login without encryption.
+    pub fn warnings(&self) -> Vec<String> {
+        let open = self.config.sasl.is_some() && self.config.tls.is_none();
+        let warning = format!(
+            "{}: the login is not encrypted, so whoever sees the network can read or reuse it: add .tls(Tls::system())",
+            self.name()
+        );
+        open.then_some(warning).into_iter().collect()
     }
 
     /// What to call it in messages.
@@ -50,13 +99,88 @@ impl Config {
         format!("kafka {}", self.brokers)
     }
 
-    /// The settings of any client: addresses, security, and what the user has set.
+    /// The settings of any client: addresses, security, and what the user has set. Reads the secrets, so not on a worker of the
+    /// runtime; what it returns holds them and must not be shown.
     pub(super) fn client(&self) -> Result<ClientConfig> {
+        if let Some(why) = self.refused.first() {
+            return Err(ConnectorError::Config(format!("{}: {why}", self.name())));
+        }
         let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", &self.brokers);
         for (name, value) in &self.settings {
             client.set(name, value);
         }
+        client.set("bootstrap.servers", &self.brokers);
+        if !self.settings.contains_key("client.id") {
+            client.set("client.id", "windrow");
+        }
+        security::apply(self.tls.as_ref(), self.sasl.as_ref(), &mut client)?;
+        // An idle connection that the broker closes is no failure.
+        client.set("log.connection.close", "false");
+        client.set_log_level(RDKafkaLogLevel::Error);
         Ok(client)
+    }
+
+    /// The ear of a client.
+    pub(super) fn context(&self) -> Context {
+        Context::new(self.sasl.as_ref())
+    }
+
+    /// A client that could not be made: a setting that does not exist or does not fit. Without its value, which may be a secret.
+    pub(super) fn not_made(&self, error: KafkaError) -> ConnectorError {
+        let name = self.name();
+        ConnectorError::Config(match error {
+            KafkaError::ClientConfig(_, why, setting, _) if self.settings.contains_key(&setting) => {
+                format!("{name}: the setting {setting}: {why}")
+            }
+            KafkaError::ClientConfig(_, _, setting, _) => format!("{name}: the setting {setting} does not fit"),
+            KafkaError::ClientCreation(why) if why.starts_with("ssl.") => {
+                format!("{name}: {why}: look at the files and the passphrase of .tls(...)")
+            }
+            KafkaError::ClientCreation(why) => format!("{name}: {why}"),
+            other => format!("{name}: {other}"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::consumer::BaseConsumer;
+
+    use super::*;
+    use crate::secret::Secret;
+
+    const CANARY: &str = "canary-93ab";
+
+    #[test]
+    fn secrets_are_shown_nowhere() {
+        let secret = || Secret::new(CANARY);
+        let kafka = Kafka::brokers("localhost:1")
+            .tls(Tls::ca_file("/no/such/ca.pem").key_passphrase(secret()))
+            .sasl(Sasl::plain("me", secret()))
+            .set("sasl.password", CANARY)
+            .set("ssl.key.pem", CANARY);
+        let refused = kafka.config.client().unwrap_err();
+        assert!(refused.to_string().contains("the setting sasl.password holds a secret"), "{refused}");
+        let no_ca =
+            Kafka { config: Config { refused: Vec::new(), ..kafka.config.clone() } }.config.client().unwrap_err();
+        assert!(no_ca.to_string().contains("/no/such/ca.pem"), "{no_ca}");
+        let shown = [format!("{kafka:?}"), format!("{refused:?}"), format!("{no_ca:?}"), kafka.warnings().concat()];
+        for shown in shown {
+            assert!(!shown.contains(CANARY), "{shown}");
+        }
+        let client = Kafka::brokers("localhost:1").sasl(Sasl::scram_sha_256("me", secret())).config.client().unwrap();
+        assert_eq!(client.get("sasl.password"), Some(CANARY));
+        assert_eq!(client.get("security.protocol"), Some("sasl_plaintext"));
+        assert!(!format!("{client:?}").contains(CANARY));
+    }
+
+    #[test]
+    fn a_setting_that_does_not_exist_is_named() {
+        for (name, value) in [("no.such.setting", "1"), ("socket.timeout.ms", "soon")] {
+            let config = Kafka::brokers("localhost:1").set(name, value).config;
+            let error = config.client().unwrap().create::<BaseConsumer>().map(|_| ()).unwrap_err();
+            let error = config.not_made(error).to_string();
+            assert!(error.starts_with("kafka localhost:1") && error.contains(name), "{error}");
+        }
     }
 }

@@ -1,0 +1,294 @@
+//! One client of librdkafka that consumes, and how it asks the cluster something.
+//!
+//! A call of librdkafka that waits for an answer does not serve its own events, and these say why no answer comes, and ask for
+//! tokens. So a question is asked in short turns with a look at the events between them.
+
+use std::{
+    sync::{
+        PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext, TopicPartitionList,
+    client::OAuthToken,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
+};
+use serde::Deserialize;
+
+use super::{
+    fault,
+    feed::{Fault, Partition},
+    plan::{Isolation, Plan},
+    reader::Ends,
+};
+use crate::{ConnectorError, Result, kafka::context::Context};
+
+/// How long a cluster may take to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One turn of asking.
+const TURN: Duration = Duration::from_secs(2);
+
+/// How often to ask again for a topic that should be there: what was just made is not known to all brokers at once.
+const LATE: usize = 4;
+
+/// librdkafka's queue of one client, in KiB. It and what it takes to receive one answer bound the memory of a client.
+const QUEUE_KIB: usize = 32 << 10;
+
+/// The largest answer of a broker that librdkafka takes; the default.
+const RECEIVE_BYTES: usize = 100_000_000;
+
+/// One client. It is opened and dropped where waiting is allowed: both talk with the cluster.
+pub(super) struct Client {
+    consumer: BaseConsumer<Ear>,
+    system: String,
+    /// Records come through its queue, so it is not for us to take its events from there.
+    pub(super) assigned: bool,
+}
+
+/// What a client hears.
+pub(super) struct Ear {
+    context: Context,
+    topic: usize,
+    committed_only: bool,
+    ends: Option<Ends>,
+    /// Where the partition ends whose end was told last: librdkafka says so in words, just before the event.
+    end: AtomicU64,
+}
+
+impl Client {
+    /// A client for records of one topic of the source, which keeps `ends` up to date.
+    pub(super) fn reading(plan: &Plan, topic: usize, isolation: Isolation, ends: Option<Ends>) -> Result<Self> {
+        let mut settings = plan.config.client()?;
+        let defaults = [
+            ("queued.max.messages.kbytes", QUEUE_KIB.to_string()),
+            // One answer; a batch that is larger comes alone.
+            ("fetch.max.bytes", (16 << 20).to_string()),
+            // When its queue is full librdkafka would look again after a second, and run dry meanwhile.
+            ("fetch.queue.backoff.ms", "10".to_string()),
+            // More than the longest record, so that one that is too long arrives and is rejected. One answer may hold a
+            // record and what else fits in fetch.max.bytes.
+            (
+                "receive.message.max.bytes",
+                RECEIVE_BYTES.max(plan.max_record_bytes.saturating_mul(2)).min(1_000_000_000).to_string(),
+            ),
+        ];
+        for (name, value) in defaults {
+            if settings.get(name).is_none() {
+                settings.set(name, value);
+            }
+        }
+        // librdkafka wants a group for any consumer. We never join one: the engine assigns.
+        settings.set("group.id", plan.group.as_deref().unwrap_or("windrow"));
+        settings.set("enable.auto.commit", "false");
+        settings.set("enable.auto.offset.store", "false");
+        settings.set("auto.offset.reset", "error");
+        settings.set("enable.partition.eof", "true");
+        settings.set("allow.auto.create.topics", "false");
+        settings.set(
+            "isolation.level",
+            match isolation {
+                Isolation::ReadCommitted => "read_committed",
+                Isolation::ReadUncommitted => "read_uncommitted",
+            },
+        );
+        if ends.is_some() {
+            settings.set("statistics.interval.ms", "1000");
+        }
+        let committed_only = isolation == Isolation::ReadCommitted;
+        let ear = Ear { context: plan.config.context(), topic, committed_only, ends, end: AtomicU64::new(UNKNOWN) };
+        let consumer = settings.create_with_context(ear).map_err(|error| plan.config.not_made(error))?;
+        Ok(Self { consumer, system: plan.config.name(), assigned: false })
+    }
+
+    pub(super) fn consumer(&self) -> &BaseConsumer<Ear> {
+        &self.consumer
+    }
+
+    /// Calls `ring` when there is something to poll and there was nothing before.
+    pub(super) fn when_not_empty(&mut self, ring: impl Fn() + Send + Sync + 'static) {
+        self.consumer.set_nonempty_callback(ring);
+    }
+
+    /// How many partitions a topic has; `None` if there is no such topic. If it has fewer than `expected` it asks again for a while.
+    pub(super) fn partitions(&self, topic: &str, expected: i32) -> Result<Option<i32>> {
+        for _ in 0..LATE {
+            let found = self.partitions_now(topic)?;
+            if found.unwrap_or_default() >= expected {
+                return Ok(found);
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        self.partitions_now(topic)
+    }
+
+    fn partitions_now(&self, topic: &str) -> Result<Option<i32>> {
+        self.ask(&format!("for the partitions of the topic {topic}"), |consumer, wait| {
+            let metadata = consumer.fetch_metadata(Some(topic), wait)?;
+            let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+            match found.error().map(Code::from) {
+                None => Ok(i32::try_from(found.partitions().len()).ok().filter(|&count| count > 0)),
+                Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
+                Some(code) => Err(KafkaError::MetadataFetch(code)),
+            }
+        })
+    }
+
+    /// The first offset and the one after the last.
+    pub(super) fn bounds(&self, topic: &str, number: i32) -> Result<(u64, u64)> {
+        let (first, end) = self.ask(&format!("for the offsets of {topic}/{number}"), |consumer, wait| {
+            consumer.fetch_watermarks(topic, number, wait)
+        })?;
+        Ok((u64::try_from(first).unwrap_or_default(), u64::try_from(end).unwrap_or_default()))
+    }
+
+    /// Asks until there is an answer, or for as long as [`PATIENCE`]. The error says why there was none.
+    pub(super) fn ask<T>(
+        &self,
+        what: &str,
+        question: impl Fn(&BaseConsumer<Ear>, Duration) -> KafkaResult<T>,
+    ) -> Result<T> {
+        let begun = Instant::now();
+        loop {
+            self.hear();
+            let error = match question(&self.consumer, TURN) {
+                Ok(answer) => {
+                    self.consumer.context().context.forget();
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            self.hear();
+            let complaint = self.consumer.context().context.last();
+            let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+            let fault = fault::meaning(code, true);
+            let refused = complaint.as_ref().is_some_and(|complaint| complaint.refused);
+            if fault == Fault::Passing && !refused && begun.elapsed() < PATIENCE {
+                // An error that came at once must not make us spin.
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+            let why = match complaint {
+                Some(complaint) => complaint.reason,
+                None => code.to_string(),
+            };
+            let reason = match fault {
+                Fault::Forbidden => {
+                    format!("it refuses the question {what}: {code}: give this user the right (DESCRIBE)")
+                }
+                _ if refused => format!("{why}: look at .sasl(...) and .tls(...) of the connection"),
+                Fault::Passing => format!(
+                    "no answer within {} s to the question {what}: {why}: look at the addresses, the network and the brokers",
+                    PATIENCE.as_secs()
+                ),
+                _ => format!("no answer to the question {what}: {why}"),
+            };
+            let passes = fault != Fault::Forbidden && !refused;
+            return Err(ConnectorError::Remote { system: self.system.clone(), reason, passes });
+        }
+    }
+
+    /// Serves what librdkafka wants of us: complaints, and tokens.
+    fn hear(&self) {
+        let enough = Instant::now() + Duration::from_millis(100);
+        while !self.assigned && Instant::now() < enough && self.consumer.poll(Duration::from_millis(1)).is_some() {}
+    }
+
+    /// Commits for whoever watches the group. Waits for the answer.
+    pub(super) fn commit(&self, offsets: &TopicPartitionList) -> KafkaResult<()> {
+        self.hear();
+        self.consumer.commit(offsets, CommitMode::Sync)
+    }
+}
+
+impl ClientContext for Ear {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.context.log(level, facility, line);
+    }
+
+    /// Takes from the statistics where the partitions end, for the lag.
+    fn stats_raw(&self, json: &[u8]) {
+        let (Some(ends), Ok(statistics)) = (&self.ends, serde_json::from_slice::<Statistics>(json)) else { return };
+        let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
+        for (number, partition) in statistics.topics.values().flat_map(|topic| &topic.partitions) {
+            let end = if self.committed_only { partition.ls_offset } else { partition.hi_offset };
+            if let (Ok(number), Ok(end)) = (number.parse(), u64::try_from(end)) {
+                ends.insert(Partition { topic: self.topic, number }, end);
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(Code::PartitionEOF) => self.end.store(end_in(reason).unwrap_or(UNKNOWN), Ordering::Relaxed),
+            _ => self.context.error(error, reason),
+        }
+    }
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.context.generate_oauth_token(config)
+    }
+}
+
+impl ConsumerContext for Ear {}
+
+/// Stands for an offset that is not known.
+const UNKNOWN: u64 = u64::MAX;
+
+/// `Fetch from broker 1 reached end of partition at offset 5 (HighwaterMark 5)`
+fn end_in(reason: &str) -> Option<u64> {
+    let (_, offset) = reason.split_once("at offset ")?;
+    offset.split(' ').next()?.parse().ok()
+}
+
+impl Ear {
+    /// The end that goes with the event that was just polled.
+    pub(super) fn end(&self) -> Option<u64> {
+        Some(self.end.load(Ordering::Relaxed)).filter(|&end| end != UNKNOWN)
+    }
+
+    /// What librdkafka said last, or the name of the error.
+    pub(super) fn why(&self, code: Code) -> String {
+        self.context.last().map_or_else(|| code.to_string(), |complaint| complaint.reason)
+    }
+}
+
+/// The few of librdkafka's figures that are looked at: the rest is most of the work of reading them.
+#[derive(Deserialize)]
+struct Statistics {
+    #[serde(default)]
+    topics: std::collections::BTreeMap<String, TopicFigures>,
+}
+
+#[derive(Deserialize)]
+struct TopicFigures {
+    #[serde(default)]
+    partitions: std::collections::BTreeMap<String, PartitionFigures>,
+}
+
+#[derive(Deserialize)]
+struct PartitionFigures {
+    /// Where it ends; below 0 if not known.
+    hi_offset: i64,
+    /// Where what is decided ends.
+    ls_offset: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::end_in;
+
+    #[test]
+    fn the_end_of_a_partition_is_in_the_words() {
+        let words = "Fetch from broker 1 reached end of partition at offset 512 (HighwaterMark 512)";
+        assert_eq!(end_in(words), Some(512));
+        assert_eq!(end_in("no more"), None);
+    }
+}

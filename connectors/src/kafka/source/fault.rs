@@ -1,0 +1,126 @@
+//! The errors of a reader, in words that say where, what, and what to do.
+
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::{feed::Fault, plan::Plan};
+use crate::{ConnectorError, SplitId};
+
+/// What an error of librdkafka means for a reader. `asked`: it is the answer to a question of ours, and not something that happened.
+pub(super) fn meaning(code: Code, asked: bool) -> Fault {
+    match code {
+        Code::OffsetOutOfRange | Code::AutoOffsetReset | Code::LogTruncation | Code::NoOffset => Fault::Position,
+        Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition => Fault::Unknown,
+        // librdkafka looks for the coordinator of the group, which reading does not need. Committing to it fails on its own.
+        Code::GroupAuthorizationFailed if !asked => Fault::Passing,
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::GroupAuthorizationFailed => {
+            Fault::Forbidden
+        }
+        Code::Authentication | Code::SaslAuthenticationFailed => Fault::Login,
+        Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::InvalidMessageSize => Fault::Garbage,
+        Code::NotImplemented | Code::UnsupportedFeature => Fault::Garbage,
+        Code::BrokerTransportFailure
+        | Code::AllBrokersDown
+        | Code::OperationTimedOut
+        | Code::MessageTimedOut
+        | Code::TimedOutQueue
+        | Code::Resolve
+        | Code::SSL
+        | Code::Retry
+        | Code::WaitingForCoordinator
+        | Code::WaitCache
+        | Code::InProgress
+        | Code::NetworkException
+        | Code::LeaderNotAvailable
+        | Code::NotLeaderForPartition
+        | Code::RequestTimedOut
+        | Code::BrokerNotAvailable
+        | Code::ReplicaNotAvailable
+        | Code::CoordinatorLoadInProgress
+        | Code::CoordinatorNotAvailable
+        | Code::NotCoordinator
+        | Code::NotController
+        | Code::KafkaStorageError
+        | Code::FencedLeaderEpoch
+        | Code::UnknownLeaderEpoch
+        | Code::OffsetNotAvailable => Fault::Passing,
+        _ => Fault::Other,
+    }
+}
+
+/// Records were gone before they were read. `first` is the first that is left.
+pub(super) fn expired(plan: &Plan, split: &SplitId, next: u64, first: u64) -> ConnectorError {
+    ConnectorError::Data {
+        at: format!("{}, {split}, offset {next}", plan.config.name()),
+        reason: format!(
+            "{} records of {split} were removed before they were read, by retention or by hand: the offsets {next} to {}. The first \
+             that is left is {first}. They cannot be had back from here: to go on without them, start a new job (without the \
+             checkpoint), with .from(Start::Earliest); and keep records for longer than the job may stand still",
+            first.saturating_sub(next),
+            first.saturating_sub(1),
+        ),
+    }
+}
+
+/// The log ends before what was read of it.
+pub(super) fn cut_off(plan: &Plan, split: &SplitId, next: u64, end: u64) -> ConnectorError {
+    ConnectorError::Data {
+        at: format!("{}, {split}, offset {next}", plan.config.name()),
+        reason: format!(
+            "the next offset to read is {next}, and {split} ends at {end}: the topic was deleted and made again, or the cluster has \
+             lost {} records that it had confirmed. What was computed from them is in the state; to read the topic as it is now, \
+             start a new job (without the checkpoint)",
+            next.saturating_sub(end),
+        ),
+    }
+}
+
+/// There is no such topic.
+pub(super) fn missing(plan: &Plan, topic: usize) -> ConnectorError {
+    let name = plan.topics.get(topic).map_or("", String::as_str);
+    ConnectorError::Config(format!(
+        "{}: there is no topic {name}, or this user may not see it: make it, or mend its name or the rights",
+        plan.config.name()
+    ))
+}
+
+/// A topic or partition is gone that was read.
+pub(super) fn deleted(plan: &Plan, split: &SplitId, next: u64) -> ConnectorError {
+    ConnectorError::Data {
+        at: format!("{}, {split}, offset {next}", plan.config.name()),
+        reason: "the partition is not there any more: the topic was deleted, or this user may not see it now. Records that were \
+                 not read are lost; start a new job, without the checkpoint, to read a new topic of that name"
+            .to_string(),
+    }
+}
+
+/// A failure that ends the reader and is none of the above.
+pub(super) fn failed(plan: &Plan, topic: usize, fault: Fault, reason: &str) -> ConnectorError {
+    let system = plan.topic(topic);
+    match fault {
+        Fault::Garbage => ConnectorError::Data {
+            at: system,
+            reason: format!(
+                "what the broker sent cannot be read as records ({reason}): the log is damaged, or compressed with something that \
+                 this client does not know"
+            ),
+        },
+        Fault::Forbidden => ConnectorError::Remote {
+            system,
+            reason: format!("{reason}: give this user the right to read it (READ and DESCRIBE)"),
+            passes: false,
+        },
+        Fault::Login => ConnectorError::Remote {
+            system,
+            reason: format!("{reason}: look at the user and the secret in .sasl(...)"),
+            passes: true,
+        },
+        Fault::Position => ConnectorError::Remote {
+            system,
+            reason: format!("a position was refused, and is there all the same ({reason})"),
+            passes: true,
+        },
+        Fault::Passing | Fault::Unknown | Fault::Other => {
+            ConnectorError::Remote { system, reason: reason.to_string(), passes: true }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! One partition on its way into columns.
+
+use rdkafka::Message;
+
+use super::{feed::Partition, layout::Builder, plan::Plan};
+use crate::{Position, Rejected, Result, Rows, SplitId, format::Decoder};
+
+/// Of a record that is too long this much is kept.
+const SAMPLE_BYTES: usize = 1 << 10;
+
+/// A batch is given away when its records have this many bytes.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// The records of a partition since its last batch.
+pub(super) struct Lane {
+    pub(super) at: Partition,
+    pub(super) split: SplitId,
+    /// The offset of the next record. What is below it was taken already.
+    pub(super) next: u64,
+    /// Where to end, if it is to end.
+    pub(super) end: Option<u64>,
+    pub(super) ended: bool,
+    /// Up to where there are no records that were not taken: at the end of a partition, behind [`Lane::next`] by what is no record.
+    pub(super) reached: u64,
+    /// The records of the batch, rejected ones too, and their bytes.
+    records: usize,
+    bytes: usize,
+    decoder: Option<Box<dyn Decoder>>,
+    builders: Vec<Builder>,
+    rejected: Vec<Rejected>,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It was there already, or lies behind the end.
+    No,
+    /// It is in the batch, with this many bytes.
+    Yes(usize),
+    /// It is, and the batch should go now.
+    Full(usize),
+}
+
+impl Lane {
+    pub(super) fn new(at: Partition, next: u64, end: Option<u64>, plan: &Plan) -> Self {
+        Self {
+            at,
+            split: at.split(&plan.topics),
+            next,
+            end,
+            ended: false,
+            reached: next,
+            records: 0,
+            bytes: 0,
+            decoder: None,
+            builders: plan.layout.builders(),
+            rejected: Vec::new(),
+        }
+    }
+
+    /// The records that wait for [`Lane::flush`].
+    pub(super) fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Their bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether everything up to the end has been taken.
+    pub(super) fn is_done(&self) -> bool {
+        self.end.is_some_and(|end| self.next >= end)
+    }
+
+    /// Takes a record, unless it comes again: after a reconnect librdkafka may repeat some. That offsets are missing is in order:
+    /// transactions leave markers that are no records, aborted ones their records, and compaction takes some away.
+    pub(super) fn take<M: Message>(&mut self, record: &M, plan: &Plan) -> Result<Taken> {
+        let Ok(offset) = u64::try_from(record.offset()) else { return Ok(Taken::No) };
+        if offset < self.next || self.ended {
+            return Ok(Taken::No);
+        }
+        if self.end.is_some_and(|end| offset >= end) {
+            self.next = self.next.max(offset);
+            return Ok(Taken::No);
+        }
+        let own = record.payload().map_or(0, <[u8]>::len) + record.key().map_or(0, <[u8]>::len);
+        let bytes = own + plan.layout.header_bytes(record);
+        let decoder = match &mut self.decoder {
+            Some(decoder) => decoder,
+            empty => empty.insert(plan.decoder()?),
+        };
+        match decode(record, bytes, decoder.as_mut(), plan) {
+            Ok(true) => self.builders.iter_mut().for_each(|builder| builder.push(record)),
+            Ok(false) => {}
+            Err(reason) => self.rejected.push(reject(record, offset, bytes, reason, plan)),
+        }
+        self.next = offset + 1;
+        self.reached = self.reached.max(self.next);
+        self.records += 1;
+        self.bytes += bytes;
+        let full = self.records >= plan.batch_rows || self.bytes >= BATCH_BYTES;
+        Ok(if full { Taken::Full(bytes) } else { Taken::Yes(bytes) })
+    }
+
+    /// Gives away what was taken.
+    pub(super) fn flush(&mut self, plan: &Plan) -> Result<Rows> {
+        let payload = match &mut self.decoder {
+            Some(decoder) => decoder.flush()?,
+            None => arrow::array::RecordBatch::new_empty(plan.layout.payload.clone()),
+        };
+        let topic = plan.topics.get(self.at.topic).map_or("", String::as_str);
+        let batch = plan.layout.join(payload, &mut self.builders, topic, self.at.number)?;
+        (self.records, self.bytes) = (0, 0);
+        Ok(Rows {
+            split: self.split.clone(),
+            batch,
+            rejected: std::mem::take(&mut self.rejected),
+            next: Position(self.next),
+        })
+    }
+}
+
+/// Whether it is a row now; the reason, if it cannot be one.
+fn decode<M: Message>(record: &M, bytes: usize, decoder: &mut dyn Decoder, plan: &Plan) -> Result<bool, String> {
+    if bytes > plan.max_record_bytes {
+        let limit = plan.max_record_bytes;
+        return Err(format!("has {bytes} bytes, more than the {limit} of max_record_bytes"));
+    }
+    plan.layout.check(record)?;
+    match record.payload() {
+        Some(payload) => decoder.push(payload).map(|()| true),
+        None => decoder.push_null(),
+    }
+}
+
+#[cold]
+fn reject<M: Message>(record: &M, offset: u64, bytes: usize, reason: String, plan: &Plan) -> Rejected {
+    let keep = if bytes > plan.max_record_bytes { SAMPLE_BYTES } else { usize::MAX };
+    let kept = |part: &[u8]| part.iter().take(keep).copied().collect::<Vec<u8>>();
+    Rejected {
+        position: Position(offset),
+        line: None,
+        reason,
+        bytes: record.payload().map(kept).unwrap_or_default(),
+        key: record.key().map(kept),
+    }
+}

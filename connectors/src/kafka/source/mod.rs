@@ -1,0 +1,249 @@
+//! Topics as a source.
+//!
+//! ```text
+//!   KafkaInput ── .json::<Bid>() ──► KafkaSource ── splits: "bids/0" "bids/1" … (asked again while the job runs)
+//!   (what the user says)                │
+//!                                       └── reader, one per task:
+//!    Kafka ──► librdkafka ──► Poller, a thread: a Lane per partition: payloads → columns ──► channel ──► KafkaReader::fetch
+//!              (Feed)           ▲ where to begin, as numbers (start)                                        │
+//!                               └────────────────────── pause, add ─────────────────────────────────────────┘
+//! ```
+//!
+//! The engine owns the positions: a partition is read from where the checkpoint says, and a position that the log does not have is
+//! an error with the number of records that are lost. Groups are for watching only.
+//!
+//! | file | why it exists |
+//! |---|---|
+//! | [`input`] | what the user says |
+//! | `plan`, `layout` | the same, ready for readers; which columns come from where |
+//! | `feed`, `topics`, `client` | what is asked of Kafka, and librdkafka's answers |
+//! | `start`, `fault` | where partitions begin; errors in words |
+//! | `poller`, `lane` | the thread, and one partition in it |
+//! | `reader` | the task's side of it |
+//! | `sample` | a few records to infer columns from |
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::oneshot;
+
+use self::{
+    client::Client,
+    feed::Partition,
+    plan::Plan,
+    reader::{Ends, KafkaReader},
+    topics::Topics,
+};
+use crate::{ConnectorError, Position, Result, Source, SourceReader, SplitId, TypedSource};
+
+mod client;
+mod fault;
+mod feed;
+pub mod input;
+mod lane;
+mod layout;
+mod plan;
+mod poller;
+mod reader;
+mod sample;
+mod start;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+pub use input::KafkaInput;
+pub use plan::{Isolation, Start};
+
+/// How long a job waits for its positions to be committed to the group.
+const COMMIT: Duration = Duration::from_secs(2);
+
+/// Topics as a source. One split per partition, called `topic/number`; a position is the offset of the next record.
+pub struct KafkaSource<T> {
+    /// Or what is wrong with what the user said.
+    plan: Result<Plan, String>,
+    discover: Option<Duration>,
+    outside: Arc<Outside>,
+    row: PhantomData<fn() -> T>,
+}
+
+/// What a source itself asks of the cluster, rather than its readers. Two clients, so that a commit that hangs does not keep new
+/// partitions from being found.
+#[derive(Default)]
+struct Outside {
+    discovery: Slot,
+    group: Slot,
+    committing: AtomicBool,
+    not_committed: AtomicU64,
+}
+
+/// A client that is made when it is needed and kept for the next time.
+#[derive(Default)]
+struct Slot(Mutex<Option<Client>>);
+
+impl Slot {
+    /// Does something with the client. Blocks.
+    fn with<R>(&self, plan: &Plan, act: impl FnOnce(&Client) -> Result<R>) -> Result<R> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = match slot.take() {
+            Some(client) => client,
+            None => Client::reading(plan, 0, plan.isolation, None)?,
+        };
+        let done = act(&client)?;
+        // After an error the next question begins with a new client, and secrets that were read again.
+        *slot = Some(client);
+        Ok(done)
+    }
+}
+
+impl Drop for Slot {
+    /// Closing a client waits for its threads, which a worker of the runtime must not.
+    fn drop(&mut self) {
+        if let Some(client) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            std::thread::spawn(move || drop(client));
+        }
+    }
+}
+
+impl<T> KafkaSource<T> {
+    fn new(plan: Result<Plan, String>, discover: Option<Duration>) -> Self {
+        Self { plan, discover, outside: Arc::default(), row: PhantomData }
+    }
+
+    fn plan(&self) -> Result<&Plan> {
+        self.plan.as_ref().map_err(|error| ConnectorError::Config(error.clone()))
+    }
+
+    /// How many times positions could not be committed to the group, or were not because the time before had not ended.
+    pub fn not_committed(&self) -> u64 {
+        self.outside.not_committed.load(Ordering::Relaxed)
+    }
+}
+
+impl<T> Clone for KafkaSource<T> {
+    fn clone(&self) -> Self {
+        let Self { plan, discover, outside, row } = self;
+        Self { plan: plan.clone(), discover: *discover, outside: outside.clone(), row: *row }
+    }
+}
+
+impl<T> fmt::Debug for KafkaSource<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSource").field("plan", &self.plan).field("discover", &self.discover).finish()
+    }
+}
+
+#[async_trait]
+impl<T: 'static> Source for KafkaSource<T> {
+    fn name(&self) -> String {
+        self.plan.as_ref().map_or_else(|_| "kafka".to_string(), Plan::name)
+    }
+
+    fn schema(&self) -> Result<SchemaRef> {
+        let plan = self.plan()?;
+        // A decoder is made and dropped to say now which column cannot be read, rather than at the first record.
+        plan.decoder()?;
+        Ok(plan.layout.schema.clone())
+    }
+
+    async fn splits(&self) -> Result<Vec<SplitId>> {
+        let (plan, outside) = (self.plan()?.clone(), self.outside.clone());
+        blocking(move || {
+            outside.discovery.with(&plan, |client| {
+                let mut splits = Vec::new();
+                for (topic, name) in plan.topics.iter().enumerate() {
+                    let count = client.partitions(name, 1)?.ok_or_else(|| fault::missing(&plan, topic))?;
+                    splits.extend((0..count).map(|number| Partition { topic, number }.split(&plan.topics)));
+                }
+                Ok(splits)
+            })
+        })
+        .await
+    }
+
+    async fn reader(&self, assigned: Vec<(SplitId, Option<Position>)>) -> Result<Box<dyn SourceReader>> {
+        let plan = self.plan()?.clone();
+        let assigned = assigned.into_iter();
+        let assigned = assigned.map(|(split, position)| Ok((Partition::of(&split, &plan.topics)?, position)));
+        let assigned = assigned.collect::<Result<Vec<_>>>()?;
+        let ends = Ends::default();
+        let theirs = (plan.clone(), ends.clone());
+        let open = move || Ok(Topics::new(theirs.0, theirs.1));
+        Ok(Box::new(KafkaReader::start(plan, assigned, ends, open).await?))
+    }
+
+    fn discover_every(&self) -> Option<Duration> {
+        self.discover
+    }
+
+    async fn checkpointed(&self, positions: &[(SplitId, Position)]) {
+        let Ok(plan) = &self.plan else { return };
+        if plan.group.is_none() {
+            return;
+        }
+        if self.outside.committing.swap(true, Ordering::AcqRel) {
+            self.outside.not_committed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let (plan, outside, positions) = (plan.clone(), self.outside.clone(), positions.to_vec());
+        let committing = blocking(move || {
+            let committed = commit(&plan, &outside, &positions);
+            if committed.is_err() {
+                outside.not_committed.fetch_add(1, Ordering::Relaxed);
+            }
+            outside.committing.store(false, Ordering::Release);
+            committed
+        });
+        // It goes on by itself after that, and the next one is left out until it has ended.
+        let _ = tokio::time::timeout(COMMIT, committing).await;
+    }
+}
+
+impl<T: 'static> TypedSource for KafkaSource<T> {
+    type Row = T;
+}
+
+fn commit(plan: &Plan, outside: &Outside, positions: &[(SplitId, Position)]) -> Result<()> {
+    let mut offsets = TopicPartitionList::with_capacity(positions.len());
+    for (split, Position(next)) in positions {
+        let at = Partition::of(split, &plan.topics)?;
+        let (Some(topic), Ok(next)) = (plan.topics.get(at.topic), i64::try_from(*next)) else { continue };
+        offsets
+            .add_partition_offset(topic, at.number, Offset::Offset(next))
+            .map_err(|error| plan.config.not_made(error))?;
+    }
+    outside.group.with(plan, |client| {
+        client.commit(&offsets).map_err(|error| ConnectorError::Remote {
+            system: plan.name(),
+            reason: format!("the group's offsets were not committed: {error}"),
+            passes: true,
+        })
+    })
+}
+
+/// Runs what blocks on a thread of its own. Not on the runtime's, because a runtime does not end before what blocks there has, and a
+/// commit can hang for as long as the brokers are gone.
+async fn blocking<R: Send + 'static>(act: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
+    let (reply, answer) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("windrow-kafka".into());
+    let ask = move || {
+        // Nobody may wait any more.
+        let _ = reply.send(act());
+    };
+    thread.spawn(ask).map_err(|error| ConnectorError::io("start a thread for", "kafka", error))?;
+    let lost = || ConnectorError::Remote {
+        system: "kafka".to_string(),
+        reason: "the thread that asked it has ended unasked: a bug in the connector".to_string(),
+        passes: true,
+    };
+    answer.await.map_err(|_| lost())?
+}

@@ -1,0 +1,313 @@
+//! The thread that polls librdkafka and decodes.
+//!
+//! ```text
+//!   librdkafka's queue ──poll──► Lane "bids/0" ─┐
+//!   (bounded in bytes)           Lane "bids/1" ─┼─ a batch is full, or ─► channel ─► KafkaReader::fetch
+//!                                     …         ┘  nothing more is there   (4 batches; when it is full
+//!   commands: pause, add ◄────────────────────────────────────────────      the thread waits)
+//! ```
+//!
+//! A thread of its own, because librdkafka's calls block, and because decoding then runs beside the operators. It ends when the
+//! reader is dropped.
+
+use std::{
+    sync::mpsc::{Receiver, TryRecvError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc::Sender, oneshot};
+
+use super::{
+    fault,
+    feed::{Event, Fault, Feed, Partition},
+    lane::{Lane, Taken},
+    plan::Plan,
+    start::{self, Begin},
+};
+use crate::{ConnectorError, Result, Rows};
+
+/// How long the thread waits for records before it looks whether it is still needed.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// So many records are taken between two looks at commands and the clock.
+const BURST: usize = 256;
+
+/// While other partitions have much to catch up with, a few records of one wait no longer than this.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// What all batches that are being filled may hold together.
+const MAX_BYTES: usize = 16 << 20;
+
+/// What the thread tells its reader. `lane` counts the partitions in the order in which they were assigned.
+pub(super) enum Item {
+    /// Rows, and the offset up to which there are no others.
+    Rows { lane: usize, rows: Rows, reached: u64 },
+    /// There are no records up to this offset.
+    Reached { lane: usize, reached: u64 },
+    /// That is all there will be.
+    Ended { lane: usize },
+    /// The thread has ended.
+    Failed(ConnectorError),
+}
+
+/// What the reader tells its thread.
+pub(super) enum Command {
+    /// These are not to be read, all others are.
+    Pause(Vec<Partition>),
+    /// Read these too, from their beginning.
+    Add(Vec<Partition>, oneshot::Sender<Result<Vec<Begin>>>),
+}
+
+pub(super) struct Poller<F> {
+    feed: F,
+    plan: Plan,
+    lanes: Vec<Lane>,
+    /// By topic and number, which lane.
+    places: Vec<Vec<Option<usize>>>,
+    paused: Vec<Partition>,
+    out: Sender<Item>,
+    commands: Receiver<Command>,
+    /// The lanes whose batch is not empty, and the bytes in them.
+    filled: Vec<usize>,
+    bytes: usize,
+    flushed: Instant,
+}
+
+/// What one look at the feed came to.
+enum Step {
+    Nothing,
+    Took,
+    Flush(usize),
+    End(usize, Option<u64>),
+    Failed { topic: usize, fault: Fault, reason: String },
+}
+
+/// Why the thread ends: `None` when its reader is gone or has all.
+type Outcome<T = ()> = Result<T, Option<ConnectorError>>;
+
+impl<F: Feed> Poller<F> {
+    pub(super) fn new(feed: F, plan: Plan, out: Sender<Item>, commands: Receiver<Command>) -> Self {
+        let places = vec![Vec::new(); plan.topics.len()];
+        Self {
+            feed,
+            plan,
+            lanes: Vec::new(),
+            places,
+            paused: Vec::new(),
+            out,
+            commands,
+            filled: Vec::new(),
+            bytes: 0,
+            flushed: Instant::now(),
+        }
+    }
+
+    /// Begins to read these.
+    pub(super) fn assign(&mut self, begins: &[Begin]) -> Result<()> {
+        for begin in begins {
+            let lane = self.lanes.len();
+            self.lanes.push(Lane::new(begin.at, begin.next, begin.end, &self.plan));
+            let number = usize::try_from(begin.at.number).unwrap_or_default();
+            if let Some(places) = self.places.get_mut(begin.at.topic) {
+                places.resize(places.len().max(number + 1), None);
+                places[number] = Some(lane);
+            }
+        }
+        let unread = begins.iter().filter(|begin| begin.end.is_none_or(|end| begin.next < end));
+        let from: Vec<_> = unread.map(|begin| (begin.at, begin.next)).collect();
+        if from.is_empty() { Ok(()) } else { self.feed.assign(&from) }
+    }
+
+    /// Reads until the reader is gone, all has been read, or something fails.
+    pub(super) fn run(mut self) {
+        if let Err(Some(error)) = self.read() {
+            // If the reader is gone nobody wants to know.
+            let _ = self.out.blocking_send(Item::Failed(error));
+        }
+    }
+
+    fn read(&mut self) -> Outcome {
+        for lane in 0..self.lanes.len() {
+            if self.lanes[lane].is_done() {
+                self.end(lane)?;
+            }
+        }
+        loop {
+            self.obey()?;
+            if self.lanes.iter().all(|lane| lane.ended) && !self.plan.grows {
+                return Ok(());
+            }
+            for _ in 0..BURST {
+                match self.step()? {
+                    Step::Took => {}
+                    Step::Nothing => {
+                        self.flush_all()?;
+                        break;
+                    }
+                    Step::Flush(lane) => {
+                        self.flush(lane)?;
+                        break;
+                    }
+                    Step::End(lane, offset) => {
+                        self.at_end(lane, offset)?;
+                        break;
+                    }
+                    Step::Failed { topic, fault, reason } => {
+                        self.failed(topic, fault, &reason)?;
+                        break;
+                    }
+                }
+            }
+            if self.bytes > MAX_BYTES || (!self.filled.is_empty() && self.flushed.elapsed() > LINGER) {
+                self.flush_all()?;
+            }
+        }
+    }
+
+    /// Takes one event from the feed. Waits only when nothing else is to be done.
+    fn step(&mut self) -> Outcome<Step> {
+        let Self { feed, plan, lanes, places, filled, bytes, flushed, .. } = self;
+        let wait = if filled.is_empty() { WAIT } else { Duration::ZERO };
+        let place = |at: Partition| *places.get(at.topic)?.get(usize::try_from(at.number).ok()?)?;
+        let (at, record) = match feed.poll(wait) {
+            None => return Ok(Step::Nothing),
+            Some(Event::Record { at, record }) => (at, record),
+            Some(Event::End { at, offset }) => return Ok(place(at).map_or(Step::Took, |lane| Step::End(lane, offset))),
+            Some(Event::Failed { topic, fault, reason }) => return Ok(Step::Failed { topic, fault, reason }),
+        };
+        let Some((index, lane)) = place(at).and_then(|index| Some((index, lanes.get_mut(index)?))) else {
+            return Ok(Step::Took);
+        };
+        let was_empty = lane.is_empty();
+        let (taken, full) = match lane.take(&record, plan)? {
+            Taken::No if lane.is_done() && !lane.ended => return Ok(Step::End(index, None)),
+            Taken::No => return Ok(Step::Took),
+            Taken::Yes(taken) => (taken, false),
+            Taken::Full(taken) => (taken, true),
+        };
+        if was_empty {
+            if filled.is_empty() {
+                *flushed = Instant::now();
+            }
+            filled.push(index);
+        }
+        *bytes += taken;
+        Ok(match lane.is_done() {
+            true => Step::End(index, None),
+            false if full => Step::Flush(index),
+            false => Step::Took,
+        })
+    }
+
+    fn flush_all(&mut self) -> Outcome {
+        while let Some(&lane) = self.filled.first() {
+            self.flush(lane)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a batch away. Waits while the channel is full: that is how a slow job slows the reading down.
+    fn flush(&mut self, lane: usize) -> Outcome {
+        if self.filled.first() == Some(&lane) {
+            self.flushed = Instant::now();
+        }
+        self.filled.retain(|&other| other != lane);
+        let filling = &mut self.lanes[lane];
+        self.bytes = self.bytes.saturating_sub(filling.bytes());
+        let item = Item::Rows { lane, rows: filling.flush(&self.plan)?, reached: filling.reached };
+        self.send(item)
+    }
+
+    /// The end of a partition has been reached: for now, or for good.
+    fn at_end(&mut self, lane: usize, offset: Option<u64>) -> Outcome {
+        let filling = &mut self.lanes[lane];
+        if filling.ended {
+            return Ok(());
+        }
+        let reached = filling.reached.max(offset.unwrap_or_default());
+        let news = std::mem::replace(&mut filling.reached, reached) < reached;
+        // What lies before the end and was not delivered is no record: markers of transactions, mostly. But a new leader may not
+        // know yet how long its log is.
+        let ends = filling.end.is_some_and(|end| filling.is_done() || offset.is_none_or(|offset| offset >= end));
+        let at = filling.at;
+        if !filling.is_empty() {
+            self.flush(lane)?;
+        } else if news {
+            self.send(Item::Reached { lane, reached })?;
+        }
+        if !ends {
+            return Ok(());
+        }
+        self.feed.unassign(at)?;
+        self.end(lane)
+    }
+
+    fn end(&mut self, lane: usize) -> Outcome {
+        self.lanes[lane].ended = true;
+        self.send(Item::Ended { lane })
+    }
+
+    fn send(&self, item: Item) -> Outcome {
+        self.out.blocking_send(item).map_err(|_| None)
+    }
+
+    /// Does what the reader says.
+    fn obey(&mut self) -> Outcome {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Pause(paused)) => self.pause(paused)?,
+                Ok(Command::Add(added, reply)) => {
+                    let begins = self.add(&added);
+                    let _ = reply.send(begins);
+                }
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(None),
+            }
+        }
+    }
+
+    fn pause(&mut self, paused: Vec<Partition>) -> Result<()> {
+        let is_read = |at: &&Partition| self.lanes.iter().any(|lane| lane.at == **at && !lane.ended);
+        let stop: Vec<_> = paused.iter().filter(|at| !self.paused.contains(at)).filter(is_read).copied().collect();
+        let go: Vec<_> = self.paused.iter().filter(|at| !paused.contains(at)).filter(is_read).copied().collect();
+        self.paused = paused;
+        if !stop.is_empty() {
+            self.feed.pause(&stop)?;
+        }
+        if go.is_empty() { Ok(()) } else { self.feed.resume(&go) }
+    }
+
+    fn add(&mut self, added: &[Partition]) -> Result<Vec<Begin>> {
+        let known = |at: &Partition| self.lanes.iter().any(|lane| lane.at == *at);
+        let new: Vec<Partition> = added.iter().filter(|at| !known(at)).copied().collect();
+        let begins = start::from_first(&mut self.feed, &self.plan, &new)?;
+        self.assign(&begins)?;
+        Ok(begins)
+    }
+
+    /// Finds out what a failure means for the partitions that are read. What was taken before it is given away first.
+    fn failed(&mut self, topic: usize, fault: Fault, reason: &str) -> Outcome {
+        if fault == Fault::Passing {
+            return Ok(());
+        }
+        self.flush_all()?;
+        let count = match fault {
+            Fault::Unknown | Fault::Position => self.feed.partitions(topic, 0)?,
+            _ => return Err(Some(fault::failed(&self.plan, topic, fault, reason))),
+        };
+        for lane in self.lanes.iter().filter(|lane| lane.at.topic == topic && !lane.ended) {
+            if count.is_none_or(|count| lane.at.number >= count) {
+                return Err(Some(fault::deleted(&self.plan, &lane.split, lane.next)));
+            }
+            if fault == Fault::Position {
+                let bounds = self.feed.bounds(lane.at)?;
+                start::check_within(&mut self.feed, &self.plan, lane.at, lane.next, bounds)?;
+            }
+        }
+        // The topic is there: its metadata were late. A position that is there after all was refused by a broker that lags behind.
+        match fault {
+            Fault::Unknown => Ok(()),
+            _ => Err(Some(fault::failed(&self.plan, topic, fault, reason))),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The reader of a task: takes batches from its thread.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    task::Poll,
+};
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    feed::{Feed, Partition},
+    plan::Plan,
+    poller::{Command, Item, Poller},
+    start::{self, Begin},
+};
+use crate::{ConnectorError, Fetch, Position, Result, SourceReader, SplitId};
+
+/// Batches that wait between the thread and the task.
+const WAITING: usize = 4;
+
+/// The ends of partitions, as librdkafka's statistics tell them about once a second.
+pub(super) type Ends = Arc<Mutex<BTreeMap<Partition, u64>>>;
+
+pub(super) struct KafkaReader {
+    plan: Plan,
+    /// The partitions, in the order in which they were assigned.
+    lanes: Vec<Reading>,
+    items: mpsc::Receiver<Item>,
+    commands: std_mpsc::Sender<Command>,
+    /// What came of partitions that are paused, in order.
+    held: VecDeque<Item>,
+    paused: HashSet<SplitId>,
+    /// What the thread was told last.
+    told: BTreeSet<Partition>,
+    ends: Ends,
+}
+
+/// How far a partition has been handed over.
+struct Reading {
+    at: Partition,
+    split: SplitId,
+    next: u64,
+    begun: bool,
+    /// Up to where there is nothing that was not handed over: the last offsets may be markers, which are no records.
+    reached: u64,
+    ended: bool,
+}
+
+impl Reading {
+    fn new(begin: &Begin, plan: &Plan) -> Self {
+        let split = begin.at.split(&plan.topics);
+        Self { at: begin.at, split, next: begin.next, begun: false, reached: begin.next, ended: false }
+    }
+}
+
+impl KafkaReader {
+    /// A reader whose thread reads from the feed that `open` makes. All that blocks happens there.
+    pub(super) async fn start<F: Feed + 'static>(
+        plan: Plan,
+        assigned: Vec<(Partition, Option<Position>)>,
+        ends: Ends,
+        open: impl FnOnce() -> Result<F> + Send + 'static,
+    ) -> Result<Self> {
+        let (out, items) = mpsc::channel(WAITING);
+        let (commands, obeyed) = std_mpsc::channel();
+        let (reply, begun) = oneshot::channel::<Result<Vec<Begin>>>();
+        let theirs = plan.clone();
+        // Reading the secrets, connecting and asking where partitions begin block as well, so all of it happens there.
+        let thread = move || {
+            let begin = move || -> Result<_> {
+                let mut feed = open()?;
+                let begins = start::resolve(&mut feed, &theirs, &assigned)?;
+                let mut poller = Poller::new(feed, theirs, out, obeyed);
+                poller.assign(&begins)?;
+                Ok((poller, begins))
+            };
+            match begin() {
+                Ok((poller, begins)) => {
+                    // If nobody waits any more the poller notices at once.
+                    let _ = reply.send(Ok(begins));
+                    poller.run();
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("windrow-kafka".into())
+            .spawn(thread)
+            .map_err(|error| ConnectorError::io("start a thread for", plan.name(), error))?;
+        let begins = begun.await.map_err(|_| thread_ended(&plan))??;
+        let lanes = begins.iter().map(|begin| Reading::new(begin, &plan)).collect();
+        Ok(Self {
+            plan,
+            lanes,
+            items,
+            commands,
+            held: VecDeque::new(),
+            paused: HashSet::new(),
+            told: BTreeSet::new(),
+            ends,
+        })
+    }
+
+    fn is_paused(&self, item: &Item) -> bool {
+        let lane = match item {
+            Item::Rows { lane, .. } | Item::Ended { lane } | Item::Reached { lane, .. } => *lane,
+            Item::Failed(_) => return false,
+        };
+        self.lanes.get(lane).is_some_and(|lane| self.paused.contains(&lane.split))
+    }
+
+    /// The first item that waited for its partition to go on.
+    fn take_held(&mut self) -> Option<Item> {
+        let first = self.held.iter().position(|item| !self.is_paused(item))?;
+        let item = self.held.remove(first);
+        self.tell();
+        item
+    }
+
+    /// Tells the thread which partitions not to read: those that are paused, and those of which batches still wait here, so that
+    /// these do not become more and more.
+    fn tell(&mut self) {
+        let held = self.held.iter().filter_map(|item| match item {
+            Item::Rows { lane, .. } => Some(*lane),
+            _ => None,
+        });
+        let held: HashSet<usize> = held.collect();
+        let stop =
+            |(i, lane): &(usize, &Reading)| !lane.ended && (held.contains(i) || self.paused.contains(&lane.split));
+        let paused: BTreeSet<Partition> = self.lanes.iter().enumerate().filter(stop).map(|(_, lane)| lane.at).collect();
+        if paused != self.told {
+            // A thread that has ended says why through the channel.
+            let _ = self.commands.send(Command::Pause(paused.iter().copied().collect()));
+            self.told = paused;
+        }
+    }
+
+    /// What the thread said before it ended.
+    fn why_ended(&mut self) -> ConnectorError {
+        while let Ok(item) = self.items.try_recv() {
+            self.held.push_back(item);
+        }
+        let failed = self.held.iter().position(|item| matches!(item, Item::Failed(_)));
+        match failed.and_then(|failed| self.held.remove(failed)) {
+            Some(Item::Failed(error)) => error,
+            _ => thread_ended(&self.plan),
+        }
+    }
+
+    /// What the task is to see of an item.
+    fn hand_over(&mut self, item: Item) -> Result<Option<Fetch>> {
+        Ok(match item {
+            Item::Rows { lane, rows, reached } => {
+                let reading = &mut self.lanes[lane];
+                (reading.next, reading.begun, reading.reached) = (rows.next.0, true, reached);
+                Some(Fetch::Rows(rows))
+            }
+            Item::Reached { lane, reached } => {
+                self.lanes[lane].reached = reached;
+                None
+            }
+            Item::Ended { lane } => {
+                let reading = &mut self.lanes[lane];
+                reading.ended = true;
+                Some(Fetch::SplitEnd(reading.split.clone()))
+            }
+            Item::Failed(error) => return Err(error),
+        })
+    }
+}
+
+/// What the thread says while it is asked to add partitions.
+enum Either {
+    Answer(Result<Result<Vec<Begin>>, oneshot::error::RecvError>),
+    Item(Option<Item>),
+}
+
+fn thread_ended(plan: &Plan) -> ConnectorError {
+    ConnectorError::Remote {
+        system: plan.name(),
+        reason: "the thread that reads it has ended unasked: a bug in the connector".to_string(),
+        passes: true,
+    }
+}
+
+#[async_trait]
+impl SourceReader for KafkaReader {
+    /// There is nothing between taking an item from the channel and returning it that could be cancelled.
+    async fn fetch(&mut self) -> Result<Fetch> {
+        loop {
+            if let Some(item) = self.take_held() {
+                if let Some(fetch) = self.hand_over(item)? {
+                    return Ok(fetch);
+                }
+                continue;
+            }
+            if !self.plan.grows && self.lanes.iter().all(|lane| lane.ended) {
+                return Ok(Fetch::End);
+            }
+            let Some(item) = self.items.recv().await else {
+                return Err(thread_ended(&self.plan));
+            };
+            if self.is_paused(&item) {
+                self.held.push_back(item);
+            } else if let Some(fetch) = self.hand_over(item)? {
+                return Ok(fetch);
+            }
+        }
+    }
+
+    fn positions(&self) -> Vec<(SplitId, Position)> {
+        let unread = self.lanes.iter().filter(|lane| !lane.begun);
+        unread.map(|lane| (lane.split.clone(), Position(lane.next))).collect()
+    }
+
+    async fn add(&mut self, splits: Vec<SplitId>) -> Result<()> {
+        let added = splits.iter().map(|split| Partition::of(split, &self.plan.topics)).collect::<Result<Vec<_>>>()?;
+        let (reply, mut begun) = oneshot::channel();
+        if self.commands.send(Command::Add(added, reply)).is_err() {
+            return Err(self.why_ended());
+        }
+        // The thread may stand before a full channel, and must get past it to see the command.
+        let begins = loop {
+            let answer = poll_fn(|context| match Pin::new(&mut begun).poll(context) {
+                Poll::Ready(answer) => Poll::Ready(Either::Answer(answer)),
+                Poll::Pending => self.items.poll_recv(context).map(Either::Item),
+            });
+            match answer.await {
+                Either::Answer(Ok(begins)) => break begins?,
+                Either::Item(Some(item)) => self.held.push_back(item),
+                Either::Answer(Err(_)) | Either::Item(None) => return Err(self.why_ended()),
+            }
+        };
+        self.lanes.extend(begins.iter().map(|begin| Reading::new(begin, &self.plan)));
+        self.tell();
+        Ok(())
+    }
+
+    /// librdkafka learns of new ends with the records it fetches: what is written to a partition that is paused is not counted.
+    fn lag(&self) -> Vec<(SplitId, u64)> {
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let lag = self.lanes.iter().filter_map(|lane| {
+            let left = ends.get(&lane.at)?.saturating_sub(lane.reached);
+            Some((lane.split.clone(), if lane.ended { 0 } else { left }))
+        });
+        lag.collect()
+    }
+
+    fn pause(&mut self, splits: &[SplitId]) -> bool {
+        self.paused = splits.iter().cloned().collect();
+        self.tell();
+        true
+    }
+}

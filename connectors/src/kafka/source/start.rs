@@ -1,0 +1,127 @@
+//! Where each partition begins, as a number, before the first record is read.
+//!
+//! `Latest` and a time are turned into offsets here and now, and the engine keeps them in its first checkpoint: a job that crashes
+//! before its first record goes on at the same place. A position that the log does not have any more ends the job, with the number
+//! of records that are gone; librdkafka would jump without a word.
+
+use std::collections::BTreeMap;
+
+use super::{
+    fault,
+    feed::{Feed, Partition},
+    plan::{Plan, Start},
+};
+use crate::{ConnectorError, Position, Result};
+
+/// Where one partition begins, and, if it is to end, ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Begin {
+    pub(super) at: Partition,
+    pub(super) next: u64,
+    pub(super) end: Option<u64>,
+}
+
+/// Finds out where these partitions begin; those with a position there.
+pub(super) fn resolve<F: Feed>(
+    feed: &mut F,
+    plan: &Plan,
+    assigned: &[(Partition, Option<Position>)],
+) -> Result<Vec<Begin>> {
+    check_there(feed, plan, assigned)?;
+    let fresh: Vec<Partition> = assigned.iter().filter(|(_, position)| position.is_none()).map(|(at, _)| *at).collect();
+    let begins = beginnings(feed, plan, &fresh)?;
+    let mut resolved = Vec::with_capacity(assigned.len());
+    for &(at, position) in assigned {
+        let (first, end) = feed.bounds(at)?;
+        let next = match position {
+            Some(Position(next)) => next,
+            None => match begins.get(&at) {
+                Some(Some(offset)) => *offset,
+                Some(None) if plan.start == Start::Group && first < end => return Err(not_committed(plan, at)),
+                _ => match plan.start {
+                    Start::Latest | Start::Millis(_) => end,
+                    _ => first,
+                },
+            },
+        };
+        check_within(feed, plan, at, next, (first, end))?;
+        resolved.push(Begin { at, next, end: plan.bounded.then_some(end) });
+    }
+    Ok(resolved)
+}
+
+/// Partitions that were not there when the job began: all they have is new.
+pub(super) fn from_first<F: Feed>(feed: &mut F, plan: &Plan, added: &[Partition]) -> Result<Vec<Begin>> {
+    let assigned: Vec<_> = added.iter().map(|at| (*at, None)).collect();
+    check_there(feed, plan, &assigned)?;
+    added.iter().map(|&at| Ok(Begin { at, next: feed.bounds(at)?.0, end: None })).collect()
+}
+
+/// Fails unless all topics and partitions exist.
+fn check_there<F: Feed>(feed: &mut F, plan: &Plan, assigned: &[(Partition, Option<Position>)]) -> Result<()> {
+    let mut expected = BTreeMap::<usize, i32>::new();
+    for (at, _) in assigned {
+        let expected = expected.entry(at.topic).or_default();
+        *expected = at.number.saturating_add(1).max(*expected);
+    }
+    for (topic, expected) in expected {
+        let count = feed.partitions(topic, expected)?.ok_or_else(|| fault::missing(plan, topic))?;
+        let is_gone = |(at, _): &&(Partition, _)| at.topic == topic && !(0..count).contains(&at.number);
+        if let Some((at, position)) = assigned.iter().find(is_gone) {
+            return Err(fault::deleted(plan, &at.split(&plan.topics), position.unwrap_or_default().0));
+        }
+    }
+    Ok(())
+}
+
+/// The offsets that the start names; `None` where it names none.
+fn beginnings<F: Feed>(feed: &mut F, plan: &Plan, fresh: &[Partition]) -> Result<BTreeMap<Partition, Option<u64>>> {
+    let offsets = match &plan.start {
+        _ if fresh.is_empty() => Vec::new(),
+        Start::Earliest | Start::Latest => vec![None; fresh.len()],
+        Start::Millis(millis) => feed.since(*millis, fresh)?,
+        Start::Group => feed.committed(fresh)?,
+        Start::Offsets(named) => fresh.iter().map(|at| named_offset(plan, named, *at)).collect::<Result<_>>()?,
+    };
+    Ok(fresh.iter().copied().zip(offsets).collect())
+}
+
+fn named_offset(plan: &Plan, named: &[(String, i32, u64)], at: Partition) -> Result<Option<u64>> {
+    let topic = plan.topics.get(at.topic);
+    let offset = named.iter().find(|(name, number, _)| Some(name) == topic && *number == at.number);
+    offset.map(|(_, _, offset)| Some(*offset)).ok_or_else(|| {
+        ConnectorError::Config(format!(
+            "{}: Start::Offsets has no offset for {}: name one for each partition",
+            plan.name(),
+            at.split(&plan.topics)
+        ))
+    })
+}
+
+fn not_committed(plan: &Plan, at: Partition) -> ConnectorError {
+    ConnectorError::Config(format!(
+        "{}: the group {} has committed nothing for {}, which has records: start from Start::Earliest or Start::Latest, or commit \
+         an offset for it",
+        plan.name(),
+        plan.group.as_deref().unwrap_or_default(),
+        at.split(&plan.topics)
+    ))
+}
+
+/// Fails if the log does not have the position. The end itself is one: the next record will be there.
+pub(super) fn check_within<F: Feed>(
+    feed: &mut F,
+    plan: &Plan,
+    at: Partition,
+    next: u64,
+    (first, end): (u64, u64),
+) -> Result<()> {
+    if next < first {
+        return Err(fault::expired(plan, &at.split(&plan.topics), next, first));
+    }
+    // A transaction that is open can hold the decided end back behind what was read without regard to transactions.
+    if next > end && next > feed.open_end(at)? {
+        return Err(fault::cut_off(plan, &at.split(&plan.topics), next, end));
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! A cluster in memory, whose logs lose, repeat, are cut off, and begin again, as a test says.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use fastrand::Rng;
+use rdkafka::{
+    Timestamp,
+    message::{OwnedHeaders, OwnedMessage},
+};
+
+use crate::{
+    Result,
+    kafka::source::feed::{Event, Fault, Feed, Partition},
+};
+
+/// One partition: offsets that are not in `records` are markers, or were taken away by compaction.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Log {
+    pub(super) first: u64,
+    pub(super) end: u64,
+    pub(super) records: BTreeMap<u64, Written>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Written {
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) payload: Option<Vec<u8>>,
+    pub(super) millis: Option<i64>,
+    pub(super) headers: Option<OwnedHeaders>,
+}
+
+impl Log {
+    pub(super) fn append(&mut self, record: Written) -> u64 {
+        self.records.insert(self.end, record);
+        self.end += 1;
+        self.end - 1
+    }
+
+    /// A JSON object that holds its offset.
+    pub(super) fn append_number(&mut self) {
+        let payload = format!(r#"{{"v": {}}}"#, self.end).into_bytes();
+        self.append(Written { payload: Some(payload), ..Written::default() });
+    }
+
+    /// Markers: offsets without a record.
+    pub(super) fn skip(&mut self, offsets: u64) {
+        self.end += offsets;
+    }
+
+    pub(super) fn remove_before(&mut self, first: u64) {
+        self.first = first;
+        self.records = self.records.split_off(&first);
+    }
+
+    pub(super) fn cut_off(&mut self, end: u64) {
+        self.end = end;
+        self.records.split_off(&end);
+    }
+}
+
+#[derive(Clone, Default)]
+pub(super) struct World(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+pub(super) struct Inner {
+    /// `None` where the topic was deleted.
+    pub(super) topics: Vec<Option<Vec<Log>>>,
+    pub(super) committed: BTreeMap<Partition, u64>,
+    /// Ends behind the decided one, where a transaction is open.
+    pub(super) open: BTreeMap<Partition, u64>,
+    /// Where a new leader takes its log to end, which is longer.
+    pub(super) lagging: BTreeMap<Partition, u64>,
+}
+
+impl World {
+    pub(super) fn new(partitions: &[usize]) -> Self {
+        let topics = partitions.iter().map(|&count| Some(vec![Log::default(); count])).collect();
+        Self(Arc::new(Mutex::new(Inner { topics, ..Inner::default() })))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+
+    pub(super) fn log<R>(&self, at: Partition, act: impl FnOnce(&mut Log) -> R) -> R {
+        act(&mut self.lock().topics[at.topic].as_mut().unwrap()[at.number as usize])
+    }
+
+    /// A client that sees this world, and stumbles now and then.
+    pub(super) fn feed(&self, seed: u64, stumbles: bool) -> FakeFeed {
+        FakeFeed {
+            world: self.clone(),
+            state: RefCell::new(State { rng: Rng::with_seed(seed), stumbles, ..State::default() }),
+        }
+    }
+}
+
+pub(super) struct FakeFeed {
+    world: World,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    rng: Rng,
+    stumbles: bool,
+    reading: BTreeMap<Partition, Reading>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    /// What is polled next; and what was polled so far at most.
+    next: u64,
+    polled: u64,
+    paused: bool,
+    told_end: Option<u64>,
+}
+
+impl State {
+    /// After a reconnect or a pause some of what was polled comes again.
+    fn again(&mut self, at: Partition) {
+        let back = self.rng.u64(0..6);
+        if let Some(reading) = self.reading.get_mut(&at) {
+            reading.next = reading.polled.saturating_sub(back);
+        }
+    }
+}
+
+impl Feed for FakeFeed {
+    type Record<'a> = OwnedMessage;
+
+    fn poll(&self, wait: Duration) -> Option<Event<OwnedMessage>> {
+        let mut state = self.state.borrow_mut();
+        let world = self.world.lock();
+        let mut unpaused: Vec<Partition> =
+            state.reading.iter().filter(|(_, reading)| !reading.paused).map(|(at, _)| *at).collect();
+        state.rng.shuffle(&mut unpaused);
+        for at in unpaused {
+            if state.stumbles && state.rng.u8(..) < 4 {
+                return Some(Event::Failed { topic: at.topic, fault: Fault::Passing, reason: "broker down".into() });
+            }
+            let failed = |fault, reason: &str| Some(Event::Failed { topic: at.topic, fault, reason: reason.into() });
+            let Some(logs) = &world.topics[at.topic] else { return failed(Fault::Unknown, "unknown topic") };
+            let Some(log) = logs.get(at.number as usize) else { return failed(Fault::Unknown, "unknown partition") };
+            if state.stumbles && state.rng.u8(..) < 8 {
+                state.again(at);
+            }
+            let reading = state.reading.get_mut(&at).unwrap();
+            if reading.polled < log.first || reading.polled > log.end {
+                return failed(Fault::Position, "offset out of range");
+            }
+            let end = world.lagging.get(&at).map_or(log.end, |&end| end.max(reading.next).min(log.end));
+            if let Some((&offset, written)) = log.records.range(reading.next..end.max(reading.next)).next() {
+                reading.next = offset + 1;
+                reading.polled = reading.polled.max(offset + 1);
+                reading.told_end = None;
+                let time = written.millis.map_or(Timestamp::NotAvailable, Timestamp::CreateTime);
+                let record = OwnedMessage::new(
+                    written.payload.clone(),
+                    written.key.clone(),
+                    String::new(),
+                    time,
+                    at.number,
+                    offset as i64,
+                    written.headers.clone(),
+                );
+                return Some(Event::Record { at, record });
+            }
+            (reading.next, reading.polled) = (end, end);
+            if reading.told_end != Some(end) {
+                reading.told_end = Some(end);
+                return Some(Event::End { at, offset: Some(end) });
+            }
+        }
+        drop(world);
+        if !wait.is_zero() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        None
+    }
+
+    fn partitions(&mut self, topic: usize, _expected: i32) -> Result<Option<i32>> {
+        Ok(self.world.lock().topics[topic].as_ref().map(|logs| logs.len() as i32))
+    }
+
+    fn bounds(&mut self, at: Partition) -> Result<(u64, u64)> {
+        Ok(self.world.log(at, |log| (log.first, log.end)))
+    }
+
+    fn open_end(&mut self, at: Partition) -> Result<u64> {
+        let end = self.bounds(at)?.1;
+        Ok(self.world.lock().open.get(&at).copied().unwrap_or(end))
+    }
+
+    fn since(&mut self, millis: i64, of: &[Partition]) -> Result<Vec<Option<u64>>> {
+        let since = |log: &mut Log| log.records.iter().find(|(_, one)| one.millis >= Some(millis)).map(|(at, _)| *at);
+        Ok(of.iter().map(|&at| self.world.log(at, since)).collect())
+    }
+
+    fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>> {
+        Ok(of.iter().map(|at| self.world.lock().committed.get(at).copied()).collect())
+    }
+
+    fn assign(&mut self, from: &[(Partition, u64)]) -> Result<()> {
+        for &(at, next) in from {
+            let reading = Reading { next, polled: next, paused: false, told_end: None };
+            assert!(self.state.get_mut().reading.insert(at, reading).is_none(), "{at:?} is assigned twice");
+        }
+        Ok(())
+    }
+
+    fn unassign(&mut self, at: Partition) -> Result<()> {
+        assert!(self.state.get_mut().reading.remove(&at).is_some(), "{at:?} is not assigned");
+        Ok(())
+    }
+
+    fn pause(&mut self, of: &[Partition]) -> Result<()> {
+        of.iter().for_each(|at| self.state.get_mut().reading.get_mut(at).unwrap().paused = true);
+        Ok(())
+    }
+
+    fn resume(&mut self, of: &[Partition]) -> Result<()> {
+        for at in of {
+            let state = self.state.get_mut();
+            let reading = state.reading.get_mut(at).unwrap();
+            assert!(reading.paused, "{at:?} is not paused");
+            (reading.paused, reading.told_end) = (false, None);
+            if state.stumbles {
+                state.again(*at);
+            }
+        }
+        Ok(())
+    }
+}

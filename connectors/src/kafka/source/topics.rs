@@ -1,0 +1,250 @@
+//! The feed that is Kafka: one client for each topic.
+//!
+//! Nearly every source reads one topic. Where there are several, each has a client of its own, because the end of a partition is
+//! told with its number only; and it saves looking the topic's name up for every record.
+
+use std::{
+    cell::Cell,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{Consumer, base_consumer::BaseConsumer},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
+    message::BorrowedMessage,
+};
+
+use super::{
+    client::{Client, Ear},
+    fault,
+    feed::{Event, Fault, Feed, Partition},
+    plan::{Isolation, Plan},
+    reader::Ends,
+};
+use crate::{ConnectorError, Result};
+
+/// So many records come from one topic before the others are looked at.
+const STREAK: usize = 1_000;
+
+/// With several topics, how long to wait at once.
+const NAP: Duration = Duration::from_millis(10);
+
+pub(super) struct Topics {
+    plan: Plan,
+    ends: Ends,
+    /// By topic; made when it is needed.
+    clients: Vec<Option<Client>>,
+    /// Whose turn it is, and how many events it has had in a row.
+    turn: Cell<usize>,
+    streak: Cell<usize>,
+    bell: Arc<Bell>,
+}
+
+/// Rung when a client's queue is not empty any more.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    ring: Condvar,
+}
+
+impl Topics {
+    pub(super) fn new(plan: Plan, ends: Ends) -> Self {
+        let clients = plan.topics.iter().map(|_| None).collect();
+        Self { plan, ends, clients, turn: Cell::new(0), streak: Cell::new(0), bell: Arc::default() }
+    }
+
+    /// The client of a topic, and the topic's name.
+    fn client(&mut self, topic: usize) -> Result<(&mut Client, &str)> {
+        let (Some(client), Some(name)) = (self.clients.get_mut(topic), self.plan.topics.get(topic)) else {
+            return Err(ConnectorError::Config(format!("{} has no topic number {topic}", self.plan.name())));
+        };
+        let client = match client {
+            Some(client) => client,
+            none => none.insert(Client::reading(&self.plan, topic, self.plan.isolation, Some(self.ends.clone()))?),
+        };
+        Ok((client, name))
+    }
+
+    /// Does something with the partitions of each topic.
+    fn each_topic(
+        &mut self,
+        of: &[(Partition, u64)],
+        what: &str,
+        act: impl Fn(&BaseConsumer<Ear>, &TopicPartitionList) -> KafkaResult<()>,
+    ) -> Result<()> {
+        for topic in 0..self.plan.topics.len() {
+            let system = self.plan.topic(topic);
+            let failed = |error: KafkaError| ConnectorError::Remote {
+                system: system.clone(),
+                reason: format!("librdkafka cannot {what} partitions: {error}"),
+                passes: true,
+            };
+            let mut list = TopicPartitionList::new();
+            for (at, offset) in of.iter().filter(|(at, _)| at.topic == topic) {
+                let name = &self.plan.topics[topic];
+                let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
+                list.add_partition_offset(name, at.number, offset).map_err(failed)?;
+            }
+            if list.count() > 0 {
+                act(self.client(topic)?.0.consumer(), &list).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for an offset of each partition; `None` where the answer is none.
+    fn offsets(
+        &mut self,
+        of: &[Partition],
+        given: Offset,
+        what: &str,
+        ask: impl Fn(&BaseConsumer<Ear>, TopicPartitionList, Duration) -> KafkaResult<TopicPartitionList>,
+    ) -> Result<Vec<Option<u64>>> {
+        let mut offsets = vec![None; of.len()];
+        for topic in 0..self.plan.topics.len() {
+            let numbers: Vec<(usize, i32)> =
+                of.iter().enumerate().filter(|(_, at)| at.topic == topic).map(|(i, at)| (i, at.number)).collect();
+            if numbers.is_empty() {
+                continue;
+            }
+            let (client, name) = self.client(topic)?;
+            let answer = client.ask(&format!("{what} of the topic {name}"), |consumer, wait| {
+                let mut list = TopicPartitionList::new();
+                for (_, number) in &numbers {
+                    list.add_partition_offset(name, *number, given)?;
+                }
+                let answer = ask(consumer, list, wait)?;
+                answer.elements().iter().try_for_each(|element| element.error())?;
+                Ok(answer)
+            })?;
+            for (i, number) in numbers {
+                let found = answer.find_partition(name, number).map(|element| element.offset());
+                if let Some(Offset::Offset(offset)) = found {
+                    offsets[i] = u64::try_from(offset).ok();
+                }
+            }
+        }
+        Ok(offsets)
+    }
+
+    fn event<'a>(
+        &'a self,
+        topic: usize,
+        client: &Client,
+        polled: KafkaResult<BorrowedMessage<'a>>,
+    ) -> Event<BorrowedMessage<'a>> {
+        match polled {
+            Ok(record) => Event::Record { at: Partition { topic, number: record.partition() }, record },
+            Err(KafkaError::PartitionEOF(number)) => {
+                Event::End { at: Partition { topic, number }, offset: client.consumer().context().end() }
+            }
+            Err(error) => {
+                let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+                let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
+                let fault = if fatal { Fault::Other } else { fault::meaning(code, false) };
+                Event::Failed { topic, fault, reason: client.consumer().context().why(code) }
+            }
+        }
+    }
+
+    /// One round over all topics, beginning with the one that had the last event.
+    fn round(&self) -> Option<Event<BorrowedMessage<'_>>> {
+        let count = self.clients.len();
+        let begin = self.turn.get() + usize::from(self.streak.get() >= STREAK);
+        for topic in (begin..begin + count).map(|turn| turn % count) {
+            let Some(client) = self.clients.get(topic).and_then(Option::as_ref) else { continue };
+            if let Some(polled) = client.consumer().poll(Duration::ZERO) {
+                let again = topic == self.turn.get() && self.streak.get() < STREAK;
+                self.streak.set(if again { self.streak.get() + 1 } else { 0 });
+                self.turn.set(topic);
+                return Some(self.event(topic, client, polled));
+            }
+        }
+        None
+    }
+}
+
+impl Feed for Topics {
+    type Record<'a> = BorrowedMessage<'a>;
+
+    fn poll(&self, wait: Duration) -> Option<Event<BorrowedMessage<'_>>> {
+        if let [Some(client)] = self.clients.as_slice() {
+            let polled = client.consumer().poll(wait)?;
+            return Some(self.event(0, client, polled));
+        }
+        *self.bell.rung.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        let event = self.round();
+        if event.is_some() || wait.is_zero() {
+            return event;
+        }
+        let rung = self.bell.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.bell.ring.wait_timeout_while(rung, wait.min(NAP), |rung| !*rung));
+        self.round()
+    }
+
+    fn partitions(&mut self, topic: usize, expected: i32) -> Result<Option<i32>> {
+        let (client, name) = self.client(topic)?;
+        client.partitions(name, expected)
+    }
+
+    fn bounds(&mut self, at: Partition) -> Result<(u64, u64)> {
+        let (client, name) = self.client(at.topic)?;
+        client.bounds(name, at.number)
+    }
+
+    fn open_end(&mut self, at: Partition) -> Result<u64> {
+        let client = Client::reading(&self.plan, at.topic, Isolation::ReadUncommitted, None)?;
+        let name = self.plan.topics.get(at.topic).map_or("", String::as_str);
+        Ok(client.bounds(name, at.number)?.1)
+    }
+
+    fn since(&mut self, millis: i64, of: &[Partition]) -> Result<Vec<Option<u64>>> {
+        self.offsets(of, Offset::Offset(millis), "for the offsets at a time", |consumer, list, wait| {
+            consumer.offsets_for_times(list, wait)
+        })
+    }
+
+    fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>> {
+        self.offsets(of, Offset::Invalid, "for the group's offsets", |consumer, list, wait| {
+            consumer.committed_offsets(list, wait)
+        })
+    }
+
+    fn assign(&mut self, from: &[(Partition, u64)]) -> Result<()> {
+        let several = self.plan.topics.len() > 1;
+        for (at, _) in from {
+            let bell = self.bell.clone();
+            let (client, _) = self.client(at.topic)?;
+            if several && !client.assigned {
+                client.ring(bell);
+            }
+            client.assigned = true;
+        }
+        self.each_topic(from, "assign", |consumer, list| consumer.incremental_assign(list))
+    }
+
+    fn unassign(&mut self, at: Partition) -> Result<()> {
+        self.each_topic(&[(at, 0)], "unassign", |consumer, list| consumer.incremental_unassign(list))
+    }
+
+    fn pause(&mut self, of: &[Partition]) -> Result<()> {
+        let of: Vec<_> = of.iter().map(|at| (*at, 0)).collect();
+        self.each_topic(&of, "pause", |consumer, list| consumer.pause(list))
+    }
+
+    fn resume(&mut self, of: &[Partition]) -> Result<()> {
+        let of: Vec<_> = of.iter().map(|at| (*at, 0)).collect();
+        self.each_topic(&of, "resume", |consumer, list| consumer.resume(list))
+    }
+}
+
+impl Client {
+    fn ring(&mut self, bell: Arc<Bell>) {
+        self.when_not_empty(move || {
+            *bell.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            bell.ring.notify_one();
+        });
+    }
+}
