@@ -8,6 +8,12 @@ pub use windrow_connectors::{
     Cached, Console, File, MemorySink, MemorySource, MemoryTable, Nexmark, Sequence, TableFile, TimePartition,
     TypedSource, Untyped,
 };
+#[cfg(feature = "kafka")]
+pub use windrow_connectors::{
+    SchemaRegistry, Secret,
+    format::{AvroFormat, Protobuf},
+    kafka::{Isolation, Kafka, Sasl, Start, Tls},
+};
 pub use windrow_operators::{
     Timestamp,
     count::Count,

@@ -21,8 +21,8 @@
 //! | [`json`], [`csv`] | the two decoders |
 //! | [`encode`] | the two encoders |
 //! | `avro` | records with the id of a schema in a registry, and how columns and schemas fit |
-//! | [`payload`] | rows into payloads, one for each |
-//! | [`raw`], [`payload_csv`] | payloads as they are, and one line of CSV each |
+//! | [`payload`], [`payload_json`], [`payload_csv`] | rows into payloads, one for each |
+//! | [`raw`] | payloads as they are |
 //! | [`debezium`] | the changes of a database |
 //! | `protobuf` | messages of Protocol Buffers, with or without a schema registry |
 //! | `infer` | a schema from a sample |
@@ -45,6 +45,7 @@ pub mod json;
 mod keys;
 pub mod payload;
 pub mod payload_csv;
+pub mod payload_json;
 #[cfg(feature = "kafka")]
 pub mod protobuf;
 pub mod raw;

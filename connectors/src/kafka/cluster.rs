@@ -1,19 +1,22 @@
 //! What the sinks ask of a cluster.
 //!
 //! ```text
-//!   KafkaSink ──► Connection ──► Cluster ──► Producer "windrow.fraud.0" ─┬─► librdkafka ──► brokers
-//!                    │                   └─► Producer "windrow.fraud.1" ─┘
-//!                    └──► newest value of the marker topic
+//!   KafkaSink ──► Transactions ──► Cluster ──► Producer "windrow.fraud.0" ─┬─► librdkafka ──► brokers
+//!                      │                   └─► Producer "windrow.fraud.1" ─┘
+//!                      └──► newest value of the marker topic
 //! ```
 //!
 //! The traits say nothing of librdkafka, so that tests can put a cluster in its place that loses requests and replies, moves
 //! coordinators, times transactions out and lets zombies write, ten thousand times in virtual time.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 
 use crate::Result;
+
+/// By topic and partition, how many records were written.
+pub type Delivered = BTreeMap<String, BTreeMap<i32, u64>>;
 
 /// A cluster to write to.
 #[async_trait]
@@ -72,8 +75,14 @@ pub trait Producer: Send + Sync + 'static {
     /// Waits until there may be room again.
     async fn room(&self);
 
-    /// Waits until everything that was taken is written. Fails when any of it, since the last call, could not be.
+    /// Waits until everything is written that was taken before the call. Fails when any record that was ever taken could not be.
     async fn flush(&self) -> Result<()>;
+
+    /// How many records have been written to each partition, by topic, since the transaction began. A cluster that does
+    /// not count them says nothing.
+    fn delivered(&self) -> Delivered {
+        Delivered::default()
+    }
 
     /// Commits the transaction. Tries again by itself as long as that makes sense. Only when it returns well the transaction
     /// is committed; otherwise it may be or not.

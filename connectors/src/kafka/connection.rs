@@ -5,7 +5,7 @@
 //!                         └──► .to_topic("alerts") ──► a sink; all that are exactly-once commit as one
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
@@ -13,6 +13,7 @@ use super::{
     context::Context,
     security::{self, Sasl, Tls},
     settings,
+    transaction::Transactions,
 };
 use crate::{ConnectorError, Result};
 
@@ -28,6 +29,8 @@ use crate::{ConnectorError, Result};
 #[derive(Clone, Debug)]
 pub struct Kafka {
     pub(super) config: Config,
+    /// What its exactly-once sinks have in common.
+    pub(super) transactions: Arc<Transactions>,
 }
 
 /// What a client of the cluster is told.
@@ -39,25 +42,28 @@ pub(super) struct Config {
     pub(super) tls: Option<Tls>,
     pub(super) sasl: Option<Sasl>,
     /// What is wrong with what was set, for the first client to say.
-    refused: Vec<String>,
+    pub(super) refused: Vec<String>,
+    pub(super) transaction_timeout: Option<Duration>,
+    pub(super) transactional_prefix: Option<String>,
+    pub(super) marker_topic: Option<String>,
 }
 
 impl Kafka {
     /// The cluster that these brokers belong to: `host:port`, several of them separated by commas. Nothing is connected yet.
     pub fn brokers(brokers: impl Into<String>) -> Self {
-        Self { config: Config { brokers: brokers.into(), ..Config::default() } }
+        Self { config: Config { brokers: brokers.into(), ..Config::default() }, transactions: Arc::default() }
     }
 
     /// Encrypts, and checks who answers. Without it whoever sees the network reads and changes what is sent.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.config.tls = Some(tls);
-        self
+        self.changed()
     }
 
     /// Logs in.
     pub fn sasl(mut self, sasl: Sasl) -> Self {
         self.config.sasl = Some(sasl);
-        self
+        self.changed()
     }
 
     /// A setting of librdkafka for all clients of the connection, by [its name there], such as `socket.keepalive.enable` or
@@ -75,7 +81,7 @@ impl Kafka {
                 self.config.settings.insert(name, value.into());
             }
         }
-        self
+        self.changed()
     }
 
     /// What is allowed and unwise: a login without encryption.
@@ -97,6 +103,12 @@ impl Kafka {
 impl Config {
     pub(super) fn name(&self) -> String {
         format!("kafka {}", self.brokers)
+    }
+
+    /// How long a transaction may stay open. The default is the most that brokers allow unless they are told otherwise
+    /// (`transaction.max.timeout.ms`).
+    pub(super) fn transaction_timeout(&self) -> Duration {
+        self.transaction_timeout.unwrap_or(Duration::from_secs(15 * 60))
     }
 
     /// The settings of any client: addresses, security, and what the user has set. Reads the secrets, so not on a worker of the
@@ -161,8 +173,7 @@ mod tests {
             .set("ssl.key.pem", CANARY);
         let refused = kafka.config.client().unwrap_err();
         assert!(refused.to_string().contains("the setting sasl.password holds a secret"), "{refused}");
-        let no_ca =
-            Kafka { config: Config { refused: Vec::new(), ..kafka.config.clone() } }.config.client().unwrap_err();
+        let no_ca = Config { refused: Vec::new(), ..kafka.config.clone() }.client().unwrap_err();
         assert!(no_ca.to_string().contains("/no/such/ca.pem"), "{no_ca}");
         let shown = [format!("{kafka:?}"), format!("{refused:?}"), format!("{no_ca:?}"), kafka.warnings().concat()];
         for shown in shown {

@@ -5,15 +5,24 @@
 //! | [`connection`] | one cluster, and how to get in |
 //! | [`security`], `settings`, `context` | encryption and logins; what the user may not set; what librdkafka complains of |
 //! | [`source`] | topics as a source |
+//! | [`sink`] | topics as sinks: rows into records, at least once or exactly once |
+//! | [`transaction`] | the exactly-once sinks of a connection commit as one |
 //! | [`cluster`] | what the sinks ask of a cluster, so that tests can put one in its place that loses requests and replies |
+//! | `librdkafka` | the cluster that there really is |
 
 pub mod cluster;
 pub mod connection;
 mod context;
+#[cfg(test)]
+mod in_memory;
+mod librdkafka;
 pub mod security;
 mod settings;
+pub mod sink;
 pub mod source;
+pub mod transaction;
 
 pub use connection::Kafka;
 pub use security::{Sasl, Tls, Token};
+pub use sink::{KafkaOutput, KafkaSink};
 pub use source::{Isolation, KafkaInput, KafkaSource, Start};

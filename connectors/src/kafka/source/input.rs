@@ -3,17 +3,15 @@
 use std::{any::TypeId, fmt, sync::Arc, time::Duration};
 
 use arrow::datatypes::SchemaRef;
-use typed_arrow::schema::SchemaMeta;
 
 use super::{
     KafkaSource, Start,
     layout::{Layout, Part},
     plan::{Isolation, Make, Plan, named},
-    sample::sample,
 };
 use crate::{
     ConnectorError, Result, Untyped,
-    format::{Decoder, Format, MAX_RECORD_BYTES, infer},
+    format::{Decoder, MAX_RECORD_BYTES},
     kafka::connection::{Config, Kafka},
 };
 
@@ -28,7 +26,7 @@ use crate::{
 #[derive(Clone)]
 pub struct KafkaInput {
     config: Config,
-    topics: Vec<String>,
+    pub(super) topics: Vec<String>,
     start: Start,
     group: Option<String>,
     isolation: Isolation,
@@ -36,7 +34,7 @@ pub struct KafkaInput {
     discover: Option<Duration>,
     batch_rows: usize,
     max_record_bytes: usize,
-    delimiter: u8,
+    pub(super) delimiter: u8,
     parts: Vec<(Part, String)>,
 }
 
@@ -197,49 +195,6 @@ impl KafkaInput {
         self
     }
 
-    /// JSON objects with the columns of a `#[derive(Record)]` struct; times as in [`FileInput::json`](crate::file::FileInput::json).
-    pub fn json<T: SchemaMeta + 'static>(self) -> KafkaSource<T> {
-        self.read(Format::Json, T::schema())
-    }
-
-    /// JSON objects with these columns.
-    pub fn json_with(self, schema: SchemaRef) -> KafkaSource<Untyped> {
-        self.read(Format::Json, schema)
-    }
-
-    /// Records of CSV with the columns of a `#[derive(Record)]` struct, in their order: a message has no header.
-    pub fn csv<T: SchemaMeta + 'static>(self) -> KafkaSource<T> {
-        let delimiter = self.delimiter;
-        self.read(Format::Csv { delimiter }, T::schema())
-    }
-
-    /// Records of CSV with these columns, in their order: a message has no header.
-    pub fn csv_with(self, schema: SchemaRef) -> KafkaSource<Untyped> {
-        let delimiter = self.delimiter;
-        self.read(Format::Csv { delimiter }, schema)
-    }
-
-    /// JSON objects with the columns that the first `records` records show of those that the topics hold now. Every column is nullable;
-    /// one that was always null is text. Reads them now, for at most ten seconds after the brokers have answered, and blocks.
-    pub fn infer_json(self, records: usize) -> Result<KafkaSource<Untyped>> {
-        let empty = Arc::new(arrow::datatypes::Schema::empty());
-        let make: Arc<Make> = Arc::new(|schema, max| Format::Json.decoder(schema, max));
-        let mut plan = self.plan::<Untyped>(empty, make)?;
-        (plan.start, plan.bounded, plan.grows) = (Start::Earliest, true, false);
-        let records = sample(&plan, records.max(1))?;
-        if records.is_empty() {
-            return Err(ConnectorError::Config(format!(
-                "{}: the columns cannot be inferred: no record in it is a JSON object; give a schema instead",
-                plan.name()
-            )));
-        }
-        let schema = infer::json(&records, None).map_err(|error| ConnectorError::Data {
-            at: plan.name(),
-            reason: format!("the columns cannot be inferred, give a schema: {error}"),
-        })?;
-        Ok(self.json_with(schema))
-    }
-
     /// Payloads that `make` makes a decoder for, given the columns that it is to fill and the longest record in bytes. A decoder
     /// is made for each partition; those without a payload go to [`Decoder::push_null`]. `T` is a `#[derive(Record)]` struct of
     /// these columns, or [`Untyped`].
@@ -254,11 +209,7 @@ impl KafkaInput {
         KafkaSource::new(plan, discover)
     }
 
-    fn read<T: 'static>(self, format: Format, schema: SchemaRef) -> KafkaSource<T> {
-        self.decoded(schema, move |schema, max_record_bytes| format.decoder(schema, max_record_bytes))
-    }
-
-    fn plan<T: 'static>(&self, schema: SchemaRef, make: Arc<Make>) -> Result<Plan> {
+    pub(super) fn plan<T: 'static>(&self, schema: SchemaRef, make: Arc<Make>) -> Result<Plan> {
         let name = || format!("{}, {}", self.config.name(), named(&self.topics));
         if self.topics.is_empty() {
             return Err(ConnectorError::Config(format!("{}: a source without a topic has nothing to read", name())));

@@ -93,7 +93,11 @@ impl Lane {
         match decode(record, bytes, decoder.as_mut(), plan) {
             Ok(true) => self.builders.iter_mut().for_each(|builder| builder.push(record)),
             Ok(false) => {}
-            Err(reason) => self.rejected.push(reject(record, offset, bytes, reason, plan)),
+            Err(reason) => match decoder.failure() {
+                // The record is not to blame. The rows before it are read again with it.
+                Some(error) => return Err(error),
+                None => self.rejected.push(reject(record, offset, bytes, reason, plan)),
+            },
         }
         self.next = offset + 1;
         self.reached = self.reached.max(self.next);

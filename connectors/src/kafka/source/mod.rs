@@ -14,7 +14,7 @@
 //!
 //! | file | why it exists |
 //! |---|---|
-//! | [`input`] | what the user says |
+//! | [`input`], `formats` | what the user says |
 //! | `plan`, `layout` | the same, ready for readers; which columns come from where |
 //! | `feed`, `topics`, `client` | what is asked of Kafka, and librdkafka's answers |
 //! | `start`, `fault` | where partitions begin; errors in words |
@@ -49,6 +49,7 @@ use crate::{ConnectorError, Position, Result, Source, SourceReader, SplitId, Typ
 mod client;
 mod fault;
 mod feed;
+mod formats;
 pub mod input;
 mod lane;
 mod layout;

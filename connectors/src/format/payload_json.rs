@@ -1,0 +1,93 @@
+//! Rows as JSON payloads: one object each, without a line end.
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use memchr::memchr_iter;
+
+use super::{Encoder, Format, Payloads, RowEncoder};
+use crate::Result;
+
+/// Makes encoders of JSON objects, as [`Encoder`] writes them: nulls are left out, times are RFC 3339 text. Fails for a column
+/// that JSON has no form for, naming it.
+pub fn json_rows(schema: &SchemaRef, _topic: &str) -> Result<Box<dyn RowEncoder>> {
+    Encoder::accepts(Format::Json, schema)?;
+    Ok(Box::new(JsonRows))
+}
+
+struct JsonRows;
+
+impl RowEncoder for JsonRows {
+    fn encode(&mut self, batch: &RecordBatch, out: &mut Payloads) -> Result<()> {
+        let start = out.buffer().len();
+        Encoder::new(Format::Json).encode(batch, out.buffer())?;
+        end_at_lines(start, out);
+        Ok(())
+    }
+}
+
+/// Each line of the buffer from `start` on is a payload. A line feed within a text is escaped in JSON, so there are no others.
+pub(crate) fn end_at_lines(start: usize, out: &mut Payloads) {
+    let mut lines = std::mem::take(out.buffer());
+    let ends: Vec<usize> = memchr_iter(b'\n', &lines[start..]).map(|end| start + end).collect();
+    // Moves the lines together, over the line feeds.
+    let mut written = start;
+    let mut begin = start;
+    let mut moved = Vec::with_capacity(ends.len());
+    for end in ends {
+        lines.copy_within(begin..end, written);
+        written += end - begin;
+        begin = end + 1;
+        moved.push(written);
+    }
+    lines.truncate(written);
+    *out.buffer() = lines;
+    moved.into_iter().for_each(|end| out.end_at(end));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{Int64Array, StringArray, TimestampMicrosecondArray},
+        datatypes::{DataType, Field, IntervalUnit, Schema, TimeUnit},
+    };
+
+    use super::*;
+
+    #[test]
+    fn each_row_is_an_object_without_its_line_end() {
+        let fields = vec![Field::new("n", DataType::Int64, true), Field::new("text", DataType::Utf8, true)];
+        let schema = Arc::new(Schema::new(fields));
+        let n = Int64Array::from(vec![Some(1), None, None]);
+        let text = StringArray::from(vec![Some("a\nb"), Some("x"), None]);
+        let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(n), Arc::new(text)]).unwrap();
+        let mut encoder = json_rows(&schema, "t").unwrap();
+        let mut out = Payloads::new();
+        // Twice into the same buffer: the second rows lie behind the first.
+        for _ in 0..2 {
+            encoder.encode(&batch, &mut out).unwrap();
+        }
+        let rows: Vec<_> =
+            (0..out.len()).map(|row| String::from_utf8_lossy(out.get(row).unwrap()).into_owned()).collect();
+        let once = [r#"{"n":1,"text":"a\nb"}"#, r#"{"text":"x"}"#, "{}"];
+        assert_eq!(rows, [once, once].concat());
+    }
+
+    #[test]
+    fn what_json_cannot_hold_is_refused() {
+        let interval = DataType::Interval(IntervalUnit::MonthDayNano);
+        let at = Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), false);
+        let schema = Arc::new(Schema::new(vec![at]));
+        let batch =
+            RecordBatch::try_new(schema.clone(), vec![Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX]))])
+                .unwrap();
+        let failed = json_rows(&schema, "t").unwrap().encode(&batch, &mut Payloads::new()).unwrap_err();
+        assert!(failed.to_string().contains("outside the calendar"), "{failed}");
+        let union = DataType::Dictionary(Box::new(DataType::Int8), Box::new(interval));
+        let schema = Arc::new(Schema::new(vec![Field::new("i", union, false)]));
+        let refused = json_rows(&schema, "t").map(drop);
+        if let Err(refused) = refused {
+            assert!(refused.to_string().contains("\"i\""), "{refused}");
+        }
+    }
+}

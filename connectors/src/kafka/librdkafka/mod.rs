@@ -1,0 +1,252 @@
+//! The cluster that there really is, through librdkafka.
+//!
+//! ```text
+//!   send ──► queue of librdkafka (bounded) ──► its threads ──► brokers
+//!                                                 │
+//!   flush, room ◄── Reports ◄── polling thread ◄──┘ delivery reports, errors
+//! ```
+//!
+//! | file | why it exists |
+//! |---|---|
+//! | `producer` | sends, waits, commits |
+//! | `reports` | what comes back about what was sent |
+//! | `newest` | the last committed value of a topic |
+//! | `refused` | errors in words that say what to do |
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    types::RDKafkaErrorCode as Code,
+};
+
+use super::{
+    cluster::{Cluster, Producer},
+    connection::Config,
+};
+use crate::{ConnectorError, Result};
+
+mod newest;
+mod producer;
+mod refused;
+mod reports;
+
+use newest::Question;
+use producer::{LibrdkafkaProducer, Transactional};
+use refused::refused;
+use reports::Heard;
+
+/// What a producer may hold that is not written yet, unless the user says otherwise. Beyond it writers wait.
+const QUEUE_KBYTES: u64 = 64 << 10;
+
+/// How long a record may wait for its brokers unless the user says otherwise.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long the creation of a topic may take.
+const CREATE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cluster reached through librdkafka. Every client is made when it is needed.
+pub(super) struct Librdkafka {
+    config: Config,
+}
+
+impl Librdkafka {
+    pub(super) fn new(config: Config) -> Self {
+        Self { config }
+    }
+
+    /// The settings of a producer. What the user has set stays, except for what exactly-once rests on.
+    fn producer(&self, transactional: Option<&Transactional>) -> Result<ClientConfig> {
+        let settings = &self.config.settings;
+        let mut client = self.config.client()?;
+        let mut unless_set = |names: &[&str], value: String| {
+            if let Some(name) = names.first().filter(|_| !names.iter().any(|name| settings.contains_key(*name))) {
+                client.set(*name, value);
+            }
+        };
+        unless_set(&["partitioner"], "murmur2_random".into());
+        unless_set(&["compression.type", "compression.codec"], "lz4".into());
+        unless_set(&["allow.auto.create.topics"], "false".into());
+        unless_set(&["enable.idempotence"], "true".into());
+        unless_set(&["queue.buffering.max.kbytes"], queue_kbytes(settings).to_string());
+        let most = transactional.map_or(MESSAGE_TIMEOUT, |transactional| transactional.timeout.mul_f32(0.8));
+        let timeout = MESSAGE_TIMEOUT.min(most).as_millis();
+        unless_set(&["message.timeout.ms", "delivery.timeout.ms"], timeout.to_string());
+        if let Some(Transactional { id, timeout }) = transactional {
+            client.set("enable.idempotence", "true").set("transactional.id", id);
+            client.set("transaction.timeout.ms", timeout.as_millis().to_string());
+        }
+        Ok(client)
+    }
+
+    /// Asks something on a thread that may wait, and lets it stop when nobody waits for the answer any more.
+    async fn ask<T, F>(&self, topic: &str, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&ClientConfig, &Question) -> Result<T> + Send + 'static,
+    {
+        let stop = StopOnDrop(Arc::default());
+        let (client, question) = (self.config.client()?, Question::new(self.name(), topic.into(), stop.0.clone()));
+        let done = tokio::task::spawn_blocking(move || call(&client, &question)).await;
+        done.unwrap_or_else(|error| {
+            let (system, reason) = (self.name(), format!("a call to librdkafka was stopped: {error}"));
+            Err(ConnectorError::Remote { system, reason, passes: true })
+        })
+    }
+
+    /// How many partitions a topic has; none when it does not exist.
+    async fn find(&self, topic: &str) -> Result<Option<usize>> {
+        self.ask(topic, |client, question| {
+            let reader = client.create_with_context(Heard::default());
+            let reader: BaseConsumer<Heard> =
+                reader.map_err(|error| refused::refused_by(&question.system, "make a consumer", &error))?;
+            let (topic, slice) = (question.topic.as_str(), Duration::from_secs(3));
+            let action = format!("look up topic {topic}");
+            let found = question.ask(&reader, &action, |reader| reader.fetch_metadata(Some(topic), slice))?;
+            let Some(found) = found.topics().first() else { return Ok(None) };
+            match found.error().map(Code::from) {
+                None => Ok(Some(found.partitions().len())),
+                Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
+                Some(code) => Err(refused(&question.system, &action, code, "")),
+            }
+        })
+        .await
+    }
+}
+
+/// The bound on a producer's queue: at least two of the largest records have to fit, or there would never be room for one.
+fn queue_kbytes(settings: &BTreeMap<String, String>) -> u64 {
+    let largest = settings.get("message.max.bytes").and_then(|bytes| bytes.parse::<u64>().ok());
+    QUEUE_KBYTES.max(largest.unwrap_or(0).div_ceil(1024).saturating_mul(2))
+}
+
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[async_trait]
+impl Cluster for Librdkafka {
+    fn name(&self) -> String {
+        self.config.name()
+    }
+
+    async fn transactional(&self, id: &str) -> Result<Arc<dyn Producer>> {
+        let timeout = self.config.transaction_timeout();
+        let transactional = Transactional { id: id.into(), timeout };
+        let config = self.producer(Some(&transactional))?;
+        Ok(Arc::new(LibrdkafkaProducer::new(&config, self.name(), Some(transactional))?))
+    }
+
+    async fn plain(&self) -> Result<Arc<dyn Producer>> {
+        Ok(Arc::new(LibrdkafkaProducer::new(&self.producer(None)?, self.name(), None)?))
+    }
+
+    async fn partitions(&self, topic: &str) -> Result<usize> {
+        let missing = || {
+            ConnectorError::Config(format!(
+                "{}: topic {topic:?} does not exist, or the user of this job may not DESCRIBE it. Topics are not created by \
+                 writing to them: create it with as many partitions as it needs",
+                self.name()
+            ))
+        };
+        self.find(topic).await?.ok_or_else(missing)
+    }
+
+    async fn create_compacted(&self, topic: &str) -> Result<()> {
+        if self.find(topic).await?.is_some() {
+            return Ok(());
+        }
+        let action = format!("create topic {topic}");
+        let by_hand = format!(
+            "Create it by hand: kafka-topics --create --topic {topic} --partitions 1 --config cleanup.policy=compact"
+        );
+        let client = self.config.client()?;
+        let admin = client.create::<AdminClient<DefaultClientContext>>();
+        let admin = admin.map_err(|error| refused::refused_by(&self.name(), &action, &error))?;
+        let options =
+            AdminOptions::new().operation_timeout(Some(CREATE_PATIENCE)).request_timeout(Some(CREATE_PATIENCE));
+        // -1: as many replicas as the brokers give by default.
+        let new = NewTopic::new(topic, 1, TopicReplication::Fixed(-1)).set("cleanup.policy", "compact");
+        let created = admin.create_topics([&new], &options).await;
+        // Its end waits for a thread.
+        drop(tokio::task::spawn_blocking(move || drop(admin)));
+        let created = created.map_err(|error| refused::refused_by(&self.name(), &action, &error))?;
+        match created.into_iter().next() {
+            // Somebody else has just created it.
+            Some(Err((_, Code::TopicAlreadyExists))) | Some(Ok(_)) => self.wait_for(topic).await,
+            Some(Err((_, code))) => Err(refused(&self.name(), &action, code, &by_hand)),
+            None => Err(refused(&self.name(), &action, Code::Fail, &by_hand)),
+        }
+    }
+
+    async fn last_committed(&self, topic: &str) -> Result<Option<Vec<u8>>> {
+        self.ask(topic, newest::last_committed).await
+    }
+}
+
+impl Librdkafka {
+    /// A topic that was just created takes a moment to be known to all brokers.
+    async fn wait_for(&self, topic: &str) -> Result<()> {
+        for _ in 0..100 {
+            if self.find(topic).await?.is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.partitions(topic).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(settings: &[(&str, &str)]) -> Librdkafka {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Librdkafka::new(Config { brokers: "127.0.0.1:1".into(), settings, ..Config::default() })
+    }
+
+    #[test]
+    fn producers_are_idempotent_and_place_keys_as_java_does() {
+        let config = cluster(&[]).producer(None).unwrap();
+        assert_eq!(config.get("enable.idempotence"), Some("true"));
+        assert_eq!(config.get("partitioner"), Some("murmur2_random"));
+        assert_eq!(config.get("queue.buffering.max.kbytes"), Some("65536"));
+        assert_eq!(config.get("message.timeout.ms"), Some("300000"));
+        assert_eq!(config.get("transactional.id"), None);
+    }
+
+    #[test]
+    fn what_the_user_sets_stays_also_under_its_other_name() {
+        let config =
+            cluster(&[("delivery.timeout.ms", "7"), ("compression.codec", "zstd"), ("message.max.bytes", "100000000")]);
+        let config = config.producer(None).unwrap();
+        assert_eq!((config.get("message.timeout.ms"), config.get("compression.type")), (None, None));
+        assert_eq!(config.get("queue.buffering.max.kbytes"), Some("195314"));
+    }
+
+    #[test]
+    fn a_record_waits_less_than_its_transaction_may() {
+        let transactional = Transactional { id: "windrow.fraud.0".into(), timeout: Duration::from_secs(60) };
+        let config = cluster(&[("enable.idempotence", "false")]).producer(Some(&transactional)).unwrap();
+        assert_eq!(config.get("enable.idempotence"), Some("true"));
+        assert_eq!(config.get("transactional.id"), Some("windrow.fraud.0"));
+        assert_eq!(config.get("transaction.timeout.ms"), Some("60000"));
+        assert_eq!(config.get("message.timeout.ms"), Some("48000"));
+    }
+}

@@ -1,0 +1,324 @@
+//! A producer of librdkafka: sends, waits, and asks for what takes long on threads that may wait.
+//!
+//! Calls that may take long are asked for in slices of some seconds and then asked for again, which librdkafka allows
+//! (it goes on where it was). So a process that is told to stop does not wait for a broker that does not answer.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use rdkafka::{
+    ClientConfig,
+    error::{KafkaError, KafkaResult},
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, Producer as _, ThreadedProducer},
+    types::RDKafkaErrorCode as Code,
+};
+
+use super::{
+    super::cluster::{Delivered, Outgoing, Producer},
+    refused::{is_fenced, is_locked_out, refused, refused_by},
+    reports::{Reports, Undelivered},
+};
+use crate::{ConnectorError, Result};
+
+/// How long one call into librdkafka takes at most.
+const SLICE: Duration = Duration::from_secs(3);
+
+/// How long to wait before a call is made again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a cluster may be unreachable before a producer gives up taking over, and the job with it.
+const INIT_PATIENCE: Duration = Duration::from_secs(120);
+
+type Inner = ThreadedProducer<Reports>;
+
+/// How a producer writes in transactions.
+#[derive(Clone, Debug)]
+pub(super) struct Transactional {
+    pub(super) id: String,
+    pub(super) timeout: Duration,
+}
+
+pub(super) struct LibrdkafkaProducer {
+    /// Only empty while it is dropped.
+    inner: Option<Arc<Inner>>,
+    /// For messages: `kafka localhost:9092`.
+    system: String,
+    transactional: Option<Transactional>,
+    /// When the transaction began.
+    begun: Mutex<Option<Instant>>,
+}
+
+impl LibrdkafkaProducer {
+    /// Begins to connect, in the background.
+    pub(super) fn new(config: &ClientConfig, system: String, transactional: Option<Transactional>) -> Result<Self> {
+        let inner = config.create_with_context(Reports::default());
+        let inner: Inner = inner.map_err(|error| refused_by(&system, "make a producer", &error))?;
+        Ok(Self { inner: Some(Arc::new(inner)), system, transactional, begun: Mutex::default() })
+    }
+
+    fn inner(&self) -> Result<&Arc<Inner>> {
+        let gone = || ConnectorError::Config("the producer is gone".into());
+        self.inner.as_ref().ok_or_else(gone)
+    }
+
+    /// Asks for something that takes long, on a thread that may wait.
+    async fn blocking<F>(&self, call: F) -> Result<KafkaResult<()>>
+    where
+        F: FnOnce(&Inner) -> KafkaResult<()> + Send + 'static,
+    {
+        let inner = self.inner()?.clone();
+        let done = tokio::task::spawn_blocking(move || call(&inner)).await;
+        done.map_err(|error| ConnectorError::Remote {
+            system: self.system.clone(),
+            reason: format!("a call to librdkafka was stopped: {error}"),
+            passes: true,
+        })
+    }
+
+    /// Asks again as long as librdkafka says that it may work later, and `patience` lasts.
+    async fn persistently(&self, action: &str, patience: Duration, call: fn(&Inner) -> KafkaResult<()>) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let Err(error) = self.blocking(call).await? else { return Ok(()) };
+            let may_pass = match &error {
+                KafkaError::Transaction(error) => error.is_retriable() || error.code() == Code::OperationTimedOut,
+                KafkaError::Flush(code) => *code == Code::OperationTimedOut,
+                _ => false,
+            };
+            let locked_out = self.heard().is_some_and(|(code, _)| is_locked_out(code));
+            if !may_pass || locked_out || begun.elapsed() >= patience {
+                return Err(self.transaction_failed(action, &error));
+            }
+            // Some answers come at once, as while a coordinator moves.
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn heard(&self) -> Option<(Code, String)> {
+        self.inner.as_ref().and_then(|inner| inner.client().context().heard.last())
+    }
+
+    /// What really happened: a client that has met a fatal error says from then on only that it has, and one without an answer
+    /// says only that it waited.
+    fn transaction_failed(&self, action: &str, error: &KafkaError) -> ConnectorError {
+        let fatal = self.inner.as_ref().and_then(|inner| inner.client().fatal_error());
+        let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
+        let system = self.called();
+        match (fatal, self.heard()) {
+            (Some((code, reason)), _) => self.fatal(action, code, &reason),
+            (None, Some((heard, reason))) if code == Code::OperationTimedOut => {
+                refused(&system, action, heard, &reason)
+            }
+            _ if is_fenced(code) => self.fatal(action, code, ""),
+            _ => refused_by(&system, action, error),
+        }
+    }
+
+    /// A producer is fenced when another start of the job has taken over, and also when its transaction became too old.
+    fn fatal(&self, action: &str, code: Code, reason: &str) -> ConnectorError {
+        let (system, open) = (self.called(), self.open_for());
+        let timeout = self.transactional.as_ref().map_or(Duration::MAX, |transactional| transactional.timeout);
+        if is_fenced(code) && open >= timeout.mul_f32(0.9) {
+            let reason = format!(
+                "cannot {action}: the transaction has been open for {open:.0?} and the cluster threw it away after {timeout:.0?}. \
+                 Take checkpoints more often, or raise Kafka::transaction_timeout"
+            );
+            return ConnectorError::Remote { system, reason, passes: true };
+        }
+        if is_fenced(code) {
+            let reason = format!(
+                "cannot {action}: the job was fenced by a newer start of it, which goes on with its work ({code})"
+            );
+            return ConnectorError::Remote { system, reason, passes: false };
+        }
+        refused(&system, action, code, reason)
+    }
+
+    fn open_for(&self) -> Duration {
+        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.map_or(Duration::ZERO, |begun| begun.elapsed())
+    }
+
+    fn begun(&self, now: Option<Instant>) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    fn called(&self) -> String {
+        match &self.transactional {
+            Some(Transactional { id, .. }) => format!("{}, transactional id {id}", self.system),
+            None => self.system.clone(),
+        }
+    }
+
+    fn undelivered(&self, record: &Undelivered) -> ConnectorError {
+        let Undelivered { code, topic, partition, bytes, reason } = record;
+        let fatal = self.inner.as_ref().and_then(|inner| inner.client().fatal_error());
+        let action = match reason {
+            // What made the transaction fail need not have to do with this record.
+            Some(_) => {
+                format!("write the records of a transaction (the first that was not written is for topic {topic})")
+            }
+            None => format!("write a record of {bytes} bytes to topic {topic}, partition {partition}"),
+        };
+        match fatal {
+            Some((code, reason)) => self.fatal(&action, code, &reason),
+            None if is_fenced(*code) => self.fatal(&action, *code, ""),
+            None => match self.heard() {
+                Some((_, reason)) if *code == Code::MessageTimedOut => refused(&self.called(), &action, *code, &reason),
+                _ => refused(&self.called(), &action, *code, reason.as_deref().unwrap_or_default()),
+            },
+        }
+    }
+
+    /// Finds out why a transaction has failed whose records were taken out of the queue. librdkafka says it to whoever asks for
+    /// something that it cannot do now: begin another transaction, which changes nothing.
+    async fn explained(&self, failure: Undelivered) -> Undelivered {
+        if !failure.is_unexplained() {
+            return failure;
+        }
+        let asked = self.blocking(|inner| inner.begin_transaction()).await;
+        let (code, reason) = match asked {
+            Ok(Err(KafkaError::Transaction(error))) => (error.code(), error.string()),
+            _ => (failure.code, String::new()),
+        };
+        if let Ok(inner) = self.inner() {
+            inner.client().context().explain(code, reason.clone());
+        }
+        Undelivered { code, reason: Some(reason), ..failure }
+    }
+
+    fn not_taken(&self, record: &Outgoing<'_>, error: &KafkaError) -> ConnectorError {
+        match error.rdkafka_error_code() {
+            Some(Code::MessageSizeTooLarge) => ConnectorError::Data {
+                at: format!("{}, topic {}", self.system, record.topic),
+                reason: format!(
+                    "a record of {} bytes is larger than this client sends: raise its message.max.bytes, and \
+                     max.message.bytes of the topic",
+                    bytes(record)
+                ),
+            },
+            Some(code) => self.undelivered(&unsent(record, code)),
+            None => refused_by(&self.called(), &format!("write to topic {}", record.topic), error),
+        }
+    }
+}
+
+#[async_trait]
+impl Producer for LibrdkafkaProducer {
+    async fn init_transactions(&self) -> Result<()> {
+        let call = |inner: &Inner| inner.init_transactions(SLICE);
+        self.persistently("take over the transactions", INIT_PATIENCE, call).await
+    }
+
+    async fn begin(&self) -> Result<()> {
+        self.inner()?.client().context().forget_delivered();
+        self.begun(Some(Instant::now()));
+        let begun = self.blocking(|inner| inner.begin_transaction()).await?;
+        begun.map_err(|error| self.transaction_failed("begin a transaction", &error))
+    }
+
+    fn send(&self, record: &Outgoing<'_>) -> Result<bool> {
+        let inner = self.inner()?;
+        let reports = inner.client().context();
+        let flush = match reports.sending() {
+            Ok(flush) => flush,
+            // There is no room for anything any more: who waits for it finds out why.
+            Err(failure) if failure.is_unexplained() => return Ok(false),
+            Err(failure) => return Err(self.undelivered(&failure)),
+        };
+        let headers = (!record.headers.is_empty()).then(|| {
+            let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            record.headers.iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value: *value }))
+        });
+        let sent = inner.send(BaseRecord::<[u8], [u8], usize> {
+            topic: record.topic,
+            partition: record.partition,
+            payload: record.value,
+            key: record.key,
+            // librdkafka takes 0 for "now": the first millisecond of 1970 is written as the second.
+            timestamp: record.timestamp.map(|at| at.max(1)),
+            headers,
+            delivery_opaque: flush,
+        });
+        let Err((error, _)) = sent else { return Ok(true) };
+        reports.not_sent(flush);
+        match error.rdkafka_error_code() {
+            Some(Code::QueueFull) => Ok(false),
+            Some(code) if unsent(record, code).is_unexplained() => {
+                reports.fail(unsent(record, code));
+                Ok(false)
+            }
+            _ => Err(self.not_taken(record, &error)),
+        }
+    }
+
+    async fn room(&self) {
+        let Ok(inner) = self.inner() else { return };
+        let reports = inner.client().context();
+        match reports.failure() {
+            Some(failure) => drop(self.explained(failure).await),
+            None => reports.room().await,
+        }
+    }
+
+    async fn flush(&self) -> Result<()> {
+        let Err(failure) = self.inner()?.client().context().flush().await else { return Ok(()) };
+        Err(self.undelivered(&self.explained(failure).await))
+    }
+
+    fn delivered(&self) -> Delivered {
+        self.inner().map_or_else(|_| Delivered::new(), |inner| inner.client().context().delivered())
+    }
+
+    async fn commit(&self) -> Result<()> {
+        self.flush().await?;
+        // Beyond the age at which the cluster throws it away there is nothing to wait for.
+        let patience = self.transactional.as_ref().map_or(SLICE, |transactional| transactional.timeout + SLICE);
+        self.persistently("commit", patience, |inner| {
+            wait_for_reports(inner);
+            inner.commit_transaction(SLICE)
+        })
+        .await?;
+        self.begun(None);
+        Ok(())
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.persistently("abort", INIT_PATIENCE, |inner| inner.abort_transaction(SLICE)).await?;
+        self.begun(None);
+        Ok(())
+    }
+}
+
+/// A record that was not even taken.
+fn unsent(record: &Outgoing<'_>, code: Code) -> Undelivered {
+    let (topic, partition) = (record.topic.to_owned(), record.partition.unwrap_or(-1));
+    Undelivered { code, topic, partition, bytes: bytes(record), reason: None }
+}
+
+fn bytes(record: &Outgoing<'_>) -> usize {
+    record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len)
+}
+
+/// The last report is handed on a moment before librdkafka counts its record as done, and rdkafka, before it commits, waits for a
+/// tenth of a second if one is not.
+fn wait_for_reports(inner: &Inner) {
+    let begun = Instant::now();
+    while inner.in_flight_count() > 0 && begun.elapsed() < Duration::from_millis(50) {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+impl Drop for LibrdkafkaProducer {
+    /// Waits for threads of librdkafka, which a worker of the runtime must not do.
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.take() else { return };
+        let dropping = std::thread::Builder::new().name("kafka producer: end".into());
+        // Without a thread the closure comes to its end here, and with it the producer.
+        let _ = dropping.spawn(move || drop(inner));
+    }
+}

@@ -1,0 +1,299 @@
+//! Topics as sinks.
+//!
+//! ```text
+//!   KafkaOutput: topic, key, headers …  ──.json()──► KafkaSink ──► one KafkaWriter for each task
+//!                                                                    │
+//!   batch ──► key, headers, partition, time (record) ──┐             │
+//!        └──► values (a RowEncoder of some format) ────┴──► Outgoing ├──► the connection's plain producer: at least once
+//!                                                                    └──► its transaction: exactly once
+//! ```
+//!
+//! | file | why it exists |
+//! |---|---|
+//! | `writer` | the rows of one task into records |
+//! | `record` | columns into what a record has beside its value |
+//! | `dead_letter` | rejected records, with the reason in headers |
+
+use std::{fmt, sync::Arc};
+
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+
+use super::{Kafka, cluster::Cluster};
+use crate::{
+    ConnectorError, Incarnation, OP, Result, Sink, SinkWriter, Witness,
+    format::{RowEncoder, payload::MakeEncoder, payload_json::json_rows},
+};
+
+mod dead_letter;
+mod record;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use record::Layout;
+use writer::{KafkaWriter, Target};
+
+/// Topics as sinks.
+impl Kafka {
+    /// Writes to a topic, which must be there before the job starts. What is chosen next is the format, as with
+    /// [`KafkaOutput::json`]; see [`KafkaOutput`] for an example.
+    pub fn to_topic(&self, topic: impl Into<String>) -> KafkaOutput {
+        let (topic, none) = (topic.into(), Vec::new());
+        KafkaOutput { kafka: self.clone(), topic, key: none, headers: None, partition: None, timestamp: None }
+    }
+}
+
+/// A topic to write to, and which columns become the key, the headers, the partition and the time of a record. With a format it is
+/// a [`KafkaSink`].
+///
+/// Without [`partition_column`](Self::partition_column) a record with a key goes to the partition that Java's producer
+/// would choose (murmur2), so that topics written by both are partitioned alike; one without a key to any. `partitioner` among
+/// the settings of the connection chooses otherwise.
+///
+/// ```
+/// use windrow_connectors::{Sink, kafka::Kafka};
+///
+/// let kafka = Kafka::brokers("localhost:9092");
+/// let hot = kafka.to_topic("hot-items").key("item").timestamp_column("at").json().exactly_once();
+/// assert_eq!(hot.name(), "kafka localhost:9092, topic hot-items");
+/// ```
+#[derive(Clone, Debug)]
+pub struct KafkaOutput {
+    kafka: Kafka,
+    topic: String,
+    key: Vec<String>,
+    headers: Option<String>,
+    partition: Option<String>,
+    timestamp: Option<String>,
+}
+
+/// The columns that make a key: one name, or several.
+pub trait KeyColumns {
+    /// Their names.
+    fn names(self) -> Vec<String>;
+}
+
+impl KeyColumns for &str {
+    fn names(self) -> Vec<String> {
+        vec![self.to_owned()]
+    }
+}
+
+impl KeyColumns for String {
+    fn names(self) -> Vec<String> {
+        vec![self]
+    }
+}
+
+impl<T: Into<String>> KeyColumns for Vec<T> {
+    fn names(self) -> Vec<String> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+impl<T: Into<String>, const N: usize> KeyColumns for [T; N] {
+    fn names(self) -> Vec<String> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+impl KafkaOutput {
+    /// The columns that make the key of a record: `.key("user")`, `.key(["region", "user"])`. They stay in the value too.
+    ///
+    /// One column is written as it is: text and bytes are the key, whole numbers and booleans are it as text (`42`, which is also
+    /// their JSON), and null is no key. Several columns are a JSON object with all of them, in this order, nulls included.
+    /// Without a key, records go to any partition.
+    pub fn key(mut self, columns: impl KeyColumns) -> Self {
+        self.key = columns.names();
+        self
+    }
+
+    /// The column of headers: a map of text to bytes or text, or a list of structs of a `key` and a `value`, as a source of topics has
+    /// them. It is left out of the value; null is no headers.
+    pub fn headers_column(mut self, column: impl Into<String>) -> Self {
+        self.headers = Some(column.into());
+        self
+    }
+
+    /// The column that says to which partition a record goes, an `Int32`. It is left out of the value; where it is null, the key
+    /// says it.
+    pub fn partition_column(mut self, column: impl Into<String>) -> Self {
+        self.partition = Some(column.into());
+        self
+    }
+
+    /// The column that is the time of a record, a timestamp, to the millisecond. Where it is null, and without such a column, it is the
+    /// time at which the record is sent. It stays in the value too. Records have no times before 1970, and the very first
+    /// millisecond of that year is written as the second, because librdkafka takes 0 for the time of now.
+    pub fn timestamp_column(mut self, column: impl Into<String>) -> Self {
+        self.timestamp = Some(column.into());
+        self
+    }
+
+    /// Values are JSON objects. Nulls are left out, times are RFC 3339 text.
+    pub fn json(self) -> KafkaSink {
+        self.encoded(json_rows)
+    }
+
+    /// Values are in a format of your own: `make` makes an encoder for rows of a schema, for a topic, or says which column it cannot
+    /// hold.
+    ///
+    /// ```
+    /// use arrow::array::{AsArray, RecordBatch};
+    /// use windrow_connectors::{Result, format::{Payloads, RowEncoder}, kafka::Kafka};
+    ///
+    /// /// The first column, which is text, and nothing else.
+    /// struct Bare;
+    ///
+    /// impl RowEncoder for Bare {
+    ///     fn encode(&mut self, batch: &RecordBatch, out: &mut Payloads) -> Result<()> {
+    ///         for text in batch.column(0).as_string::<i32>() {
+    ///             out.buffer().extend_from_slice(text.unwrap_or("").as_bytes());
+    ///             out.end();
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let lines = Kafka::brokers("localhost:9092").to_topic("lines").encoded(|_, _| Ok(Box::new(Bare)));
+    /// ```
+    pub fn encoded<F>(self, make: F) -> KafkaSink
+    where
+        F: Fn(&SchemaRef, &str) -> Result<Box<dyn RowEncoder>> + Send + Sync + 'static,
+    {
+        KafkaSink { output: Arc::new(self), make: Arc::new(make), dead_letters: false, exactly_once: false }
+    }
+
+    /// The topic takes the records that a source rejected, as they were: value and key are those of the record, so that reading the
+    /// topic with the same format is to try them again. Why they were rejected, and where they came from, is in the headers:
+    ///
+    /// | header | what it says |
+    /// |---|---|
+    /// | `windrow.error` | what is wrong with the record |
+    /// | `windrow.source`, `windrow.split` | which source read it, and which part of it |
+    /// | `windrow.position`, `windrow.line` | where in that part it begins, where that is known |
+    /// | `windrow.topic`, `windrow.partition`, `windrow.offset` | the same for a record of a topic |
+    ///
+    /// [`exactly_once`](KafkaSink::exactly_once) puts them into the transaction of the other sinks of the connection.
+    pub fn dead_letters(self) -> KafkaSink {
+        KafkaSink { dead_letters: true, ..dead_letter::output(self).encoded(dead_letter::raw) }
+    }
+}
+
+/// A topic as a sink. [`KafkaOutput`] makes it and has an example.
+///
+/// Without [`exactly_once`](Self::exactly_once), records are visible as they are written, and after a failure some are written
+/// again.
+///
+/// The changes of a table become upserts of a compacted topic: an insert or update is a record with the row as its value, a delete is
+/// one without a value, a *tombstone*. Their [`key`](KafkaOutput::key) has to be the columns that the table is keyed by.
+#[derive(Clone)]
+pub struct KafkaSink {
+    output: Arc<KafkaOutput>,
+    make: Arc<MakeEncoder>,
+    dead_letters: bool,
+    exactly_once: bool,
+}
+
+impl KafkaSink {
+    /// Records become visible, to readers that ask for committed ones (`isolation.level=read_committed`), together with the checkpoint
+    /// that they belong to, and exactly once, whatever fails. All such sinks of one connection commit in one transaction.
+    pub fn exactly_once(mut self) -> Self {
+        self.exactly_once = true;
+        self
+    }
+
+    fn cluster(&self) -> &Arc<dyn Cluster> {
+        self.output.kafka.transactions.cluster(&self.output.kafka.config)
+    }
+
+    /// What becomes of the columns of `schema`, and an encoder for those of the value.
+    fn prepare(&self, schema: &SchemaRef) -> Result<(Layout, Box<dyn RowEncoder>)> {
+        let layout = if self.dead_letters {
+            dead_letter::accepts(schema)?;
+            Layout::new(&self.output, &dead_letter::schema())?
+        } else {
+            Layout::new(&self.output, schema)?
+        };
+        let encoder = (self.make)(layout.value_schema(), &self.output.topic)?;
+        Ok((layout, encoder))
+    }
+}
+
+#[async_trait]
+impl Sink for KafkaSink {
+    fn name(&self) -> String {
+        format!("{}, topic {}", self.cluster().name(), self.output.topic)
+    }
+
+    fn accepts(&self, schema: &SchemaRef) -> Result<()> {
+        self.prepare(schema).map(drop).map_err(|error| self.named(error))
+    }
+
+    fn accepts_changes(&self, schema: &SchemaRef, key: &[usize]) -> Result<()> {
+        let key = key.iter().filter_map(|&column| schema.fields().get(column));
+        let mut wanted: Vec<_> = key.map(|field| field.name().clone()).collect();
+        let ask = format!(".key({wanted:?})");
+        let mut said = self.output.key.clone();
+        wanted.sort_unstable();
+        said.sort_unstable();
+        if self.dead_letters || wanted.is_empty() || wanted != said {
+            let topic = &self.output.topic;
+            let reason = format!(
+                "topic {topic}: changes are written as upserts, by the columns that say which row changes: say {ask}, or write \
+                 .changelog() to it"
+            );
+            return Err(ConnectorError::Config(reason));
+        }
+        self.accepts(&with_op(schema))
+    }
+
+    fn witness(&self) -> Option<Arc<dyn Witness>> {
+        // The first one who asks says how to connect.
+        self.exactly_once.then(|| {
+            self.cluster();
+            self.output.kafka.transactions.clone() as Arc<dyn Witness>
+        })
+    }
+
+    async fn writer(&self, incarnation: &Incarnation, _task: usize, schema: SchemaRef) -> Result<Box<dyn SinkWriter>> {
+        let (layout, encoder) = self.prepare(&schema).map_err(|error| self.named(error))?;
+        // A topic that is not there is an error now, not when the first row has waited for it.
+        self.cluster().partitions(&self.output.topic).await?;
+        let Kafka { config, transactions } = &self.output.kafka;
+        let target = if self.exactly_once {
+            Target::Transaction(transactions.join(incarnation)?)
+        } else {
+            Target::Plain(transactions.plain(config).await?, transactions.clone())
+        };
+        let output = self.output.clone();
+        Ok(Box::new(KafkaWriter::new(output, target, layout, encoder, self.dead_letters)))
+    }
+}
+
+impl KafkaSink {
+    /// Says which topic a refusal is about.
+    fn named(&self, error: ConnectorError) -> ConnectorError {
+        match error {
+            ConnectorError::Config(reason) => ConnectorError::Config(format!("topic {}: {reason}", self.output.topic)),
+            other => other,
+        }
+    }
+}
+
+impl fmt::Debug for KafkaSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { output, dead_letters, exactly_once, .. } = self;
+        let mut shown = f.debug_struct("KafkaSink");
+        shown.field("topic", &output.topic).field("dead_letters", dead_letters).field("exactly_once", exactly_once);
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// The columns of batches of changes.
+fn with_op(schema: &SchemaRef) -> SchemaRef {
+    let op = arrow::datatypes::Field::new(OP, arrow::datatypes::DataType::UInt8, false);
+    let fields: Vec<_> = schema.fields().iter().cloned().chain([Arc::new(op)]).collect();
+    Arc::new(Schema::new(fields))
+}

@@ -1,0 +1,245 @@
+//! Rows into records, with a cluster in memory.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{
+        ArrayRef, BinaryArray, BinaryBuilder, Float64Array, Int32Array, Int64Array, MapBuilder, RecordBatch,
+        StringArray, StringBuilder, TimestampMicrosecondArray, UInt8Array, UInt64Array,
+    },
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+
+use super::{
+    super::in_memory::{InMemory, Written},
+    *,
+};
+use crate::Epoch;
+
+fn incarnation() -> Incarnation {
+    Incarnation { job: "00c0ffee".into(), generation: 1, nonce: 7 }
+}
+
+fn connection() -> (InMemory, Kafka) {
+    let cluster = InMemory::with_topics(&["t"]);
+    (cluster.clone(), Kafka::brokers("memory").written_to(Arc::new(cluster)))
+}
+
+fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
+}
+
+/// Writes to topic `t`, at once.
+async fn written(output: impl FnOnce(KafkaOutput) -> KafkaSink, batch: &RecordBatch) -> Result<Vec<Written>> {
+    let (cluster, kafka) = connection();
+    let sink = output(kafka.to_topic("t"));
+    let mut writer = sink.writer(&incarnation(), 0, batch.schema()).await?;
+    writer.write(batch.clone()).await?;
+    assert_eq!(writer.stage(Epoch(1)).await?, []);
+    Ok(cluster.committed())
+}
+
+fn people() -> RecordBatch {
+    let mut headers = MapBuilder::new(None, StringBuilder::new(), BinaryBuilder::new());
+    headers.keys().append_value("trace");
+    headers.values().append_value(b"\x01x");
+    headers.keys().append_value("none");
+    headers.values().append_null();
+    headers.append(true).unwrap();
+    headers.append(false).unwrap();
+    batch(vec![
+        ("user", Arc::new(StringArray::from(vec![Some("ann"), None]))),
+        ("n", Arc::new(Int64Array::from(vec![1, -2]))),
+        ("h", Arc::new(headers.finish())),
+        ("p", Arc::new(Int32Array::from(vec![None, Some(2)]))),
+        ("at", Arc::new(TimestampMicrosecondArray::from(vec![Some(1_999), None]))),
+    ])
+}
+
+#[tokio::test]
+async fn columns_become_key_headers_partition_and_time() {
+    let output =
+        |to: KafkaOutput| to.key("user").headers_column("h").partition_column("p").timestamp_column("at").json();
+    let some = |text: &str| Some(text.to_owned());
+    let first = Written {
+        topic: "t".into(),
+        partition: None,
+        key: some("ann"),
+        value: some(r#"{"user":"ann","n":1,"at":"1970-01-01T00:00:00.001999"}"#),
+        headers: vec![("trace".into(), some("\u{1}x")), ("none".into(), None)],
+        timestamp: Some(1),
+    };
+    let (key, value, headers) = (None, some(r#"{"n":-2}"#), Vec::new());
+    let second = Written { partition: Some(2), key, value, headers, timestamp: None, topic: "t".into() };
+    assert_eq!(written(output, &people()).await.unwrap(), [first, second]);
+}
+
+#[tokio::test]
+async fn keys_are_text_or_a_json_object() {
+    let keys = |written: Vec<Written>| written.into_iter().map(|record| record.key).collect::<Vec<_>>();
+    let one = written(|to| to.key("n").json(), &people()).await.unwrap();
+    assert_eq!(keys(one), [Some("1".into()), Some("-2".into())]);
+    let several = written(|to| to.key(["n", "user"]).json(), &people()).await.unwrap();
+    assert_eq!(keys(several), [Some(r#"{"n":1,"user":"ann"}"#.into()), Some(r#"{"n":-2,"user":null}"#.into())]);
+    let none = written(KafkaOutput::json, &batch(vec![("n", Arc::new(Int64Array::from(vec![1])))])).await.unwrap();
+    assert_eq!(keys(none), [None]);
+}
+
+#[tokio::test]
+async fn what_a_record_cannot_have_is_an_error_that_says_where() {
+    let refused = |batch: RecordBatch, output: fn(KafkaOutput) -> KafkaSink| async move {
+        written(output, &batch).await.unwrap_err().to_string()
+    };
+    let with = |name, array| batch(vec![(name, array)]);
+    let negative =
+        refused(with("p", Arc::new(Int32Array::from(vec![0, -1]))), |to| to.partition_column("p").json()).await;
+    assert_eq!(negative, "column \"p\": -1 is no partition: they begin at 0");
+    let early = Arc::new(TimestampMicrosecondArray::from(vec![-2_000]));
+    let early = refused(with("at", early), |to| to.timestamp_column("at").json()).await;
+    assert_eq!(early, "column \"at\": -2 ms is before 1970, and the time of a record cannot be");
+    let late = Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX]));
+    let late = refused(with("at", late), |to| to.key("at").json()).await;
+    assert!(late.contains("cannot be the key"), "{late}");
+}
+
+#[test]
+fn columns_that_do_not_suit_are_refused_before_the_first_row() {
+    let (_, kafka) = connection();
+    let refused = |output: KafkaOutput, schema: SchemaRef| output.json().accepts(&schema).unwrap_err().to_string();
+    let float = batch(vec![("f", Arc::new(Float64Array::from(vec![1.0])) as ArrayRef)]).schema();
+    let to = || kafka.to_topic("t");
+    assert_eq!(
+        refused(to().key("g"), float.clone()),
+        "topic t: there is no column \"g\" for the key; there are [\"f\"]"
+    );
+    assert!(refused(to().key("f"), float.clone()).starts_with("topic t: column \"f\" (Float64) cannot be the key: "));
+    assert!(refused(to().headers_column("f"), float.clone()).contains("cannot be the headers: they are a Map"));
+    assert!(refused(to().partition_column("f"), float.clone()).contains("cannot be the partition: it is an Int32"));
+    assert!(refused(to().timestamp_column("f"), float.clone()).contains("cannot be the time: it is a Timestamp"));
+    to().key(["f", "f"]).json().accepts(&float).unwrap();
+    let refused = to().dead_letters().accepts(&float).unwrap_err().to_string();
+    assert!(refused.contains("these have no column \"source\" (Utf8)"), "{refused}");
+}
+
+#[tokio::test]
+async fn changes_become_upserts_and_tombstones() {
+    let changes = batch(vec![
+        ("user", Arc::new(StringArray::from(vec!["ann", "bob", "ann", "bob"]))),
+        ("n", Arc::new(Int64Array::from(vec![Some(1), Some(2), None, Some(3)]))),
+        (OP, Arc::new(UInt8Array::from(vec![0, 0, 2, 1]))),
+    ]);
+    let upserts = written(|to| to.key("user").json(), &changes).await.unwrap();
+    let upserts: Vec<_> =
+        upserts.iter().map(|record| (record.key.as_deref().unwrap(), record.value.as_deref())).collect();
+    assert_eq!(
+        upserts,
+        [
+            ("ann", Some(r#"{"user":"ann","n":1}"#)),
+            ("bob", Some(r#"{"user":"bob","n":2}"#)),
+            ("ann", None),
+            ("bob", Some(r#"{"user":"bob","n":3}"#)),
+        ]
+    );
+    let nobody = batch(vec![
+        ("user", Arc::new(StringArray::from(vec![Some("ann"), None]))),
+        (OP, Arc::new(UInt8Array::from(vec![0, 0]))),
+    ]);
+    let refused = written(|to| to.key("user").json(), &nobody).await.unwrap_err().to_string();
+    assert!(refused.starts_with("column \"user\": it is null in a change"), "{refused}");
+}
+
+#[test]
+fn changes_are_keyed_as_their_table_is() {
+    let (_, kafka) = connection();
+    let fields = [("a", DataType::Int64), ("b", DataType::Utf8), ("c", DataType::Float64)];
+    let fields: Vec<_> = fields.into_iter().map(|(name, data_type)| Field::new(name, data_type, true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let to = || kafka.to_topic("t");
+    to().key("a").json().accepts_changes(&schema, &[0]).unwrap();
+    to().key(["b", "a"]).json().accepts_changes(&schema, &[0, 1]).unwrap();
+    for (sink, key) in [(to().json(), vec![0]), (to().key("b").json(), vec![0]), (to().key("a").json(), vec![0, 1])] {
+        let refused = sink.accepts_changes(&schema, &key).unwrap_err().to_string();
+        let ask = if key.len() == 1 { r#"say .key(["a"])"# } else { r#"say .key(["a", "b"])"# };
+        assert!(refused.contains(ask), "{refused}");
+    }
+    assert!(to().key("c").json().accepts_changes(&schema, &[2]).is_err());
+}
+
+fn rejects() -> RecordBatch {
+    let texts = |texts: Vec<&str>| Arc::new(StringArray::from(texts)) as ArrayRef;
+    batch(vec![
+        ("source", texts(vec!["orders", "files"])),
+        ("split", texts(vec!["orders.v1/3", "/data/in.csv"])),
+        ("position", Arc::new(UInt64Array::from(vec![Some(1207), None]))),
+        ("line", Arc::new(UInt64Array::from(vec![None, Some(4)]))),
+        ("reason", texts(vec!["column \"price\": x", "no"])),
+        ("bytes", Arc::new(BinaryArray::from(vec![&b"{\"pr"[..], &b"a,b"[..]]))),
+        ("key", Arc::new(BinaryArray::from(vec![Some(&b"u7"[..]), None]))),
+    ])
+}
+
+#[tokio::test]
+async fn dead_letters_are_the_records_as_they_were_with_the_reason_in_headers() {
+    let letters = written(KafkaOutput::dead_letters, &rejects()).await.unwrap();
+    let headers: Vec<Vec<_>> = letters
+        .iter()
+        .map(|letter| letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap())).collect())
+        .collect();
+    assert_eq!((letters[0].key.as_deref(), letters[0].value.as_deref()), (Some("u7"), Some("{\"pr")));
+    assert_eq!(
+        headers[0],
+        [
+            ("windrow.error", "column \"price\": x"),
+            ("windrow.source", "orders"),
+            ("windrow.split", "orders.v1/3"),
+            ("windrow.position", "1207"),
+            ("windrow.topic", "orders.v1"),
+            ("windrow.partition", "3"),
+            ("windrow.offset", "1207"),
+        ]
+    );
+    assert_eq!((letters[1].key.as_deref(), letters[1].value.as_deref()), (None, Some("a,b")));
+    assert_eq!(
+        headers[1],
+        [
+            ("windrow.error", "no"),
+            ("windrow.source", "files"),
+            ("windrow.split", "/data/in.csv"),
+            ("windrow.line", "4"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn dead_letters_are_in_the_transaction_of_the_other_sinks() {
+    let (cluster, kafka) = connection();
+    let sinks = [kafka.to_topic("t").json().exactly_once(), kafka.to_topic("t").dead_letters().exactly_once()];
+    assert!(Arc::ptr_eq(&sinks[0].witness().unwrap(), &sinks[1].witness().unwrap()));
+    sinks[1].accepts(&rejects().schema()).unwrap();
+    let witness = sinks[1].witness().unwrap();
+    witness.fence("fraud", &incarnation()).await.unwrap();
+    let mut letters = sinks[1].writer(&incarnation(), 0, rejects().schema()).await.unwrap();
+    letters.write(rejects()).await.unwrap();
+    letters.stage(Epoch(1)).await.unwrap();
+    assert_eq!(cluster.committed(), []);
+    witness.decide(&crate::Marker { incarnation: incarnation(), epoch: Epoch(1) }).await.unwrap();
+    assert_eq!(cluster.committed().len(), 3);
+}
+
+#[tokio::test]
+async fn a_failed_producer_that_writes_at_once_is_replaced() {
+    let (cluster, kafka) = connection();
+    let sink = kafka.to_topic("t").json();
+    let rows = batch(vec![("n", Arc::new(Int64Array::from(vec![1])))]);
+    let mut first = sink.writer(&incarnation(), 0, rows.schema()).await.unwrap();
+    let second = sink.writer(&incarnation(), 1, rows.schema()).await.unwrap();
+    assert_eq!(cluster.alive(), 1, "the writers share it");
+    cluster.fail("flush");
+    first.write(rows.clone()).await.unwrap();
+    first.stage(Epoch(1)).await.unwrap_err();
+    assert!(first.write(rows.clone()).await.is_err());
+    let third = sink.writer(&incarnation(), 0, rows.schema()).await.unwrap();
+    assert_eq!(cluster.alive(), 2);
+    drop((first, second, third));
+    assert_eq!(cluster.alive(), 0);
+}

@@ -1,0 +1,163 @@
+//! What is in the messages of a topic.
+//!
+//! Each format is a decoder for [`KafkaInput::decoded`]; with the columns of a Rust type, with columns that are given, or with those
+//! that the topic or the registry show.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use typed_arrow::schema::SchemaMeta;
+
+use super::{
+    KafkaSource, Start,
+    input::KafkaInput,
+    plan::{Make, Plan},
+    sample::sample,
+};
+use crate::{
+    ConnectorError, Result, SchemaRegistry, Untyped,
+    format::{AvroDecoder, DebeziumDecoder, Format, Protobuf, RawDecoder, avro, infer, raw::RAW_COLUMN},
+};
+
+impl KafkaInput {
+    /// JSON objects with the columns of a `#[derive(Record)]` struct; times as in [`FileInput::json`](crate::file::FileInput::json).
+    pub fn json<T: SchemaMeta + 'static>(self) -> KafkaSource<T> {
+        self.read(Format::Json, T::schema())
+    }
+
+    /// JSON objects with these columns.
+    pub fn json_with(self, schema: SchemaRef) -> KafkaSource<Untyped> {
+        self.read(Format::Json, schema)
+    }
+
+    /// Records of CSV with the columns of a `#[derive(Record)]` struct, in their order: a message has no header.
+    pub fn csv<T: SchemaMeta + 'static>(self) -> KafkaSource<T> {
+        let delimiter = self.delimiter;
+        self.read(Format::Csv { delimiter }, T::schema())
+    }
+
+    /// Records of CSV with these columns, in their order: a message has no header.
+    pub fn csv_with(self, schema: SchemaRef) -> KafkaSource<Untyped> {
+        let delimiter = self.delimiter;
+        self.read(Format::Csv { delimiter }, schema)
+    }
+
+    /// Avro with the columns of a `#[derive(Record)]` struct. In front of each record stands the id of the schema it was written
+    /// with, which the registry has; fields are found by name, and converted as Avro says.
+    ///
+    /// ```
+    /// # use typed_arrow::Record;
+    /// # use windrow_connectors::{SchemaRegistry, Source, kafka::Kafka};
+    /// #[derive(Record)]
+    /// struct Bid { auction: i64, price: i64 }
+    ///
+    /// let registry = SchemaRegistry::at("http://localhost:8081");
+    /// let bids = Kafka::brokers("localhost:9092").topic("bids").avro::<Bid>(&registry);
+    /// assert_eq!(bids.schema()?.fields().len(), 2);
+    /// # Ok::<(), windrow_connectors::ConnectorError>(())
+    /// ```
+    pub fn avro<T: SchemaMeta + 'static>(self, registry: &SchemaRegistry) -> KafkaSource<T> {
+        self.read_avro(T::schema(), registry)
+    }
+
+    /// Avro with these columns.
+    pub fn avro_with(self, schema: SchemaRef, registry: &SchemaRegistry) -> KafkaSource<Untyped> {
+        self.read_avro(schema, registry)
+    }
+
+    /// Avro with the columns of the newest schema that the registry has for the values of the topic, `{topic}-value`. Asks it
+    /// now, and blocks.
+    pub fn infer_avro(self, registry: &SchemaRegistry) -> Result<KafkaSource<Untyped>> {
+        let Some(topic) = self.topics.first() else { return Ok(self.avro_with(Arc::new(Schema::empty()), registry)) };
+        let schema = avro::columns(&*registry.latest(&format!("{topic}-value"))?)?;
+        Ok(self.avro_with(schema, registry))
+    }
+
+    fn read_avro<T: 'static>(self, schema: SchemaRef, registry: &SchemaRegistry) -> KafkaSource<T> {
+        let registry = registry.clone();
+        self.decoded(schema, move |schema, max| Ok(Box::new(AvroDecoder::new(schema, registry.clone(), max)?)))
+    }
+
+    /// Messages of Protocol Buffers with the columns of a `#[derive(Record)]` struct.
+    ///
+    /// ```
+    /// # use typed_arrow::Record;
+    /// # use windrow_connectors::{SchemaRegistry, format::Protobuf, kafka::Kafka};
+    /// # use std::sync::Arc;
+    /// #[derive(Record)]
+    /// struct Bid { auction: i64, price: i64 }
+    ///
+    /// let registry = SchemaRegistry::at("http://localhost:8081");
+    /// let messages = Protobuf::from_registry(Arc::new(registry)); // or from_proto(text, "shop.Bid")
+    /// let bids = Kafka::brokers("localhost:9092").topic("bids").protobuf::<Bid>(&messages);
+    /// ```
+    pub fn protobuf<T: SchemaMeta + 'static>(self, messages: &Protobuf) -> KafkaSource<T> {
+        self.read_protobuf(T::schema(), messages)
+    }
+
+    /// Messages of Protocol Buffers with these columns.
+    pub fn protobuf_with(self, schema: SchemaRef, messages: &Protobuf) -> KafkaSource<Untyped> {
+        self.read_protobuf(schema, messages)
+    }
+
+    fn read_protobuf<T: 'static>(self, schema: SchemaRef, messages: &Protobuf) -> KafkaSource<T> {
+        let messages = messages.clone();
+        self.decoded(schema, move |schema, _| Ok(Box::new(messages.decoder(schema)?)))
+    }
+
+    /// The changes of a table, in Debezium's JSON envelopes, with the columns of a `#[derive(Record)]` struct: those of the table that
+    /// it wants, and `op`, which says `insert`, `update` or `delete`. See [`DebeziumDecoder`]. To have the table again:
+    /// `.key_by("id").latest_unless(col("op").eq(lit("delete")))`.
+    pub fn debezium<T: SchemaMeta + 'static>(self) -> KafkaSource<T> {
+        self.read_debezium(T::schema())
+    }
+
+    /// The changes of a table with these columns.
+    pub fn debezium_with(self, schema: SchemaRef) -> KafkaSource<Untyped> {
+        self.read_debezium(schema)
+    }
+
+    /// The changes of a table with the columns that the first `records` of them show, as with [`infer_json`](Self::infer_json).
+    pub fn infer_debezium(self, records: usize) -> Result<KafkaSource<Untyped>> {
+        let schema = self.infer(records, |sample| DebeziumDecoder::infer(sample, None))?;
+        Ok(self.debezium_with(schema))
+    }
+
+    fn read_debezium<T: 'static>(self, schema: SchemaRef) -> KafkaSource<T> {
+        self.decoded(schema, |schema, max| Ok(Box::new(DebeziumDecoder::new(schema, max)?)))
+    }
+
+    /// The payloads as they are, in a nullable column `value` of bytes: null where there is none.
+    pub fn raw(self) -> KafkaSource<Untyped> {
+        let schema = Schema::new(vec![Field::new(RAW_COLUMN, DataType::Binary, true)]);
+        self.decoded(Arc::new(schema), |schema, max| Ok(Box::new(RawDecoder::new(schema, max)?)))
+    }
+
+    /// JSON objects with the columns that the first `records` records show of those that the topics hold now. Every column is nullable;
+    /// one that was always null is text. Reads them now, for at most ten seconds after the brokers have answered, and blocks.
+    pub fn infer_json(self, records: usize) -> Result<KafkaSource<Untyped>> {
+        let schema = self.infer(records, |sample| infer::json(sample, None))?;
+        Ok(self.json_with(schema))
+    }
+
+    fn infer(&self, records: usize, infer: impl Fn(&[Vec<u8>]) -> Result<SchemaRef>) -> Result<SchemaRef> {
+        let make: Arc<Make> = Arc::new(|schema, max| Format::Json.decoder(schema, max));
+        let plan: Plan = self.plan::<Untyped>(Arc::new(Schema::empty()), make)?;
+        let plan = Plan { start: Start::Earliest, bounded: true, grows: false, ..plan };
+        let records = sample(&plan, records.max(1))?;
+        if records.is_empty() {
+            return Err(ConnectorError::Config(format!(
+                "{}: the columns cannot be inferred: no record in it is a JSON object; give a schema instead",
+                plan.name()
+            )));
+        }
+        infer(&records).map_err(|error| ConnectorError::Data {
+            at: plan.name(),
+            reason: format!("the columns cannot be inferred, give a schema: {error}"),
+        })
+    }
+
+    fn read<T: 'static>(self, format: Format, schema: SchemaRef) -> KafkaSource<T> {
+        self.decoded(schema, move |schema, max_record_bytes| format.decoder(schema, max_record_bytes))
+    }
+}

@@ -1,0 +1,378 @@
+//! One start of a job: its two producers, the writers that share them, and the gate at which the writers wait for each other.
+//!
+//! ```text
+//!             epoch 6                 gate             epoch 7                 gate
+//!   writer A  ──rows──► stage(6) ──┐   │   ┌──rows──────────────► stage(7) ──┐  │
+//!   writer B  ──rows──────► stage(6) ──┤   ├──rows────────────► stage(7) ────┤  │
+//!                                      │   │                                 │
+//!   producer 0  begin … flush ─────────┘   │   … decide(6): marker, commit   │   (epoch 8)
+//!   producer 1                             └─► begin … flush ────────────────┘   … decide(7)
+//! ```
+//!
+//! The writers go through the gate together, so every record of an epoch lies in front of every record of the next one. Otherwise
+//! records of epoch 6 behind the first of epoch 7 would stay invisible until 7 is committed: readers stop at the first record of
+//! an open transaction. The gate cannot lock up a job: a writer that waits here has had its barrier on all inputs, and so every
+//! task above it has sent the same barrier to the others.
+//!
+//! After the first failure nothing of the run is used again: everybody who waits is woken with that failure, and the next run
+//! begins with producers of its own.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    super::cluster::{Delivered, Outgoing, Producer},
+    repeated,
+};
+use crate::{ConnectorError, Epoch, Incarnation, Result};
+
+/// How long the end of a run that failed waits, in the background, for a transaction to be thrown away. If that does not succeed the
+/// next run does it, or the cluster when the transaction is too old.
+const ABORT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// One start of a job.
+pub(super) struct Run {
+    pub(super) job: String,
+    pub(super) incarnation: Incarnation,
+    /// The cluster's name, for messages.
+    system: String,
+    state: Mutex<State>,
+    /// Tells of every change of the state that somebody may wait for.
+    changed: Notify,
+    /// Held while a transaction is begun: by the first who has a row.
+    beginning: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    producers: [Arc<dyn Producer>; 2],
+    slots: [Slot; 2],
+    /// How often the writers went through the gate. Its parity says which producer takes rows.
+    turn: u64,
+    writers: BTreeMap<u64, Seat>,
+    /// Writers that there ever were.
+    seats: u64,
+    /// Somebody is flushing, to open the gate.
+    flushing: bool,
+    failure: Option<ConnectorError>,
+}
+
+/// The transaction of a producer.
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    /// Since when there is one.
+    begun: Option<Instant>,
+    /// The epoch whose rows are all in it.
+    staged: Option<Epoch>,
+    /// Its commit has been asked for: from here it must not be thrown away.
+    deciding: bool,
+}
+
+/// A writer.
+#[derive(Default)]
+struct Seat {
+    /// It waits at the gate.
+    staged: Option<Epoch>,
+    /// It has written since it was last at the gate.
+    rows: bool,
+}
+
+impl State {
+    fn active(&self) -> usize {
+        usize::from(self.turn % 2 == 1)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.failure.as_ref().map_or(Ok(()), |failure| Err(repeated(failure)))
+    }
+
+    /// Whether every writer has come to the gate, the producer of the next epoch is free, and nobody is opening the gate yet.
+    fn is_complete(&self) -> bool {
+        let next = self.slots[1 - self.active()];
+        !self.flushing && next.staged.is_none() && self.writers.values().all(|seat| seat.staged.is_some())
+    }
+}
+
+impl Run {
+    /// A run that takes rows with the first of two producers, which are initialised.
+    pub(super) fn new(
+        job: String,
+        incarnation: Incarnation,
+        system: String,
+        producers: [Arc<dyn Producer>; 2],
+    ) -> Self {
+        let slots = [Slot::default(); 2];
+        let (writers, flushing, failure) = (BTreeMap::new(), false, None);
+        let state = State { producers, slots, turn: 0, writers, seats: 0, flushing, failure };
+        let (changed, beginning) = (Notify::new(), tokio::sync::Mutex::default());
+        Self { job, incarnation, system, state: Mutex::new(state), changed, beginning }
+    }
+
+    /// Locks what is only ever locked for a few fields: a panic elsewhere leaves it whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the oldest transaction has been open.
+    pub(super) fn open_for(&self) -> Option<Duration> {
+        let oldest = self.state().slots.iter().filter_map(|slot| slot.begun).min()?;
+        Some(oldest.elapsed())
+    }
+
+    /// One writer more.
+    pub(super) fn join(self: &Arc<Self>) -> Result<Member> {
+        let mut state = self.state();
+        state.check()?;
+        let seat = state.seats;
+        state.seats += 1;
+        state.writers.insert(seat, Seat::default());
+        Ok(Member { run: self.clone(), seat })
+    }
+
+    /// Nothing is written any more, and everybody who waits is told why. Throws away what is open, in the background: otherwise
+    /// readers would wait for it until it is too old.
+    pub(super) fn fail(&self, failure: ConnectorError) {
+        let open = self.stop(failure);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        for producer in open {
+            runtime.spawn(async move {
+                // The failure has been told. If this fails too, the next run does it.
+                let _ = tokio::time::timeout(ABORT_PATIENCE, producer.abort()).await;
+            });
+        }
+    }
+
+    /// As [`Run::fail`], without throwing away: the fence of the next run does that.
+    pub(super) fn close(&self, failure: ConnectorError) {
+        self.stop(failure);
+    }
+
+    fn stop(&self, failure: ConnectorError) -> Vec<Arc<dyn Producer>> {
+        let mut state = self.state();
+        if state.failure.is_some() {
+            return Vec::new();
+        }
+        state.failure = Some(failure);
+        self.changed.notify_waiters();
+        let open = state.slots.iter().zip(&state.producers);
+        let open = open.filter(|(slot, _)| slot.begun.is_some() && !slot.deciding);
+        open.map(|(_, producer)| producer.clone()).collect()
+    }
+
+    /// Makes a failure that of the whole run.
+    fn failing<T>(&self, result: Result<T>) -> Result<T> {
+        result.inspect_err(|failure| self.fail(repeated(failure)))
+    }
+
+    fn broken(&self, reason: &str) -> ConnectorError {
+        ConnectorError::Remote { system: self.system.clone(), reason: reason.to_owned(), passes: true }
+    }
+
+    /// Begins the transaction of the epoch, unless somebody else has.
+    async fn begin(&self) -> Result<()> {
+        let _one = self.beginning.lock().await;
+        let (producer, slot) = {
+            let state = self.state();
+            state.check()?;
+            let active = state.active();
+            if state.slots[active].begun.is_some() {
+                return Ok(());
+            }
+            (state.producers[active].clone(), active)
+        };
+        let now = Instant::now();
+        producer.begin().await?;
+        self.state().slots[slot].begun = Some(now);
+        Ok(())
+    }
+
+    /// Lets everybody through the gate.
+    fn switch(&self, epoch: Epoch) -> Result<()> {
+        let mut state = self.state();
+        state.check()?;
+        let active = state.active();
+        state.slots[active].staged = Some(epoch);
+        state.turn += 1;
+        state.flushing = false;
+        for seat in state.writers.values_mut() {
+            *seat = Seat::default();
+        }
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Commits the rows of an epoch together with a record in `topic`, whose value is made of their numbers.
+    pub(super) async fn decide(
+        &self,
+        epoch: Epoch,
+        topic: &str,
+        value: impl FnOnce(Delivered) -> Result<Vec<u8>>,
+    ) -> Result<()> {
+        let (slot, producer, begun) = {
+            let mut state = self.state();
+            state.check()?;
+            let slot = self.to_decide(&state, epoch)?;
+            state.slots[slot].deciding = true;
+            (slot, state.producers[slot].clone(), state.slots[slot].begun.is_some())
+        };
+        let mut given_up = GivenUp { run: self, what: "a commit", armed: true };
+        let decided = async {
+            if !begun {
+                producer.begin().await?;
+            }
+            let value = value(producer.delivered())?;
+            let (key, value) = (Some(self.job.as_bytes()), Some(value.as_slice()));
+            let marker = Outgoing { topic, partition: Some(0), key, value, headers: &[], timestamp: None };
+            while !producer.send(&marker)? {
+                producer.room().await;
+            }
+            producer.commit().await
+        }
+        .await;
+        given_up.armed = false;
+        self.failing(decided)?;
+        self.state().slots[slot] = Slot::default();
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Which producer has the rows of an epoch.
+    fn to_decide(&self, state: &State, epoch: Epoch) -> Result<usize> {
+        if let Some(slot) = state.slots.iter().position(|slot| slot.staged == Some(epoch)) {
+            return Ok(slot);
+        }
+        let active = state.active();
+        let Slot { begun, staged, deciding } = state.slots[active];
+        // All writers have ended before this epoch: nobody came to the gate, and there are no rows.
+        if state.writers.is_empty() && begun.is_none() && staged.is_none() && !deciding {
+            return Ok(active);
+        }
+        Err(self.broken(&format!("epoch {epoch} was to be committed before all of its writers had staged it")))
+    }
+}
+
+/// A writer's part in a run. When it is dropped, nobody waits for the writer any more.
+pub(in super::super) struct Member {
+    run: Arc<Run>,
+    seat: u64,
+}
+
+impl Member {
+    /// The producer that takes the rows of now; its transaction has begun. It stays the same until [`Member::stage`].
+    pub(in super::super) async fn producer(&self) -> Result<Arc<dyn Producer>> {
+        loop {
+            let changed = self.run.changed.notified();
+            let is_free = {
+                let mut state = self.run.state();
+                state.check()?;
+                let active = state.active();
+                if let Some(seat) = state.writers.get_mut(&self.seat) {
+                    seat.rows = true;
+                }
+                match state.slots[active] {
+                    Slot { staged: None, begun: Some(_), .. } => return Ok(state.producers[active].clone()),
+                    Slot { staged, deciding, .. } => staged.is_none() && !deciding,
+                }
+            };
+            if is_free {
+                let begun = self.run.begin().await;
+                self.run.failing(begun)?;
+            } else {
+                // The epoch before the last is not decided yet.
+                changed.await;
+            }
+        }
+    }
+
+    /// Whether the run goes on. To be asked now and then by who waits for something else.
+    pub(in super::super) fn check(&self) -> Result<()> {
+        self.run.state().check()
+    }
+
+    /// Says that the writer cannot go on, so that nobody waits for it.
+    pub(in super::super) fn fail(&self, failure: &ConnectorError) {
+        self.run.fail(repeated(failure));
+    }
+
+    /// Waits until all writers have staged the epoch and everything that they wrote is in the log.
+    pub(in super::super) async fn stage(&self, epoch: Epoch) -> Result<()> {
+        let arrived = self.arrive(epoch);
+        let turn = self.run.failing(arrived)?;
+        let mut given_up = GivenUp { run: &self.run, what: "a barrier", armed: true };
+        let staged = self.pass_gate(turn, epoch).await;
+        given_up.armed = false;
+        self.run.failing(staged)
+    }
+
+    /// Says that the writer is at the gate, and which turn ends there.
+    fn arrive(&self, epoch: Epoch) -> Result<u64> {
+        let mut state = self.run.state();
+        state.check()?;
+        if let Some(other) = state.writers.values().find_map(|seat| seat.staged.filter(|other| *other != epoch)) {
+            let reason = format!("writers came to the barriers of different epochs, {other} and {epoch}");
+            return Err(self.run.broken(&reason));
+        }
+        if let Some(seat) = state.writers.get_mut(&self.seat) {
+            seat.staged = Some(epoch);
+        }
+        self.run.changed.notify_waiters();
+        Ok(state.turn)
+    }
+
+    /// The last who comes flushes for all. When that one is not there any more, it is one of those who wait.
+    async fn pass_gate(&self, turn: u64, epoch: Epoch) -> Result<()> {
+        loop {
+            let changed = self.run.changed.notified();
+            let to_flush = {
+                let mut state = self.run.state();
+                state.check()?;
+                if state.turn != turn {
+                    return Ok(());
+                }
+                let complete = state.is_complete();
+                state.flushing |= complete;
+                let active = state.active();
+                complete.then(|| state.slots[active].begun.map(|_| state.producers[active].clone()))
+            };
+            match to_flush {
+                None => changed.await,
+                Some(producer) => {
+                    if let Some(producer) = producer {
+                        producer.flush().await?;
+                    }
+                    self.run.switch(epoch)?;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let seat = self.run.state().writers.remove(&self.seat);
+        // The rows of the epoch that it has not staged must not be committed: they are a part of what it would have written.
+        if seat.is_some_and(|seat| seat.rows) {
+            self.run.fail(self.run.broken("a writer was stopped before it had staged its rows"));
+        }
+        self.run.changed.notify_waiters();
+    }
+}
+
+/// Fails the run when what it watches is dropped half-way: nobody knows then how far it came.
+struct GivenUp<'a> {
+    run: &'a Run,
+    what: &'static str,
+    armed: bool,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.run.fail(self.run.broken(&format!("{} was given up half-way", self.what)));
+        }
+    }
+}
