@@ -112,8 +112,13 @@ fn each_thing_lives_in_one_place() {
     let expected = ["engine/src/runtime/gate.rs", "engine/src/runtime/splits.rs"].map(String::from);
     assert_eq!(merging, BTreeSet::from(expected), "inputs merge in the gate, splits in their own file");
     let positions = engine_files_with("Position");
-    let expected = ["engine/src/error.rs", "engine/src/runtime/source_task.rs"].map(String::from);
-    assert_eq!(positions, BTreeSet::from(expected), "only the source task knows positions; errors print them");
+    let expected =
+        ["checkpoint/tell.rs", "error.rs", "runtime/source_task.rs"].map(|file| format!("engine/src/{file}"));
+    assert_eq!(
+        positions,
+        BTreeSet::from(expected),
+        "only the source task knows positions; errors print them, and a source is told which of its own are final"
+    );
 }
 
 #[test]

@@ -146,7 +146,8 @@ pub trait Witness: Send + Sync + 'static {
     /// The marker of the newest epoch that counts; `None` when there never was one. Fails rather than guesses.
     async fn newest(&self, job: &str) -> Result<Option<Marker>>;
 
-    /// Makes visible what all writers have staged, and with it `marker`. If it returns well, the epoch counts. On any error it may
+    /// Makes visible what all writers have staged for the epoch, and with it `marker`: the marker alone when there are no rows, or
+    /// no writers yet. The future may be dropped before it is ready, which is an error like any other. If it returns well, the epoch counts. On any error it may
     /// count or not: only the next incarnation can tell.
     async fn decide(&self, marker: &Marker) -> Result<()>;
 }

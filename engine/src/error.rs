@@ -165,6 +165,15 @@ fn place(position: Option<Position>, line: Option<u64>) -> String {
     }
 }
 
+/// Whether what failed outside may go better the next time.
+pub(crate) fn passes(error: &ConnectorError) -> bool {
+    match error {
+        ConnectorError::Config(_) | ConnectorError::Data { .. } => false,
+        ConnectorError::Remote { passes, .. } => *passes,
+        ConnectorError::Io { .. } | ConnectorError::Arrow(_) => true,
+    }
+}
+
 impl Error {
     /// Whether another task's failure explains this one.
     pub(crate) fn is_echo(&self) -> bool {
@@ -174,11 +183,7 @@ impl Error {
     /// Whether the job might get further when it is started again. What the user has to mend first does not mend itself.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Source { error, .. } | Self::Sink { error, .. } => match error {
-                ConnectorError::Config(_) | ConnectorError::Data { .. } => false,
-                ConnectorError::Remote { passes, .. } => *passes,
-                ConnectorError::Io { .. } | ConnectorError::Arrow(_) => true,
-            },
+            Self::Source { error, .. } | Self::Sink { error, .. } => passes(error),
             Self::Operator { error, .. } => !matches!(error, OperatorError::Plan(_) | OperatorError::TooLarge(_)),
             Self::Checkpoint { error, .. } => error.may_pass(),
             Self::Call { .. } | Self::Panic { .. } | Self::Disconnected { .. } | Self::CheckpointTimeout { .. } => true,

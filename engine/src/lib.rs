@@ -93,7 +93,8 @@
 //! ```
 //!
 //! A checkpoint is a cut through all streams, made by barriers that travel in band. What a restart goes on from, and what
-//! of the output is visible, is decided by one file. [`Job::checkpoint`] switches it on; the module `checkpoint` has the
+//! of the output is visible, is decided by one file; or, with a sink that writes in transactions, by the commit of one, which
+//! comes between the manifest and that file. [`Job::checkpoint`] switches it on; the module `checkpoint` has the
 //! protocol, [`state`] shows what is in one.
 //!
 //! A job begins with a checkpoint, before its first row, and again where it has a source or a split that the last one does not: a

@@ -14,7 +14,10 @@ use std::{
 
 use windrow::{CheckpointError, Error, Faults, JobHandle, Report, RunningJob, prelude::*};
 
-use super::scenario::{Outputs, Scenario};
+use super::{
+    scenario::{Outputs, Scenario},
+    witness::{Connection, LOST},
+};
 
 /// When a life ends, unless the job comes to its end before.
 #[derive(Clone, Copy, Debug)]
@@ -119,34 +122,40 @@ pub struct Trial<'a> {
     pub faults: Faults,
     /// When a life counts as one that hangs.
     pub patience: Duration,
+    pub to: Outputs,
 }
 
 impl<'a> Trial<'a> {
     pub fn new(scenario: &'a Scenario, store: &'a str) -> Self {
-        Self { scenario, store, faults: Faults::default(), patience: HANGS }
+        Self { scenario, store, faults: Faults::default(), patience: HANGS, to: Outputs::default() }
     }
 
     /// Lives the given lives and then one to the end of the input. What is wrong is said in words, with the seed.
     pub async fn live(&self, lives: &[Life], last: usize) -> Result<Lived, String> {
-        let to = Outputs::default();
+        let to = &self.to;
         let said = |what: &str, error: &dyn std::fmt::Display| format!("seed {}: {what}: {error}", self.scenario.seed);
         let mut lived = Lived::default();
         for (at, life) in lives.iter().enumerate() {
             let what = format!("life {at}, {life:?}");
-            let ended = tokio::time::timeout(self.patience, Box::pin(self.one_life(&to, life))).await;
+            let ended = tokio::time::timeout(self.patience, Box::pin(self.one_life(to, life))).await;
             let ended = ended.map_err(|_| said(&what, &"it hangs"))?;
-            lived += ended.map_err(|error| said(&what, &error))?;
+            lived += match ended {
+                Err(lost) if lost.contains(LOST) => Lived { crashes: 1, ..Lived::default() },
+                ended => ended.map_err(|error| said(&what, &error))?,
+            };
         }
+        self.to.cluster.iter().for_each(Connection::calm);
         self.scenario.speak_last();
         let to_the_end = Box::pin(self.faults.clone().during(async {
-            let running = start(|| self.scenario.job(self.store, last, &to)).await?;
+            let running = start(|| self.scenario.job(self.store, last, to)).await?;
             running.wait().await
         }));
         let what = format!("{lives:?}, then {last}");
         let report = tokio::time::timeout(self.patience, to_the_end).await.map_err(|_| said(&what, &"it hangs"))?;
         let report = report.map_err(|error| said(&what, &error))?;
         balanced(&report).map_err(|error| said(&what, &error))?;
-        self.scenario.check(&to).map_err(|wrong| said(&what, &wrong))?;
+        self.scenario.check(to).map_err(|wrong| said(&what, &wrong))?;
+        self.to.cluster.as_ref().map_or(Ok(()), Connection::check).map_err(|wrong| said(&what, &wrong))?;
         Ok(lived)
     }
 

@@ -22,7 +22,10 @@ use windrow::{
     prelude::*,
 };
 
-use super::kinds::Kind;
+use super::{
+    kinds::Kind,
+    witness::{Connection, Decided},
+};
 
 /// What travels through the jobs here.
 #[derive(Record, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,6 +134,19 @@ pub struct Outputs {
     pub late: MemorySink,
     pub rejects: MemorySink,
     pub table: MemoryTable,
+    /// The cluster that decides when results, late and raw rows become visible, if there is one.
+    pub cluster: Option<Connection>,
+}
+
+impl Outputs {
+    /// To where a new process writes.
+    fn connected(&self) -> Self {
+        Self { cluster: self.cluster.as_ref().map(Connection::again), ..self.clone() }
+    }
+
+    fn decided(&self, to: &MemorySink) -> Decided {
+        Decided { to: to.clone(), by: self.cluster.clone() }
+    }
 }
 
 /// A job and its input.
@@ -232,13 +248,14 @@ impl Scenario {
     }
 
     fn build(&self, job: &Job, to: &Outputs) {
+        let to = &to.connected();
         let inputs = self.inputs.iter().map(|input| self.read(job, input, to));
         let Some(rows) = inputs.reduce(|left, right| left.union(right)) else { return };
         let rows = self.steps.iter().fold(rows, step);
         let rows = match self.fork {
             Fork::None => rows,
             Fork::Raw => {
-                rows.clone().sink(to.raw.clone());
+                rows.clone().sink(to.decided(&to.raw));
                 rows
             }
             Fork::Diamond => {
@@ -247,7 +264,7 @@ impl Scenario {
             Fork::Twice => rows.clone().union(rows),
         };
         match &self.ending {
-            Ending::Rows => rows.sink(to.results.clone()),
+            Ending::Rows => rows.sink(to.decided(&to.results)),
             Ending::Window(window) => aggregate(rows, window, to),
             Ending::Kind(kind) => kind.build(rows, to),
             Ending::Top { window, n } => {
@@ -258,7 +275,7 @@ impl Scenario {
                 };
                 top.drop_late()
                     .select(["window_start", "rank", "user", "shop", "amount", "at"].map(col))
-                    .sink(to.results.clone());
+                    .sink(to.decided(&to.results));
             }
         }
     }
@@ -343,19 +360,19 @@ fn aggregate(rows: Stream<Click>, window: &WindowSpec, to: &Outputs) {
     let result = match window.late {
         true => {
             let (result, late) = result.with_late();
-            late.sink(to.late.clone());
+            late.sink(to.decided(&to.late));
             result
         }
         false => result.drop_late(),
     };
     match window.second {
-        0 => result.select(shown).sink(to.results.clone()),
+        0 => result.select(shown).sink(to.decided(&to.results)),
         windows => result
             .window(Tumbling::of(micros(window.size * windows)))
             .aggregate([count().alias("n"), sum(col("total")).alias("grand")])
             .drop_late()
             .select(["window_start", "n", "grand"].map(col))
-            .sink(to.results.clone()),
+            .sink(to.decided(&to.results)),
     }
 }
 

@@ -31,11 +31,21 @@ pub const SLEEPS: [(&str, usize); 5] = [
 ];
 
 /// Sleeps at `point`, is replaced, wakes up. `None` if the job never came to that point.
-pub fn run(seed: u64, (point, pass): (&'static str, usize), faults: Faults) -> Result<Option<()>, String> {
-    let scenario = Arc::new(Scenario::new(seed));
+pub fn run(seed: u64, sleep: (&'static str, usize), faults: Faults) -> Result<Option<()>, String> {
+    run_to(Scenario::new(seed), sleep, faults, Outputs::default())
+}
+
+/// As [`run`], with this scenario and to there.
+pub fn run_to(
+    scenario: Scenario,
+    (point, pass): (&'static str, usize),
+    faults: Faults,
+    to: Outputs,
+) -> Result<Option<()>, String> {
+    let seed = scenario.seed;
+    let scenario = Arc::new(scenario);
     let directory = place();
     let store = directory.path().to_str().unwrap().to_string();
-    let to = Outputs::default();
     let (asleep, is_asleep) = mpsc::channel();
     let (wake, woken) = mpsc::channel();
     let (passed, woken, asleep_too) = (AtomicUsize::new(0), Mutex::new(woken), asleep.clone());

@@ -11,7 +11,7 @@ use windrow_connectors::{Source, SplitId};
 use super::running::{Line, Shared};
 use crate::{
     Error, Restarts, Result,
-    checkpoint::{Begin, Coordinator, Layout, Restored, Settings, Sinks, begin},
+    checkpoint::{Begin, Coordinator, Layout, Restored, Settings, Sinks, Sources, Start, begin},
     clock::ProcessingTime,
     metrics::{CheckpointCounters, Counters, in_order_of_rows},
     plan::{
@@ -36,6 +36,8 @@ pub(crate) struct Attempt {
     /// Set when a source stopped before its end.
     pub(crate) stopped: Arc<AtomicBool>,
     checkpoints: Arc<CheckpointCounters>,
+    /// Absent without checkpoints.
+    this: Option<Start>,
 }
 
 impl Attempt {
@@ -56,9 +58,12 @@ impl Attempt {
         let stopped = Arc::new(AtomicBool::new(false));
         let checkpointed = archive.is_some();
         let checkpoints = archive.as_ref().map_or_else(Arc::default, |archive| archive.counters.clone());
+        let this = archive.as_ref().map(|archive| archive.this_start());
+        let witnessed = archive.as_ref().and_then(|archive| archive.witnessed.clone());
         let mut coordinator = Coordinator {
             layout: layout.clone(),
             sinks,
+            sources: sources_by_id(graph),
             reports,
             barrier,
             stop: shared.stop.clone(),
@@ -86,8 +91,16 @@ impl Attempt {
         let mut tasks = start(graph, &plan, &layout, &counters, *channel_bytes, controls, &mut restored).await?;
         tasks.run("the coordinator of checkpoints".into(), coordinator.run(first));
         let savepoints = checkpointed.then_some(savepoint_line);
-        shared.connect(Line { counters: ordered, checkpoints: checkpoints.clone(), warnings, savepoints });
-        Ok(Self { tasks, stopped, checkpoints })
+        shared.connect(Line { counters: ordered, checkpoints: checkpoints.clone(), warnings, witnessed, savepoints });
+        Ok(Self { tasks, stopped, checkpoints, this })
+    }
+
+    /// Why it failed: if a later start of the job has taken over, because of that. To start again would only fence that one.
+    pub(crate) async fn explain(&self, error: Error) -> Error {
+        match &self.this {
+            Some(this) if error.may_pass() => this.explain(error).await,
+            _ => error,
+        }
     }
 
     /// Whether it has completed a checkpoint.
@@ -124,7 +137,16 @@ fn knows_all(graph: &Graph, restored: &Restored, splits: &HashMap<usize, Vec<Spl
     })
 }
 
-fn sinks(graph: &Graph) -> Sinks {
+fn sources_by_id(graph: &Graph) -> Sources {
+    let source = |node: &crate::plan::graph::Node| match (&node.kind, &node.id) {
+        (Kind::Source { source, .. }, Some(id)) => Some((id.clone(), source.clone())),
+        _ => None,
+    };
+    graph.nodes.iter().filter_map(source).collect()
+}
+
+/// The sinks of a job, by id.
+pub(crate) fn sinks(graph: &Graph) -> Sinks {
     let sink = |node: &crate::plan::graph::Node| match (&node.kind, &node.id) {
         (Kind::Sink(sink), Some(id)) => Some((id.clone(), (node.name.clone(), sink.clone()))),
         _ => None,

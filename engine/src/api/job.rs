@@ -7,12 +7,12 @@ use windrow_operators::{Port, StreamSchema};
 
 use super::{
     Report, RunningJob, Stream,
-    attempt::{Blueprint, sources, splits},
+    attempt::{Blueprint, sinks, sources, splits},
     stream::{FromSource, SharedGraph, lock},
 };
 use crate::{
     Error, Restarts, Restore, Result,
-    checkpoint::Settings,
+    checkpoint::{Settings, timeout},
     plan::{
         graph::{Graph, Kind, RejectPolicy, StreamId},
         physical::{Explained, plan},
@@ -124,7 +124,8 @@ impl Job {
 
     /// How long a checkpoint may take, from asking for it until every task has answered. After that the job fails, with an
     /// error that names the tasks that did not answer, and is started again like after any failure. Ten minutes unless
-    /// told. [`Job::checkpoint`] has an example.
+    /// told, or less when a sink commits in transactions: the interval and this must fit three times into what a transaction
+    /// may take. [`Job::checkpoint`] has an example.
     pub fn checkpoint_timeout(self, timeout: Duration) -> Self {
         Self { checkpoint_timeout: Some(timeout), ..self }
     }
@@ -216,19 +217,14 @@ impl Job {
     /// Starts the job and returns while it runs. Must be called on a tokio runtime. [`RunningJob`] has an example; what
     /// fails is as with [`Job::run`].
     pub async fn start(self) -> Result<RunningJob> {
-        self.check()?;
+        let settings = self.check()?;
         // The job is complete: from here on nobody adds to the graph.
         let graph = std::mem::take(&mut *lock(&self.graph));
-        let (restore, drop_state, timeout) = (self.restore, self.drop_state, self.checkpoint_timeout);
-        let settings = |settings: Settings| {
-            let timeout = timeout.unwrap_or(settings.timeout);
-            Settings { restore, drop_state, timeout, ..settings }
-        };
         RunningJob::start(Blueprint {
             graph: Arc::new(graph),
             parallelism: self.parallelism,
             channel_bytes: self.channel_bytes,
-            settings: self.settings.map(settings),
+            settings,
             restarts: self.restarts,
         })
         .await
@@ -265,8 +261,8 @@ impl Job {
         Ok(Explained(&plan, &graph).to_string())
     }
 
-    /// All mistakes that can be known before the first row.
-    fn check(&self) -> Result<()> {
+    /// All mistakes that can be known before the first row; without one, how checkpoints are taken.
+    fn check(&self) -> Result<Option<Settings>> {
         let graph = lock(&self.graph);
         let mut mistakes = graph.mistakes.clone();
         mistakes.extend(graph.dead_ends());
@@ -283,10 +279,16 @@ impl Job {
         if self.settings.as_ref().is_some_and(|settings| settings.every.is_zero()) {
             mistakes.push("a checkpoint every 0 s would be one after the other: say how often".into());
         }
-        match mistakes.is_empty() {
-            true => Ok(()),
-            false => Err(Error::Plan { job: graph.job.clone(), mistakes }),
+        let timeout = timeout(&sinks(&graph), &graph.job, self.settings.as_ref(), self.checkpoint_timeout);
+        let timeout = timeout.unwrap_or_else(|more| {
+            mistakes.extend(more);
+            Duration::ZERO
+        });
+        if !mistakes.is_empty() {
+            return Err(Error::Plan { job: graph.job.clone(), mistakes });
         }
+        let (restore, drop_state) = (self.restore.clone(), self.drop_state);
+        Ok(self.settings.clone().map(|settings| Settings { restore, drop_state, timeout, ..settings }))
     }
 }
 

@@ -17,7 +17,7 @@ use windrow_connectors::Epoch;
 use super::attempt::{Attempt, Blueprint};
 use crate::{
     Error, Result,
-    checkpoint::{Savepoint, Then},
+    checkpoint::{Savepoint, Then, Witnessed},
     clock::{Moment, sleep_until},
     metrics::{CheckpointCounters, Counters, JobMetrics},
 };
@@ -36,6 +36,8 @@ pub(crate) struct Line {
     pub(crate) counters: Arc<[Arc<Counters>]>,
     pub(crate) checkpoints: Arc<CheckpointCounters>,
     pub(crate) warnings: Vec<String>,
+    /// Who decides whether an epoch counts, when it is not the checkpoint store.
+    pub(crate) witnessed: Option<Witnessed>,
     /// Absent without checkpoints.
     pub(crate) savepoints: Option<mpsc::UnboundedSender<Savepoint>>,
 }
@@ -103,6 +105,7 @@ impl RunningJob {
                 counters: Arc::new([]),
                 checkpoints: Arc::default(),
                 warnings: Vec::new(),
+                witnessed: None,
                 savepoints: None,
             }),
         });
@@ -135,6 +138,7 @@ impl RunningJob {
                 }
             };
             let Err(error) = ended else { break };
+            let error = self.attempt.explain(error).await;
             if self.attempt.has_progressed() {
                 restarts = 0;
             }
@@ -233,11 +237,12 @@ impl JobHandle {
     /// What a person should know about the checkpoint store, although the job runs: that everybody may write to it, that
     /// the remains of an interrupted checkpoint were left aside. And about its operators: that the new file of a lookup's
     /// table cannot be read, and the old rows serve on; that a source cannot be asked for new splits, and the known ones are read
-    /// on.
+    /// on. And that the transaction of a sink has been open for so long that it may soon be aborted.
     pub fn warnings(&self) -> Vec<String> {
         let line = self.0.line();
         let operators = line.counters.iter().filter_map(|own| Some(format!("{}: {}", own.name(), own.warning()?)));
-        line.warnings.iter().cloned().chain(operators).collect()
+        let witness = line.witnessed.as_ref().and_then(|witnessed| witnessed.warning());
+        line.warnings.iter().cloned().chain(operators).chain(witness).collect()
     }
 
     /// How long the job has been running.

@@ -24,6 +24,7 @@ use super::{
     manifest::{Form, Kind, Manifest, OperatorState, Parent, SavedTask, SegmentFile, SinkState, SplitState},
     settings::KEPT_CHECKPOINTS,
     store::{CheckpointStore, Claim},
+    witnessed::{Witnessed, conclude},
 };
 use crate::{
     Error, Result,
@@ -45,6 +46,8 @@ pub(crate) type SegmentKey = (TaskId, usize, SegmentId);
 pub(crate) struct Archive {
     pub(crate) store: CheckpointStore,
     pub(crate) claim: Claim,
+    /// Who decides, when it is not the store.
+    pub(crate) witnessed: Option<Witnessed>,
     pub(crate) every: Duration,
     pub(crate) timeout: Duration,
     /// The last decided checkpoint.
@@ -68,7 +71,7 @@ struct Upload {
 }
 
 impl Archive {
-    /// Makes a checkpoint durable and decides it. When this returns the job will go on from it, whatever happens.
+    /// Makes a checkpoint durable and has it decided. When this returns the job will go on from it, whatever happens.
     pub(crate) async fn write(
         &mut self,
         layout: &Layout,
@@ -90,11 +93,8 @@ impl Archive {
             (id.clone(), SinkState { name: sink.name(), receipts })
         };
         manifest.sinks = sinks.iter().map(staged).collect();
-        if mutated("a checkpoint is decided before it is prepared") {
-            self.store.decide(&self.claim, &manifest).await.map_err(|error| self.failed(error))?;
-        }
-        self.store.prepare(&self.claim, &manifest).await.map_err(|error| self.failed(error))?;
-        self.store.decide(&self.claim, &manifest).await.map_err(|error| self.failed(error))?;
+        let concluded = conclude(&self.store, &self.claim, self.witnessed.as_ref(), &mut manifest).await;
+        concluded.map_err(|error| self.failed(error))?;
         self.parent = Some(manifest.as_parent());
         Ok(manifest)
     }
@@ -103,9 +103,14 @@ impl Archive {
         error.of(self.store.job())
     }
 
-    /// Why a step failed, see [`explain`].
+    /// Why a step failed, see [`Start::explain`].
     pub(crate) async fn explain(&self, error: Error) -> Error {
-        explain(&self.store, &self.claim, error).await
+        self.this_start().explain(error).await
+    }
+
+    /// Which start of which job this is.
+    pub(crate) fn this_start(&self) -> Start {
+        Start { store: self.store.clone(), generation: self.claim.generation }
     }
 
     /// Uploads the segments that are new, and forgets those that no operator names any more.
@@ -205,12 +210,20 @@ impl Archive {
     }
 }
 
-/// Why something failed: because a later start of the job has taken over, if one has. It sweeps away what this one wrote,
-/// and collects what this one reads.
-pub(crate) async fn explain(store: &CheckpointStore, claim: &Claim, error: Error) -> Error {
-    match store.still_mine(claim).await {
-        Err(fenced @ CheckpointError::Fenced { .. }) => fenced.of(store.job()),
-        _ => error,
+/// One start of a job.
+pub(crate) struct Start {
+    pub(super) store: CheckpointStore,
+    pub(super) generation: u64,
+}
+
+impl Start {
+    /// Why something failed: because a later start of the job has taken over, if one has. It sweeps away what this one
+    /// wrote, collects what this one reads, and fences its sinks.
+    pub(crate) async fn explain(&self, error: Error) -> Error {
+        match self.store.still_newest(self.generation).await {
+            Err(fenced @ CheckpointError::Fenced { .. }) => fenced.of(self.store.job()),
+            _ => error,
+        }
     }
 }
 
@@ -231,6 +244,7 @@ pub(crate) fn blank(
         parent,
         origin: None,
         kind,
+        witness: None,
         created_ms: wall_millis(),
         operators: BTreeMap::new(),
         sources: BTreeMap::new(),

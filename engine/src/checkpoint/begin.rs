@@ -1,7 +1,8 @@
 //! From the store to a job that can begin: who is allowed to run, what is decided, what is still to be published.
 //!
 //! ```text
-//!   claim (fences former incarnations) ──► recover (the newest decided checkpoint) ──► does the job fit it?
+//!   claim ──► the witness, if there is one, fences former incarnations
+//!      ──► recover (the newest decided checkpoint; fences them in the store) ──► does the job fit it?
 //!      ──► publish what it staged ──► clean up behind former incarnations ──► restore state
 //! ```
 //!
@@ -15,7 +16,7 @@ use std::{
 use windrow_connectors::{Epoch, Incarnation, SplitId};
 
 use super::{
-    archive::{Archive, blank, explain},
+    archive::{Archive, Start, blank},
     coordinator::{Sinks, publish},
     crash::crash_point,
     error::CheckpointError,
@@ -27,6 +28,7 @@ use super::{
     restore::{Restored, misfits, restore},
     settings::{Restore, Settings},
     store::{CheckpointStore, Claim},
+    witnessed::{Witnessed, conclude},
 };
 use crate::{Error, Result, plan::graph::Graph};
 
@@ -72,9 +74,9 @@ pub(crate) async fn begin(
     let store = CheckpointStore::open(&settings.url, &graph.job).map_err(failed)?;
     let mut claim = store.claim().await.map_err(failed)?;
     let gone_back = go_back(settings, graph, layout, sinks, splits, &store, &claim).await;
-    let GoneBack { manifest, next, mut restored, left_aside } = match gone_back {
+    let GoneBack { manifest, next, mut restored, left_aside, witnessed } = match gone_back {
         Ok(gone_back) => gone_back,
-        Err(error) => return Err(explain(&store, &claim, error).await),
+        Err(error) => return Err(Start { store, generation: claim.generation }.explain(error).await),
     };
     let incarnation = claim.incarnation();
     let mut warnings = std::mem::take(&mut claim.warnings);
@@ -82,6 +84,7 @@ pub(crate) async fn begin(
     let archive = Archive {
         store,
         claim,
+        witnessed,
         every: settings.every,
         timeout: settings.timeout,
         parent: manifest.as_ref().map(Manifest::as_parent),
@@ -101,6 +104,7 @@ struct GoneBack {
     restored: Restored,
     /// What was found and left aside.
     left_aside: Vec<String>,
+    witnessed: Option<Witnessed>,
 }
 
 /// Finds the checkpoint, decides and publishes what is still to be, and reads it.
@@ -114,8 +118,9 @@ async fn go_back(
     claim: &Claim,
 ) -> Result<GoneBack> {
     let failed = |error: CheckpointError| error.of(&graph.job);
+    let witnessed = Witnessed::of(sinks, &graph.job, settings.restore.repeat_output);
     let Recovered { committed: newest, done, next_epoch: mut next, warnings: left_aside } =
-        store.recover(claim).await.map_err(failed)?;
+        fence_and_recover(store, claim, witnessed.as_ref()).await.map_err(failed)?;
     let by_id = splits.iter().filter_map(|(node, splits)| Some((graph.nodes[*node].id.clone()?, splits.clone())));
     let by_id: BTreeMap<String, Vec<SplitId>> = by_id.collect();
     let chosen = choose(store, &settings.restore, newest).await.map_err(failed)?;
@@ -139,7 +144,7 @@ async fn go_back(
         }
     }
     if let (Some(newest), Some(savepoint)) = (chosen.instead_of, &mut manifest) {
-        *savepoint = write_again(store, claim, savepoint, next, newest).await.map_err(failed)?;
+        *savepoint = write_again(store, claim, witnessed.as_ref(), savepoint, (next, newest)).await.map_err(failed)?;
         next = Epoch(next.0 + 1);
     }
     let incarnation = claim.incarnation();
@@ -154,7 +159,25 @@ async fn go_back(
         None => Restored::default(),
     };
     crash_point("K13 R8 restored");
-    Ok(GoneBack { manifest, next, restored, left_aside })
+    Ok(GoneBack { manifest, next, restored, left_aside, witnessed })
+}
+
+/// R2 to R4: fence first, read after. What the witness has said before could be overtaken by an incarnation that still lives.
+async fn fence_and_recover(
+    store: &CheckpointStore,
+    claim: &Claim,
+    witnessed: Option<&Witnessed>,
+) -> Result<Recovered, CheckpointError> {
+    let incarnation = claim.incarnation();
+    let late = mutated("the marker is read before the fence");
+    let recovered = if late { Some(store.recover(claim, witnessed).await?) } else { None };
+    if let Some(witnessed) = witnessed {
+        witnessed.fence(&incarnation).await?;
+    }
+    match recovered {
+        Some(recovered) => Ok(recovered),
+        None => store.recover(claim, witnessed).await,
+    }
 }
 
 /// What a job begins from.
@@ -191,16 +214,15 @@ async fn choose(
 async fn write_again(
     store: &CheckpointStore,
     claim: &Claim,
+    witnessed: Option<&Witnessed>,
     savepoint: &Manifest,
-    epoch: Epoch,
-    newest: Parent,
+    (epoch, newest): (Epoch, Parent),
 ) -> Result<Manifest, CheckpointError> {
     let mut again = blank(store, claim, epoch, Kind::Periodic, Some(newest));
     again.origin = Some(savepoint.epoch);
     again.operators = savepoint.operators.clone();
     again.sources = savepoint.sources.clone();
-    store.prepare(claim, &again).await?;
-    store.decide(claim, &again).await?;
+    conclude(store, claim, witnessed, &mut again).await?;
     store.done(again.epoch).await?;
     Ok(again)
 }

@@ -9,6 +9,9 @@
 //!                                                       (one per task)  MANIFEST                                     GC
 //! ```
 //!
+//! With a sink whose system decides for itself whether an epoch counts, that comes between the manifest and the record: see
+//! [`witnessed`](super::witnessed).
+//!
 //! One epoch is under way at a time, and the next is asked for only when the former is decided and published. Tasks never
 //! wait for any of it: a task saves its state as references to Arrow arrays that do not change, lets the barrier go on,
 //! and works. A task that has ended has said its last word, which stands for it in every later checkpoint; when all have
@@ -25,7 +28,14 @@ use tokio::sync::{
 };
 use windrow_connectors::{Epoch, Receipt, Sink};
 
-use super::{archive::Archive, crash::crash_point, faults::mutated, layout::Layout, manifest::Kind};
+use super::{
+    archive::Archive,
+    crash::crash_point,
+    faults::mutated,
+    layout::Layout,
+    manifest::{Kind, Manifest},
+    tell::{Sources, tell},
+};
 use crate::{
     Error, Result,
     clock::{Moment, sleep_until},
@@ -71,6 +81,7 @@ pub(crate) async fn publish(sinks: &Sinks, staged: &BTreeMap<String, Vec<Receipt
 pub(crate) struct Coordinator {
     pub(crate) layout: Arc<Layout>,
     pub(crate) sinks: Sinks,
+    pub(crate) sources: Sources,
     pub(crate) reports: UnboundedReceiver<TaskReport>,
     pub(crate) barrier: watch::Sender<Option<Epoch>>,
     pub(crate) stop: watch::Sender<bool>,
@@ -113,8 +124,21 @@ impl Coordinator {
         tokio::sync::mpsc::unbounded_channel()
     }
 
-    /// Works until the job has ended and its last checkpoint is complete.
+    /// Works until the job has ended and its last checkpoint is complete, or an epoch has been open for too long.
     pub(crate) async fn run(mut self, first: Option<Underway>) -> Result<()> {
+        let witnessed = self.archive.as_ref().and_then(|archive| archive.witnessed.clone());
+        let Some(witnessed) = witnessed else { return self.work(first).await };
+        let error = tokio::select! {
+            ended = self.work(first) => return ended,
+            error = witnessed.watch() => error,
+        };
+        match &self.archive {
+            Some(archive) => Err(archive.explain(error.of(archive.store.job())).await),
+            None => Ok(()),
+        }
+    }
+
+    async fn work(&mut self, first: Option<Underway>) -> Result<()> {
         let tasks: Vec<TaskId> = self.layout.tasks().collect();
         let mut underway = first;
         let mut due = self.due();
@@ -199,7 +223,13 @@ impl Coordinator {
         };
         match (completed, &self.archive) {
             (Err(error), Some(archive)) => Err(archive.explain(error).await),
-            (completed, _) => completed,
+            (Err(error), None) => Err(error),
+            (Ok(manifest), _) => {
+                if let Some(manifest) = manifest {
+                    tell(&self.sources, &manifest).await;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -253,13 +283,13 @@ impl Coordinator {
         }
     }
 
-    /// Makes an epoch durable, decides it, publishes it.
+    /// Makes an epoch durable, has it decided, publishes it. What there is of it in the store, if there is one.
     async fn complete(
         &mut self,
         epoch: Epoch,
         savepoint: Option<Savepoint>,
         mut reports: BTreeMap<TaskId, Snapshot>,
-    ) -> Result<()> {
+    ) -> Result<Option<Manifest>> {
         let mut staged: BTreeMap<String, Vec<Receipt>> = BTreeMap::new();
         let mut last_words = Vec::new();
         for (task, ended) in &mut self.ended {
@@ -282,7 +312,7 @@ impl Coordinator {
                 staged.entry(sink.clone()).or_default().append(&mut snapshot.receipts);
             }
         }
-        let Some(archive) = &mut self.archive else { return publish(&self.sinks, &staged).await };
+        let Some(archive) = &mut self.archive else { return publish(&self.sinks, &staged).await.map(|()| None) };
         let kind = match &savepoint {
             Some(savepoint) => Kind::Savepoint(savepoint.name.clone()),
             None if last_words.len() == reports.len() => Kind::Final,
@@ -309,7 +339,7 @@ impl Coordinator {
         }
         archive.collect().await?;
         archive.counters.complete(epoch);
-        Ok(())
+        Ok(Some(manifest))
     }
 
     /// Names the tasks that did not answer.

@@ -4,8 +4,9 @@
 use std::{error::Error as StdError, io};
 
 use object_store::Error as StoreError;
+use windrow_connectors::ConnectorError;
 
-use crate::Error;
+use crate::{Error, error::passes};
 
 /// Why the checkpoint store cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +106,14 @@ pub enum CheckpointError {
         /// Its record.
         path: String,
     },
+    /// The system that decides which checkpoints count failed, or may soon throw rows away.
+    #[error("{operator}: {error}")]
+    Witness {
+        /// The sink that it belongs to, by its number and name in the printed job.
+        operator: String,
+        /// What the connector said.
+        error: ConnectorError,
+    },
     /// The job has published more than this checkpoint knows of.
     #[error(
         "{wanted} is checkpoint {epoch}, but the job has gone on to checkpoint {newest}, and what it wrote in between is \
@@ -122,9 +131,13 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// Whether it may go better the next time: when the storage failed. What is wrong in the store stays wrong.
+    /// Whether it may go better the next time: when the storage or a witness failed. What is wrong in the store stays wrong.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, Self::Io { .. })
+        match self {
+            Self::Io { .. } => true,
+            Self::Witness { error, .. } => passes(error),
+            _ => false,
+        }
     }
 
     /// The error of the job whose store failed.

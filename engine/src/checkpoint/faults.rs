@@ -33,7 +33,7 @@ mod with {
     use std::sync::Arc;
 
     /// The mistakes that can be switched on. Those that only a power cut would show are not among them.
-    pub const MUTANTS: [&str; 27] = [
+    pub const MUTANTS: [&str; 31] = [
         "operators are not flushed before a barrier",
         "a barrier overtakes the rows before it",
         "a gate passes a barrier at its first input",
@@ -61,6 +61,10 @@ mod with {
         "a newer generation is not noticed",
         "the newest checkpoint is removed",
         "segments that kept checkpoints name are removed",
+        "the manifest is written after the decision of the witness",
+        "the marker is read before the fence",
+        "an unknown marker is taken for an abort",
+        "what a witness did not decide is claimed",
     ];
 
     tokio::task_local! {

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use arrow_schema::Schema;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use windrow_connectors::{Epoch, Receipt, SplitId};
+use windrow_connectors::{Epoch, Incarnation, Marker, Receipt, SplitId};
 use windrow_operators::{
     key::KEY_GROUPS,
     state::{Reading, StateForm},
@@ -45,6 +45,9 @@ pub(crate) struct Manifest {
     /// The savepoint to which the job once went back although there was newer output, if it did.
     pub(crate) origin: Option<Epoch>,
     pub(crate) kind: Kind,
+    /// Who decides whether it counts, when it is not the store: the name of a [`Witness`](windrow_connectors::Witness).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) witness: Option<String>,
     /// Wall clock, for people only.
     pub(crate) created_ms: u64,
     /// By the stable id of the operator.
@@ -169,6 +172,12 @@ impl Manifest {
     /// What the next checkpoint names as its parent.
     pub(crate) fn as_parent(&self) -> Parent {
         Parent { epoch: self.epoch, nonce: self.nonce }
+    }
+
+    /// What a witness keeps of it.
+    pub(crate) fn marker(&self) -> Marker {
+        let incarnation = Incarnation { job: self.job_id.clone(), generation: self.generation, nonce: self.nonce };
+        Marker { incarnation, epoch: self.epoch }
     }
 
     /// Every segment that a restore reads.

@@ -6,6 +6,7 @@
 //!                                            │
 //!                      a valid manifest 8 whose parent is 7:  epoch/8 = commit, nothing of it is lost
 //!                                            otherwise:       nothing; its folder is an orphan
+//!                      decided by a witness:            what its newest marker says, commit or abort
 //!   then epoch/9 = fence: an old process that wakes up wants to write 8 or 9, and finds both taken
 //! ```
 //!
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use windrow_connectors::sink::Epoch;
 
 use super::{
+    answer::Held,
     crash::crash_point,
     error::CheckpointError,
     faults::mutated,
@@ -25,6 +27,7 @@ use super::{
     objects::{Created, Object},
     record::{Decision, Outcome},
     store::{CheckpointStore, Claim, LARGEST_MANIFEST, Result},
+    witnessed::Witnessed,
 };
 
 /// How often a recovery begins again because another process wrote in between. Each of them can do so once.
@@ -65,8 +68,9 @@ struct Found {
 }
 
 impl CheckpointStore {
-    /// R3 and R4: finds the newest committed checkpoint, decides what was prepared, and fences older incarnations.
-    pub(crate) async fn recover(&self, claim: &Claim) -> Result<Recovered> {
+    /// R3 and R4: finds the newest committed checkpoint, decides what was prepared, and fences older incarnations. A
+    /// witness must have fenced them before.
+    pub(crate) async fn recover(&self, claim: &Claim, witnessed: Option<&Witnessed>) -> Result<Recovered> {
         for _ in 0..ATTEMPTS {
             let numbers = self.objects.numbers(EPOCHS).await?;
             let found = self.unless_fenced(claim, self.find(claim, &numbers).await).await;
@@ -79,22 +83,25 @@ impl CheckpointStore {
                 found => found?,
             };
             crash_point("K13 R3 read");
+            let Found { highest, committed, undecided, done, mut warnings } = found;
+            let held = Held { numbers: &numbers, committed: committed.as_ref(), undecided: undecided.as_ref() };
+            let outcome = self.answer(claim, witnessed, held, &mut warnings).await;
+            let outcome = self.unless_fenced(claim, outcome).await?;
             // A start that is slower than a newer one must write nothing from here on, or it would pass the newer one
             // with a higher number. After the last read and before the first write: elsewhere it does not help.
             self.still_mine(claim).await?;
-            if let Some(manifest) = found.undecided {
-                self.claim_undecided(claim, &manifest).await?;
+            if let (Some(manifest), Some(outcome)) = (undecided, outcome) {
+                self.settle_undecided(claim, &manifest, outcome).await?;
                 crash_point("K13 R4 claimed");
                 // Whether it was us or a process that woke up: it is decided, and is read again as such.
                 continue;
             }
-            let number = found.highest.map_or(Some(0), |highest| highest.checked_add(1));
+            let number = highest.map_or(Some(0), |highest| highest.checked_add(1));
             let next = number.and_then(|number| Some((number, number.checked_add(1)?)));
             let Some((fence, next)) = next else {
                 return Err(self.objects.damaged(EPOCHS, "there is no higher number for the next checkpoint"));
             };
             if mutated("no fence is written") {
-                let Found { committed, done, warnings, .. } = found;
                 return Ok(Recovered { committed, done, next_epoch: Epoch(fence), warnings });
             }
             let record =
@@ -104,11 +111,9 @@ impl CheckpointStore {
             }
             crash_point("K13 R4 fenced");
             self.still_mine(claim).await?;
-            let mut warnings = found.warnings;
-            if let Some(manifest) = &found.committed {
+            if let Some(manifest) = &committed {
                 self.repeat_savepoint(manifest, &mut warnings).await?;
             }
-            let (committed, done) = (found.committed, found.done);
             return Ok(Recovered { committed, done, next_epoch: Epoch(next), warnings });
         }
         Err(CheckpointError::Conflict {
@@ -117,11 +122,10 @@ impl CheckpointStore {
         })
     }
 
-    async fn claim_undecided(&self, claim: &Claim, manifest: &Manifest) -> Result<()> {
+    async fn settle_undecided(&self, claim: &Claim, manifest: &Manifest, outcome: Outcome) -> Result<()> {
         // Once it is decided the manifest must not vanish, and whoever wrote it may not have lived to flush it.
         self.objects.settle(&manifest.folder().to_string())?;
         self.objects.settle(CHECKPOINTS)?;
-        let outcome = Outcome::Commit { nonce: manifest.nonce, folder: manifest.folder() };
         let record = Decision { epoch: manifest.epoch, outcome, by: claim.generation };
         self.objects.record(&names::numbered(EPOCHS, manifest.epoch.0), &record).await.map(drop)
     }

@@ -50,7 +50,9 @@ impl Restore {
         Self { savepoint: Some(name.into()), repeat_output: false }
     }
 
-    /// Goes back even though what was written since will be written again.
+    /// Goes back even though what was written since will be written again. Also goes on from the newest checkpoint when a
+    /// transactional sink knows of newer output, or of none, because the directory of the checkpoints or the sink's markers
+    /// were replaced: without this such a job is refused.
     #[must_use]
     pub fn repeat_output(self) -> Self {
         Self { repeat_output: true, ..self }

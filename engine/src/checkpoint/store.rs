@@ -181,18 +181,23 @@ impl CheckpointStore {
 
     /// Whether `claim` is still the newest. It is asked after each step that a newer one must be able to prevent.
     pub(super) async fn still_mine(&self, claim: &Claim) -> Result<()> {
+        self.still_newest(claim.generation).await
+    }
+
+    /// Whether start number `generation` of the job is still the newest.
+    pub(super) async fn still_newest(&self, generation: u64) -> Result<()> {
         if mutated("a newer generation is not noticed") {
             return Ok(());
         }
-        let fenced = |by: String| CheckpointError::Fenced { generation: claim.generation, by };
-        let before = claim.generation.checked_sub(1).map(|before| names::numbered(GENERATIONS, before));
+        let fenced = |by: String| CheckpointError::Fenced { generation, by };
+        let before = generation.checked_sub(1).map(|before| names::numbered(GENERATIONS, before));
         let found = self.objects.list_after(GENERATIONS, before.as_deref()).await?;
         let number = |object: &Object| record_number(GENERATIONS, object);
-        if let Some(newer) = found.iter().find(|object| number(object) > Some(claim.generation)) {
+        if let Some(newer) = found.iter().find(|object| number(object) > Some(generation)) {
             return Err(fenced(self.objects.show(&newer.name)));
         }
-        if !found.iter().any(|object| number(object) == Some(claim.generation)) {
-            let own = names::numbered(GENERATIONS, claim.generation);
+        if !found.iter().any(|object| number(object) == Some(generation)) {
+            let own = names::numbered(GENERATIONS, generation);
             return Err(fenced(format!("{} was removed", self.objects.show(&own))));
         }
         Ok(())
@@ -273,8 +278,8 @@ impl CheckpointStore {
         }
     }
 
-    /// C6: decides the checkpoint, which must be prepared. When this returns, it counts and its sinks must commit. On any
-    /// error it may count or not: only [`CheckpointStore::recover`] can tell.
+    /// C6: decides the checkpoint, which must be prepared; or, C7, writes down what a witness has decided. When this returns,
+    /// it counts and its sinks must commit. On any error it may count or not: only [`CheckpointStore::recover`] can tell.
     pub(crate) async fn decide(&self, claim: &Claim, manifest: &Manifest) -> Result<()> {
         let name = names::numbered(EPOCHS, manifest.epoch.0);
         self.check_own(claim, manifest, &name)?;

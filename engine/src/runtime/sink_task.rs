@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use windrow_connectors::{ConnectorError, Epoch, Incarnation, Sink, SinkWriter};
+use windrow_connectors::{ConnectorError, Epoch, SinkWriter};
 use windrow_operators::{StreamSchema, Watermark};
 
 use super::{
@@ -15,10 +15,9 @@ use super::{
 use crate::{Error, Result, metrics::Counters};
 
 pub(crate) struct SinkTask {
-    pub(crate) incarnation: Incarnation,
     /// The epoch that rows now belong to.
     pub(crate) epoch: Epoch,
-    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) writer: Box<dyn SinkWriter>,
     pub(crate) schema: StreamSchema,
     pub(crate) gate: Gate,
     pub(crate) counters: Arc<Counters>,
@@ -28,8 +27,6 @@ pub(crate) struct SinkTask {
 impl SinkTask {
     pub(crate) async fn run(mut self) -> Result<()> {
         let task = self.reporter.task.task;
-        let writer = self.sink.writer(&self.incarnation, task, self.schema.delivered()).await;
-        let mut writer = writer.map_err(|error| self.failed(error))?;
         loop {
             match self
                 .gate
@@ -44,7 +41,7 @@ impl SinkTask {
                     let delivered =
                         delivered.map_err(|error| Error::Operator { operator: self.counters.name().into(), error })?;
                     self.counters.rows_in.fetch_add(rows, Relaxed);
-                    writer.write(delivered).await.map_err(|error| self.failed(error))?;
+                    self.writer.write(delivered).await.map_err(|error| self.failed(error))?;
                     self.counters.processed.fetch_add(rows, Relaxed);
                     self.counters.rows_out.fetch_add(rows, Relaxed);
                 }
@@ -52,13 +49,13 @@ impl SinkTask {
                 Message::Watermark(Watermark::Idle) => {}
                 Message::Barrier(epoch) => {
                     self.epoch = epoch;
-                    let snapshot = self.stage(&mut *writer).await?;
+                    let snapshot = self.stage().await?;
                     self.reporter.barrier(epoch, snapshot);
                     self.epoch = Epoch(epoch.0 + 1);
                 }
                 // Exhausted or stopped: what was written is complete as far as it goes.
                 Message::End(_) => {
-                    let snapshot = self.stage(&mut *writer).await?;
+                    let snapshot = self.stage().await?;
                     self.reporter.ended(snapshot);
                     return Ok(());
                 }
@@ -66,8 +63,8 @@ impl SinkTask {
         }
     }
 
-    async fn stage(&self, writer: &mut dyn SinkWriter) -> Result<Snapshot> {
-        let receipts = writer.stage(self.epoch).await.map_err(|error| self.failed(error))?;
+    async fn stage(&mut self) -> Result<Snapshot> {
+        let receipts = self.writer.stage(self.epoch).await.map_err(|error| self.failed(error))?;
         Ok(Snapshot { receipts, ..Snapshot::default() })
     }
 

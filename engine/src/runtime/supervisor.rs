@@ -188,9 +188,9 @@ pub(crate) async fn start(
 
 enum Task {
     Source(Box<SourceTask>),
-    Operator(OperatorTask),
+    Operator(Box<OperatorTask>),
     Async(String, BoxFuture<'static, Result<()>>),
-    Sink(SinkTask),
+    Sink(Box<SinkTask>),
 }
 
 struct Builder<'a> {
@@ -224,7 +224,7 @@ impl Builder<'_> {
                 let (outputs, place) = self.outputs(index, task);
                 let body = self.body(chain, reporter.task, root, &place, outputs)?;
                 let name = links.first().map_or_else(String::new, |link| self.graph.nodes[link.node].name.clone());
-                Ok(Task::Operator(OperatorTask { name, gate: self.gate(index, task), body, reporter }))
+                Ok(Task::Operator(Box::new(OperatorTask { name, gate: self.gate(index, task), body, reporter })))
             }
             (Head::Async { node }, Body::Links { root, .. }) => self.calls(*node, chain, root, reporter).await,
             (_, Body::Sink { node }) => {
@@ -235,8 +235,10 @@ impl Builder<'_> {
                     return Err(self.broken("a sink without an input"));
                 };
                 let counters = self.counters[*node].clone();
-                let (incarnation, epoch) = (self.controls.incarnation.clone(), self.controls.epoch);
-                Ok(Task::Sink(SinkTask { incarnation, epoch, sink: sink.clone(), schema, gate, counters, reporter }))
+                let Controls { incarnation, epoch, .. } = &self.controls;
+                let writer = sink.writer(incarnation, task, schema.delivered()).await;
+                let writer = writer.map_err(|error| Error::Sink { operator: counters.name().into(), error })?;
+                Ok(Task::Sink(Box::new(SinkTask { epoch: *epoch, writer, schema, gate, counters, reporter })))
             }
         }
     }

@@ -110,7 +110,7 @@ async fn a_damaged_store_gives_the_right_state_or_an_error_that_names_the_file()
             let store = store(objects);
             let found = async {
                 let claim = store.claim().await?;
-                let recovered = store.recover(&claim).await?;
+                let recovered = store.recover(&claim, None).await?;
                 let manifest = recovered.committed.expect("three checkpoints are committed");
                 let state = restore(&store, &manifest).await?;
                 Ok::<_, super::CheckpointError>((manifest, state))

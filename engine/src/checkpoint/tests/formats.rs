@@ -60,6 +60,7 @@ pub(super) fn full() -> Manifest {
         parent: Some(Parent { epoch: Epoch(1), nonce: 66 }),
         origin: Some(Epoch(1)),
         kind: Kind::Savepoint("golden".into()),
+        witness: None,
         created_ms: 1_700_000_000_000,
         operators: BTreeMap::from([("3 window".into(), OperatorState { form: Some(form), tasks: vec![task, other] })]),
         sources: BTreeMap::from([("0 source".into(), vec![split, fresh])]),
@@ -76,6 +77,13 @@ fn a_manifest_survives_the_round_trip() {
     assert_eq!(Manifest::decode(&manifest.encode().unwrap()).unwrap(), manifest);
     let form = manifest.operators["3 window"].form.as_ref().unwrap();
     assert_eq!(&Form::from(&StateForm::from(form)), form);
+}
+
+#[test]
+fn a_manifest_says_who_decides_it_unless_it_is_the_store() {
+    assert!(!String::from_utf8_lossy(&full().encode().unwrap()).contains("witness"), "as before there were witnesses");
+    let decided = Manifest { witness: Some("kafka localhost:9092, topic markers".into()), ..full() };
+    assert_eq!(Manifest::decode(&decided.encode().unwrap()).unwrap(), decided);
 }
 
 #[test]

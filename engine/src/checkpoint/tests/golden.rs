@@ -38,7 +38,7 @@ async fn version_1_restores() {
     let store = CheckpointStore::open(directory.path().to_str().unwrap(), "golden").unwrap();
     let claim = store.claim().await.unwrap();
     assert_eq!((claim.generation, claim.job_id.as_str()), (3, "0badcafe"));
-    let recovered = store.recover(&claim).await.unwrap();
+    let recovered = store.recover(&claim, None).await.unwrap();
     assert!(recovered.done && recovered.warnings.is_empty());
     assert_eq!(recovered.next_epoch, Epoch(5));
     assert_eq!(recovered.committed.as_ref(), Some(&full()));

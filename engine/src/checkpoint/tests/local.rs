@@ -84,7 +84,7 @@ async fn names_of_jobs_stay_below_the_root() {
         let store = CheckpointStore::open(root.to_str().unwrap(), name).unwrap();
         let claim = store.claim().await.expect(name);
         assert_eq!(claim.generation, 1, "{name:?} has the folder of another job");
-        store.recover(&claim).await.expect(name);
+        store.recover(&claim, None).await.expect(name);
         let bytes = Bytes::from_static(b"x");
         let file = store.put_segment(Epoch(1), 1, name, 0, 1, bytes.clone()).await.expect(name);
         assert_eq!(store.get_segment(&file).await.expect(name), bytes);
@@ -133,7 +133,7 @@ async fn half_written_files_of_a_crash_are_swept() {
     let mut left = files(directory.path());
     left.retain(|name| !before.contains(name));
     assert_eq!(left.len(), 1, "the new generation: {left:?}");
-    store.recover(&claim).await.unwrap();
+    store.recover(&claim, None).await.unwrap();
 }
 
 #[tokio::test]

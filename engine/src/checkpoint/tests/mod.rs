@@ -112,7 +112,7 @@ impl Process {
 
     pub(super) async fn recover(store: &CheckpointStore, claim: Claim, log: &Log, seed: u64) -> Result<Self> {
         let decided = log.newest();
-        let recovered = store.recover(&claim).await?;
+        let recovered = store.recover(&claim, None).await?;
         let found = recovered.committed.as_ref().map(|manifest| manifest.epoch);
         assert!(found >= decided, "checkpoint {decided:?} was decided, and the start found {found:?}");
         let mut state = BTreeMap::new();
@@ -177,6 +177,7 @@ impl Process {
             parent: self.parent,
             origin: None,
             kind,
+            witness: None,
             created_ms: 0,
             operators: BTreeMap::from([("window 3".into(), OperatorState { form: None, tasks: vec![task] })]),
             sources: BTreeMap::from([("source".into(), vec![split])]),

@@ -46,7 +46,11 @@ async fn without_its_records_a_directory_is_not_empty() {
     remove(&store, "done").await;
     assert!(refusal(&store, &log).await.contains("epoch/00000000000000000000"), "the manifests alone tell it");
     remove(&store, "ckpt").await;
-    assert_eq!(store.recover(&store.claim().await.unwrap()).await.unwrap().next_epoch, Epoch(1), "now it is empty");
+    assert_eq!(
+        store.recover(&store.claim().await.unwrap(), None).await.unwrap().next_epoch,
+        Epoch(1),
+        "now it is empty"
+    );
 }
 
 #[tokio::test]
