@@ -5,6 +5,7 @@
 //!   many clients and many faults, and that a seed always gives the same.
 //! * [`scenario`]: the grammar that jobs are drawn from, what is done to them, and their answers. [`targets`]: where they write.
 //!   [`lives`]: one scenario from its first start to the comparison. [`exactly_once`]: many of them. [`day`]: one for a day.
+//!   [`mode_k`]: the exactly-once sink of topics.
 
 #![allow(missing_docs, unreachable_pub, reason = "tests")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
@@ -12,7 +13,7 @@
 mod day;
 mod exactly_once;
 mod lives;
-// mode_k.rs: the same with the exactly-once sink of topics; it compiles once `Kafka::written_to` and `Sink::witness` in the engine are there.
+mod mode_k;
 mod rules;
 mod scenario;
 mod simulated;

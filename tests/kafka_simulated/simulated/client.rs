@@ -26,10 +26,7 @@ pub enum Health {
     /// The transaction can only be aborted.
     Spoiled(String),
     /// Nothing can be done any more with this producer; perhaps another one would do.
-    Fatal {
-        why: String,
-        passes: bool,
-    },
+    Fatal(String),
 }
 
 #[derive(Debug)]
@@ -233,8 +230,7 @@ impl Client {
     /// The coordinator says so to who was replaced, and also to who took too long: the client cannot tell but by its clock.
     pub fn fenced(&mut self, world: &World) {
         let timeout = world.settings.transaction_timeout;
-        let passes = self.begun.is_some_and(|begun| world.now >= begun + timeout);
-        let why = match passes {
+        let why = match self.begun.is_some_and(|begun| world.now >= begun + timeout) {
             true => format!("the transaction took longer than {timeout} ms and was thrown away"),
             false => "fenced: another producer has its transactional id".to_owned(),
         };
@@ -242,7 +238,8 @@ impl Client {
             self.lost.get_or_insert_with(|| why.clone());
         }
         self.purge();
-        self.health = Health::Fatal { why, passes };
+        // The engine finds out whether it was replaced.
+        self.health = Health::Fatal(why);
     }
 }
 

@@ -118,7 +118,7 @@ impl SimulatedProducer {
         match self.with(|client, _| client.health.clone())? {
             Health::Well => Ok(()),
             Health::Spoiled(why) => Err(self.error(format!("the transaction can only be aborted: {why}"), true)),
-            Health::Fatal { why, passes } => Err(self.error(why, passes)),
+            Health::Fatal(why) => Err(self.error(why, true)),
         }
     }
 
@@ -181,7 +181,7 @@ impl Producer for SimulatedProducer {
         self.until(|client, _| client.is_through(taken) || client.health != Health::Well).await;
         let (lost, health) = self.with(|client, _| (client.lost.clone(), client.health.clone()))?;
         match lost {
-            Some(_) if matches!(health, Health::Fatal { .. }) => self.healthy(),
+            Some(_) if matches!(health, Health::Fatal(_)) => self.healthy(),
             Some(why) => Err(self.error(format!("not everything was written: {why}"), true)),
             None => Ok(()),
         }
@@ -200,8 +200,8 @@ impl Producer for SimulatedProducer {
         // What is on its way would come behind the end.
         self.until(|client, _| !client.is_asking()).await;
         let health = self.with(|client, _| client.health.clone())?;
-        if let Health::Fatal { why, passes } = health {
-            return Err(self.error(why, passes));
+        if let Health::Fatal(why) = health {
+            return Err(self.error(why, true));
         }
         let sure = self.with(|client, _| client.unsure.is_none() && client.health == Health::Well)?;
         self.end(false).await?;

@@ -131,9 +131,11 @@ impl LibrdkafkaProducer {
         }
         if is_fenced(code) {
             let reason = format!(
-                "cannot {action}: the job was fenced by a newer start of it, which goes on with its work ({code})"
+                "cannot {action}: fenced ({code}): another start of the job has taken over its transactional ids, or a former one \
+                 whose last request came late"
             );
-            return ConnectorError::Remote { system, reason, passes: false };
+            // Which of the two it was the checkpoint store knows: the engine asks it before it starts the job again.
+            return ConnectorError::Remote { system, reason, passes: true };
         }
         refused(&system, action, code, reason)
     }

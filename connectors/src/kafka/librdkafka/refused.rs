@@ -59,7 +59,7 @@ fn advice(code: Code) -> (&'static str, bool) {
             false,
         ),
         Code::ProducerFenced | Code::Fenced => {
-            ("It was fenced by a newer start of the job, which goes on with its work", false)
+            ("It was fenced: another start of the job has taken over its transactional ids", true)
         }
         Code::UnknownTopicOrPartition | Code::UnknownTopic => {
             ("Is the topic there? It is not created by writing to it", true)

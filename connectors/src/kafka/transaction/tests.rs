@@ -391,7 +391,7 @@ fn with_other_settings_it_is_another_connection() {
     assert!(!Arc::ptr_eq(&kafka.transactions, &other.transactions));
     let witness = other.to_topic("a").json().exactly_once().witness().unwrap();
     assert_eq!(witness.longest_epoch(), Duration::from_secs(60));
-    assert_eq!(witness.name("fraud"), "kafka memory, topic m");
+    assert_eq!(witness.name("fraud"), "kafka, markers in m");
     assert!(kafka.to_topic("a").json().witness().is_none());
 }
 
