@@ -99,7 +99,13 @@ impl SourceReader for CycleReader {
         *next += BATCH_ROWS as u64;
         self.turn += 1;
         let batch = RecordBatch::try_new(schema.clone(), vec![key.clone(), price.clone(), at])?;
-        Ok(Fetch::Rows(Rows { split: split.clone(), batch, rejected: Vec::new(), next: Position(*next) }))
+        Ok(Fetch::Rows(Rows {
+            split: split.clone(),
+            batch,
+            rejected: Vec::new(),
+            next: Position(*next),
+            origins: None,
+        }))
     }
 }
 

@@ -253,7 +253,13 @@ impl TopicReader {
                     cursor.next += 1;
                     self.turn = index + 1;
                     let (split, next) = (cursor.split.clone(), Position(cursor.next as u64));
-                    return Some(Fetch::Rows(Rows { split, batch: batch.clone(), rejected: Vec::new(), next }));
+                    return Some(Fetch::Rows(Rows {
+                        split,
+                        batch: batch.clone(),
+                        rejected: Vec::new(),
+                        next,
+                        origins: None,
+                    }));
                 }
                 None if partition.ended => return Some(Fetch::SplitEnd(self.cursors.remove(index).split)),
                 None => {}

@@ -17,6 +17,7 @@
 //! * [`source`] and [`sink`]: the contracts.
 //! * [`mod@format`]: bytes to columns and back, in batches. A record that does not decode becomes a [`Rejected`] row with
 //!   its bytes, its position and the reason; its neighbours are not harmed.
+//! * [`origins`]: the bytes and positions of those that do decode, for the engine may reject them for their event time.
 //! * [`mod@file`], [`generator`], [`memory`], [`console`]: the connectors; with the feature `kafka` also topics.
 //! * [`lookup`]: tables that rows are looked up in.
 
@@ -32,6 +33,7 @@ pub mod generator;
 pub mod kafka;
 pub mod lookup;
 pub mod memory;
+pub mod origins;
 #[cfg(feature = "kafka")]
 pub mod registry;
 #[cfg(feature = "kafka")]
@@ -45,6 +47,7 @@ pub use file::{File, TimePartition};
 pub use generator::{nexmark::Nexmark, sequence::Sequence};
 pub use lookup::{Cached, Lookup, TableFile};
 pub use memory::{MemorySink, MemorySource, MemoryTable};
+pub use origins::Origins;
 #[cfg(feature = "kafka")]
 pub use registry::SchemaRegistry;
 #[cfg(feature = "kafka")]

@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 
-use crate::{ConnectorError, Result};
+use crate::{ConnectorError, Origins, Result};
 
 /// The name of a split: stable across runs, unique within its source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,16 +45,17 @@ impl fmt::Display for Position {
     }
 }
 
-/// A record that did not decode. It travels as a row of its own, so that nothing is lost silently.
+/// A record that did not decode, or has no usable event time. It travels as a row of its own, so that nothing is lost silently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// Where the record begins in its split.
-    pub position: Position,
+    /// Where the record begins in its split. Always there if the record did not decode; absent for one that did if its source
+    /// does not say what its rows were.
+    pub position: Option<Position>,
     /// The line in the file, counted from 1, when the reader knows it.
     pub line: Option<u64>,
     /// What is wrong with it, in words, naming the column.
     pub reason: String,
-    /// The record as it was read, without its line end.
+    /// The record as it was read, without its line end; its columns as text if that is not known.
     pub bytes: Vec<u8>,
     /// The key of the record, where records have one.
     pub key: Option<Vec<u8>>,
@@ -71,6 +72,9 @@ pub struct Rows {
     pub rejected: Vec<Rejected>,
     /// The position after the last of them: where a restart begins.
     pub next: Position,
+    /// The records that the rows of `batch` were, one for each. The engine rejects rows that have no usable event time: with this
+    /// they are rejected as the records they were. `None` from sources whose rows never were any.
+    pub origins: Option<Origins>,
 }
 
 /// What a reader delivers.

@@ -29,7 +29,7 @@ pub enum Error {
         /// What the connector said.
         error: ConnectorError,
     },
-    /// A record did not decode, and the job has not said what to do with such records.
+    /// A record did not decode or has no usable event time, and the job has not said what to do with such records.
     #[error(
         "{operator}: rejected a record of {split} at {}: {reason}\n  the record: {excerpt}\n  \
          to keep such records call .with_rejects() on the source, to count and drop them .drop_rejects()",
@@ -40,7 +40,7 @@ pub enum Error {
         operator: String,
         /// The split it came from.
         split: SplitId,
-        /// Where the record begins; absent when the record decoded but had no usable event time.
+        /// Where the record begins; absent when it has no usable event time and its source does not say what its rows were.
         position: Option<Position>,
         /// Its line in the file, when known.
         line: Option<u64>,

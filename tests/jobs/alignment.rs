@@ -212,7 +212,7 @@ impl SourceReader for InOrder {
             return Ok(Fetch::SplitEnd(split));
         };
         *next += 1;
-        Ok(Fetch::Rows(Rows { split, batch, rejected: Vec::new(), next: Position(*next) }))
+        Ok(Fetch::Rows(Rows { split, batch, rejected: Vec::new(), next: Position(*next), origins: None }))
     }
 }
 

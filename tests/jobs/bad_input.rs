@@ -210,12 +210,13 @@ fn without_a_choice_the_first_bad_record_fails_the_job_and_says_how_to_keep_it()
              the source, to count and drop them .drop_rejects()"
         )
     );
-    // A record that decodes, but has no event time, has no place any more: its columns tell which one it is.
-    let path = place.write("null.jsonl", b"{\"sensor\":\"c\",\"value\":3}");
+    // So does one that decodes, but has no event time; and the first in the file is told, whatever is wrong with it.
+    let timeless = "{\"sensor\":\"c\",\"value\":3}";
+    let path = place.write("null.jsonl", format!("{GOOD}{timeless}\n{BROKEN}\n").as_bytes());
     let job = Job::new("no time");
     job.source(readings(&path)).event_time(at_seconds(), Watermarks::in_order()).discard();
     let error = run(job).unwrap_err().to_string();
-    let told = "at an unknown position: column \"at\": event time is null\n  the record: sensor=c value=3 at=null\n";
+    let told = format!("at line 2 (position 32): column \"at\": event time is null\n  the record: {timeless}\n");
     assert!(error.starts_with(&format!("#1 source file {path}: rejected a record of {path} {told}")), "{error}");
     // A record of megabytes does not make a message of megabytes.
     let path = place.write("long.jsonl", "x".repeat(100_000).as_bytes());
@@ -227,7 +228,8 @@ fn without_a_choice_the_first_bad_record_fails_the_job_and_says_how_to_keep_it()
 #[test]
 fn rejects_are_dropped_and_counted_or_kept_with_everything_about_them() {
     let place = Place::new();
-    let text = format!("{GOOD}{BROKEN}\n{GOOD}not json\n{{\"sensor\":\"c\",\"value\":3}}\n{GOOD}");
+    let timeless = "{\"sensor\": \"c\", \"value\": 3}";
+    let text = format!("{GOOD}{BROKEN}\n{GOOD}{timeless}\nnot json\n{GOOD}");
     let path = place.write("a.jsonl", text.as_bytes());
 
     let (job, out) = (Job::new("drop"), MemorySink::new());
@@ -256,10 +258,24 @@ fn rejects_are_dropped_and_counted_or_kept_with_everything_about_them() {
     let position = |record: &str| Some(text.find(record).unwrap() as u64);
     let reason = "column \"at\": not JSON: EOF while parsing a value (byte 29)";
     assert_eq!(of(0), (position(BROKEN), Some(2), reason.into(), BROKEN.into()));
-    assert_eq!(of(1), (position("not"), Some(4), "not JSON: expected ident (byte 2)".into(), "not json".into()));
-    // A record that decodes has columns, and no place in the file any more.
-    let shown = "sensor=c value=3 at=null";
-    assert_eq!(of(2), (None, None, "column \"at\": event time is null".into(), shown.into()));
+    // One that decodes and has no event time is the record it was, and stands where it stood.
+    let reason = "column \"at\": event time is null";
+    assert_eq!(of(1), (position(timeless), Some(4), reason.into(), timeless.into()));
+    assert_eq!(of(2), (position("not"), Some(5), "not JSON: expected ident (byte 2)".into(), "not json".into()));
+}
+
+#[test]
+fn a_record_of_csv_without_a_usable_time_is_kept_as_it_was() {
+    let place = Place::new();
+    let text = "sensor,value,at\r\na,1,1\r\n\"b\nb\",2,\r\na,1,1\r\n\"c\",3,9223372036854775807\r\n";
+    let path = place.write("a.csv", text.as_bytes());
+    let (good, bad, report) = read(&path, 1_000, at_seconds());
+    accounted(&report, 4, 2);
+    assert_eq!(good, ["a|1|1"; 2]);
+    let kept: Vec<_> = bad.iter().flat_map(|batch| batch.column(5).as_binary::<i32>().iter().flatten()).collect();
+    assert_eq!(kept, [&b"\"b\nb\",2,"[..], b"\"c\",3,9223372036854775807"]);
+    let lines = bad.iter().flat_map(|batch| batch.column(3).as_primitive::<UInt64Type>().iter().flatten());
+    assert_eq!(lines.collect::<Vec<_>>(), [3, 6]);
 }
 
 #[test]

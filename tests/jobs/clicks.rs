@@ -95,7 +95,7 @@ impl Hand {
 
     /// Gives a record that is none, of a line.
     pub(crate) fn reject(&self, line: u64, reason: &str) {
-        let position = windrow::connectors::Position(line);
+        let position = Some(windrow::connectors::Position(line));
         self.input
             .reject(0, Rejected { position, line: Some(line), reason: reason.into(), bytes: Vec::new(), key: None });
     }

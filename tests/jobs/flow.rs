@@ -187,7 +187,7 @@ fn rejected_records_can_be_processed_like_any_stream() {
         rejected.filter_expr(col("reason").eq(lit("bad"))).select([col("line"), col("split")]).sink(dead.clone());
         let running = job.start().await.unwrap();
         let reject = |line: u64, reason: &str| Rejected {
-            position: Default::default(),
+            position: Some(Default::default()),
             line: Some(line),
             reason: reason.into(),
             bytes: b"x".to_vec(),

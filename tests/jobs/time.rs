@@ -171,7 +171,7 @@ impl SourceReader for BusyReader {
     async fn fetch(&mut self) -> Result<Fetch, ConnectorError> {
         self.0 += 1;
         let (split, next) = (SplitId::new("busy"), Position(self.0 as u64));
-        Ok(Fetch::Rows(Rows { split, batch: batch(&[self.0]), rejected: Vec::new(), next }))
+        Ok(Fetch::Rows(Rows { split, batch: batch(&[self.0]), rejected: Vec::new(), next, origins: None }))
     }
 }
 

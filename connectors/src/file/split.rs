@@ -7,7 +7,7 @@ use memchr::memchr;
 
 use super::open::Input;
 use crate::{
-    ConnectorError, Position, Rejected, Result, Rows, SplitId,
+    ConnectorError, Origins, Position, Rejected, Result, Rows, SplitId,
     format::{Decoder, Format, Frame, MAX_RECORD_BYTES, Span},
 };
 
@@ -49,6 +49,8 @@ pub(super) struct SplitFile {
     line: Option<u64>,
     header: Vec<u8>,
     end: End,
+    /// The records in the decoder.
+    origins: Origins,
 }
 
 /// What is behind the buffered bytes.
@@ -76,6 +78,7 @@ impl SplitFile {
             line: Some(1),
             header: Vec::new(),
             end: End::NotYet,
+            origins: Origins::new(),
         };
         file.skip_byte_order_mark();
         if file.decoder.has_header() {
@@ -97,8 +100,10 @@ impl SplitFile {
         while self.decoder.len() + rejected.len() < self.settings.batch_rows && self.position - start < BATCH_BYTES {
             match self.decoder.frame(self.buffer.unread(), matches!(self.end, End::File)) {
                 Frame::Record(span) => {
-                    if let Err(reason) = self.decoder.push(&self.buffer.unread()[..span.end]) {
-                        rejected.push(self.reject(span.end, reason));
+                    let record = &self.buffer.unread()[..span.end];
+                    match self.decoder.push(record) {
+                        Ok(()) => self.origins.push(Position(self.position), self.line, record, None),
+                        Err(reason) => rejected.push(self.reject(span.end, reason)),
                     }
                     self.pass(span);
                 }
@@ -122,8 +127,8 @@ impl SplitFile {
             };
         }
         let batch = self.decoder.flush()?;
-        let next = Position(self.position);
-        Ok(Some(Rows { split: self.split.clone(), batch, rejected, next }))
+        let (next, origins) = (Position(self.position), Some(self.origins.take()));
+        Ok(Some(Rows { split: self.split.clone(), batch, rejected, next, origins }))
     }
 
     /// Up to `count` records that frame and parse, for the inference of a schema.
@@ -221,7 +226,7 @@ impl SplitFile {
 
     fn reject(&self, end: usize, reason: String) -> Rejected {
         let bytes = self.buffer.unread()[..end].to_vec();
-        Rejected { position: Position(self.position), line: self.line, reason, bytes, key: None }
+        Rejected { position: Some(Position(self.position)), line: self.line, reason, bytes, key: None }
     }
 
     fn pass(&mut self, span: Span) {

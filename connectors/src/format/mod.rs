@@ -106,7 +106,7 @@ pub trait Decoder: Send {
         Ok(())
     }
 
-    /// Decodes one record into the batch. On an error, which says why in words, nothing of the record remains there, and the
+    /// Decodes one record into one row of the batch. On an error, which says why in words, nothing of the record remains there, and the
     /// record is to be rejected, unless there is a [`Decoder::failure`].
     fn push(&mut self, record: &[u8]) -> Result<(), String>;
 

@@ -184,7 +184,7 @@ impl Cursor {
         let rows = RowNumbers { first: self.share.row(self.next), step: self.share.of, count: end - self.next };
         let batch = series.batch(rows)?;
         self.next = end;
-        Ok(Rows { split: self.id.clone(), batch, rejected: Vec::new(), next: Position(end) })
+        Ok(Rows { split: self.id.clone(), batch, rejected: Vec::new(), next: Position(end), origins: None })
     }
 }
 

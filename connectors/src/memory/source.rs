@@ -356,5 +356,6 @@ fn deliver(schema: &SchemaRef, cursor: &Cursor, entry: Entry) -> Result<Fetch> {
         });
     }
     let next = Position(cursor.next);
-    Ok(Fetch::Rows(Rows { split: cursor.id.clone(), batch: entry.batch, rejected: entry.rejected, next }))
+    let Entry { batch, rejected } = entry;
+    Ok(Fetch::Rows(Rows { split: cursor.id.clone(), batch, rejected, next, origins: None }))
 }

@@ -119,7 +119,7 @@ async fn a_hand_feeds_a_waiting_reader() {
     assert_eq!(fetched, "1:[0, 1]@1");
 
     let bad = Rejected {
-        position: Position(1),
+        position: Some(Position(1)),
         line: Some(2),
         reason: "not a number".into(),
         bytes: b"x".to_vec(),

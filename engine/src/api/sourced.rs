@@ -87,7 +87,9 @@ impl<T: 'static> Stream<T, FromSource> {
     }
 
     /// Records that do not decode, or have no usable event time, become a stream of their own, with the columns `source`,
-    /// `split`, `position`, `line`, `reason`, `bytes` and `key`. The others go on. See also [`drop_rejects`](Self::drop_rejects) and
+    /// `split`, `position`, `line`, `reason`, `bytes` and `key`. The others go on. `bytes` is the record as it was read, of
+    /// files and topics also when it is its event time that cannot be used; other sources have no bytes of such rows, and show their
+    /// columns as text, without a `position`. See also [`drop_rejects`](Self::drop_rejects) and
     /// [`fail_on_rejects`](Self::fail_on_rejects).
     ///
     /// ```

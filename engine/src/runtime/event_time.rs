@@ -2,7 +2,7 @@
 //!
 //! A timestamp column that already has the engine's type is event time as it is. Any other column stays as the user
 //! knows it, and event time goes beside it, hidden. A row whose time is null, is no time at all, or lies too far from
-//! 1970 is rejected.
+//! 1970 is rejected, as the record it was where the source says so.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use arrow::{
     datatypes::{DataType, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType},
     util::display::{ArrayFormatter, FormatOptions},
 };
-use windrow_connectors::Rejected;
+use windrow_connectors::{Origins, Rejected};
 use windrow_operators::{OperatorError, Result, StreamSchema, Timestamp, schema::index_of};
 
 use crate::EventTime;
@@ -84,8 +84,14 @@ impl EventTimeReader {
         &self.output
     }
 
-    /// The rows that have event time and the latest of their times. The others are rejected with the reason.
-    pub(crate) fn read(&self, batch: RecordBatch, rejected: &mut Vec<Rejected>) -> Result<(RecordBatch, Option<i64>)> {
+    /// The rows that have event time and the latest of their times. The others are rejected with the reason, as the records that
+    /// they were according to `origins`.
+    pub(crate) fn read(
+        &self,
+        batch: RecordBatch,
+        origins: Option<&Origins>,
+        rejected: &mut Vec<Rejected>,
+    ) -> Result<(RecordBatch, Option<i64>)> {
         let times = self.convert(batch.column(self.column))?;
         let hidden = self.conversion != Conversion::AsIs;
         let column = times.as_primitive::<TimestampMicrosecondType>();
@@ -96,7 +102,7 @@ impl EventTimeReader {
         }
         let usable: BooleanArray = column.iter().map(|time| Some(time.is_some_and(is_usable))).collect();
         for row in (0..batch.num_rows()).filter(|&row| !usable.value(row)) {
-            rejected.push(self.reject(&batch, row)?);
+            rejected.push(self.reject(&batch, row, origins)?);
         }
         let kept = filter_record_batch(&batch, &usable)?;
         let times = arrow::compute::filter(&times, &usable)?;
@@ -141,7 +147,7 @@ impl EventTimeReader {
         }
     }
 
-    fn reject(&self, batch: &RecordBatch, row: usize) -> Result<Rejected> {
+    fn reject(&self, batch: &RecordBatch, row: usize, origins: Option<&Origins>) -> Result<Rejected> {
         let options = FormatOptions::default().with_null("null");
         let text = |column: usize| -> Result<String> {
             Ok(ArrayFormatter::try_new(batch.column(column), &options)?.value(row).to_string())
@@ -152,9 +158,13 @@ impl EventTimeReader {
             true => format!("column {:?}: event time is null", field(self.column)),
             false => format!("column {:?}: {value} is not an event time the engine can keep", field(self.column)),
         };
+        if let Some(origins) = origins {
+            let beyond = || OperatorError::Internal(format!("row {row} of a source has no origin"));
+            return origins.reject(row, reason).ok_or_else(beyond);
+        }
         let values = (0..batch.num_columns()).map(|column| Ok(format!("{}={}", field(column), text(column)?)));
         let bytes = values.collect::<Result<Vec<_>>>()?.join(" ").into_bytes();
-        Ok(Rejected { position: Default::default(), line: None, reason, bytes, key: None })
+        Ok(Rejected { position: None, line: None, reason, bytes, key: None })
     }
 }
 
@@ -188,6 +198,7 @@ mod tests {
         array::{BooleanArray, Date32Array, StringArray, TimestampNanosecondArray, UInt64Array},
         datatypes::{Field, Schema},
     };
+    use windrow_connectors::Position;
     use windrow_operators::time::event_times;
 
     use super::*;
@@ -196,7 +207,7 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("t", column.data_type().clone(), true)]));
         let reader = EventTimeReader::new(&schema, &spec)?;
         let mut rejected = Vec::new();
-        let (batch, latest) = reader.read(RecordBatch::try_new(schema, vec![column]).unwrap(), &mut rejected)?;
+        let (batch, latest) = reader.read(RecordBatch::try_new(schema, vec![column]).unwrap(), None, &mut rejected)?;
         let times = event_times(&batch, reader.output().time().unwrap()).unwrap().to_vec();
         assert_eq!(latest, times.iter().copied().max());
         Ok((times, rejected.into_iter().map(|r| r.reason).collect()))
@@ -220,6 +231,29 @@ mod tests {
         assert_eq!(read(numbers(), t().nanos()).unwrap().0, [-1, 0, 9_223_372_036_854_775], "rounded down");
         let unsigned = Arc::new(UInt64Array::from(vec![7, u64::MAX]));
         assert_eq!(read(unsigned, t().millis()).unwrap().0, [7_000]);
+    }
+
+    #[test]
+    fn a_row_is_rejected_as_the_record_it_was_if_that_is_known() {
+        let schema = Arc::new(Schema::new(vec![Field::new("t", DataType::Int64, true)]));
+        let batch =
+            RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![Some(1), None]))]).unwrap();
+        let reader = EventTimeReader::new(&schema, &t().micros()).unwrap();
+        let mut origins = Origins::new();
+        origins.push(Position(7), Some(3), b"{\"t\": 1}", None);
+        origins.push(Position(16), Some(4), b"{}", Some(b"k"));
+        let reject = |origins: Option<&Origins>| {
+            let mut rejected = Vec::new();
+            let (kept, latest) = reader.read(batch.clone(), origins, &mut rejected).unwrap();
+            assert_eq!((kept.num_rows(), latest, rejected.len()), (1, Some(1), 1));
+            rejected.remove(0)
+        };
+        let reason = r#"column "t": event time is null"#.to_string();
+        let (bytes, key) = (b"{}".to_vec(), Some(b"k".to_vec()));
+        let known = Rejected { position: Some(Position(16)), line: Some(4), reason: reason.clone(), bytes, key };
+        assert_eq!(reject(Some(&origins)), known);
+        let unknown = Rejected { position: None, line: None, reason, bytes: b"t=null".to_vec(), key: None };
+        assert_eq!(reject(None), unknown);
     }
 
     #[test]

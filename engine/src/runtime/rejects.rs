@@ -1,4 +1,4 @@
-//! Records that do not decode: what becomes of them, and what they look like as rows.
+//! Records that do not decode or have no event time: what becomes of them, and what they look like as rows.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use windrow_connectors::{Rejected, SplitId};
 /// How many bytes of a rejected record an error shows.
 const EXCERPT_BYTES: usize = 200;
 
-/// What becomes of records that do not decode.
+/// What becomes of rejected records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RejectTo {
     Fail,
@@ -39,18 +39,12 @@ pub(super) fn excerpt(bytes: &[u8]) -> String {
 }
 
 /// Rejected records as rows.
-pub(super) fn rejects(
-    source: &str,
-    split: &SplitId,
-    rejected: &[Rejected],
-    undecoded: usize,
-) -> windrow_operators::Result<RecordBatch> {
+pub(super) fn rejects(source: &str, split: &SplitId, rejected: &[Rejected]) -> windrow_operators::Result<RecordBatch> {
     let rows = rejected.len();
-    let positions = rejected.iter().enumerate().map(|(i, r)| (i < undecoded).then_some(r.position.0));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(std::iter::repeat_n(source, rows))),
         Arc::new(StringArray::from_iter_values(std::iter::repeat_n(split.as_str(), rows))),
-        Arc::new(positions.collect::<UInt64Array>()),
+        Arc::new(rejected.iter().map(|r| r.position.map(|position| position.0)).collect::<UInt64Array>()),
         Arc::new(rejected.iter().map(|r| r.line).collect::<UInt64Array>()),
         Arc::new(StringArray::from_iter_values(rejected.iter().map(|r| &r.reason))),
         Arc::new(BinaryArray::from_iter_values(rejected.iter().map(|r| &r.bytes))),

@@ -367,18 +367,20 @@ impl SourceTask {
 
     /// Takes the rows of one fetch all the way through, then what they say about time, then notes the position.
     async fn take_rows(&mut self, rows: Rows) -> Result<()> {
-        let Rows { split, batch, mut rejected, next } = rows;
-        self.check(&split, &batch)?;
+        self.check(&rows)?;
+        let Rows { split, batch, mut rejected, next, origins } = rows;
         let read = (batch.num_rows() + rejected.len()) as u64;
-        let undecoded = rejected.len();
         let (batch, heard) = match &mut self.time {
-            Some(time) => time.read(&split, batch, &mut rejected).map_err(|error| self.failed(error))?,
+            Some(time) => {
+                time.read(&split, batch, origins.as_ref(), &mut rejected).map_err(|error| self.failed(error))?
+            }
             None => (batch, Heard::default()),
         };
+        drop(origins);
         let before = self.time.as_mut().and_then(|time| time.splits.before_rows(&split, Moment::now()));
         self.say(before).await?;
         self.counters.rows_in.fetch_add(read, Relaxed);
-        self.take_rejected(&split, rejected, undecoded).await?;
+        self.take_rejected(&split, rejected).await?;
         let kept = batch.num_rows() as u64;
         self.counters.rows_out.fetch_add(kept, Relaxed);
         self.counters.processed.fetch_add(kept, Relaxed);
@@ -403,11 +405,13 @@ impl SourceTask {
     }
 
     /// The reader keeps its side of the contract: rows of the source's schema, of a split it was given.
-    fn check(&self, split: &SplitId, batch: &RecordBatch) -> Result<()> {
+    fn check(&self, Rows { split, batch, origins, .. }: &Rows) -> Result<()> {
         let reason = if self.splits.get(split).is_none_or(|split| split.ended) {
             "the reader delivered rows of a split it was not given, or that had ended"
         } else if batch.schema_ref() != &self.schema {
             "the reader delivered columns that are not those of the source's schema"
+        } else if origins.as_ref().is_some_and(|origins| origins.len() != batch.num_rows()) {
+            "the reader does not say of each row which record it was (one record is one row)"
         } else {
             return Ok(());
         };
@@ -434,8 +438,9 @@ impl SourceTask {
         self.body.take(self.counters.name(), Port::MAIN, Message::Watermark(watermark)).await
     }
 
-    /// `undecoded` of them come from the reader and have a position; the others decoded but have no event time.
-    async fn take_rejected(&mut self, split: &SplitId, rejected: Vec<Rejected>, undecoded: usize) -> Result<()> {
+    /// In the order of the split, as far as their positions are known: what did not decode and what has no event time come apart.
+    async fn take_rejected(&mut self, split: &SplitId, mut rejected: Vec<Rejected>) -> Result<()> {
+        rejected.sort_by_key(|record| (record.position.is_none(), record.position));
         let Some(first) = rejected.first() else { return Ok(()) };
         self.counters.rejected.fetch_add(rejected.len() as u64, Relaxed);
         match &self.rejects {
@@ -443,13 +448,13 @@ impl SourceTask {
             RejectTo::Fail => Err(Error::Rejected {
                 operator: self.counters.name().into(),
                 split: split.clone(),
-                position: (undecoded > 0).then_some(first.position),
+                position: first.position,
                 line: first.line,
                 reason: first.reason.clone(),
                 excerpt: excerpt(&first.bytes),
             }),
             RejectTo::Edges(_) => {
-                let batch = rejects(self.counters.name(), split, &rejected, undecoded);
+                let batch = rejects(self.counters.name(), split, &rejected);
                 let batch = batch.map_err(|error| self.failed(error))?;
                 self.send_rejects(Some(batch)).await
             }

@@ -10,7 +10,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use arrow::array::RecordBatch;
-use windrow_connectors::{Rejected, SplitId};
+use windrow_connectors::{Origins, Rejected, SplitId};
 use windrow_operators::{OperatorError, Result, Timestamp, Watermark, time::event_times};
 
 use super::{
@@ -81,16 +81,17 @@ impl SourceTime {
         self.splits.begin(Moment::now());
     }
 
-    /// The rows that have event time, and what they say; the others are rejected.
+    /// The rows that have event time, and what they say; the others are rejected, as the records they were if that is known.
     pub(crate) fn read(
         &mut self,
         split: &SplitId,
         batch: RecordBatch,
+        origins: Option<&Origins>,
         rejected: &mut Vec<Rejected>,
     ) -> Result<(RecordBatch, Heard)> {
         let (batch, latest) = match self.follow_at {
             Some(_) => self.reader.stamp(&batch, self.now())?,
-            None => self.reader.read(batch, rejected)?,
+            None => self.reader.read(batch, origins, rejected)?,
         };
         let Some(latest) = latest else { return Ok((batch, Heard::default())) };
         let output = self.reader.output();

@@ -93,6 +93,8 @@ fn schema(fields: &[(&str, DataType, bool)]) -> SchemaRef {
 struct Delivered {
     batches: Vec<RecordBatch>,
     rejected: Vec<Rejected>,
+    /// What each row was.
+    origins: Vec<Rejected>,
     /// After each batch: its split, the position behind it, and how many rows and rejects there were by then.
     steps: Vec<(SplitId, Position, usize, usize)>,
     ended: Vec<SplitId>,
@@ -118,6 +120,9 @@ async fn read_from(source: &impl Source, assigned: Vec<(SplitId, Option<Position
     loop {
         match reader.fetch().await {
             Ok(Fetch::Rows(rows)) => {
+                let origins = rows.origins.unwrap();
+                assert_eq!(origins.len(), rows.batch.num_rows());
+                delivered.origins.extend((0..origins.len()).filter_map(|row| origins.reject(row, String::new())));
                 delivered.batches.push(rows.batch);
                 delivered.rejected.extend(rows.rejected);
                 delivered.steps.push((rows.split, rows.next, delivered.rows(), delivered.rejected.len()));

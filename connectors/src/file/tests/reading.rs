@@ -6,8 +6,8 @@ use arrow::{
 };
 use typed_arrow::Record;
 
-use super::{Place, compress, error_of, read_all, read_well, schema};
-use crate::{Fetch, File, Position, Rows, Source, SourceReader, SplitId, TypedSource};
+use super::{Place, compress, error_of, read_all, read_from, read_well, schema};
+use crate::{Fetch, File, Position, Rejected, Rows, Source, SourceReader, SplitId, TypedSource};
 
 #[derive(Record)]
 struct Bid {
@@ -107,7 +107,7 @@ async fn rejected_records_carry_their_place() {
     let source = File::pattern(place.write("a.jsonl", text.as_bytes())).max_record_bytes(2000).json::<Bid>().chunk(100);
     let delivered = read_well(&source).await;
     assert_eq!(delivered.rows(), 2);
-    let places: Vec<_> = delivered.rejected.iter().map(|r| (r.position.0, r.line, r.bytes.len())).collect();
+    let places: Vec<_> = delivered.rejected.iter().map(|r| (r.position.unwrap().0, r.line, r.bytes.len())).collect();
     let last = text.find("{\"price\":1e400}").unwrap() as u64;
     assert_eq!(places, [(13, Some(3), 7), (22, Some(4), 1024), (last, Some(5), 15)]);
     assert!(
@@ -122,6 +122,40 @@ async fn rejected_records_carry_their_place() {
     let delivered = read_well(&source).await;
     assert_eq!(delivered.rejected.iter().map(|r| r.line).collect::<Vec<_>>(), [Some(4), Some(5)]);
     assert_eq!(delivered.rows(), 2);
+}
+
+/// A row that decodes may still be rejected, for its event time.
+#[tokio::test]
+async fn rows_know_the_records_they_were() {
+    let place = Place::new();
+    let json = "{\"price\":1}\n\nrubbish\r\n  {\"price\": 2}\r\n{\"price\":3}";
+    let csv = "\u{feff}price,name\n1,\"a\nb\"\nx,y\n\n2,z\r\n3,";
+    let cases = [
+        ("a.jsonl", json, [("{\"price\":1}", 1), ("  {\"price\": 2}", 4), ("{\"price\":3}", 5)]),
+        ("a.csv", csv, [("1,\"a\nb\"", 2), ("2,z", 6), ("3,", 7)]),
+    ];
+    for (name, text, records) in cases {
+        for (ending, rows, chunk) in [("", 1, 1), ("", 2, 7), ("", 8192, 1 << 18), (".gz", 2, 7)] {
+            let files = File::pattern(place.write(&format!("{name}{ending}"), text.as_bytes())).batch_rows(rows);
+            let source = if name.contains("csv") { files.csv::<Bid>() } else { files.json::<Bid>() }.chunk(chunk);
+            let delivered = read_well(&source).await;
+            assert_eq!((delivered.rows(), delivered.rejected.len()), (3, 1), "{:?}", delivered.rejected);
+            for (was, (record, line)) in delivered.origins.iter().zip(&records) {
+                assert_eq!(String::from_utf8_lossy(&was.bytes), *record, "{name}{ending}");
+                let position = text.find(record).map(|at| Position(at as u64));
+                assert_eq!((was.position, was.line, &was.key), (position, Some(*line), &None));
+            }
+            // A reader that begins in the middle knows the place in the file, not the line.
+            let from = delivered.origins[1].position;
+            let splits = Source::splits(&source).await.unwrap();
+            let (rest, end) = read_from(&source, vec![(splits[0].clone(), from)]).await;
+            end.unwrap();
+            let place = |was: &Rejected| (was.position, was.bytes.clone());
+            let places = |of: &[Rejected]| of.iter().map(place).collect::<Vec<_>>();
+            assert_eq!(places(&rest.origins), places(&delivered.origins[1..]));
+            assert_eq!(rest.origins[0].line, None);
+        }
+    }
 }
 
 #[tokio::test]

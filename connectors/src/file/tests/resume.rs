@@ -17,7 +17,7 @@ fn source(path: &str, rows: usize, chunk: usize) -> FileSource<Untyped> {
 }
 
 fn whole(source: &FileSource<Untyped>, delivered: &Delivered) -> (RecordBatch, Vec<(Position, String)>) {
-    let rejected = delivered.rejected.iter().map(|r| (r.position, r.reason.clone())).collect();
+    let rejected = delivered.rejected.iter().map(|r| (r.position.unwrap(), r.reason.clone())).collect();
     (delivered.batch(&source.schema().unwrap()), rejected)
 }
 

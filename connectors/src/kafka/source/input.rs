@@ -17,12 +17,12 @@ use crate::{
 
 /// Topics to read, before it is said what is in them. See [`Kafka::topic`].
 ///
-/// A record is one message. What does not decode is rejected with its offset, its payload and its key. A message without a payload
-/// is rejected too, unless the format has a row for it.
+/// A record is one message. What does not decode, or has no usable event time, is rejected with its offset, its payload and its key.
+/// A message without a payload is rejected too, unless the format has a row for it.
 ///
 /// Every reader holds, for each topic, about 32 MiB of what librdkafka has received (`queued.max.messages.kbytes`, see
-/// [`Kafka::set`]) and one answer of a broker (16 MiB: `fetch.max.bytes`); and about 20 MiB of columns. Single batches of a producer
-/// that are larger come on top, up to 100 MB each.
+/// [`Kafka::set`]) and one answer of a broker (16 MiB: `fetch.max.bytes`); and about 20 MiB of columns, with as
+/// much again for the messages that they were. Single batches of a producer that are larger come on top, up to 100 MB each.
 #[derive(Clone)]
 pub struct KafkaInput {
     config: Config,

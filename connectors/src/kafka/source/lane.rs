@@ -3,7 +3,7 @@
 use rdkafka::Message;
 
 use super::{feed::Partition, layout::Builder, plan::Plan};
-use crate::{Position, Rejected, Result, Rows, SplitId, format::Decoder};
+use crate::{Origins, Position, Rejected, Result, Rows, SplitId, format::Decoder};
 
 /// Of a record that is too long this much is kept.
 const SAMPLE_BYTES: usize = 1 << 10;
@@ -27,6 +27,8 @@ pub(super) struct Lane {
     bytes: usize,
     decoder: Option<Box<dyn Decoder>>,
     builders: Vec<Builder>,
+    /// The messages that the rows are.
+    origins: Origins,
     rejected: Vec<Rejected>,
 }
 
@@ -54,6 +56,7 @@ impl Lane {
             bytes: 0,
             decoder: None,
             builders: plan.layout.builders(),
+            origins: Origins::new(),
             rejected: Vec::new(),
         }
     }
@@ -91,7 +94,10 @@ impl Lane {
             empty => empty.insert(plan.decoder()?),
         };
         match decode(record, bytes, decoder.as_mut(), plan) {
-            Ok(true) => self.builders.iter_mut().for_each(|builder| builder.push(record)),
+            Ok(true) => {
+                self.builders.iter_mut().for_each(|builder| builder.push(record));
+                self.origins.push(Position(offset), None, record.payload().unwrap_or_default(), record.key());
+            }
             Ok(false) => {}
             Err(reason) => match decoder.failure() {
                 // The record is not to blame. The rows before it are read again with it.
@@ -121,6 +127,7 @@ impl Lane {
             batch,
             rejected: std::mem::take(&mut self.rejected),
             next: Position(self.next),
+            origins: Some(self.origins.take()),
         })
     }
 }
@@ -143,7 +150,7 @@ fn reject<M: Message>(record: &M, offset: u64, bytes: usize, reason: String, pla
     let keep = if bytes > plan.max_record_bytes { SAMPLE_BYTES } else { usize::MAX };
     let kept = |part: &[u8]| part.iter().take(keep).copied().collect::<Vec<u8>>();
     Rejected {
-        position: Position(offset),
+        position: Some(Position(offset)),
         line: None,
         reason,
         bytes: record.payload().map(kept).unwrap_or_default(),

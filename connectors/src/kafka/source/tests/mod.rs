@@ -81,6 +81,19 @@ fn values(rows: &Rows) -> Vec<i64> {
     rows.batch.column(0).as_primitive::<Int64Type>().values().to_vec()
 }
 
+/// What each row was: its offset, its payload and its key.
+fn origins(rows: &Rows) -> Vec<(u64, String, Option<String>)> {
+    let origins = rows.origins.as_ref().unwrap();
+    assert_eq!(origins.len(), rows.batch.num_rows());
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let was = |row| {
+        let was = origins.reject(row, String::new()).unwrap();
+        assert_eq!(was.line, None);
+        (was.position.unwrap().0, text(was.bytes), was.key.map(text))
+    };
+    (0..origins.len()).map(was).collect()
+}
+
 fn reasons(rejected: &[Rejected]) -> Vec<(u64, &str)> {
-    rejected.iter().map(|rejected| (rejected.position.0, rejected.reason.as_str())).collect()
+    rejected.iter().map(|rejected| (rejected.position.unwrap().0, rejected.reason.as_str())).collect()
 }

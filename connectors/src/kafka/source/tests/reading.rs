@@ -100,7 +100,30 @@ async fn what_does_not_decode_is_rejected_with_all_it_had() {
     assert_eq!((garbage.bytes.as_slice(), garbage.key.as_deref()), (&b"garbage"[..], Some(&b"a"[..])));
     assert!(null.reason.contains("no payload") && null.bytes.is_empty(), "{}", null.reason);
     assert_eq!(big.reason, "has 5003 bytes, more than the 4000 of max_record_bytes");
-    assert_eq!((big.bytes.len(), big.position), (1024, Position(2)));
+    assert_eq!((big.bytes.len(), big.position), (1024, Some(Position(2))));
+}
+
+/// A row that decodes may still be rejected, for its event time: as the message it was.
+#[tokio::test]
+async fn rows_know_the_messages_they_were() {
+    let world = World::new(&[1]);
+    world.log(at(0, 0), |log| {
+        log.append(written(Some(b"a"), Some(br#"{"v": 0, "more": true}"#)));
+        log.append(written(Some(b"bad"), Some(b"garbage")));
+        log.skip(3);
+        log.append(written(None, Some(br#" {"v":null}"#)));
+        log.append(written(Some(b""), Some(b"{}")));
+    });
+    let source = input().batch_rows(3).json_with(numbers());
+    let mut reader = open(&plan(&source), world.feed(1, false), &[(at(0, 0), None)]).await.unwrap();
+    let first = rows(&mut reader).await;
+    assert_eq!(reasons(&first.rejected)[0].0, 1);
+    let text = |text: &str| text.to_string();
+    assert_eq!(
+        origins(&first),
+        [(0, text(r#"{"v": 0, "more": true}"#), Some(text("a"))), (5, text(r#" {"v":null}"#), None)]
+    );
+    assert_eq!(origins(&rows(&mut reader).await), [(6, text("{}"), Some(text("")))], "the next batch begins anew");
 }
 
 #[tokio::test]
@@ -157,6 +180,10 @@ async fn a_format_can_have_rows_for_tombstones() {
         let keys: Vec<_> = rows.batch.column(1).as_binary::<i32>().iter().flatten().collect();
         let expected: &[&[u8]] = if are_rows { &[b"1", b"2", b"3"] } else { &[b"1", b"3"] };
         assert_eq!((keys.as_slice(), rows.next), (expected, Position(3)));
+        let was = |offset: u64, payload: &str| (offset, payload.to_string(), Some((offset + 1).to_string()));
+        let mut expected = vec![was(0, r#"{"v": 1}"#), was(1, ""), was(2, r#"{"v": 3}"#)];
+        expected.retain(|(offset, ..)| are_rows || *offset != 1);
+        assert_eq!(origins(&rows), expected);
     }
 }
 
