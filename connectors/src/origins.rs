@@ -24,7 +24,7 @@ use crate::{Position, Rejected};
 /// origins.push(Position(1207), None, br#"{"at": null}"#, Some(b"u7"));
 /// let rejected = origins.reject(1, "event time is null".into()).unwrap();
 /// assert_eq!(rejected.position, Some(Position(1207)));
-/// assert_eq!((rejected.bytes.as_slice(), rejected.key.as_deref()), (&br#"{"at": null}"#[..], Some(&b"u7"[..])));
+/// assert_eq!((rejected.bytes.as_deref(), rejected.key.as_deref()), (Some(&br#"{"at": null}"#[..]), Some(&b"u7"[..])));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
@@ -93,7 +93,7 @@ impl Origins {
             position: Some(record.position),
             line: record.line.map(NonZeroU64::get),
             reason,
-            bytes: self.bytes.get(start..record.end)?.to_vec(),
+            bytes: Some(self.bytes.get(start..record.end)?.to_vec()),
             key: key.map(<[u8]>::to_vec),
         })
     }
@@ -108,7 +108,7 @@ mod tests {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let rejected = origins.reject(row, "bad".into())?;
         assert_eq!(rejected.reason, "bad");
-        Some((rejected.position.unwrap().0, rejected.line, text(rejected.bytes), rejected.key.map(text)))
+        Some((rejected.position.unwrap().0, rejected.line, text(rejected.bytes.unwrap()), rejected.key.map(text)))
     }
 
     #[test]

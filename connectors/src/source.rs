@@ -55,8 +55,9 @@ pub struct Rejected {
     pub line: Option<u64>,
     /// What is wrong with it, in words, naming the column.
     pub reason: String,
-    /// The record as it was read, without its line end; its columns as text if that is not known.
-    pub bytes: Vec<u8>,
+    /// The record as it was read, without its line end, or its columns as text if that is not known; `None` for one of a topic that has
+    /// no payload.
+    pub bytes: Option<Vec<u8>>,
     /// The key of the record, where records have one.
     pub key: Option<Vec<u8>>,
 }

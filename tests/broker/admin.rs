@@ -288,5 +288,5 @@ fn done(results: Vec<Result<String, (String, RDKafkaErrorCode)>>) -> Result<()> 
 /// Waits for a future of the admin client on a thread of its own: the caller may be inside of a runtime already.
 fn wait<T: Send>(future: impl Future<Output = T> + Send) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    std::thread::scope(|scope| scope.spawn(|| runtime.block_on(future)).join()).map_err(|_| "a panic".into())
+    std::thread::scope(|scope| scope.spawn(move || runtime.block_on(future)).join()).map_err(|_| "a panic".into())
 }

@@ -190,7 +190,7 @@ fn rejected_records_can_be_processed_like_any_stream() {
             position: Some(Default::default()),
             line: Some(line),
             reason: reason.into(),
-            bytes: b"x".to_vec(),
+            bytes: Some(b"x".to_vec()),
             key: None,
         };
         input.push(0, batch(&[1, 2]));

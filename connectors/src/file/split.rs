@@ -225,7 +225,7 @@ impl SplitFile {
     }
 
     fn reject(&self, end: usize, reason: String) -> Rejected {
-        let bytes = self.buffer.unread()[..end].to_vec();
+        let bytes = Some(self.buffer.unread()[..end].to_vec());
         Rejected { position: Some(Position(self.position)), line: self.line, reason, bytes, key: None }
     }
 

@@ -56,15 +56,16 @@ mod text;
 #[cfg(feature = "kafka")]
 pub use avro::{AvroDecoder, AvroEncoder, AvroFormat};
 pub use csv::CsvDecoder;
-pub use debezium::{DebeziumDecoder, DebeziumEncoder};
+pub use debezium::{Debezium, DebeziumDecoder, DebeziumEncoder};
 pub use encode::Encoder;
 pub use frame::{Frame, Span};
 pub use json::JsonDecoder;
-pub use payload::{Payloads, RowEncoder};
+pub use payload::{PayloadFormat, Payloads, RowEncoder};
 pub use payload_csv::CsvRowEncoder;
+pub use payload_json::JsonRowEncoder;
 #[cfg(feature = "kafka")]
 pub use protobuf::Protobuf;
-pub use raw::{RawDecoder, RawEncoder};
+pub use raw::{Raw, RawDecoder, RawEncoder};
 pub(crate) use text::alternatives;
 
 /// The longest record that is decoded unless the user says otherwise: 10 MiB.

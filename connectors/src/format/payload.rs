@@ -3,6 +3,7 @@
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 
+use super::{CsvRowEncoder, Encoder, Format, JsonRowEncoder};
 use crate::Result;
 
 /// The payloads of rows, one after the other in one buffer.
@@ -67,6 +68,17 @@ impl Payloads {
 pub trait RowEncoder: Send {
     /// Appends a payload for each row of `batch`. After an error `out` may hold a part of them.
     fn encode(&mut self, batch: &RecordBatch, out: &mut Payloads) -> Result<()>;
+}
+
+/// A format of payloads, before it meets rows. [`KafkaOutput::encoded`](crate::kafka::KafkaOutput::encoded) has an example.
+pub trait PayloadFormat: Send + Sync + 'static {
+    /// Whether rows of `schema` can be written to `topic`; the error names the column that cannot. Called while the job is described,
+    /// so it asks nobody outside.
+    fn accepts(&self, schema: &SchemaRef, topic: &str) -> Result<()>;
+
+    /// An encoder for rows of `schema` in `topic`. Called for each writer before its first row, on a thread that may wait: for a
+    /// schema registry, say.
+    fn encoder(&self, schema: &SchemaRef, topic: &str) -> Result<Box<dyn RowEncoder>>;
 
     /// Whether a sink of changes is to hand over the changes as they are, with the column [`OP`](crate::OP) as the last one: then a
     /// payload says by itself what it does, and a delete has one too. By default the sink takes that column off, and a delete
@@ -76,6 +88,15 @@ pub trait RowEncoder: Send {
     }
 }
 
-/// A format of payloads: makes an encoder for rows of a schema, or says which column it cannot hold. Called when the job is
-/// checked and once per writer; the second argument is the topic, by which a registry names its schemas.
-pub type MakeEncoder = dyn Fn(&SchemaRef, &str) -> Result<Box<dyn RowEncoder>> + Send + Sync;
+impl PayloadFormat for Format {
+    fn accepts(&self, schema: &SchemaRef, _topic: &str) -> Result<()> {
+        Encoder::accepts(*self, schema)
+    }
+
+    fn encoder(&self, schema: &SchemaRef, _topic: &str) -> Result<Box<dyn RowEncoder>> {
+        Ok(match *self {
+            Self::Json => Box::new(JsonRowEncoder::new(schema)?),
+            Self::Csv { delimiter } => Box::new(CsvRowEncoder::new(schema, delimiter)?),
+        })
+    }
+}

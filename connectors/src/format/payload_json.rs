@@ -6,16 +6,19 @@ use memchr::memchr_iter;
 use super::{Encoder, Format, Payloads, RowEncoder};
 use crate::Result;
 
-/// Makes encoders of JSON objects, as [`Encoder`] writes them: nulls are left out, times are RFC 3339 text. Fails for a column
-/// that JSON has no form for, naming it.
-pub fn json_rows(schema: &SchemaRef, _topic: &str) -> Result<Box<dyn RowEncoder>> {
-    Encoder::accepts(Format::Json, schema)?;
-    Ok(Box::new(JsonRows))
+/// Makes a JSON object of each row, as [`Encoder`] does: nulls are left out, times are RFC 3339 text.
+#[derive(Debug)]
+pub struct JsonRowEncoder(());
+
+impl JsonRowEncoder {
+    /// An encoder for rows of `schema`. Fails for a column that JSON has no form for, naming it.
+    pub fn new(schema: &SchemaRef) -> Result<Self> {
+        Encoder::accepts(Format::Json, schema)?;
+        Ok(Self(()))
+    }
 }
 
-struct JsonRows;
-
-impl RowEncoder for JsonRows {
+impl RowEncoder for JsonRowEncoder {
     fn encode(&mut self, batch: &RecordBatch, out: &mut Payloads) -> Result<()> {
         let start = out.buffer().len();
         Encoder::new(Format::Json).encode(batch, out.buffer())?;
@@ -61,7 +64,7 @@ mod tests {
         let n = Int64Array::from(vec![Some(1), None, None]);
         let text = StringArray::from(vec![Some("a\nb"), Some("x"), None]);
         let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(n), Arc::new(text)]).unwrap();
-        let mut encoder = json_rows(&schema, "t").unwrap();
+        let mut encoder = JsonRowEncoder::new(&schema).unwrap();
         let mut out = Payloads::new();
         // Twice into the same buffer: the second rows lie behind the first.
         for _ in 0..2 {
@@ -81,11 +84,11 @@ mod tests {
         let batch =
             RecordBatch::try_new(schema.clone(), vec![Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX]))])
                 .unwrap();
-        let failed = json_rows(&schema, "t").unwrap().encode(&batch, &mut Payloads::new()).unwrap_err();
+        let failed = JsonRowEncoder::new(&schema).unwrap().encode(&batch, &mut Payloads::new()).unwrap_err();
         assert!(failed.to_string().contains("outside the calendar"), "{failed}");
         let union = DataType::Dictionary(Box::new(DataType::Int8), Box::new(interval));
         let schema = Arc::new(Schema::new(vec![Field::new("i", union, false)]));
-        let refused = json_rows(&schema, "t").map(drop);
+        let refused = JsonRowEncoder::new(&schema).map(drop);
         if let Err(refused) = refused {
             assert!(refused.to_string().contains("\"i\""), "{refused}");
         }

@@ -10,7 +10,7 @@ use arrow::{
 };
 
 use super::{
-    Decoder, Frame, Payloads, RowEncoder,
+    Decoder, Frame, PayloadFormat, Payloads, RowEncoder,
     columns::{Columns, Medium},
     config,
     frame::Lines,
@@ -164,6 +164,20 @@ impl RowEncoder for RawEncoder {
             }
         }
         Ok(())
+    }
+}
+
+/// Payloads as they are, for a sink: see [`RawEncoder`].
+#[derive(Clone, Copy, Debug)]
+pub struct Raw;
+
+impl PayloadFormat for Raw {
+    fn accepts(&self, schema: &SchemaRef, _topic: &str) -> Result<()> {
+        RawEncoder::new(schema).map(drop)
+    }
+
+    fn encoder(&self, schema: &SchemaRef, _topic: &str) -> Result<Box<dyn RowEncoder>> {
+        Ok(Box::new(RawEncoder::new(schema)?))
     }
 }
 

@@ -126,9 +126,8 @@ impl Config {
             client.set("client.id", "windrow");
         }
         security::apply(self.tls.as_ref(), self.sasl.as_ref(), &mut client)?;
-        // An idle connection that the broker closes is no failure.
-        client.set("log.connection.close", "false");
-        client.set_log_level(RDKafkaLogLevel::Error);
+        // Its context takes from the lines why connections break, and lets the others go.
+        client.set_log_level(RDKafkaLogLevel::Info);
         Ok(client)
     }
 

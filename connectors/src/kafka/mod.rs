@@ -3,7 +3,7 @@
 //! | file | why it exists |
 //! |---|---|
 //! | [`connection`] | one cluster, and how to get in |
-//! | [`security`], `settings`, `context` | encryption and logins; what the user may not set; what librdkafka complains of |
+//! | [`security`], `settings`, `context` | encryption and logins; what the user may not set; what librdkafka says to any client |
 //! | [`source`] | topics as a source |
 //! | [`sink`] | topics as sinks: rows into records, at least once or exactly once |
 //! | [`transaction`] | the exactly-once sinks of a connection commit as one |

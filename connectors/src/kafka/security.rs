@@ -139,8 +139,8 @@ impl Sasl {
     }
 
     /// OAUTHBEARER with tokens from `provider`. It is asked when a client starts and before a token expires, each time from a
-    /// thread of the connector that may wait: but no records are read while it does. When it fails it is asked again after
-    /// ten seconds. The text of its error is shown, so it must not hold a token.
+    /// thread of the connector that may wait: but no records are read, and none are known to be written, while it does. When it
+    /// fails it is asked again after ten seconds. The text of its error is shown, so it must not hold a token.
     pub fn oauth<F>(provider: F) -> Self
     where
         F: Fn() -> Result<Token, Box<dyn Error + Send + Sync>> + Send + Sync + 'static,

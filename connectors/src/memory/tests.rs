@@ -122,7 +122,7 @@ async fn a_hand_feeds_a_waiting_reader() {
         position: Some(Position(1)),
         line: Some(2),
         reason: "not a number".into(),
-        bytes: b"x".to_vec(),
+        bytes: Some(b"x".to_vec()),
         key: None,
     };
     input.reject(1, bad.clone());

@@ -163,7 +163,7 @@ impl EventTimeReader {
             return origins.reject(row, reason).ok_or_else(beyond);
         }
         let values = (0..batch.num_columns()).map(|column| Ok(format!("{}={}", field(column), text(column)?)));
-        let bytes = values.collect::<Result<Vec<_>>>()?.join(" ").into_bytes();
+        let bytes = Some(values.collect::<Result<Vec<_>>>()?.join(" ").into_bytes());
         Ok(Rejected { position: None, line: None, reason, bytes, key: None })
     }
 }
@@ -250,9 +250,10 @@ mod tests {
         };
         let reason = r#"column "t": event time is null"#.to_string();
         let (bytes, key) = (b"{}".to_vec(), Some(b"k".to_vec()));
-        let known = Rejected { position: Some(Position(16)), line: Some(4), reason: reason.clone(), bytes, key };
+        let known =
+            Rejected { position: Some(Position(16)), line: Some(4), reason: reason.clone(), bytes: Some(bytes), key };
         assert_eq!(reject(Some(&origins)), known);
-        let unknown = Rejected { position: None, line: None, reason, bytes: b"t=null".to_vec(), key: None };
+        let unknown = Rejected { position: None, line: None, reason, bytes: Some(b"t=null".to_vec()), key: None };
         assert_eq!(reject(None), unknown);
     }
 

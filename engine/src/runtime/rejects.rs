@@ -27,7 +27,7 @@ pub(crate) fn rejects_schema() -> SchemaRef {
         Field::new("position", DataType::UInt64, true),
         Field::new("line", DataType::UInt64, true),
         Field::new("reason", DataType::Utf8, false),
-        Field::new("bytes", DataType::Binary, false),
+        Field::new("bytes", DataType::Binary, true),
         Field::new("key", DataType::Binary, true),
     ]))
 }
@@ -47,7 +47,7 @@ pub(super) fn rejects(source: &str, split: &SplitId, rejected: &[Rejected]) -> w
         Arc::new(rejected.iter().map(|r| r.position.map(|position| position.0)).collect::<UInt64Array>()),
         Arc::new(rejected.iter().map(|r| r.line).collect::<UInt64Array>()),
         Arc::new(StringArray::from_iter_values(rejected.iter().map(|r| &r.reason))),
-        Arc::new(BinaryArray::from_iter_values(rejected.iter().map(|r| &r.bytes))),
+        Arc::new(rejected.iter().map(|r| r.bytes.as_deref()).collect::<BinaryArray>()),
         Arc::new(rejected.iter().map(|r| r.key.as_deref()).collect::<BinaryArray>()),
     ];
     Ok(RecordBatch::try_new(rejects_schema(), columns)?)

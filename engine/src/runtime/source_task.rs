@@ -451,7 +451,7 @@ impl SourceTask {
                 position: first.position,
                 line: first.line,
                 reason: first.reason.clone(),
-                excerpt: excerpt(&first.bytes),
+                excerpt: excerpt(first.bytes.as_deref().unwrap_or_default()),
             }),
             RejectTo::Edges(_) => {
                 let batch = rejects(self.counters.name(), split, &rejected);

@@ -24,7 +24,7 @@ use crate::{
     ConnectorError, Result, SchemaRegistry,
     format::{
         alternatives,
-        payload::{MakeEncoder, Payloads, RowEncoder},
+        payload::{PayloadFormat, Payloads, RowEncoder},
     },
     registry::SchemaKind,
 };
@@ -38,9 +38,9 @@ use crate::{
 /// use windrow_connectors::{SchemaRegistry, format::avro::AvroFormat};
 ///
 /// let format = AvroFormat::new(SchemaRegistry::at("http://localhost:8081")).record_name("shop.Alert");
-/// let make = format.make();
-/// # let _ = make;
 /// ```
+///
+/// For a topic: `kafka.to_topic("alerts").encoded(format)`, or `.avro(&registry)` where nothing of this is to be said.
 #[derive(Clone, Debug)]
 pub struct AvroFormat {
     registry: SchemaRegistry,
@@ -78,11 +78,6 @@ impl AvroFormat {
         self
     }
 
-    /// For a sink: makes an encoder whenever it is called, which blocks while the registry is asked.
-    pub fn make(self) -> Box<MakeEncoder> {
-        Box::new(move |schema, topic| Ok(Box::new(self.encoder(schema, topic)?)))
-    }
-
     /// An encoder for rows of `schema` in `topic`. Blocks while the registry is asked.
     ///
     /// # Errors
@@ -93,12 +88,7 @@ impl AvroFormat {
         check(schema.fields(), "")?;
         let (id, text) =
             if self.latest { self.newest(schema, &subject)? } else { self.registered(schema, &subject, topic)? };
-        let metadata = HashMap::from([(SCHEMA_METADATA_KEY.to_string(), text)]);
-        let encoder = WriterBuilder::new(Columns::new_with_metadata(schema.fields().clone(), metadata))
-            .with_fingerprint_strategy(FingerprintStrategy::Id(id))
-            .build_encoder::<AvroSoeFormat>()
-            .map_err(|error| ConnectorError::Config(format!("the columns cannot be written as Avro: {error}")))?;
-        Ok(AvroEncoder { encoder })
+        AvroEncoder::new(schema, id, text)
     }
 
     fn registered(&self, schema: &SchemaRef, subject: &str, topic: &str) -> Result<(u32, String)> {
@@ -164,6 +154,33 @@ impl AvroFormat {
 #[derive(Debug)]
 pub struct AvroEncoder {
     encoder: Encoder,
+}
+
+impl AvroEncoder {
+    /// Writes rows of `schema` by the schema with this text, which the registry has under `id`.
+    fn new(schema: &SchemaRef, id: u32, text: String) -> Result<Self> {
+        let metadata = HashMap::from([(SCHEMA_METADATA_KEY.to_string(), text)]);
+        let encoder = WriterBuilder::new(Columns::new_with_metadata(schema.fields().clone(), metadata))
+            .with_fingerprint_strategy(FingerprintStrategy::Id(id))
+            .build_encoder::<AvroSoeFormat>()
+            .map_err(|error| ConnectorError::Config(format!("the columns cannot be written as Avro: {error}")))?;
+        Ok(Self { encoder })
+    }
+}
+
+impl PayloadFormat for AvroFormat {
+    /// By the schema that is made from the columns. Whether the newest schema of a subject fits is known only when it is asked for.
+    fn accepts(&self, schema: &SchemaRef, topic: &str) -> Result<()> {
+        check(schema.fields(), "")?;
+        if self.latest {
+            return Ok(());
+        }
+        AvroEncoder::new(schema, 0, self.schema_of(schema, topic)?).map(drop)
+    }
+
+    fn encoder(&self, schema: &SchemaRef, topic: &str) -> Result<Box<dyn RowEncoder>> {
+        Ok(Box::new(Self::encoder(self, schema, topic)?))
+    }
 }
 
 impl RowEncoder for AvroEncoder {

@@ -11,7 +11,7 @@ use memchr::memchr_iter;
 
 use crate::{
     ConnectorError, OP, Result,
-    format::{Encoder, Format, Payloads, RowEncoder, config, encode::check_times},
+    format::{Encoder, Format, PayloadFormat, Payloads, RowEncoder, config, encode::check_times},
 };
 
 /// Makes an envelope of each change, or of each row of a stream without changes, for which it is an insert.
@@ -92,6 +92,20 @@ impl RowEncoder for DebeziumEncoder {
         };
         let columns: Vec<usize> = (0..last).collect();
         self.write(&batch.project(&columns)?, out, op)
+    }
+}
+
+/// Debezium's envelopes, for a sink: see [`DebeziumEncoder`].
+#[derive(Clone, Copy, Debug)]
+pub struct Debezium;
+
+impl PayloadFormat for Debezium {
+    fn accepts(&self, schema: &SchemaRef, _topic: &str) -> Result<()> {
+        DebeziumEncoder::new(schema).map(drop)
+    }
+
+    fn encoder(&self, schema: &SchemaRef, _topic: &str) -> Result<Box<dyn RowEncoder>> {
+        Ok(Box::new(DebeziumEncoder::new(schema)?))
     }
 
     fn takes_changes(&self) -> bool {

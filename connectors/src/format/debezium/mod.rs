@@ -18,7 +18,7 @@ mod decode;
 mod encode;
 
 pub use decode::DebeziumDecoder;
-pub use encode::DebeziumEncoder;
+pub use encode::{Debezium, DebeziumEncoder};
 
 /// The column that says what a change does, in the words of a changelog: `insert`, `update` or `delete`. Text.
 pub const CHANGE: &str = "op";

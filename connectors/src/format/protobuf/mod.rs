@@ -28,7 +28,7 @@ use std::{fmt, sync::Arc};
 use arrow::datatypes::SchemaRef;
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
-use super::{RowEncoder, config, text::alternatives};
+use super::{PayloadFormat, RowEncoder, config, text::alternatives};
 use crate::{
     Result,
     registry::{RegisteredSchema, SchemaKind, SchemaRegistry},
@@ -181,23 +181,38 @@ impl Protobuf {
     /// An encoder for rows of `schema`. With a registry it registers the schema of the messages here. Fails for a column that
     /// they cannot hold, naming it.
     pub fn encoder(&self, schema: &SchemaRef, topic: &str) -> Result<Box<dyn RowEncoder>> {
-        Ok(Box::new(match (&self.message, &self.schemas) {
-            (Some((message, _)), None) => ProtobufEncoder::new(schema, message, Vec::new())?,
-            (Some((message, Some(text))), Some(schemas)) => {
-                ProtobufEncoder::registered(schema, message, text, topic, schemas.as_ref())?
-            }
-            (Some((message, None)), Some(_)) => {
-                return Err(config(format!(
-                    "a registry takes the text of a schema, and {} comes from a set of descriptors: use from_proto",
-                    message.full_name()
-                )));
-            }
-            (None, Some(schemas)) => {
-                let (message, text) = generate::message(schema, topic)?;
+        let (message, text) = self.written(schema, topic)?;
+        Ok(Box::new(match (&self.schemas, text) {
+            (Some(schemas), Some(text)) => {
                 ProtobufEncoder::registered(schema, &message, &text, topic, schemas.as_ref())?
             }
-            (None, None) => return Err(config("Protobuf without a message and without a registry".to_string())),
+            _ => ProtobufEncoder::new(schema, &message, Vec::new())?,
         }))
+    }
+
+    /// The message that rows of `schema` are written as, and its text if a registry is to have it.
+    fn written(&self, schema: &SchemaRef, topic: &str) -> Result<(MessageDescriptor, Option<Arc<str>>)> {
+        match (&self.message, &self.schemas) {
+            (Some((message, _)), None) => Ok((message.clone(), None)),
+            (Some((message, Some(text))), Some(_)) => Ok((message.clone(), Some(text.clone()))),
+            (Some((message, None)), Some(_)) => Err(config(format!(
+                "a registry takes the text of a schema, and {} comes from a set of descriptors: use from_proto",
+                message.full_name()
+            ))),
+            (None, Some(_)) => generate::message(schema, topic).map(|(message, text)| (message, Some(text.into()))),
+            (None, None) => Err(config("Protobuf without a message and without a registry".to_string())),
+        }
+    }
+}
+
+impl PayloadFormat for Protobuf {
+    fn accepts(&self, schema: &SchemaRef, topic: &str) -> Result<()> {
+        let (message, _) = self.written(schema, topic)?;
+        ProtobufEncoder::new(schema, &message, Vec::new()).map(drop)
+    }
+
+    fn encoder(&self, schema: &SchemaRef, topic: &str) -> Result<Box<dyn RowEncoder>> {
+        Self::encoder(self, schema, topic)
     }
 }
 

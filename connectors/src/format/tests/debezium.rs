@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::schema;
 use crate::{
     OP,
-    format::{DebeziumDecoder, DebeziumEncoder, Decoder, Payloads, RowEncoder},
+    format::{Debezium, DebeziumDecoder, DebeziumEncoder, Decoder, PayloadFormat, Payloads, RowEncoder},
 };
 
 fn columns() -> SchemaRef {
@@ -194,7 +194,8 @@ fn changes(ops: Option<Vec<u8>>, names: Vec<Option<&str>>) -> RecordBatch {
 #[test]
 fn changes_are_envelopes() {
     let mut encoder = DebeziumEncoder::new(&table()).unwrap();
-    assert!(encoder.takes_changes());
+    assert!(Debezium.takes_changes());
+    Debezium.accepts(&table(), "t").unwrap();
     let mut out = Payloads::new();
     encoder.encode(&changes(Some(vec![0, 1, 2]), vec![Some("a\nb"), None, Some("\"")]), &mut out).unwrap();
     encoder.encode(&changes(None, vec![Some("x")]), &mut out).unwrap();

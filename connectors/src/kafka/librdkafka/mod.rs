@@ -26,14 +26,14 @@ use async_trait::async_trait;
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer},
+    consumer::Consumer,
     types::RDKafkaErrorCode as Code,
 };
 
 use super::{
     cluster::{Cluster, Producer},
     connection::Config,
+    context::Context,
 };
 use crate::{ConnectorError, Result};
 
@@ -45,7 +45,6 @@ mod reports;
 use newest::Question;
 use producer::{LibrdkafkaProducer, Transactional};
 use refused::refused;
-use reports::Heard;
 
 /// What a producer may hold that is not written yet, unless the user says otherwise. Beyond it writers wait.
 const QUEUE_KBYTES: u64 = 64 << 10;
@@ -58,59 +57,75 @@ const CREATE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A cluster reached through librdkafka. Every client is made when it is needed.
 pub(super) struct Librdkafka {
-    config: Config,
+    config: Arc<Config>,
+}
+
+/// The settings of a producer. What the user has set stays, except for what exactly-once rests on. Reads the secrets.
+fn producer_settings(config: &Config, transactional: Option<&Transactional>) -> Result<ClientConfig> {
+    let settings = &config.settings;
+    let mut client = config.client()?;
+    let mut unless_set = |names: &[&str], value: String| {
+        if let Some(name) = names.first().filter(|_| !names.iter().any(|name| settings.contains_key(*name))) {
+            client.set(*name, value);
+        }
+    };
+    unless_set(&["partitioner"], "murmur2_random".into());
+    unless_set(&["compression.type", "compression.codec"], "lz4".into());
+    unless_set(&["allow.auto.create.topics"], "false".into());
+    unless_set(&["enable.idempotence"], "true".into());
+    unless_set(&["queue.buffering.max.kbytes"], queue_kbytes(settings).to_string());
+    let most = transactional.map_or(MESSAGE_TIMEOUT, |transactional| transactional.timeout.mul_f32(0.8));
+    let timeout = MESSAGE_TIMEOUT.min(most).as_millis();
+    unless_set(&["message.timeout.ms", "delivery.timeout.ms"], timeout.to_string());
+    if let Some(Transactional { id, timeout }) = transactional {
+        client.set("enable.idempotence", "true").set("transactional.id", id);
+        client.set("transaction.timeout.ms", timeout.as_millis().to_string());
+    }
+    Ok(client)
 }
 
 impl Librdkafka {
     pub(super) fn new(config: Config) -> Self {
-        Self { config }
+        Self { config: Arc::new(config) }
     }
 
-    /// The settings of a producer. What the user has set stays, except for what exactly-once rests on.
-    fn producer(&self, transactional: Option<&Transactional>) -> Result<ClientConfig> {
-        let settings = &self.config.settings;
-        let mut client = self.config.client()?;
-        let mut unless_set = |names: &[&str], value: String| {
-            if let Some(name) = names.first().filter(|_| !names.iter().any(|name| settings.contains_key(*name))) {
-                client.set(*name, value);
-            }
-        };
-        unless_set(&["partitioner"], "murmur2_random".into());
-        unless_set(&["compression.type", "compression.codec"], "lz4".into());
-        unless_set(&["allow.auto.create.topics"], "false".into());
-        unless_set(&["enable.idempotence"], "true".into());
-        unless_set(&["queue.buffering.max.kbytes"], queue_kbytes(settings).to_string());
-        let most = transactional.map_or(MESSAGE_TIMEOUT, |transactional| transactional.timeout.mul_f32(0.8));
-        let timeout = MESSAGE_TIMEOUT.min(most).as_millis();
-        unless_set(&["message.timeout.ms", "delivery.timeout.ms"], timeout.to_string());
-        if let Some(Transactional { id, timeout }) = transactional {
-            client.set("enable.idempotence", "true").set("transactional.id", id);
-            client.set("transaction.timeout.ms", timeout.as_millis().to_string());
-        }
-        Ok(client)
-    }
-
-    /// Asks something on a thread that may wait, and lets it stop when nobody waits for the answer any more.
-    async fn ask<T, F>(&self, topic: &str, call: F) -> Result<T>
+    /// Does something on a thread that may wait: clients are made there, because that reads secrets and certificates.
+    async fn blocking<T, F>(&self, call: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&ClientConfig, &Question) -> Result<T> + Send + 'static,
+        F: FnOnce(Arc<Config>) -> Result<T> + Send + 'static,
     {
-        let stop = StopOnDrop(Arc::default());
-        let (client, question) = (self.config.client()?, Question::new(self.name(), topic.into(), stop.0.clone()));
-        let done = tokio::task::spawn_blocking(move || call(&client, &question)).await;
+        let config = self.config.clone();
+        let done = tokio::task::spawn_blocking(move || call(config)).await;
         done.unwrap_or_else(|error| {
             let (system, reason) = (self.name(), format!("a call to librdkafka was stopped: {error}"));
             Err(ConnectorError::Remote { system, reason, passes: true })
         })
     }
 
+    /// Asks something, and lets it stop when nobody waits for the answer any more.
+    async fn ask<T, F>(&self, topic: &str, call: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Question) -> Result<T> + Send + 'static,
+    {
+        let stop = StopOnDrop(Arc::default());
+        let (topic, stopped) = (topic.to_owned(), stop.0.clone());
+        self.blocking(move |config| call(&Question::new(config, topic, stopped))).await
+    }
+
+    async fn producer(&self, transactional: Option<Transactional>) -> Result<Arc<dyn Producer>> {
+        self.blocking(move |config| {
+            let client = producer_settings(&config, transactional.as_ref())?;
+            Ok(Arc::new(LibrdkafkaProducer::new(&config, &client, transactional)?) as Arc<dyn Producer>)
+        })
+        .await
+    }
+
     /// How many partitions a topic has; none when it does not exist.
     async fn find(&self, topic: &str) -> Result<Option<usize>> {
-        self.ask(topic, |client, question| {
-            let reader = client.create_with_context(Heard::default());
-            let reader: BaseConsumer<Heard> =
-                reader.map_err(|error| refused::refused_by(&question.system, "make a consumer", &error))?;
+        self.ask(topic, |question| {
+            let reader = question.reader(&[])?;
             let (topic, slice) = (question.topic.as_str(), Duration::from_secs(3));
             let action = format!("look up topic {topic}");
             let found = question.ask(&reader, &action, |reader| reader.fetch_metadata(Some(topic), slice))?;
@@ -147,13 +162,11 @@ impl Cluster for Librdkafka {
 
     async fn transactional(&self, id: &str) -> Result<Arc<dyn Producer>> {
         let timeout = self.config.transaction_timeout();
-        let transactional = Transactional { id: id.into(), timeout };
-        let config = self.producer(Some(&transactional))?;
-        Ok(Arc::new(LibrdkafkaProducer::new(&config, self.name(), Some(transactional))?))
+        self.producer(Some(Transactional { id: id.into(), timeout })).await
     }
 
     async fn plain(&self) -> Result<Arc<dyn Producer>> {
-        Ok(Arc::new(LibrdkafkaProducer::new(&self.producer(None)?, self.name(), None)?))
+        self.producer(None).await
     }
 
     async fn partitions(&self, topic: &str) -> Result<usize> {
@@ -175,9 +188,18 @@ impl Cluster for Librdkafka {
         let by_hand = format!(
             "Create it by hand: kafka-topics --create --topic {topic} --partitions 1 --config cleanup.policy=compact"
         );
-        let client = self.config.client()?;
-        let admin = client.create::<AdminClient<DefaultClientContext>>();
-        let admin = admin.map_err(|error| refused::refused_by(&self.name(), &action, &error))?;
+        if self.config.sasl.as_ref().is_some_and(|sasl| sasl.provider().is_some()) {
+            // rdkafka's administrator does not serve what librdkafka asks of it, so it would wait for a token for ever.
+            return Err(ConnectorError::Config(format!(
+                "{}: there is no topic {topic}, and with OAUTHBEARER it is not created from here. {by_hand}",
+                self.name()
+            )));
+        }
+        let make = |config: Arc<Config>| {
+            let admin = config.client()?.create_with_context(config.context());
+            admin.map_err(|error| config.not_made(error))
+        };
+        let admin: AdminClient<Context> = self.blocking(make).await?;
         let options =
             AdminOptions::new().operation_timeout(Some(CREATE_PATIENCE)).request_timeout(Some(CREATE_PATIENCE));
         // -1: as many replicas as the brokers give by default.
@@ -216,14 +238,15 @@ impl Librdkafka {
 mod tests {
     use super::*;
 
-    fn cluster(settings: &[(&str, &str)]) -> Librdkafka {
-        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Librdkafka::new(Config { brokers: "127.0.0.1:1".into(), settings, ..Config::default() })
+    fn settings(set: &[(&str, &str)], transactional: Option<&Transactional>) -> ClientConfig {
+        let settings = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let config = Config { brokers: "127.0.0.1:1".into(), settings, ..Config::default() };
+        producer_settings(&config, transactional).unwrap()
     }
 
     #[test]
     fn producers_are_idempotent_and_place_keys_as_java_does() {
-        let config = cluster(&[]).producer(None).unwrap();
+        let config = settings(&[], None);
         assert_eq!(config.get("enable.idempotence"), Some("true"));
         assert_eq!(config.get("partitioner"), Some("murmur2_random"));
         assert_eq!(config.get("queue.buffering.max.kbytes"), Some("65536"));
@@ -233,9 +256,8 @@ mod tests {
 
     #[test]
     fn what_the_user_sets_stays_also_under_its_other_name() {
-        let config =
-            cluster(&[("delivery.timeout.ms", "7"), ("compression.codec", "zstd"), ("message.max.bytes", "100000000")]);
-        let config = config.producer(None).unwrap();
+        let set = [("delivery.timeout.ms", "7"), ("compression.codec", "zstd"), ("message.max.bytes", "100000000")];
+        let config = settings(&set, None);
         assert_eq!((config.get("message.timeout.ms"), config.get("compression.type")), (None, None));
         assert_eq!(config.get("queue.buffering.max.kbytes"), Some("195314"));
     }
@@ -243,7 +265,7 @@ mod tests {
     #[test]
     fn a_record_waits_less_than_its_transaction_may() {
         let transactional = Transactional { id: "windrow.fraud.0".into(), timeout: Duration::from_secs(60) };
-        let config = cluster(&[("enable.idempotence", "false")]).producer(Some(&transactional)).unwrap();
+        let config = settings(&[("enable.idempotence", "false")], Some(&transactional));
         assert_eq!(config.get("enable.idempotence"), Some("true"));
         assert_eq!(config.get("transactional.id"), Some("windrow.fraud.0"));
         assert_eq!(config.get("transaction.timeout.ms"), Some("60000"));

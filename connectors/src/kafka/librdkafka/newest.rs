@@ -18,15 +18,15 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
+    Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
     types::RDKafkaErrorCode as Code,
 };
 
 use super::{
-    refused::{is_locked_out, refused, refused_by},
-    reports::Heard,
+    super::{connection::Config, context::Context},
+    refused::{refused_by, unanswered},
 };
 use crate::{ConnectorError, Result};
 
@@ -43,10 +43,11 @@ const TAIL: i64 = 1000;
 /// yet know of the last records.
 const DOUBT: Duration = Duration::from_secs(2);
 
-type Reader = BaseConsumer<Heard>;
+pub(super) type Reader = BaseConsumer<Context>;
 
 /// A client that asks, for a topic of one cluster, until it is answered or told to stop.
 pub(super) struct Question {
+    config: Arc<Config>,
     pub(super) system: String,
     pub(super) topic: String,
     pub(super) until: Instant,
@@ -54,32 +55,44 @@ pub(super) struct Question {
 }
 
 impl Question {
-    pub(super) fn new(system: String, topic: String, stop: Arc<AtomicBool>) -> Self {
-        Self { system, topic, until: Instant::now() + PATIENCE, stop }
+    pub(super) fn new(config: Arc<Config>, topic: String, stop: Arc<AtomicBool>) -> Self {
+        Self { system: config.name(), config, topic, until: Instant::now() + PATIENCE, stop }
+    }
+
+    /// A client to ask.
+    pub(super) fn reader(&self, settings: &[(&str, &str)]) -> Result<Reader> {
+        let mut client = self.config.client()?;
+        client.set("allow.auto.create.topics", "false");
+        for (name, value) in settings {
+            client.set(*name, *value);
+        }
+        client.create_with_context(self.config.context()).map_err(|error| self.config.not_made(error))
     }
 
     /// Makes the same call until it is answered. `action` is for messages: `read the end of topic t`.
     pub(super) fn ask<T>(&self, reader: &Reader, action: &str, call: impl Fn(&Reader) -> KafkaResult<T>) -> Result<T> {
         loop {
-            // Serves what librdkafka wants to say, also that it needs a token.
-            let _ = reader.poll(Duration::ZERO);
+            hear(reader);
             let error = match call(reader) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    reader.context().forget();
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
+            hear(reader);
             let heard = reader.client().context().last();
             let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-            if let Some((code, reason)) = heard.as_ref().filter(|(code, _)| is_locked_out(*code)) {
-                return Err(refused(&self.system, action, *code, reason));
+            if let Some(complaint) = heard.as_ref().filter(|complaint| complaint.refused) {
+                return Err(unanswered(&self.system, action, complaint));
             }
-            let unanswered =
-                matches!(code, Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown);
-            if !unanswered && !is_moving(code) {
+            let silent = matches!(code, Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown);
+            if !silent && !is_moving(code) {
                 return Err(refused_by(&self.system, action, &error));
             }
             if self.is_over() {
                 return Err(match heard {
-                    Some((code, reason)) if unanswered => refused(&self.system, action, code, &reason),
+                    Some(heard) if silent => unanswered(&self.system, action, &heard),
                     _ => refused_by(&self.system, action, &error),
                 });
             }
@@ -96,6 +109,12 @@ impl Question {
     }
 }
 
+/// Serves what librdkafka wants to say, also that it needs a token. Nothing is assigned yet, so no record is lost.
+fn hear(reader: &Reader) {
+    let enough = Instant::now() + Duration::from_millis(100);
+    while Instant::now() < enough && reader.poll(Duration::from_millis(1)).is_some() {}
+}
+
 /// Whether a partition is only about to get another leader.
 fn is_moving(code: Code) -> bool {
     use Code::{KafkaStorageError, LeaderNotAvailable, NotLeaderForPartition, OffsetNotAvailable, ReplicaNotAvailable};
@@ -105,14 +124,14 @@ fn is_moving(code: Code) -> bool {
     )
 }
 
-pub(super) fn last_committed(client: &ClientConfig, question: &Question) -> Result<Option<Vec<u8>>> {
+pub(super) fn last_committed(question: &Question) -> Result<Option<Vec<u8>>> {
     let action = format!("read the end of topic {}", question.topic);
-    let all = reader(client, question, "read_uncommitted")?;
+    let all = reader(question, "read_uncommitted")?;
     let (low, high) = question.ask(&all, &action, |all| all.fetch_watermarks(&question.topic, 0, SLICE))?;
     if high == 0 {
         return Ok(None);
     }
-    let committed = reader(client, question, "read_committed")?;
+    let committed = reader(question, "read_committed")?;
     wait_until_stable(&committed, question, high)?;
     let (mut tail, mut found) = (TAIL, None);
     loop {
@@ -137,18 +156,15 @@ pub(super) fn last_committed(client: &ClientConfig, question: &Question) -> Resu
     Ok(None)
 }
 
-fn reader(client: &ClientConfig, question: &Question, isolation: &str) -> Result<Reader> {
-    let mut config = client.clone();
-    config
-        .set("isolation.level", isolation)
+fn reader(question: &Question, isolation: &str) -> Result<Reader> {
+    question.reader(&[
+        ("isolation.level", isolation),
         // Nothing is ever committed in its name; librdkafka wants one.
-        .set("group.id", "windrow-markers")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "error")
-        .set("allow.auto.create.topics", "false");
-    let reader = config.create_with_context(Heard::default());
-    reader.map_err(|error| refused_by(&question.system, "make a consumer", &error))
+        ("group.id", "windrow-markers"),
+        ("enable.auto.commit", "false"),
+        ("enable.partition.eof", "true"),
+        ("auto.offset.reset", "error"),
+    ])
 }
 
 /// Waits until every transaction that has records before `high` is committed or aborted.
@@ -192,12 +208,15 @@ fn read(committed: &Reader, question: &Question, start: i64, high: i64) -> Resul
             Some(Err(error)) => match error.rdkafka_error_code() {
                 // Of the group, which is not used.
                 Some(Code::GroupAuthorizationFailed) => {}
-                Some(code) if is_locked_out(code) => return Err(failed(&error)),
                 Some(Code::TopicAuthorizationFailed | Code::OffsetOutOfRange | Code::UnknownTopicOrPartition) => {
                     return Err(failed(&error));
                 }
                 // It tries again by itself.
-                _ => {}
+                _ => {
+                    if let Some(complaint) = committed.context().refused() {
+                        return Err(unanswered(&question.system, &action, &complaint));
+                    }
+                }
             },
         }
         if at + 1 >= high || position(committed, topic) >= high {

@@ -18,8 +18,12 @@ use rdkafka::{
 };
 
 use super::{
-    super::cluster::{Delivered, Outgoing, Producer},
-    refused::{is_fenced, is_locked_out, refused, refused_by},
+    super::{
+        cluster::{Delivered, Outgoing, Producer},
+        connection::Config,
+        context::Complaint,
+    },
+    refused::{is_fenced, refused, refused_by, unanswered},
     reports::{Reports, Undelivered},
 };
 use crate::{ConnectorError, Result};
@@ -53,11 +57,11 @@ pub(super) struct LibrdkafkaProducer {
 }
 
 impl LibrdkafkaProducer {
-    /// Begins to connect, in the background.
-    pub(super) fn new(config: &ClientConfig, system: String, transactional: Option<Transactional>) -> Result<Self> {
-        let inner = config.create_with_context(Reports::default());
-        let inner: Inner = inner.map_err(|error| refused_by(&system, "make a producer", &error))?;
-        Ok(Self { inner: Some(Arc::new(inner)), system, transactional, begun: Mutex::default() })
+    /// Begins to connect, in the background. Makes threads and reads certificates, so not on a worker of the runtime.
+    pub(super) fn new(config: &Config, client: &ClientConfig, transactional: Option<Transactional>) -> Result<Self> {
+        let inner = client.create_with_context(Reports::new(config.context()));
+        let inner: Inner = inner.map_err(|error| config.not_made(error))?;
+        Ok(Self { inner: Some(Arc::new(inner)), system: config.name(), transactional, begun: Mutex::default() })
     }
 
     fn inner(&self) -> Result<&Arc<Inner>> {
@@ -83,14 +87,19 @@ impl LibrdkafkaProducer {
     async fn persistently(&self, action: &str, patience: Duration, call: fn(&Inner) -> KafkaResult<()>) -> Result<()> {
         let begun = Instant::now();
         loop {
-            let Err(error) = self.blocking(call).await? else { return Ok(()) };
+            let Err(error) = self.blocking(call).await? else {
+                self.inner()?.client().context().context.forget();
+                return Ok(());
+            };
             let may_pass = match &error {
                 KafkaError::Transaction(error) => error.is_retriable() || error.code() == Code::OperationTimedOut,
                 KafkaError::Flush(code) => *code == Code::OperationTimedOut,
                 _ => false,
             };
-            let locked_out = self.heard().is_some_and(|(code, _)| is_locked_out(code));
-            if !may_pass || locked_out || begun.elapsed() >= patience {
+            if let Some(complaint) = self.heard().filter(|complaint| may_pass && complaint.refused) {
+                return Err(unanswered(&self.called(), action, &complaint));
+            }
+            if !may_pass || begun.elapsed() >= patience {
                 return Err(self.transaction_failed(action, &error));
             }
             // Some answers come at once, as while a coordinator moves.
@@ -98,8 +107,8 @@ impl LibrdkafkaProducer {
         }
     }
 
-    fn heard(&self) -> Option<(Code, String)> {
-        self.inner.as_ref().and_then(|inner| inner.client().context().heard.last())
+    fn heard(&self) -> Option<Complaint> {
+        self.inner.as_ref().and_then(|inner| inner.client().context().context.last())
     }
 
     /// What really happened: a client that has met a fatal error says from then on only that it has, and one without an answer
@@ -110,9 +119,7 @@ impl LibrdkafkaProducer {
         let system = self.called();
         match (fatal, self.heard()) {
             (Some((code, reason)), _) => self.fatal(action, code, &reason),
-            (None, Some((heard, reason))) if code == Code::OperationTimedOut => {
-                refused(&system, action, heard, &reason)
-            }
+            (None, Some(heard)) if code == Code::OperationTimedOut => unanswered(&system, action, &heard),
             _ if is_fenced(code) => self.fatal(action, code, ""),
             _ => refused_by(&system, action, error),
         }
@@ -170,7 +177,7 @@ impl LibrdkafkaProducer {
             Some((code, reason)) => self.fatal(&action, code, &reason),
             None if is_fenced(*code) => self.fatal(&action, *code, ""),
             None => match self.heard() {
-                Some((_, reason)) if *code == Code::MessageTimedOut => refused(&self.called(), &action, *code, &reason),
+                Some(heard) if *code == Code::MessageTimedOut => refused(&self.called(), &action, *code, &heard.reason),
                 _ => refused(&self.called(), &action, *code, reason.as_deref().unwrap_or_default()),
             },
         }

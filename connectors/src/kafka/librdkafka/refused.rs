@@ -2,6 +2,7 @@
 
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
 
+use super::super::context::Complaint;
 use crate::ConnectorError;
 
 /// The error for `code`. `system` says which cluster and what of it; `action` is what could not be done: `write to topic orders`.
@@ -25,10 +26,10 @@ pub(super) fn refused_by(system: &str, action: &str, error: &KafkaError) -> Conn
     }
 }
 
-/// Whether the cluster will not let the client in, however often it tries.
-pub(super) fn is_locked_out(code: Code) -> bool {
-    use Code::{Authentication, SSL, SaslAuthenticationFailed, UnsupportedSASLMechanism};
-    matches!(code, Authentication | SSL | SaslAuthenticationFailed | UnsupportedSASLMechanism)
+/// The error for a cluster that gives no answer, of which the client has heard why.
+pub(super) fn unanswered(system: &str, action: &str, complaint: &Complaint) -> ConnectorError {
+    let reason = format!("cannot {action}: {}. {}", complaint.reason, complaint.advice());
+    ConnectorError::Remote { system: system.into(), reason, passes: !complaint.refused }
 }
 
 /// Whether another producer with the same id has taken over, or the cluster has thrown the transaction away.
@@ -79,7 +80,9 @@ fn advice(code: Code) -> (&'static str, bool) {
             ("The time of a record is not one that the topic allows (message.timestamp.*)", false)
         }
         Code::PolicyViolation => ("A rule of the cluster forbids it", false),
-        code if is_locked_out(code) => ("Look at the user name, the password, the certificates and the port", false),
+        Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => {
+            ("Look at the user and the secret in .sasl(...)", false)
+        }
         Code::BrokerTransportFailure
         | Code::AllBrokersDown
         | Code::Resolve

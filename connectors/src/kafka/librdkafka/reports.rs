@@ -11,17 +11,18 @@
 
 use std::{
     collections::VecDeque,
+    error::Error,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rdkafka::{
-    ClientContext, Message, consumer::ConsumerContext, error::KafkaError, message::DeliveryResult,
+    ClientContext, Message, client::OAuthToken, config::RDKafkaLogLevel, error::KafkaError, message::DeliveryResult,
     producer::ProducerContext, types::RDKafkaErrorCode as Code,
 };
 use tokio::sync::Notify;
 
-use super::super::cluster::Delivered;
+use super::super::{cluster::Delivered, context::Context};
 
 /// How long a wait for room lasts at most before it is tried again.
 const ROOM_PATIENCE: Duration = Duration::from_millis(50);
@@ -47,7 +48,7 @@ impl Undelivered {
 /// The reports of one producer.
 #[derive(Default)]
 pub(super) struct Reports {
-    pub(super) heard: Heard,
+    pub(super) context: Context,
     state: Mutex<State>,
     progress: Notify,
 }
@@ -69,6 +70,10 @@ struct State {
 }
 
 impl Reports {
+    pub(super) fn new(context: Context) -> Self {
+        Self { context, ..Self::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -233,45 +238,24 @@ impl ProducerContext for Reports {
 }
 
 impl ClientContext for Reports {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.context.log(level, facility, line);
+    }
+
+    fn stats_raw(&self, json: &[u8]) {
+        self.context.stats_raw(json);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        self.heard.error(&error, reason);
-    }
-}
-
-/// For how long what was heard is the reason of what goes wrong. A client that gets no answer tries again, and says why not, at least
-/// every ten seconds (`reconnect.backoff.max.ms`).
-const HEARD_LATELY: Duration = Duration::from_secs(30);
-
-/// The last error that a client had with the cluster as a whole: why it gets no answer.
-#[derive(Default)]
-pub(super) struct Heard {
-    last: Mutex<Option<(Instant, Code, String)>>,
-}
-
-impl Heard {
-    /// What was heard lately.
-    pub(super) fn last(&self) -> Option<(Code, String)> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        last.filter(|(at, ..)| at.elapsed() < HEARD_LATELY).map(|(_, code, reason)| (code, reason))
+        self.context.error(error, reason);
     }
 
-    fn error(&self, error: &KafkaError, reason: &str) {
-        let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-        // That all brokers are down is said in addition to why.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if code != Code::AllBrokersDown || last.is_none() {
-            *last = Some((Instant::now(), code, reason.to_owned()));
-        }
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.context.generate_oauth_token(config)
     }
 }
-
-impl ClientContext for Heard {
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.error(&error, reason);
-    }
-}
-
-impl ConsumerContext for Heard {}
 
 #[cfg(test)]
 mod tests {

@@ -14,10 +14,7 @@ use arrow::{
 };
 
 use super::KafkaOutput;
-use crate::{
-    ConnectorError, Result,
-    format::{Payloads, RowEncoder},
-};
+use crate::{ConnectorError, Result};
 
 const VALUE: &str = "value";
 const KEY: &str = "key";
@@ -56,7 +53,7 @@ pub(super) fn accepts(schema: &SchemaRef) -> Result<()> {
 /// The rows that are written.
 pub(super) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
-        Field::new(VALUE, DataType::Binary, false),
+        Field::new(VALUE, DataType::Binary, true),
         Field::new(KEY, DataType::Binary, true),
         Field::new(HEADERS, DataType::new_list(DataType::Struct(header_fields()), false), false),
     ]))
@@ -135,25 +132,5 @@ impl Headers {
 
     fn finish(mut self) -> ArrayRef {
         Arc::new(self.list.finish())
-    }
-}
-
-/// Makes encoders that write the first column as it is: the bytes of the record.
-pub(super) fn raw(_schema: &SchemaRef, _topic: &str) -> Result<Box<dyn RowEncoder>> {
-    Ok(Box::new(Raw))
-}
-
-struct Raw;
-
-impl RowEncoder for Raw {
-    fn encode(&mut self, batch: &RecordBatch, out: &mut Payloads) -> Result<()> {
-        let bytes = batch.column_by_name(VALUE).and_then(|column| column.as_binary_opt::<i32>());
-        let bytes =
-            bytes.ok_or_else(|| ConnectorError::Config(format!("dead letters: no column {VALUE:?} of bytes")))?;
-        for value in bytes {
-            out.buffer().extend_from_slice(value.unwrap_or_default());
-            out.end();
-        }
-        Ok(())
     }
 }

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `writer` | the rows of one task into records |
 //! | `record` | columns into what a record has beside its value |
+//! | `formats` | what is in the values |
 //! | `dead_letter` | rejected records, with the reason in headers |
 
 use std::{fmt, sync::Arc};
@@ -22,10 +23,11 @@ use async_trait::async_trait;
 use super::{Kafka, cluster::Cluster};
 use crate::{
     ConnectorError, Incarnation, OP, Result, Sink, SinkWriter, Witness,
-    format::{RowEncoder, payload::MakeEncoder, payload_json::json_rows},
+    format::{PayloadFormat, RowEncoder},
 };
 
 mod dead_letter;
+mod formats;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -40,7 +42,15 @@ impl Kafka {
     /// [`KafkaOutput::json`]; see [`KafkaOutput`] for an example.
     pub fn to_topic(&self, topic: impl Into<String>) -> KafkaOutput {
         let (topic, none) = (topic.into(), Vec::new());
-        KafkaOutput { kafka: self.clone(), topic, key: none, headers: None, partition: None, timestamp: None }
+        KafkaOutput {
+            kafka: self.clone(),
+            topic,
+            key: none,
+            headers: None,
+            partition: None,
+            timestamp: None,
+            bare: false,
+        }
     }
 }
 
@@ -66,6 +76,8 @@ pub struct KafkaOutput {
     headers: Option<String>,
     partition: Option<String>,
     timestamp: Option<String>,
+    /// Key and time are not in the value too.
+    bare: bool,
 }
 
 /// The columns that make a key: one name, or several.
@@ -103,7 +115,7 @@ impl KafkaOutput {
     ///
     /// One column is written as it is: text and bytes are the key, whole numbers and booleans are it as text (`42`, which is also
     /// their JSON), and null is no key. Several columns are a JSON object with all of them, in this order, nulls included.
-    /// Without a key, records go to any partition.
+    /// Without a key, records go to any partition. Of [`raw`](Self::raw) values it is left out.
     pub fn key(mut self, columns: impl KeyColumns) -> Self {
         self.key = columns.names();
         self
@@ -125,44 +137,11 @@ impl KafkaOutput {
 
     /// The column that is the time of a record, a timestamp, to the millisecond. Where it is null, and without such a column, it is the
     /// time at which the record is sent. It stays in the value too. Records have no times before 1970, and the very first
-    /// millisecond of that year is written as the second, because librdkafka takes 0 for the time of now.
+    /// millisecond of that year is written as the second, because librdkafka takes 0 for the time of now. Of [`raw`](Self::raw) values it
+    /// is left out.
     pub fn timestamp_column(mut self, column: impl Into<String>) -> Self {
         self.timestamp = Some(column.into());
         self
-    }
-
-    /// Values are JSON objects. Nulls are left out, times are RFC 3339 text.
-    pub fn json(self) -> KafkaSink {
-        self.encoded(json_rows)
-    }
-
-    /// Values are in a format of your own: `make` makes an encoder for rows of a schema, for a topic, or says which column it cannot
-    /// hold.
-    ///
-    /// ```
-    /// use arrow::array::{AsArray, RecordBatch};
-    /// use windrow_connectors::{Result, format::{Payloads, RowEncoder}, kafka::Kafka};
-    ///
-    /// /// The first column, which is text, and nothing else.
-    /// struct Bare;
-    ///
-    /// impl RowEncoder for Bare {
-    ///     fn encode(&mut self, batch: &RecordBatch, out: &mut Payloads) -> Result<()> {
-    ///         for text in batch.column(0).as_string::<i32>() {
-    ///             out.buffer().extend_from_slice(text.unwrap_or("").as_bytes());
-    ///             out.end();
-    ///         }
-    ///         Ok(())
-    ///     }
-    /// }
-    ///
-    /// let lines = Kafka::brokers("localhost:9092").to_topic("lines").encoded(|_, _| Ok(Box::new(Bare)));
-    /// ```
-    pub fn encoded<F>(self, make: F) -> KafkaSink
-    where
-        F: Fn(&SchemaRef, &str) -> Result<Box<dyn RowEncoder>> + Send + Sync + 'static,
-    {
-        KafkaSink { output: Arc::new(self), make: Arc::new(make), dead_letters: false, exactly_once: false }
     }
 
     /// The topic takes the records that a source rejected, as they were: value and key are those of the record, so that reading the
@@ -177,7 +156,7 @@ impl KafkaOutput {
     ///
     /// [`exactly_once`](KafkaSink::exactly_once) puts them into the transaction of the other sinks of the connection.
     pub fn dead_letters(self) -> KafkaSink {
-        KafkaSink { dead_letters: true, ..dead_letter::output(self).encoded(dead_letter::raw) }
+        KafkaSink { dead_letters: true, ..dead_letter::output(self).raw() }
     }
 }
 
@@ -187,11 +166,12 @@ impl KafkaOutput {
 /// again.
 ///
 /// The changes of a table become upserts of a compacted topic: an insert or update is a record with the row as its value, a delete is
-/// one without a value, a *tombstone*. Their [`key`](KafkaOutput::key) has to be the columns that the table is keyed by.
+/// one without a value, a *tombstone*. As [`debezium`](KafkaOutput::debezium) each is an envelope, a delete too. Their
+/// [`key`](KafkaOutput::key) has to be the columns that the table is keyed by.
 #[derive(Clone)]
 pub struct KafkaSink {
     output: Arc<KafkaOutput>,
-    make: Arc<MakeEncoder>,
+    format: Arc<dyn PayloadFormat>,
     dead_letters: bool,
     exactly_once: bool,
 }
@@ -208,16 +188,26 @@ impl KafkaSink {
         self.output.kafka.transactions.cluster(&self.output.kafka.config)
     }
 
-    /// What becomes of the columns of `schema`, and an encoder for those of the value.
-    fn prepare(&self, schema: &SchemaRef) -> Result<(Layout, Box<dyn RowEncoder>)> {
+    /// What becomes of the columns of `schema`. Asks nobody outside.
+    fn layout(&self, schema: &SchemaRef) -> Result<Layout> {
+        let takes_changes = self.format.takes_changes();
         let layout = if self.dead_letters {
-            dead_letter::accepts(schema)?;
-            Layout::new(&self.output, &dead_letter::schema())?
+            dead_letter::accepts(schema).and_then(|()| Layout::new(&self.output, &dead_letter::schema(), takes_changes))
         } else {
-            Layout::new(&self.output, schema)?
+            Layout::new(&self.output, schema, takes_changes)
         };
-        let encoder = (self.make)(layout.value_schema(), &self.output.topic)?;
-        Ok((layout, encoder))
+        layout.map_err(|error| self.named(error))
+    }
+
+    /// An encoder for the columns of the value. A registry may have to be asked for it.
+    async fn encoder(&self, schema: SchemaRef) -> Result<Box<dyn RowEncoder>> {
+        let (format, output) = (self.format.clone(), self.output.clone());
+        let made = tokio::task::spawn_blocking(move || format.encoder(&schema, &output.topic)).await;
+        let made = made.unwrap_or_else(|error| {
+            let (system, reason) = ("the format".to_owned(), format!("making an encoder was stopped: {error}"));
+            Err(ConnectorError::Remote { system, reason, passes: true })
+        });
+        made.map_err(|error| self.named(error))
     }
 }
 
@@ -228,7 +218,8 @@ impl Sink for KafkaSink {
     }
 
     fn accepts(&self, schema: &SchemaRef) -> Result<()> {
-        self.prepare(schema).map(drop).map_err(|error| self.named(error))
+        let layout = self.layout(schema)?;
+        self.format.accepts(layout.value_schema(), &self.output.topic).map_err(|error| self.named(error))
     }
 
     fn accepts_changes(&self, schema: &SchemaRef, key: &[usize]) -> Result<()> {
@@ -241,8 +232,7 @@ impl Sink for KafkaSink {
         if self.dead_letters || wanted.is_empty() || wanted != said {
             let topic = &self.output.topic;
             let reason = format!(
-                "topic {topic}: changes are written as upserts, by the columns that say which row changes: say {ask}, or write \
-                 .changelog() to it"
+                "topic {topic}: changes are keyed by the columns that say which row changes: say {ask}, or write .changelog() to it"
             );
             return Err(ConnectorError::Config(reason));
         }
@@ -258,9 +248,10 @@ impl Sink for KafkaSink {
     }
 
     async fn writer(&self, incarnation: &Incarnation, _task: usize, schema: SchemaRef) -> Result<Box<dyn SinkWriter>> {
-        let (layout, encoder) = self.prepare(&schema).map_err(|error| self.named(error))?;
+        let layout = self.layout(&schema)?;
         // A topic that is not there is an error now, not when the first row has waited for it.
         self.cluster().partitions(&self.output.topic).await?;
+        let encoder = self.encoder(layout.value_schema().clone()).await?;
         let Kafka { config, transactions } = &self.output.kafka;
         let target = if self.exactly_once {
             Target::Transaction(transactions.join(incarnation)?)
@@ -275,8 +266,13 @@ impl Sink for KafkaSink {
 impl KafkaSink {
     /// Says which topic a refusal is about.
     fn named(&self, error: ConnectorError) -> ConnectorError {
+        let topic = &self.output.topic;
         match error {
-            ConnectorError::Config(reason) => ConnectorError::Config(format!("topic {}: {reason}", self.output.topic)),
+            ConnectorError::Config(reason) => ConnectorError::Config(format!("topic {topic}: {reason}")),
+            ConnectorError::Data { at, reason } => ConnectorError::Data { at: format!("topic {topic}: {at}"), reason },
+            ConnectorError::Remote { system, reason, passes } => {
+                ConnectorError::Remote { system: format!("{system}, for topic {topic}"), reason, passes }
+            }
             other => other,
         }
     }

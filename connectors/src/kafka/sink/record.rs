@@ -35,13 +35,15 @@ pub(super) struct Layout {
     timestamp: Option<usize>,
     /// The batches are changes, and this column says of which kind.
     op: Option<usize>,
+    /// The format says by itself what a change does: deletes have values too, and that column is among them.
+    takes_changes: bool,
     value: Vec<usize>,
     value_schema: SchemaRef,
 }
 
 impl Layout {
     /// Fails for a column that is not there or cannot be what it is said to be, naming it.
-    pub(super) fn new(output: &KafkaOutput, schema: &SchemaRef) -> Result<Self> {
+    pub(super) fn new(output: &KafkaOutput, schema: &SchemaRef, takes_changes: bool) -> Result<Self> {
         let find = |name: &String, what: &str| {
             schema.index_of(name).map_err(|_| {
                 let known: Vec<_> = schema.fields().iter().map(|field| field.name()).collect();
@@ -53,10 +55,15 @@ impl Layout {
         let (headers, partition) = (find_opt(&output.headers, "headers")?, find_opt(&output.partition, "partition")?);
         let timestamp = find_opt(&output.timestamp, "time")?;
         let op = schema.index_of(OP).ok();
-        let value = |column: &usize| ![headers, partition, op].contains(&Some(*column));
-        let value: Vec<_> = (0..schema.fields().len()).filter(value).collect();
+        let apart = [headers, partition, op.filter(|_| !takes_changes)];
+        let value = |column: &usize| !apart.contains(&Some(*column));
+        let mut value: Vec<_> = (0..schema.fields().len()).filter(value).collect();
+        let beside = |column: &usize| key.contains(column) || timestamp == Some(*column);
+        if output.bare && !value.iter().all(beside) {
+            value.retain(|column| !beside(column));
+        }
         let value_schema = Arc::new(schema.project(&value)?);
-        let layout = Self { key, headers, partition, timestamp, op, value, value_schema };
+        let layout = Self { key, headers, partition, timestamp, op, takes_changes, value, value_schema };
         layout.check(schema)?;
         Ok(layout)
     }
@@ -91,7 +98,7 @@ impl Layout {
 
     /// The values of the rows that have one, and what else the rows have.
     pub(super) fn split(&self, batch: &RecordBatch) -> Result<(RecordBatch, Parts)> {
-        let deletes = match self.op {
+        let deletes = match self.op.filter(|_| !self.takes_changes) {
             Some(op) => {
                 let op = batch.column(op).as_primitive_opt::<UInt8Type>();
                 let op = op.ok_or_else(|| refused(format!("column {OP:?} is not a UInt8")))?;

@@ -165,16 +165,110 @@ fn changes_are_keyed_as_their_table_is() {
     assert!(to().key("c").json().accepts_changes(&schema, &[2]).is_err());
 }
 
+#[tokio::test]
+async fn envelopes_say_by_themselves_what_a_change_does() {
+    let changes = batch(vec![
+        ("user", Arc::new(StringArray::from(vec!["ann", "ann", "bob"]))),
+        ("n", Arc::new(Int64Array::from(vec![Some(1), None, Some(3)]))),
+        (OP, Arc::new(UInt8Array::from(vec![0, 2, 1]))),
+    ]);
+    let (_, kafka) = connection();
+    let rows = changes.project(&[0, 1]).unwrap();
+    let sink = kafka.to_topic("t").key("user").debezium();
+    sink.accepts_changes(&rows.schema(), &[0]).unwrap();
+    assert!(kafka.to_topic("t").debezium().accepts_changes(&rows.schema(), &[0]).is_err());
+    let pairs = |envelopes: Vec<Written>| {
+        envelopes.into_iter().map(|record| (record.key.unwrap(), record.value.unwrap())).collect::<Vec<_>>()
+    };
+    let envelopes = written(|to| to.key("user").debezium(), &changes).await.unwrap();
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(
+        pairs(envelopes),
+        [
+            pair("ann", r#"{"before":null,"after":{"user":"ann","n":1},"op":"c","ts_ms":null}"#),
+            pair("ann", r#"{"before":{"user":"ann","n":null},"after":null,"op":"d","ts_ms":null}"#),
+            pair("bob", r#"{"before":null,"after":{"user":"bob","n":3},"op":"u","ts_ms":null}"#),
+        ]
+    );
+    sink.accepts(&rows.schema()).unwrap();
+    let inserts = written(|to| to.key("user").debezium(), &rows.slice(0, 1)).await.unwrap();
+    let insert = r#"{"before":null,"after":{"user":"ann","n":1},"op":"c","ts_ms":null}"#;
+    assert_eq!(pairs(inserts), [pair("ann", insert)]);
+}
+
+#[tokio::test]
+async fn raw_values_are_what_is_left_beside_the_key() {
+    let rows = batch(vec![
+        ("k", Arc::new(StringArray::from(vec![Some("a"), None]))),
+        ("value", Arc::new(BinaryArray::from(vec![Some(&b"x,y"[..]), None]))),
+        ("at", Arc::new(TimestampMicrosecondArray::from(vec![7_000, 8_000]))),
+    ]);
+    let raw = written(|to| to.key("k").timestamp_column("at").raw(), &rows).await.unwrap();
+    let parts: Vec<_> = raw.iter().map(|r| (r.key.as_deref(), r.value.as_deref(), r.timestamp)).collect();
+    assert_eq!(parts, [(Some("a"), Some("x,y"), Some(7)), (None, None, Some(8))]);
+    let only = written(|to| to.key("k").raw(), &rows.project(&[0]).unwrap()).await.unwrap();
+    assert_eq!((only[0].key.as_deref(), only[0].value.as_deref()), (Some("a"), Some("a")));
+    let refused = written(|to| to.key("k").raw(), &rows).await.unwrap_err().to_string();
+    assert!(refused.starts_with("topic t: raw payloads are made of one column"), "{refused}");
+    let csv = written(|to| to.key("k").csv(), &rows.project(&[0, 1]).unwrap()).await;
+    assert!(csv.is_ok() || csv.unwrap_err().to_string().contains("\"value\""));
+}
+
+/// A format that has to ask somebody for an encoder, who refuses.
+struct Asks(Arc<std::sync::Mutex<Vec<std::thread::ThreadId>>>);
+
+impl PayloadFormat for Asks {
+    fn accepts(&self, _schema: &SchemaRef, _topic: &str) -> Result<()> {
+        Ok(())
+    }
+
+    fn encoder(&self, _schema: &SchemaRef, _topic: &str) -> Result<Box<dyn RowEncoder>> {
+        self.0.lock().unwrap().push(std::thread::current().id());
+        let (system, reason) = ("schema registry r".into(), "away".into());
+        Err(ConnectorError::Remote { system, reason, passes: true })
+    }
+}
+
+#[tokio::test]
+async fn an_encoder_is_made_where_waiting_is_allowed_and_its_failure_names_the_topic() {
+    let (_, kafka) = connection();
+    let asked = Arc::default();
+    let sink = kafka.to_topic("t").key("n").encoded(Asks(Arc::clone(&asked)));
+    let schema = batch(vec![("n", Arc::new(Int64Array::from(vec![1])))]).schema();
+    sink.accepts(&schema).unwrap();
+    sink.accepts_changes(&schema, &[0]).unwrap();
+    assert!(asked.lock().unwrap().is_empty());
+    let failed = sink.writer(&incarnation(), 0, schema).await.map(drop).unwrap_err();
+    assert_eq!(failed.to_string(), "schema registry r, for topic t: away");
+    assert!(matches!(failed, ConnectorError::Remote { passes: true, .. }));
+    assert!(*asked.lock().unwrap() != [std::thread::current().id()] && asked.lock().unwrap().len() == 1);
+}
+
+#[test]
+fn formats_with_a_registry_are_described_without_it() {
+    let registry = crate::SchemaRegistry::at("http://127.0.0.1:1");
+    let (_, kafka) = connection();
+    let messages = crate::format::Protobuf::from_registry(Arc::new(registry.clone()));
+    let good = batch(vec![("n", Arc::new(Int64Array::from(vec![1])))]).schema();
+    let bad = batch(vec![("a b", Arc::new(Int64Array::from(vec![1])))]).schema();
+    let to = || kafka.to_topic("t");
+    for sink in [to().avro(&registry), to().protobuf(&messages)] {
+        sink.accepts(&good).unwrap();
+        let refused = sink.accepts(&bad).unwrap_err().to_string();
+        assert!(refused.starts_with("topic t: column \"a b\""), "{refused}");
+    }
+}
+
 fn rejects() -> RecordBatch {
     let texts = |texts: Vec<&str>| Arc::new(StringArray::from(texts)) as ArrayRef;
     batch(vec![
-        ("source", texts(vec!["orders", "files"])),
-        ("split", texts(vec!["orders.v1/3", "/data/in.csv"])),
-        ("position", Arc::new(UInt64Array::from(vec![Some(1207), None]))),
-        ("line", Arc::new(UInt64Array::from(vec![None, Some(4)]))),
-        ("reason", texts(vec!["column \"price\": x", "no"])),
-        ("bytes", Arc::new(BinaryArray::from(vec![&b"{\"pr"[..], &b"a,b"[..]]))),
-        ("key", Arc::new(BinaryArray::from(vec![Some(&b"u7"[..]), None]))),
+        ("source", texts(vec!["orders", "files", "orders"])),
+        ("split", texts(vec!["orders.v1/3", "/data/in.csv", "orders.v1/3"])),
+        ("position", Arc::new(UInt64Array::from(vec![Some(1207), None, Some(1208)]))),
+        ("line", Arc::new(UInt64Array::from(vec![None, Some(4), None]))),
+        ("reason", texts(vec!["column \"price\": x", "no", "it has no payload"])),
+        ("bytes", Arc::new(BinaryArray::from(vec![Some(&b"{\"pr"[..]), Some(&b"a,b"[..]), None]))),
+        ("key", Arc::new(BinaryArray::from(vec![Some(&b"u7"[..]), None, Some(&b"u8"[..])]))),
     ])
 }
 
@@ -208,6 +302,7 @@ async fn dead_letters_are_the_records_as_they_were_with_the_reason_in_headers() 
             ("windrow.line", "4"),
         ]
     );
+    assert_eq!((letters[2].key.as_deref(), letters[2].value.as_deref()), (Some("u8"), None), "a tombstone stays one");
 }
 
 #[tokio::test]
@@ -223,7 +318,7 @@ async fn dead_letters_are_in_the_transaction_of_the_other_sinks() {
     letters.stage(Epoch(1)).await.unwrap();
     assert_eq!(cluster.committed(), []);
     witness.decide(&crate::Marker { incarnation: incarnation(), epoch: Epoch(1) }).await.unwrap();
-    assert_eq!(cluster.committed().len(), 3);
+    assert_eq!(cluster.committed().len(), 4);
 }
 
 #[tokio::test]

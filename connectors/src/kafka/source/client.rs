@@ -174,18 +174,15 @@ impl Client {
                 continue;
             }
             let why = match complaint {
-                Some(complaint) => complaint.reason,
-                None => code.to_string(),
+                Some(complaint) => format!("{}. {}", complaint.reason, complaint.advice()),
+                None => format!("{code}. Look at the addresses, the network and the brokers"),
             };
             let reason = match fault {
                 Fault::Forbidden => {
                     format!("it refuses the question {what}: {code}: give this user the right (DESCRIBE)")
                 }
-                _ if refused => format!("{why}: look at .sasl(...) and .tls(...) of the connection"),
-                Fault::Passing => format!(
-                    "no answer within {} s to the question {what}: {why}: look at the addresses, the network and the brokers",
-                    PATIENCE.as_secs()
-                ),
+                _ if refused => why,
+                Fault::Passing => format!("no answer within {} s to the question {what}: {why}", PATIENCE.as_secs()),
                 _ => format!("no answer to the question {what}: {why}"),
             };
             let passes = fault != Fault::Forbidden && !refused;

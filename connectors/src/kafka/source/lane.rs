@@ -153,7 +153,7 @@ fn reject<M: Message>(record: &M, offset: u64, bytes: usize, reason: String, pla
         position: Some(Position(offset)),
         line: None,
         reason,
-        bytes: record.payload().map(kept).unwrap_or_default(),
+        bytes: record.payload().map(kept),
         key: record.key().map(kept),
     }
 }

@@ -87,7 +87,8 @@ impl Kafka {
     }
 
     /// The topic that keeps the marker of the newest committed epoch, `__windrow.{job}.commits` if not said. It has one
-    /// partition, is compacted, and belongs to one job; it is created unless it is there.
+    /// partition, is compacted, and belongs to one job; it is created unless it is there, but for a login by OAUTHBEARER, with which
+    /// it has to be there.
     pub fn marker_topic(mut self, topic: impl Into<String>) -> Self {
         self.config.marker_topic = Some(topic.into());
         self.changed()

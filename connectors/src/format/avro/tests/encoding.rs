@@ -17,7 +17,7 @@ use crate::{
     ConnectorError,
     format::{
         avro::AvroFormat,
-        payload::{Payloads, RowEncoder},
+        payload::{PayloadFormat, Payloads, RowEncoder},
     },
 };
 
@@ -125,7 +125,7 @@ fn what_is_registered() {
     let schema = columns(vec![needed("id", D::Int64), nullable("address", address)]);
     let format = AvroFormat::new(quick(&fake)).record_name("shop.Order").subject("orders");
     for _ in 0..3 {
-        format.clone().make()(&schema, "topic").unwrap();
+        format.clone().encoder(&schema, "topic").unwrap();
     }
     assert_eq!(fake.requests().len(), 1);
     let expected = json!({"type": "record", "name": "Order", "namespace": "shop", "fields": [
@@ -157,6 +157,11 @@ fn what_is_refused() {
     assert!(refused(&format, &columns(vec![needed("s", odd)])).contains("column \"s.a b\" has no name for Avro"));
     let one = columns(vec![needed("v", D::Int64)]);
     assert!(refused(&format.clone().record_name("a-b"), &one).contains("no name for an Avro record"));
+    // The same is known without a question.
+    assert!(format.clone().record_name("a-b").accepts(&one, "t").is_err());
+    format.accepts(&one, "t").unwrap();
+    format.clone().use_latest().accepts(&one, "t").unwrap();
+    assert_eq!(fake.requests().len(), 0);
     assert!(fake.latest("t-value").is_none());
     fake.close("t-value");
     assert!(refused(&format, &one).contains("READER_FIELD_MISSING_DEFAULT_VALUE"));

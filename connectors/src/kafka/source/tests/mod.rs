@@ -89,7 +89,7 @@ fn origins(rows: &Rows) -> Vec<(u64, String, Option<String>)> {
     let was = |row| {
         let was = origins.reject(row, String::new()).unwrap();
         assert_eq!(was.line, None);
-        (was.position.unwrap().0, text(was.bytes), was.key.map(text))
+        (was.position.unwrap().0, text(was.bytes.unwrap()), was.key.map(text))
     };
     (0..origins.len()).map(was).collect()
 }

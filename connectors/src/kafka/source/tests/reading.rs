@@ -97,10 +97,11 @@ async fn what_does_not_decode_is_rejected_with_all_it_had() {
     let rows = rows(&mut reader).await;
     assert_eq!((values(&rows), rows.next), (vec![3], Position(4)));
     let [garbage, null, big] = rows.rejected.as_slice() else { panic!("{:?}", rows.rejected) };
-    assert_eq!((garbage.bytes.as_slice(), garbage.key.as_deref()), (&b"garbage"[..], Some(&b"a"[..])));
-    assert!(null.reason.contains("no payload") && null.bytes.is_empty(), "{}", null.reason);
+    let kept = |rejected: &crate::Rejected| (rejected.bytes.clone().unwrap_or_default(), rejected.key.clone());
+    assert_eq!(kept(garbage), (b"garbage".to_vec(), Some(b"a".to_vec())));
+    assert!(null.reason.contains("no payload") && null.bytes.is_none(), "{}", null.reason);
     assert_eq!(big.reason, "has 5003 bytes, more than the 4000 of max_record_bytes");
-    assert_eq!((big.bytes.len(), big.position), (1024, Some(Position(2))));
+    assert_eq!((big.bytes.as_ref().unwrap().len(), big.position), (1024, Some(Position(2))));
 }
 
 /// A row that decodes may still be rejected, for its event time: as the message it was.

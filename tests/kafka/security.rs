@@ -1,0 +1,339 @@
+//! Who gets in, who does not and is told why, and that no secret shows on the way.
+//!
+//! ```text
+//!   a way in ──► Job: topic ──► topic, at least once ─┐
+//!            └─► sink, exactly once: fence … decide ──┴──► read by a consumer that is not the engine's
+//!   a wrong way in ──► the same three end soon, with a reason
+//! ```
+
+use std::{
+    env, fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    process::Command,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant, SystemTime},
+};
+
+use tests::broker::{
+    Broker, Message, Result,
+    secure::{Listener, NOBODY, PASSWORD, Secure, USER},
+};
+use windrow::{
+    arrow::array::{Int64Array, RecordBatch},
+    connectors::{ConnectorError, Epoch, Incarnation, Marker, Sink, kafka::Token},
+    prelude::*,
+};
+
+/// What begins with this is a secret.
+const CANARY: &str = "canary-";
+const WRONG: &str = "canary-wrong-77e0";
+/// Whoever does not get in knows after this.
+const SOON: Duration = Duration::from_secs(45);
+
+/// The broker that the tests share.
+fn secure() -> Option<&'static Secure> {
+    static SECURE: OnceLock<Option<Secure>> = OnceLock::new();
+    SECURE.get_or_init(Broker::secure).as_ref()
+}
+
+fn connect(secure: &Secure, listener: Listener) -> Result<Kafka> {
+    Ok(Kafka::brokers(secure.address(listener)?))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let bits = three.iter().enumerate().fold(0_u32, |bits, (i, byte)| bits | u32::from(*byte) << (16 - 8 * i));
+        text.extend((0..=three.len()).map(|i| char::from(DIGITS[(bits >> (18 - 6 * i)) as usize & 63])));
+    }
+    text
+}
+
+/// A token without a signature, as the test's broker takes them.
+fn token(who: &str) -> Token {
+    let now = SystemTime::now();
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let claims = format!(r#"{{"sub":"{who}","iat":{seconds},"exp":{}}}"#, seconds + 600);
+    let value = format!("{}.{}.", base64(br#"{"alg":"none"}"#), base64(claims.as_bytes()));
+    Token { value: Secret::new(value), principal: who.into(), expires: now + Duration::from_secs(600) }
+}
+
+/// All that get in.
+fn ways_in(secure: &Secure, password: &Path) -> Result<Vec<(&'static str, Kafka)>> {
+    let tls = || Tls::ca_file(secure.authority());
+    let sasl = |sasl| {
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(connect(secure, Listener::SaslTls)?.tls(tls()).sasl(sasl))
+    };
+    let file = || Secret::file(password);
+    let locked =
+        tls().client_certificate(secure.client_certificate(), secure.locked_client_key()).key_passphrase(file());
+    let mutual = tls().client_certificate(secure.client_certificate(), secure.client_key());
+    Ok(vec![
+        ("tls", connect(secure, Listener::Tls)?.tls(tls())),
+        ("mutual-tls", connect(secure, Listener::MutualTls)?.tls(mutual)),
+        ("mutual-tls-locked", connect(secure, Listener::MutualTls)?.tls(locked)),
+        ("plain", sasl(Sasl::plain(USER, file()))?),
+        ("scram-256", sasl(Sasl::scram_sha_256(USER, file()))?),
+        ("scram-512", sasl(Sasl::scram_sha_512(USER, file()))?),
+        ("oauthbearer", sasl(Sasl::oauth(|| Ok(token(USER))))?),
+        ("unencrypted", connect(secure, Listener::Sasl)?.sasl(Sasl::scram_sha_256(USER, file()))),
+    ])
+}
+
+/// Reads `from` and writes it to `to`, at least once, by a whole job.
+async fn copy(kafka: Kafka, job: &str, from: &str, to: &str) -> windrow::Result<()> {
+    let job = Job::new(job);
+    job.source(kafka.topic(from).bounded().key_column("key").raw()).sink(kafka.to_topic(to).key("key").raw());
+    job.run().await.map(drop)
+}
+
+/// Writes a row exactly once, and asks what the newest epoch is.
+async fn write_once(kafka: Kafka, job: &str, to: &str) -> Result<Option<Marker>, ConnectorError> {
+    let sink = kafka.to_topic(to).json().exactly_once();
+    let witness = sink.witness().unwrap();
+    let incarnation = Incarnation { job: "00c0ffee".into(), generation: 1, nonce: 1 };
+    witness.fence(job, &incarnation).await?;
+    assert_eq!(witness.newest(job).await?, None);
+    let row = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as _)])?;
+    let mut writer = sink.writer(&incarnation, 0, row.schema()).await?;
+    writer.write(row).await?;
+    writer.stage(Epoch(1)).await?;
+    witness.decide(&Marker { incarnation, epoch: Epoch(1) }).await?;
+    witness.newest(job).await
+}
+
+#[test]
+fn every_way_in_reads_and_writes() -> Result<()> {
+    let Some(secure) = secure() else { return Ok(()) };
+    let files = tempfile::tempdir()?;
+    let password = files.path().join("password");
+    fs::write(&password, format!("{PASSWORD}\n"))?;
+    let broker = secure.broker();
+    let [from, to, once] = [broker.new_topic("from", 2)?, broker.new_topic("to", 1)?, broker.new_topic("once", 1)?];
+    broker.produce(&from, [Message::of("a").key("k"), Message::of("b").key("l"), Message::null().key("m")])?;
+    let ways = ways_in(secure, &password)?;
+    let count = ways.len();
+    tests::on_two_threads(async {
+        for (name, kafka) in ways {
+            copy(kafka.clone(), name, &from, &to).await.map_err(|error| format!("{name}: {error}"))?;
+            if name == "oauthbearer" {
+                let refused = write_once(kafka.clone(), name, &once).await.unwrap_err().to_string();
+                let by_hand = "kafka-topics --create --topic __windrow.oauthbearer.commits --partitions 1";
+                assert!(
+                    refused.contains("with OAUTHBEARER it is not created") && refused.contains(by_hand),
+                    "{refused}"
+                );
+                broker.create_topic("__windrow.oauthbearer.commits", 1, &[("cleanup.policy", "compact")])?;
+            }
+            let newest = write_once(kafka, name, &once).await.map_err(|error| format!("{name}: {error}"))?;
+            assert_eq!(newest.map(|marker| marker.epoch), Some(Epoch(1)), "{name}");
+        }
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+    })?;
+    let written: Vec<_> = broker.committed(&to)?.into_iter().map(|record| (record.key, record.value)).collect();
+    for (key, value) in [("k", Some("a")), ("l", Some("b")), ("m", None)] {
+        let record = (Some(key.as_bytes().to_vec()), value.map(|value| value.as_bytes().to_vec()));
+        assert_eq!(written.iter().filter(|other| **other == record).count(), count, "{key}");
+    }
+    assert_eq!(written.len(), 3 * count);
+    assert_eq!(broker.committed(&once)?.len(), count);
+    Ok(())
+}
+
+/// The errors of a source, of a sink, and of an exactly-once one; and how long they took.
+async fn refusals(kafka: &Kafka, topic: &str) -> Vec<(&'static str, String, Duration)> {
+    let begun = Instant::now();
+    let source = async {
+        let job = Job::new("reads");
+        job.source(kafka.topic(topic).raw()).sink(MemorySink::new());
+        ("source", job.run().await.unwrap_err().to_string(), begun.elapsed())
+    };
+    let sink = async {
+        let job = Job::new("writes");
+        job.source(Sequence::new(1)).sink(kafka.to_topic(topic).json());
+        ("sink", job.run().await.unwrap_err().to_string(), begun.elapsed())
+    };
+    let once = async {
+        let refused = write_once(kafka.clone(), "once", topic).await.unwrap_err();
+        ("exactly-once sink", refused.to_string(), begun.elapsed())
+    };
+    let (source, sink, once) = tokio::join!(source, sink, once);
+    vec![source, sink, once]
+}
+
+#[test]
+fn who_does_not_get_in_is_told_why_and_soon() -> Result<()> {
+    let Some(secure) = secure() else { return Ok(()) };
+    let topic = secure.broker().new_topic("private", 1)?;
+    let tls = || Tls::ca_file(secure.authority());
+    let sasl = |sasl| connect(secure, Listener::SaslTls).map(|kafka| kafka.tls(tls()).sasl(sasl));
+    let on = |listener, tls| connect(secure, listener).map(|kafka| kafka.tls(tls));
+    let wrong = || Secret::new(WRONG);
+    let garbled = || Ok(Token { value: Secret::new(format!("{WRONG}.x.")), ..token(USER) });
+    let certificate = "certificate verify failed";
+    let cases = [
+        ("wrong password, PLAIN", sasl(Sasl::plain(USER, wrong()))?, "Authentication failed"),
+        ("wrong password, SCRAM-SHA-256", sasl(Sasl::scram_sha_256(USER, wrong()))?, "Authentication failed"),
+        ("wrong password, SCRAM-SHA-512", sasl(Sasl::scram_sha_512(USER, wrong()))?, "Authentication failed"),
+        ("a token that is none", sasl(Sasl::oauth(garbled))?, "invalid_token"),
+        ("no token", sasl(Sasl::oauth(|| Err("the giver of tokens is away".into())))?, "the giver of tokens is away"),
+        ("wrong authority", on(Listener::Tls, Tls::ca_file(secure.stranger()))?, certificate),
+        ("authority of the system", on(Listener::Tls, Tls::system())?, certificate),
+        ("expired", on(Listener::Expired, tls())?, certificate),
+        ("another host", on(Listener::Elsewhere, tls())?, "is for another host than the one that was called"),
+        ("no encryption", connect(secure, Listener::Tls)?, "whether the port wants .tls(...)"),
+        ("no login", on(Listener::SaslTls, tls())?, "or .sasl(...)"),
+        ("no certificate of its own", on(Listener::MutualTls, tls())?, "certificate"),
+        ("no authority", on(Listener::Tls, Tls::ca_file("/no/such/ca.pem"))?, "/no/such/ca.pem"),
+        ("no password", sasl(Sasl::plain(USER, Secret::file("/no/such/password")))?, "/no/such/password"),
+        ("no variable", sasl(Sasl::plain(USER, Secret::env("WINDROW_NO_SUCH")))?, "WINDROW_NO_SUCH"),
+        (
+            "wrong passphrase",
+            on(
+                Listener::MutualTls,
+                tls()
+                    .client_certificate(secure.client_certificate(), secure.locked_client_key())
+                    .key_passphrase(wrong()),
+            )?,
+            "look at the files and the passphrase",
+        ),
+    ];
+    tests::on_two_threads(async {
+        let mut running = Vec::new();
+        for (name, kafka, why) in cases {
+            let topic = topic.clone();
+            running.push((name, why, tokio::spawn(async move { refusals(&kafka, &topic).await })));
+        }
+        let mut wrong = Vec::new();
+        for (name, why, refusals) in running {
+            for (what, error, took) in refusals.await? {
+                println!("{name}, {what}, {took:.1?}: {error}");
+                assert!(!error.contains(CANARY), "{name}, {what}: {error}");
+                if !error.contains(why) || took > SOON {
+                    wrong.push(format!("{name}, {what}, {took:.1?}: {error}"));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    })
+}
+
+#[test]
+fn who_gets_in_and_may_do_nothing_is_told_which_rights_are_missing() -> Result<()> {
+    let Some(secure) = secure() else { return Ok(()) };
+    let topic = secure.broker().new_topic("private", 1)?;
+    let kafka = connect(secure, Listener::SaslTls)?.tls(Tls::ca_file(secure.authority()));
+    let kafka = kafka.sasl(Sasl::scram_sha_512(NOBODY, Secret::new(PASSWORD)));
+    for (what, error, took) in tests::on_two_threads(refusals(&kafka, &topic)) {
+        println!("{what}, {took:.1?}: {error}");
+        let rights = if what == "source" { "DESCRIBE" } else { "WRITE and DESCRIBE" };
+        assert!(error.contains(rights) && error.contains("uthorization"), "{what}: {error}");
+        assert!(took < SOON && !error.contains(CANARY), "{what}, {took:?}: {error}");
+    }
+    Ok(())
+}
+
+const ADDRESS: &str = "WINDROW_TEST_ADDRESS";
+const FILES: &str = "WINDROW_TEST_FILES";
+const TOPIC: &str = "WINDROW_TEST_TOPIC";
+
+/// A whole process with secrets: everything that it says and keeps is searched for them.
+#[test]
+fn no_secret_shows_anywhere() -> Result<()> {
+    let Some(secure) = secure() else { return Ok(()) };
+    let files = tempfile::tempdir()?;
+    fs::write(files.path().join("password"), PASSWORD)?;
+    fs::copy(secure.authority(), files.path().join("ca.pem"))?;
+    let topic = secure.broker().new_topic("orders", 2)?;
+    secure.broker().create_topic(&format!("{topic}.out"), 1, &[])?;
+    secure.broker().produce(&topic, (0..100).map(|n| Message::of(format!(r#"{{"n":{n}}}"#)).key("k")))?;
+    let child = Command::new(env::current_exe()?)
+        .args(["security::shows_what_it_can", "--exact", "--nocapture"])
+        .envs([
+            (ADDRESS, secure.address(Listener::SaslTls)?),
+            (TOPIC, topic),
+            ("WINDROW_TEST_PASSWORD", PASSWORD.into()),
+        ])
+        .envs([(FILES, files.path()), ("WINDROW_TEST_STORE", &files.path().join("store"))])
+        .output()?;
+    let said = [child.stdout, child.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(child.status.success(), "{said}");
+    assert!(!said.contains(CANARY), "{said}");
+    let all = ["SCRAM-SHA-256 as alice", "Secret(…)", "shown in a panic", "source kafka", "holds a secret"];
+    for shown in all {
+        assert!(said.contains(shown), "{shown}: {said}");
+    }
+    let kept = files_below(&files.path().join("store"))?;
+    assert!(kept.len() > 2, "{} files", kept.len());
+    for file in kept {
+        let bytes = fs::read(&file)?;
+        assert!(!bytes.windows(CANARY.len()).any(|part| part == CANARY.as_bytes()), "{}", file.display());
+    }
+    Ok(())
+}
+
+fn files_below(directory: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() { files.extend(files_below(&path)?) } else { files.push(path) }
+    }
+    Ok(files)
+}
+
+/// The process of [`no_secret_shows_anywhere`]. It has nothing to do in a run of the tests.
+#[test]
+fn shows_what_it_can() -> Result<()> {
+    let (Ok(address), Ok(files), Ok(topic)) = (env::var(ADDRESS), env::var(FILES), env::var(TOPIC)) else {
+        return Ok(());
+    };
+    let files = Path::new(&files);
+    let tls = || Tls::ca_file(files.join("ca.pem"));
+    let from_env = || Sasl::scram_sha_256(USER, Secret::env("WINDROW_TEST_PASSWORD"));
+    let from_file = Sasl::plain(USER, Secret::file(files.join("password")));
+    let kafka = Kafka::brokers(&address).tls(tls().key_passphrase(Secret::new(WRONG))).sasl(from_env());
+    let open = Kafka::brokers(&address).sasl(from_file.clone());
+    println!("{kafka:?} {:?} {open:?} {:?}", kafka.warnings(), open.warnings());
+    let job = Job::new("shows").checkpoint(env::var("WINDROW_TEST_STORE")?, millis(100));
+    let input = kafka.topic(&topic).group("shows");
+    println!("{input:?}");
+    let output = Kafka::brokers(&address).tls(tls()).sasl(from_file).to_topic(format!("{topic}.out")).json();
+    println!("{output:?} {}", Sink::name(&output));
+    let held = (kafka.clone(), format!("{output:?}"));
+    #[derive(Record)]
+    struct Order {
+        n: i64,
+    }
+    job.source(input.json::<Order>()).filter_expr(col("n").lt(lit(10))).sink(output);
+    println!("{job} {job:?}");
+    tests::on_two_threads(async {
+        println!("{}", job.explain().await?);
+        let running = job.start().await?;
+        let handle = running.handle();
+        for _ in 0..100 {
+            if handle.metrics().checkpoints.completed > 3 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        println!("{} {:?} {:?}", handle.metrics(), handle.metrics(), handle.warnings());
+        handle.stop();
+        println!("{:?}", running.wait().await?);
+        let wrong = Sasl::plain(USER, Secret::new(WRONG));
+        for bad in [
+            Kafka::brokers(&address).tls(tls()).sasl(wrong),
+            kafka.clone().set("sasl.password", PASSWORD),
+            kafka.clone().set("ssl.key.pem", PASSWORD),
+            Kafka::brokers(&address).tls(tls()).sasl(from_env()).set("no.such.setting", "1"),
+        ] {
+            println!("{:?}", refusals(&bad, &topic).await);
+        }
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+    })?;
+    let caught = catch_unwind(AssertUnwindSafe(|| panic!("shown in a panic: {held:?}")));
+    assert!(caught.is_err());
+    Ok(())
+}
