@@ -10,7 +10,7 @@
 //!            engine/   (this crate)                        jobs, streams, plan, runtime, checkpoints, metrics
 //!            /        \
 //!  operators/          connectors/                         two towers that do not know each other
-//!  pure computation    sources, sinks, formats
+//!  pure computation    sources, sinks, formats             (topics of Kafka with the feature `kafka`)
 //! ```
 //!
 //! ## The life of a row
@@ -138,6 +138,9 @@
 //!
 //! * [`api`]: [`Job`], [`Stream`] and what can be said with them. Which window, which join, what is late and what becomes of it:
 //!   `docs/event-time.md` in the repository.
+//! * Topics of Kafka, with the feature `kafka`: `connectors::kafka` (`source`, `sink`, `transaction`), formats and the schema
+//!   registry beside it; how to use them, their limits and their errors: `docs/kafka.md`. How a transaction decides a checkpoint:
+//!   `docs/exactly-once.md`.
 //! * [`operators`]: the contract of an operator and all operators. [`connectors`]: sources, sinks, formats.
 //! * [`metrics`]: what a job counts. [`Error`]: what can go wrong. [`state`]: a look into the state of a stopped job.
 //!
@@ -216,9 +219,14 @@ pub use datafusion_functions_aggregate::expr_fn as aggregates;
 pub use windrow_connectors as connectors;
 pub use windrow_operators as operators;
 
-#[cfg(doctest)]
+// Its snippets read topics.
+#[cfg(all(doctest, feature = "kafka"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "kafka"))]
+#[doc = include_str!("../../docs/kafka.md")]
+struct KafkaPage;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/event-time.md")]

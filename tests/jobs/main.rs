@@ -36,6 +36,12 @@ mod event_sourcing;
 #[path = "../../examples/fan_out.rs"]
 mod fan_out;
 #[allow(dead_code, unreachable_pub)]
+#[path = "../../examples/fraud.rs"]
+mod fraud;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../examples/fraud_events.rs"]
+mod fraud_events;
+#[allow(dead_code, unreachable_pub)]
 #[path = "../../examples/hot_items.rs"]
 mod hot_items;
 #[allow(dead_code, unreachable_pub)]

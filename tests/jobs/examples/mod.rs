@@ -5,6 +5,7 @@ use windrow::arrow::array::{AsArray, RecordBatch};
 mod cqrs;
 mod event_sourcing;
 mod fan_out;
+mod fraud;
 mod idempotent_consumer;
 mod retry_dead_letter;
 mod schema_versions;
