@@ -1,5 +1,18 @@
-//! Jobs that read and write topics, against a real Kafka.
+//! Whole jobs against a real broker: what is in the topics afterwards, as a consumer sees it that is not the engine's.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod absent;
+mod broken;
+mod columns;
+mod garbage;
+mod growing;
+mod large;
+mod odd;
+mod running;
+mod schemas;
 mod security;
+mod starts;
+mod tables;
+mod transactions;
+mod windows;

@@ -204,7 +204,7 @@ fn who_does_not_get_in_is_told_why_and_soon() -> Result<()> {
         let mut running = Vec::new();
         for (name, kafka, why) in cases {
             let topic = topic.clone();
-            running.push((name, why, tokio::spawn(async move { refusals(&kafka, &topic).await })));
+            running.push((name, why, tokio::spawn(async move { Box::pin(refusals(&kafka, &topic)).await })));
         }
         let mut wrong = Vec::new();
         for (name, why, refusals) in running {
@@ -329,7 +329,7 @@ fn shows_what_it_can() -> Result<()> {
             kafka.clone().set("ssl.key.pem", PASSWORD),
             Kafka::brokers(&address).tls(tls()).sasl(from_env()).set("no.such.setting", "1"),
         ] {
-            println!("{:?}", refusals(&bad, &topic).await);
+            println!("{:?}", Box::pin(refusals(&bad, &topic)).await);
         }
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     })?;

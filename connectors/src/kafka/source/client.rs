@@ -71,6 +71,9 @@ impl Client {
             ("fetch.max.bytes", (16 << 20).to_string()),
             // When its queue is full librdkafka would look again after a second, and run dry meanwhile.
             ("fetch.queue.backoff.ms", "10".to_string()),
+            // For so long a topic that is gone is taken for one that is not known everywhere yet; half a minute else. It was there
+            // when reading began, and before the job is failed it is asked for again.
+            ("topic.metadata.propagation.max.ms", "5000".to_string()),
             // More than the longest record, so that one that is too long arrives and is rejected. One answer may hold a
             // record and what else fits in fetch.max.bytes.
             (

@@ -129,7 +129,7 @@ impl Layout {
                 None => {
                     let part = part.name();
                     return Err(config(format!(
-                        "the {part} is to go into the column {name:?}, which the record's type does not have: add the field"
+                        "the column {name:?} is to hold the {part}, and the record's type has no such field: add it"
                     )));
                 }
             }

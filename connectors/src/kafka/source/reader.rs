@@ -22,7 +22,7 @@ use crate::{ConnectorError, Fetch, Position, Result, SourceReader, SplitId};
 /// Batches that wait between the thread and the task.
 const WAITING: usize = 4;
 
-/// The ends of partitions, as librdkafka's statistics tell them about once a second.
+/// The ends of partitions: those at the start, and then as librdkafka's statistics tell them about once a second.
 pub(super) type Ends = Arc<Mutex<BTreeMap<Partition, u64>>>;
 
 pub(super) struct KafkaReader {
@@ -94,17 +94,28 @@ impl KafkaReader {
             .spawn(thread)
             .map_err(|error| ConnectorError::io("start a thread for", plan.name(), error))?;
         let begins = begun.await.map_err(|_| thread_ended(&plan))??;
-        let lanes = begins.iter().map(|begin| Reading::new(begin, &plan)).collect();
-        Ok(Self {
+        let mut reader = Self {
             plan,
-            lanes,
+            lanes: Vec::new(),
             items,
             commands,
             held: VecDeque::new(),
             paused: HashSet::new(),
             told: BTreeSet::new(),
             ends,
-        })
+        };
+        reader.reads(&begins);
+        Ok(reader)
+    }
+
+    /// From now on these too.
+    fn reads(&mut self, begins: &[Begin]) {
+        self.lanes.extend(begins.iter().map(|begin| Reading::new(begin, &self.plan)));
+        // The statistics come later. Where all has been read by then and nothing more comes, nobody would ask for the lag again.
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        for begin in begins {
+            ends.entry(begin.at).or_insert(begin.known_end);
+        }
     }
 
     fn is_paused(&self, item: &Item) -> bool {
@@ -237,7 +248,7 @@ impl SourceReader for KafkaReader {
                 Either::Answer(Err(_)) | Either::Item(None) => return Err(self.why_ended()),
             }
         };
-        self.lanes.extend(begins.iter().map(|begin| Reading::new(begin, &self.plan)));
+        self.reads(&begins);
         self.tell();
         Ok(())
     }

@@ -19,6 +19,8 @@ pub(super) struct Begin {
     pub(super) at: Partition,
     pub(super) next: u64,
     pub(super) end: Option<u64>,
+    /// Where it ended when it was asked.
+    pub(super) known_end: u64,
 }
 
 /// Finds out where these partitions begin; those with a position there.
@@ -45,7 +47,7 @@ pub(super) fn resolve<F: Feed>(
             },
         };
         check_within(feed, plan, at, next, (first, end))?;
-        resolved.push(Begin { at, next, end: plan.bounded.then_some(end) });
+        resolved.push(Begin { at, next, end: plan.bounded.then_some(end), known_end: end });
     }
     Ok(resolved)
 }
@@ -54,7 +56,11 @@ pub(super) fn resolve<F: Feed>(
 pub(super) fn from_first<F: Feed>(feed: &mut F, plan: &Plan, added: &[Partition]) -> Result<Vec<Begin>> {
     let assigned: Vec<_> = added.iter().map(|at| (*at, None)).collect();
     check_there(feed, plan, &assigned)?;
-    added.iter().map(|&at| Ok(Begin { at, next: feed.bounds(at)?.0, end: None })).collect()
+    let begin = |&at: &Partition| {
+        let (next, known_end) = feed.bounds(at)?;
+        Ok(Begin { at, next, end: None, known_end })
+    };
+    added.iter().map(begin).collect()
 }
 
 /// Fails unless all topics and partitions exist.

@@ -1,0 +1,99 @@
+//! Messages of 20 MB: the source rejects them or reads them, as it is told, and the sink says which it cannot write.
+
+use tests::{
+    broker::{Broker, Message, Result},
+    run,
+};
+use windrow::prelude::*;
+
+use crate::{
+    running::{accounted, values},
+    windows::{Order, order, orders},
+};
+
+const LARGE: usize = 20_000_000;
+
+#[derive(Record)]
+struct Text {
+    text: String,
+}
+
+#[test]
+fn a_message_of_20_mb_is_rejected_unless_the_limit_is_raised() -> Result<()> {
+    let Some(broker) = Broker::shared() else { return Ok(()) };
+    let kafka = Kafka::brokers(broker.address());
+    let topic = format!("large-{:08x}", fastrand::u32(..));
+    broker.create_topic(&topic, 1, &[("max.message.bytes", "30000000")])?;
+    let (dead, output) = (broker.new_topic("dead", 1)?, broker.new_topic("small", 1)?);
+    let rows = orders(10);
+    let mut messages: Vec<Message> = rows.iter().map(order).collect();
+    let large = format!(r#"{{"user":"{}","amount":1,"at":"2026-01-01T00:00:00Z"}}"#, "x".repeat(LARGE));
+    messages.insert(5, Message::of(large.clone()).key("large"));
+    broker.produce(&topic, messages)?;
+
+    let job = Job::new("small");
+    let (small, rejected) = job.source(kafka.topic(&topic).bounded().json::<Order>()).with_rejects();
+    small.sink(kafka.to_topic(&output).json());
+    rejected.sink(kafka.to_topic(&dead).dead_letters());
+    accounted(&run(job)?, 11, 1);
+    assert_eq!(broker.committed(&output)?.len(), 10);
+    let letters = broker.committed(&dead)?;
+    let [letter] = letters.as_slice() else { panic!("{} letters", letters.len()) };
+    let why = format!("has {} bytes, more than the 10485760 of max_record_bytes", large.len() + "large".len());
+    assert_eq!((letter.header("windrow.error"), letter.header("windrow.offset")), (Some(why.as_str()), Some("5")));
+    assert_eq!(letter.text(), &large[..1024], "its first KiB");
+
+    let job = Job::new("all");
+    let lengths = MemorySink::new();
+    let source = kafka.topic(&topic).bounded().max_record_bytes(25 << 20).json::<Order>();
+    job.source(source)
+        .map(|order| Order { user: String::new(), amount: order.user.len() as i64, at: order.at })
+        .sink(lengths.clone());
+    accounted(&run(job)?, 11, 0);
+    let lengths: Vec<Order> = lengths.records()?;
+    assert!(lengths.iter().any(|order| order.amount == LARGE as i64));
+    Ok(())
+}
+
+fn texts(sizes: &[usize]) -> MemorySource<Text> {
+    // Text that no compression makes small.
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut text = |size: usize| (0..size).map(|_| random.alphanumeric()).collect();
+    MemorySource::records(sizes.iter().map(|size| Text { text: text(*size) }).collect())
+}
+
+#[test]
+fn a_record_that_the_sink_cannot_write_ends_the_job_with_its_size() -> Result<()> {
+    let Some(broker) = Broker::shared() else { return Ok(()) };
+    let kafka = Kafka::brokers(broker.address());
+    let topic = broker.new_topic("small", 1)?;
+    let length = 2_000_000 + r#"{"text":""}"#.len();
+
+    // What the client does not take.
+    let job = Job::new("client");
+    job.source(texts(&[3, 2_000_000, 4])).sink(kafka.to_topic(&topic).json());
+    let error = run(job).unwrap_err().to_string();
+    let expected = format!(
+        "#2 sink kafka {0}, topic {topic}: kafka {0}, topic {topic}: a record of {length} bytes is larger than this client sends: \
+         raise its message.max.bytes, and max.message.bytes of the topic",
+        broker.address()
+    );
+    assert_eq!(error, expected);
+
+    // What the broker does not take.
+    let bold = kafka.clone().set("message.max.bytes", "10000000");
+    let job = Job::new("broker");
+    job.source(texts(&[3, 2_000_000, 4])).sink(bold.to_topic(&topic).json());
+    let error = run(job).unwrap_err().to_string();
+    assert!(error.contains(&length.to_string()) && error.contains("max.message.bytes of the topic"), "{error}");
+
+    // What both take.
+    let roomy = format!("roomy-{:08x}", fastrand::u32(..));
+    broker.create_topic(&roomy, 1, &[("max.message.bytes", "10000000")])?;
+    let job = Job::new("roomy");
+    job.source(texts(&[3, 2_000_000, 4])).sink(bold.to_topic(&roomy).json());
+    run(job)?;
+    let lengths: Vec<usize> = values(&broker.committed(&roomy)?).iter().map(String::len).collect();
+    assert_eq!(lengths.iter().sum::<usize>(), 14 + length + 15);
+    Ok(())
+}
