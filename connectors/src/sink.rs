@@ -130,14 +130,14 @@ pub struct Marker {
 #[async_trait]
 pub trait Witness: Send + Sync + 'static {
     /// What to call it in messages, and what tells it from others in a checkpoint: `kafka localhost:9092, topic __windrow.fraud.commits`.
-    /// `job` is the name of the job.
+    /// `job` is the name of the job. Whatever decides whom [`Witness::fence`] fences is a part of it.
     fn name(&self, job: &str) -> String;
 
     /// The longest that an epoch may stay open, from its first row to the decision. After that the system throws its rows away.
     fn longest_epoch(&self) -> Duration;
 
-    /// How long the epoch has been open that was opened first and is not decided yet.
-    fn open_for(&self) -> Option<Duration>;
+    /// How long the epoch of the job has been open that was opened first and is not decided yet.
+    fn open_for(&self, job: &str) -> Option<Duration>;
 
     /// Takes over from every former incarnation of the job. When this returns none of them can decide anything any more, and
     /// nothing that they wrote is still open. Comes before [`Witness::newest`], and before the first writer is made.
@@ -150,6 +150,11 @@ pub trait Witness: Send + Sync + 'static {
     /// no writers yet. The future may be dropped before it is ready, which is an error like any other. If it returns well, the epoch counts. On any error it may
     /// count or not: only the next incarnation can tell.
     async fn decide(&self, marker: &Marker) -> Result<()>;
+
+    /// The incarnation writes and decides nothing more: its writers are gone, because the job has ended or failed. Throws away what
+    /// is open and was not asked to be decided, so that no reader waits for it until the next start, and forgets the incarnation.
+    /// What fails here the next [`Witness::fence`] does. The engine waits for it for a few seconds.
+    async fn give_up(&self, _job: &str, _incarnation: &Incarnation) {}
 }
 
 /// Writes the rows of one task.

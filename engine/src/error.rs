@@ -114,7 +114,11 @@ pub enum Error {
         reasons: Vec<String>,
     },
     /// A checkpoint took too long.
-    #[error("checkpoint {epoch} was not complete after {after:?}: no answer from {}", silent.join(", "))]
+    #[error(
+        "checkpoint {epoch} was not complete after {after:?}: no answer from {}{}",
+        silent.join(", "),
+        lowered.iter().map(|why| format!(". It may take no longer: {why}")).collect::<String>()
+    )]
     CheckpointTimeout {
         /// The checkpoint.
         epoch: Epoch,
@@ -122,6 +126,8 @@ pub enum Error {
         after: Duration,
         /// The tasks that its barrier has not passed.
         silent: Vec<String>,
+        /// Why that is shorter than usual although nobody has said so: a sink allows no more.
+        lowered: Option<String>,
     },
     /// A savepoint could not be taken. The job itself goes on.
     #[error("job {job:?}: no savepoint: {reason}")]

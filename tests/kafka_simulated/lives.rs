@@ -9,7 +9,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use tokio::{task::JoinHandle, time::timeout};
-use windrow::{CheckpointError, Error, Report, RunningJob};
+use windrow::{CheckpointError, Error, Faults, Report, RunningJob};
 
 use super::{
     scenario::{End, JOB, Life, Scenario},
@@ -18,7 +18,7 @@ use super::{
 };
 
 /// In virtual time: what takes longer hangs.
-const HANGS: Duration = Duration::from_secs(20 * 3_600);
+pub const HANGS: Duration = Duration::from_secs(20 * 3_600);
 
 /// What happened in some scenarios.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,11 +52,17 @@ struct Trial<'a, T> {
     store: &'a Path,
     cluster: Simulated,
     zombies: Vec<Zombie>,
+    faults: Faults,
     lived: Lived,
 }
 
 /// Runs the scenario of a seed in virtual time; what is wrong is said in words, with the seed.
 pub fn run<T: Target>(scenario: &Scenario, target: &T) -> Result<Lived, String> {
+    run_with(scenario, target, Faults::default())
+}
+
+/// The same, with a mistake in the engine.
+pub fn run_with<T: Target>(scenario: &Scenario, target: &T, faults: Faults) -> Result<Lived, String> {
     // A test of processes that never die with the machine needs no flush.
     let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let directory = directory.map_err(|error| error.to_string())?;
@@ -68,9 +74,16 @@ pub fn run<T: Target>(scenario: &Scenario, target: &T) -> Result<Lived, String> 
         // With STORY set: all that happened on the cluster, to find out why.
         let told = std::env::var_os("STORY").is_some();
         cluster.look(|world| world.story = told.then(Vec::new));
-        let trial =
-            Trial { scenario, target, store, cluster: cluster.clone(), zombies: Vec::new(), lived: Lived::default() };
-        let lived = Box::pin(trial.live()).await;
+        let trial = Trial {
+            scenario,
+            target,
+            store,
+            cluster: cluster.clone(),
+            zombies: Vec::new(),
+            faults: faults.clone(),
+            lived: Lived::default(),
+        };
+        let lived = faults.during(Box::pin(trial.live())).await;
         cluster.look(|world| world.story.iter().flatten().for_each(|line| println!("{line}")));
         lived
     });
@@ -97,7 +110,8 @@ impl<T: Target> Trial<'_, T> {
         };
         let running = running?;
         let handle = running.handle();
-        let mut ended = tokio::spawn(running.wait());
+        // It starts itself again with the same mistake.
+        let mut ended = tokio::spawn(self.faults.clone().during(running.wait()));
         if let Ok(ended) = timeout(life.after, &mut ended).await {
             return self.ended(ended.map_err(|error| error.to_string())?).map(|_| ());
         }

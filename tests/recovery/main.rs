@@ -7,6 +7,7 @@ mod aged;
 mod backpressure;
 mod calls;
 mod crashes;
+mod deadline;
 mod extremes;
 mod growing;
 mod hand;

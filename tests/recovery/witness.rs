@@ -35,6 +35,8 @@ pub enum Fate {
     /// The request arrives when its sender is gone, a moment before the next one takes over.
     Late,
     Slow,
+    /// Nothing ever comes back, not even an error.
+    Never,
 }
 
 /// A transaction.
@@ -253,7 +255,7 @@ impl Witness for Cluster {
         self.longest
     }
 
-    fn open_for(&self) -> Option<Duration> {
+    fn open_for(&self, _: &str) -> Option<Duration> {
         let broker = lock(&self.broker);
         let opened = broker.slots.iter().filter_map(|slot| slot.opened);
         opened.chain(broker.stuck_since).min().map(|opened| opened.elapsed())
@@ -281,6 +283,9 @@ impl Witness for Cluster {
 
     async fn decide(&self, marker: &Marker) -> Result<()> {
         let reply = lock(&self.broker).reply();
+        if reply == Fate::Never {
+            std::future::pending::<()>().await;
+        }
         if reply == Fate::Slow {
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
@@ -297,7 +302,7 @@ impl Witness for Cluster {
                     broker.late = Some(marker.clone());
                     return Err(remote(LOST));
                 }
-                Fate::Fine | Fate::Slow | Fate::ReplyLost => broker.end(marker),
+                Fate::Fine | Fate::Slow | Fate::ReplyLost | Fate::Never => broker.end(marker),
             }
         };
         show(rows).await?;

@@ -11,7 +11,7 @@ use windrow::{
 };
 
 use super::{
-    hand::{Hand, click, read, save_and_stop},
+    hand::{Hand, click, read, save_and_stop, until},
     lives::start,
     witness::{Connection, Fate},
 };
@@ -56,7 +56,7 @@ impl Decided {
                 std::panic::resume_unwind(Box::new("a crash"));
             }
         });
-        let crashed = faults.during(async { start(job).await?.wait().await }).await;
+        let crashed = faults.during(Box::pin(async { start(job).await?.wait().await })).await;
         assert!(matches!(crashed, Err(Error::Panic { .. })), "it crashes");
     }
 }
@@ -129,6 +129,61 @@ fn a_job_gains_the_sink_and_loses_it_between_runs() {
         assert_eq!(decided.cluster.markers().len(), with, "the store decided alone");
         decided.one_more(|| decided.job(), 4).await;
         assert_eq!(decided.hand.rows(), ["1", "2", "3", "4"]);
+    });
+}
+
+/// As the store does with those that are old.
+fn remove_records(folder: &std::path::Path, keep: usize) {
+    let mut records: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    records.sort_unstable();
+    assert!(records.len() > keep);
+    records.iter().take(records.len() - keep).for_each(|record| fs::remove_file(record).unwrap());
+}
+
+#[test]
+fn a_marker_is_right_that_is_older_than_all_that_the_store_knows() {
+    on_two_threads(async {
+        let decided = Decided::new();
+        decided.one_more(|| decided.job(), 1).await;
+        let last = decided.cluster.markers().last().unwrap().clone();
+        for amount in 2..5 {
+            decided.one_more(|| decided.plain(), amount).await;
+        }
+        let epochs = format!("{}/by-hand/epoch", decided.hand.store());
+        remove_records(epochs.as_ref(), 3);
+        // Its number is too old to be known, and yet it is not one of ours.
+        let mut markers = decided.cluster.markers();
+        markers.push(Marker { incarnation: foreign(1).incarnation, ..last });
+        decided.cluster.set_markers(markers.clone());
+        has(&decided.refused(|| decided.job()).await, &["of job id f0e19000"]);
+        markers.pop();
+        decided.cluster.set_markers(markers);
+        decided.one_more(|| decided.job(), 5).await;
+        assert_eq!(decided.hand.rows(), ["1", "2", "3", "4", "5"]);
+    });
+}
+
+#[test]
+fn a_job_of_another_directory_is_refused_before_it_fences_the_one_that_runs() {
+    on_two_threads(async {
+        let (one, other) = (Decided::new(), Decided::new());
+        one.hand.push(&[click(1, 1, 1)]);
+        let running = read(|| one.job(), 1).await.unwrap();
+        running.handle().savepoint("first").await.unwrap();
+        let job = || {
+            let cluster = one.cluster.again();
+            other.hand.job(|rows, out| rows.select([col("amount")]).sink(cluster.sink(&out)))
+        };
+        has(&other.refused(job).await, &["this directory is of job id", "is of another checkpoint directory"]);
+        one.hand.push(&[click(1, 2, 2)]);
+        let rows_in =
+            |job: &windrow::JobHandle| job.metrics().named("source").map(|source| source.rows_in).sum::<u64>();
+        until(&running.handle(), |job| rows_in(job) == 2).await;
+        save_and_stop(running, "last").await;
+        assert_eq!(one.hand.rows(), ["1", "2"], "it has not noticed");
+        // When it is meant, it takes over.
+        let again = || job().restore(Restore::newest().repeat_output());
+        start(again).await.unwrap().handle().stop();
     });
 }
 
@@ -252,7 +307,7 @@ fn a_directory_and_markers_that_do_not_belong_together_are_refused() {
         fs::remove_dir_all(decided.hand.store()).unwrap();
         has(
             &decided.refused(|| decided.job()).await,
-            &["there is no checkpoint, but cluster, markers of by-hand says"],
+            &["this directory is of job id", "but cluster, markers of by-hand says", "before it was emptied"],
         );
         fs::remove_dir_all(old).unwrap();
     });
@@ -289,7 +344,7 @@ fn an_older_savepoint_is_written_again_with_a_marker_of_its_own() {
                 let store = decided.hand.store().to_owned();
                 let starting = tokio::spawn({
                     let job = back();
-                    async move { faults.during(job.start()).await.map(drop) }
+                    async move { faults.during(Box::pin(job.start())).await.map(drop) }
                 });
                 assert!(starting.await.is_err(), "it crashes in {store}");
             }

@@ -202,6 +202,7 @@ impl InMemoryProducer {
 #[async_trait]
 impl Producer for InMemoryProducer {
     async fn init_transactions(&self) -> Result<()> {
+        self.wait("init").await;
         self.tell("init");
         let id = self.id.clone().unwrap();
         self.cluster.state().newest.insert(id, self.number);
@@ -270,6 +271,7 @@ impl Producer for InMemoryProducer {
     }
 
     async fn abort(&self) -> Result<()> {
+        self.wait("abort").await;
         self.tell("abort");
         self.open.store(false, SeqCst);
         self.sent.lock().unwrap().clear();

@@ -11,7 +11,7 @@ use windrow_connectors::{Source, SplitId};
 use super::running::{Line, Shared};
 use crate::{
     Error, Restarts, Result,
-    checkpoint::{Begin, Coordinator, Layout, Restored, Settings, Sinks, Sources, Start, begin},
+    checkpoint::{Begin, Coordinator, Layout, Restored, Settings, Sinks, Sources, Start, Witnessed, begin, give_up},
     clock::ProcessingTime,
     metrics::{CheckpointCounters, Counters, in_order_of_rows},
     plan::{
@@ -38,6 +38,7 @@ pub(crate) struct Attempt {
     checkpoints: Arc<CheckpointCounters>,
     /// Absent without checkpoints.
     this: Option<Start>,
+    witnessed: Option<Witnessed>,
 }
 
 impl Attempt {
@@ -88,11 +89,37 @@ impl Attempt {
         // split, that the checkpoint does not have from which the job goes on.
         let first = checkpointed && (fresh || !knows_all(graph, &restored, &splits));
         let first = first.then(|| coordinator.begin(None));
-        let mut tasks = start(graph, &plan, &layout, &counters, *channel_bytes, controls, &mut restored).await?;
+        let started = start(graph, &plan, &layout, &counters, *channel_bytes, controls, &mut restored).await;
+        let mut tasks = match started {
+            Ok(tasks) => tasks,
+            Err(error) => {
+                give_up(witnessed.as_ref()).await;
+                return Err(error);
+            }
+        };
         tasks.run("the coordinator of checkpoints".into(), coordinator.run(first));
         let savepoints = checkpointed.then_some(savepoint_line);
-        shared.connect(Line { counters: ordered, checkpoints: checkpoints.clone(), warnings, witnessed, savepoints });
-        Ok(Self { tasks, stopped, checkpoints, this })
+        let line = Line {
+            counters: ordered,
+            checkpoints: checkpoints.clone(),
+            warnings,
+            witnessed: witnessed.clone(),
+            savepoints,
+        };
+        shared.connect(line);
+        Ok(Self { tasks, stopped, checkpoints, this, witnessed })
+    }
+
+    /// Ends what is left of it, and with it the transactions of its sinks: no reader is to wait for them.
+    pub(crate) async fn give_up(&mut self) {
+        self.tasks.end().await;
+        give_up(self.witnessed.as_ref()).await;
+    }
+
+    /// As [`Attempt::give_up`], but does not wait for tasks that block.
+    pub(crate) async fn abort(&mut self) {
+        self.tasks.abort();
+        give_up(self.witnessed.as_ref()).await;
     }
 
     /// Why it failed: if a later start of the job has taken over, because of that. To start again would only fence that one.

@@ -282,7 +282,7 @@ impl Job {
         let timeout = timeout(&sinks(&graph), &graph.job, self.settings.as_ref(), self.checkpoint_timeout);
         let timeout = timeout.unwrap_or_else(|more| {
             mistakes.extend(more);
-            Duration::ZERO
+            Default::default()
         });
         if !mistakes.is_empty() {
             return Err(Error::Plan { job: graph.job.clone(), mistakes });

@@ -53,7 +53,8 @@ impl Shared {
     }
 }
 
-/// A job at work. Dropping it ends it at once, without publishing what its sinks have not finished.
+/// A job at work. Dropping it ends it at once, without publishing what its sinks have not finished; as after a crash, readers of
+/// topics that it wrote to in a transaction may wait for this until the job is started again.
 ///
 /// ```
 /// use windrow::prelude::*;
@@ -121,7 +122,8 @@ impl RunningJob {
     /// Waits for the end. The first Ctrl-C stops the job cleanly: sources stop reading, what has been read is processed
     /// and written. Windows that are still open give no result, because they are not complete; with checkpoints the last
     /// one holds them, and the job goes on from there when it is started again. A second Ctrl-C aborts: this returns at
-    /// once, though a runtime that is dropped then still waits for a task that blocks, such as a write to a stalled pipe.
+    /// once, or as soon as the open transactions of its sinks are thrown away, which takes ten seconds at most, and a third Ctrl-C
+    /// ends. A runtime that is dropped then still waits for a task that blocks, such as a write to a stalled pipe.
     ///
     /// With checkpoints a job that fails is started again from the newest one: see [`Restarts`](crate::Restarts).
     /// [`RunningJob`] has an example.
@@ -133,12 +135,20 @@ impl RunningJob {
                 ended = self.attempt.tasks.join() => ended,
                 // Without a handler for Ctrl-C (an error here) the process simply ends on it.
                 Ok(()) = tokio::signal::ctrl_c() => {
-                    self.interrupt(&mut interrupted)?;
+                    if let Err(aborted) = self.interrupt(&mut interrupted) {
+                        self.abort().await;
+                        return Err(aborted);
+                    }
                     continue;
                 }
             };
-            let Err(error) = ended else { break };
-            let error = self.attempt.explain(error).await;
+            let explained = match ended {
+                Ok(()) => None,
+                Err(error) => Some(self.attempt.explain(error).await),
+            };
+            // Before the wait: also who is never started again leaves nothing open behind.
+            self.attempt.give_up().await;
+            let Some(error) = explained else { break };
             if self.attempt.has_progressed() {
                 restarts = 0;
             }
@@ -155,6 +165,14 @@ impl RunningJob {
         }
         self.handle.stop();
         Ok(())
+    }
+
+    /// Ends the job at once; only what its sinks have open is thrown away first, unless that is interrupted too.
+    async fn abort(&mut self) {
+        tokio::select! {
+            () = self.attempt.abort() => {}
+            Ok(()) = tokio::signal::ctrl_c() => {}
+        }
     }
 
     /// Starts the job again, as often as it may, unless somebody stops it meanwhile; otherwise returns why it failed.
@@ -183,8 +201,6 @@ impl RunningJob {
             }
             sleep_until(Some(Moment::now().after(self.blueprint.restarts.delay(*restarts)))).await;
             *restarts += 1;
-            // The former attempt gives up its lock on the store first.
-            self.attempt.tasks.end().await;
             match Attempt::start(&self.blueprint, &self.handle.0).await {
                 Ok(attempt) => {
                     self.attempt = attempt;

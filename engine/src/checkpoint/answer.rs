@@ -62,13 +62,31 @@ impl CheckpointStore {
         if !self.agrees(claim, witnessed, &held, newest.as_ref()).await?
             && !mutated("an unknown marker is taken for an abort")
         {
-            let apart = self.apart(claim, witnessed, held.committed, newest.as_ref());
+            let here = held.committed.map_or("there is no checkpoint".into(), |committed| {
+                format!("the newest checkpoint is {}", words(&committed.marker()))
+            });
+            let apart = self.apart(claim, witnessed, held.committed, newest.as_ref(), &here);
             if !witnessed.repeat_output {
                 return Err(apart);
             }
             warnings.push(format!("{apart}. The job goes on all the same, because .repeat_output() was said"));
         }
         Ok(held.undecided.map(|manifest| Outcome::Abort { nonce: manifest.nonce }))
+    }
+
+    /// Fails when the markers are of another checkpoint directory: a fence would end a job that is at work and well. What cannot be
+    /// known before the fence is found by [`answer`](Self::answer).
+    pub(super) async fn is_its_own(&self, claim: &Claim, witnessed: &Witnessed) -> Result<()> {
+        if witnessed.repeat_output || mutated("an unknown marker is taken for an abort") {
+            return Ok(());
+        }
+        match witnessed.glance().await {
+            Some(marker) if marker.incarnation.job != claim.job_id => {
+                let here = format!("this directory is of job id {}", claim.job_id);
+                Err(self.apart(claim, witnessed, None, Some(&marker), &here))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the newest marker is that of the last commit, or of one before it when others have decided since.
@@ -125,21 +143,16 @@ impl CheckpointStore {
         witnessed: &Witnessed,
         committed: Option<&Manifest>,
         newest: Option<&Marker>,
+        here: &str,
     ) -> CheckpointError {
-        let words = |marker: &Marker| {
-            let Marker { incarnation, epoch } = marker;
-            format!("epoch {epoch} of start {} of job id {}", incarnation.generation, incarnation.job)
-        };
-        let here = committed.map_or("there is no checkpoint".into(), |committed| {
-            format!("the newest checkpoint is {}", words(&committed.marker()))
-        });
         let there = newest.map_or("has no marker at all".into(), |marker| {
             format!("says that the newest that counts is {}", words(marker))
         });
         let advice = match newest {
             None => "What the markers were kept in was removed or made anew: put it back",
             Some(marker) if marker.incarnation.job != claim.job_id => {
-                "The marker is of another checkpoint directory: start with that one, or give each job a name of its own"
+                "The marker is of another checkpoint directory, or of this one before it was emptied: start with that one, or \
+                 give each job a name of its own"
             }
             Some(marker) if committed.is_none_or(|committed| committed.epoch < marker.epoch) => {
                 "The directory is an old copy or was emptied: put the right one back"
@@ -156,4 +169,9 @@ impl CheckpointStore {
             ),
         }
     }
+}
+
+fn words(marker: &Marker) -> String {
+    let Marker { incarnation, epoch } = marker;
+    format!("epoch {epoch} of start {} of job id {}", incarnation.generation, incarnation.job)
 }

@@ -22,7 +22,7 @@ use super::{
     faults::mutated,
     layout::{ChainLayout, Layout},
     manifest::{Form, Kind, Manifest, OperatorState, Parent, SavedTask, SegmentFile, SinkState, SplitState},
-    settings::KEPT_CHECKPOINTS,
+    settings::{KEPT_CHECKPOINTS, Timeout},
     store::{CheckpointStore, Claim},
     witnessed::{Witnessed, conclude},
 };
@@ -49,7 +49,7 @@ pub(crate) struct Archive {
     /// Who decides, when it is not the store.
     pub(crate) witnessed: Option<Witnessed>,
     pub(crate) every: Duration,
-    pub(crate) timeout: Duration,
+    pub(crate) timeout: Timeout,
     /// The last decided checkpoint.
     pub(crate) parent: Option<Parent>,
     /// The savepoint from which the job once went on although there was newer output.

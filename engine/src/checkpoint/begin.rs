@@ -28,7 +28,7 @@ use super::{
     restore::{Restored, misfits, restore},
     settings::{Restore, Settings},
     store::{CheckpointStore, Claim},
-    witnessed::{Witnessed, conclude},
+    witnessed::{Witnessed, conclude, give_up},
 };
 use crate::{Error, Result, plan::graph::Graph};
 
@@ -73,10 +73,16 @@ pub(crate) async fn begin(
     let failed = |error: CheckpointError| error.of(&graph.job);
     let store = CheckpointStore::open(&settings.url, &graph.job).map_err(failed)?;
     let mut claim = store.claim().await.map_err(failed)?;
-    let gone_back = go_back(settings, graph, layout, sinks, splits, &store, &claim).await;
-    let GoneBack { manifest, next, mut restored, left_aside, witnessed } = match gone_back {
-        Ok(gone_back) => gone_back,
-        Err(error) => return Err(Start { store, generation: claim.generation }.explain(error).await),
+    let witnessed = Witnessed::of(sinks, &graph.job, claim.incarnation(), settings.restore.repeat_output);
+    let keeper = Keeper { store: &store, claim: &claim, witnessed: witnessed.as_ref() };
+    let resumed = Box::pin(resume(settings, graph, layout, sinks, splits, keeper)).await;
+    let Resumed { manifest, next, mut restored, left_aside } = match resumed {
+        Ok(resumed) => resumed,
+        Err(error) => {
+            let error = Start { store, generation: claim.generation }.explain(error).await;
+            give_up(witnessed.as_ref()).await;
+            return Err(error);
+        }
     };
     let incarnation = claim.incarnation();
     let mut warnings = std::mem::take(&mut claim.warnings);
@@ -86,7 +92,7 @@ pub(crate) async fn begin(
         claim,
         witnessed,
         every: settings.every,
-        timeout: settings.timeout,
+        timeout: settings.timeout.clone(),
         parent: manifest.as_ref().map(Manifest::as_parent),
         origin: manifest.as_ref().and_then(|manifest| manifest.origin),
         files: std::mem::take(&mut restored.files),
@@ -97,30 +103,36 @@ pub(crate) async fn begin(
     Ok(Begin { incarnation, next, fresh: manifest.is_none(), restored, archive: Some(archive), warnings })
 }
 
+/// Where the checkpoints are, who writes them, and who decides them when it is not the store.
+#[derive(Clone, Copy)]
+struct Keeper<'a> {
+    store: &'a CheckpointStore,
+    claim: &'a Claim,
+    witnessed: Option<&'a Witnessed>,
+}
+
 /// The checkpoint that a job goes on from, published and read.
-struct GoneBack {
+struct Resumed {
     manifest: Option<Manifest>,
     next: Epoch,
     restored: Restored,
     /// What was found and left aside.
     left_aside: Vec<String>,
-    witnessed: Option<Witnessed>,
 }
 
 /// Finds the checkpoint, decides and publishes what is still to be, and reads it.
-async fn go_back(
+async fn resume(
     settings: &Settings,
     graph: &Graph,
     layout: &Layout,
     sinks: &Sinks,
     splits: &HashMap<usize, Vec<SplitId>>,
-    store: &CheckpointStore,
-    claim: &Claim,
-) -> Result<GoneBack> {
+    keeper: Keeper<'_>,
+) -> Result<Resumed> {
+    let Keeper { store, claim, .. } = keeper;
     let failed = |error: CheckpointError| error.of(&graph.job);
-    let witnessed = Witnessed::of(sinks, &graph.job, settings.restore.repeat_output);
     let Recovered { committed: newest, done, next_epoch: mut next, warnings: left_aside } =
-        fence_and_recover(store, claim, witnessed.as_ref()).await.map_err(failed)?;
+        fence_and_recover(keeper).await.map_err(failed)?;
     let by_id = splits.iter().filter_map(|(node, splits)| Some((graph.nodes[*node].id.clone()?, splits.clone())));
     let by_id: BTreeMap<String, Vec<SplitId>> = by_id.collect();
     let chosen = choose(store, &settings.restore, newest).await.map_err(failed)?;
@@ -144,7 +156,7 @@ async fn go_back(
         }
     }
     if let (Some(newest), Some(savepoint)) = (chosen.instead_of, &mut manifest) {
-        *savepoint = write_again(store, claim, witnessed.as_ref(), savepoint, (next, newest)).await.map_err(failed)?;
+        *savepoint = write_again(keeper, savepoint, (next, newest)).await.map_err(failed)?;
         next = Epoch(next.0 + 1);
     }
     let incarnation = claim.incarnation();
@@ -159,20 +171,17 @@ async fn go_back(
         None => Restored::default(),
     };
     crash_point("K13 R8 restored");
-    Ok(GoneBack { manifest, next, restored, left_aside, witnessed })
+    Ok(Resumed { manifest, next, restored, left_aside })
 }
 
-/// R2 to R4: fence first, read after. What the witness has said before could be overtaken by an incarnation that still lives.
-async fn fence_and_recover(
-    store: &CheckpointStore,
-    claim: &Claim,
-    witnessed: Option<&Witnessed>,
-) -> Result<Recovered, CheckpointError> {
-    let incarnation = claim.incarnation();
+/// R2 to R4: fence first, read after. What the witness has said before could be overtaken by an incarnation that still lives; it is
+/// asked before only whether the fence would meet a job of another directory.
+async fn fence_and_recover(Keeper { store, claim, witnessed }: Keeper<'_>) -> Result<Recovered, CheckpointError> {
     let late = mutated("the marker is read before the fence");
     let recovered = if late { Some(store.recover(claim, witnessed).await?) } else { None };
     if let Some(witnessed) = witnessed {
-        witnessed.fence(&incarnation).await?;
+        store.is_its_own(claim, witnessed).await?;
+        witnessed.fence().await?;
     }
     match recovered {
         Some(recovered) => Ok(recovered),
@@ -212,9 +221,7 @@ async fn choose(
 
 /// Writes a savepoint down as the newest checkpoint, so that from then on there is one line of checkpoints again.
 async fn write_again(
-    store: &CheckpointStore,
-    claim: &Claim,
-    witnessed: Option<&Witnessed>,
+    Keeper { store, claim, witnessed }: Keeper<'_>,
     savepoint: &Manifest,
     (epoch, newest): (Epoch, Parent),
 ) -> Result<Manifest, CheckpointError> {

@@ -193,33 +193,28 @@ impl Coordinator {
                 self.ended.contains_key(task) || underway.as_ref().is_some_and(|u| u.reports.contains_key(task))
             };
             let complete = tasks.iter().all(is_there);
-            if let Some(Underway { epoch, savepoint, reports, .. }) = underway.take_if(|_| complete) {
-                self.complete_in_time(epoch, savepoint, reports).await?;
+            if let Some(underway) = underway.take_if(|_| complete) {
+                self.complete_in_time(underway).await?;
             }
             if underway.is_none() && tasks.iter().all(|task| self.ended.contains_key(task)) {
-                let epoch = self.take_epoch();
-                return self.complete_in_time(epoch, last_savepoint, BTreeMap::new()).await;
+                let last = Underway::new(self.take_epoch(), last_savepoint);
+                return self.complete_in_time(last).await;
             }
         }
     }
 
-    /// Completes an epoch, or fails: a store or a sink that does not answer must not stop the checkpoints without a word. A
-    /// failure that has a later start of the job behind it says so.
-    async fn complete_in_time(
-        &mut self,
-        epoch: Epoch,
-        savepoint: Option<Savepoint>,
-        reports: BTreeMap<TaskId, Snapshot>,
-    ) -> Result<()> {
-        let timeout = self.archive.as_ref().map(|archive| archive.timeout);
-        let gives_up = timeout.map(|timeout| Moment::now().after(timeout));
+    /// Completes an epoch, or fails: a store or a sink that does not answer must not stop the checkpoints without a word. The time
+    /// that its barrier took counts, so that an epoch is never open for longer than was said. A failure that has a later start
+    /// of the job behind it says so.
+    async fn complete_in_time(&mut self, underway: Underway) -> Result<()> {
+        let gives_up = self.gives_up(&underway);
+        let timeout = self.archive.as_ref().map(|archive| archive.timeout.clone()).unwrap_or_default();
+        let epoch = underway.epoch;
         let completed = tokio::select! {
-            completed = self.complete(epoch, savepoint, reports) => completed,
-            () = sleep_until(gives_up) => Err(Error::CheckpointTimeout {
-                epoch,
-                after: timeout.unwrap_or_default(),
-                silent: vec!["the checkpoint store, or a sink that is to publish".into()],
-            }),
+            completed = self.complete(underway) => completed,
+            () = sleep_until(gives_up) => {
+                Err(timeout.passed(epoch, vec!["the checkpoint store, or a sink that is to publish".into()]))
+            }
         };
         match (completed, &self.archive) {
             (Err(error), Some(archive)) => Err(archive.explain(error).await),
@@ -234,8 +229,7 @@ impl Coordinator {
     }
 
     async fn next_event(&mut self, underway: Option<&Underway>, due: Option<Moment>) -> Event {
-        let timeout = self.archive.as_ref().map(|archive| archive.timeout);
-        let gives_up = underway.zip(timeout).map(|(underway, timeout)| underway.began.after(timeout));
+        let gives_up = underway.and_then(|underway| self.gives_up(underway));
         let idle = underway.is_none();
         tokio::select! {
             biased;
@@ -245,6 +239,11 @@ impl Coordinator {
             Some(savepoint) = self.savepoints.recv(), if idle => Event::Savepoint(savepoint),
             () = sleep_until(due), if idle => Event::Due,
         }
+    }
+
+    /// When an epoch has taken too long; without a store it may take as long as it takes.
+    fn gives_up(&self, underway: &Underway) -> Option<Moment> {
+        self.archive.as_ref().map(|archive| underway.began.after(archive.timeout.after))
     }
 
     fn due(&self) -> Option<Moment> {
@@ -284,12 +283,8 @@ impl Coordinator {
     }
 
     /// Makes an epoch durable, has it decided, publishes it. What there is of it in the store, if there is one.
-    async fn complete(
-        &mut self,
-        epoch: Epoch,
-        savepoint: Option<Savepoint>,
-        mut reports: BTreeMap<TaskId, Snapshot>,
-    ) -> Result<Option<Manifest>> {
+    async fn complete(&mut self, underway: Underway) -> Result<Option<Manifest>> {
+        let Underway { epoch, savepoint, mut reports, .. } = underway;
         let mut staged: BTreeMap<String, Vec<Receipt>> = BTreeMap::new();
         let mut last_words = Vec::new();
         for (task, ended) in &mut self.ended {
@@ -349,10 +344,8 @@ impl Coordinator {
         };
         let silent = tasks.iter().filter(|task| !answered(task));
         let name = |task: &TaskId| format!("{} (task {})", self.layout.chains[task.chain].name, task.task);
-        Error::CheckpointTimeout {
-            epoch: underway.map_or(self.next, |underway| underway.epoch),
-            after: self.archive.as_ref().map(|archive| archive.timeout).unwrap_or_default(),
-            silent: silent.map(name).collect(),
-        }
+        let epoch = underway.map_or(self.next, |underway| underway.epoch);
+        let timeout = self.archive.as_ref().map(|archive| archive.timeout.clone()).unwrap_or_default();
+        timeout.passed(epoch, silent.map(name).collect())
     }
 }

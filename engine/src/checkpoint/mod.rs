@@ -91,4 +91,4 @@ pub(crate) use settings::Settings;
 pub use settings::{Restarts, Restore};
 pub(crate) use store::CheckpointStore;
 pub(crate) use tell::Sources;
-pub(crate) use witnessed::{Witnessed, timeout};
+pub(crate) use witnessed::{Witnessed, give_up, timeout};

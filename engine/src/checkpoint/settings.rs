@@ -2,6 +2,10 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use windrow_connectors::Epoch;
+
+use crate::Error;
+
 /// Checkpoints that are kept besides savepoints: the newest, and one to fall back on by hand.
 pub(crate) const KEPT_CHECKPOINTS: usize = 2;
 
@@ -13,14 +17,30 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 pub(crate) struct Settings {
     pub(crate) url: String,
     pub(crate) every: Duration,
-    pub(crate) timeout: Duration,
+    pub(crate) timeout: Timeout,
     pub(crate) restore: Restore,
     pub(crate) drop_state: bool,
 }
 
 impl Settings {
     pub(crate) fn new(url: String, every: Duration) -> Self {
-        Self { url, every, timeout: TIMEOUT, restore: Restore::newest(), drop_state: false }
+        let timeout = Timeout { after: TIMEOUT, lowered: None };
+        Self { url, every, timeout, restore: Restore::newest(), drop_state: false }
+    }
+}
+
+/// How long a checkpoint may take, from its barrier to the last sink that publishes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Timeout {
+    pub(crate) after: Duration,
+    /// Why it is shorter than usual, when nobody has said so.
+    pub(crate) lowered: Option<String>,
+}
+
+impl Timeout {
+    /// It is over, and these have not answered.
+    pub(crate) fn passed(self, epoch: Epoch, silent: Vec<String>) -> Error {
+        Error::CheckpointTimeout { epoch, after: self.after, silent, lowered: self.lowered }
     }
 }
 

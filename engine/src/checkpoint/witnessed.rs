@@ -25,18 +25,24 @@ use super::{
     error::CheckpointError,
     faults::mutated,
     manifest::Manifest,
-    settings::Settings,
+    settings::{Settings, Timeout},
     store::{CheckpointStore, Claim},
 };
 use crate::clock::{Moment, sleep_until};
 
-/// How often an interval and the time for a checkpoint must fit into the time that an epoch may be open. Its first row may come
-/// while the one before is still being completed; then the interval passes, its own barrier travels, and it is completed. For each
-/// but the interval the time-out of a checkpoint counts.
+/// How often an interval and the time for a checkpoint must fit into the time that an epoch may be open. Its first row may come as
+/// soon as the barrier of the one before has passed, which may take its whole time; then the interval passes, and it may take its
+/// own. The third is for what nobody counted: a restart, a slow clock.
 const FITS: u32 = 3;
 
 /// A checkpoint that may take less than this is not worth beginning.
 const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the end of an incarnation waits until what it left open is thrown away.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a start waits to hear whether the markers are those of another job, before it fences.
+const GLANCE: Duration = Duration::from_secs(3);
 
 /// The witness of a job. Cheap to clone.
 #[derive(Clone)]
@@ -45,6 +51,7 @@ pub(crate) struct Witnessed {
     operator: String,
     witness: Arc<dyn Witness>,
     job: String,
+    incarnation: Incarnation,
     /// What tells it from others in a manifest.
     pub(super) name: String,
     /// Whether the job goes on also when the witness knows of output that the checkpoints do not know of.
@@ -53,17 +60,27 @@ pub(crate) struct Witnessed {
 
 impl Witnessed {
     /// The witness of these sinks, if one of them has one. They have no two: [`mistakes`].
-    pub(crate) fn of(sinks: &Sinks, job: &str, repeat_output: bool) -> Option<Self> {
+    pub(crate) fn of(sinks: &Sinks, job: &str, incarnation: Incarnation, repeat_output: bool) -> Option<Self> {
         let (operator, witness) =
             sinks.values().find_map(|(operator, sink)| Some((operator.clone(), sink.witness()?)))?;
-        Some(Self { operator, name: witness.name(job), witness, job: job.into(), repeat_output })
+        Some(Self { operator, name: witness.name(job), witness, job: job.into(), incarnation, repeat_output })
     }
 
     /// R2: from here on no former incarnation can decide anything.
-    pub(crate) async fn fence(&self, incarnation: &Incarnation) -> Result<(), CheckpointError> {
-        self.witness.fence(&self.job, incarnation).await.map_err(|error| self.failed(error))?;
+    pub(crate) async fn fence(&self) -> Result<(), CheckpointError> {
+        self.witness.fence(&self.job, &self.incarnation).await.map_err(|error| self.failed(error))?;
         crash_point("K13 R2 fenced");
         Ok(())
+    }
+
+    /// The marker of the newest epoch that counted a moment ago, if that is soon known: the transaction of a process that died may
+    /// hide it until the fence, and then nobody is hurt by the fence.
+    pub(super) async fn glance(&self) -> Option<Marker> {
+        let gives_up = Some(Moment::now().after(GLANCE));
+        tokio::select! {
+            newest = self.witness.newest(&self.job) => newest.ok().flatten(),
+            () = sleep_until(gives_up) => None,
+        }
     }
 
     /// The marker of the newest epoch that counts.
@@ -79,9 +96,19 @@ impl Witnessed {
         Ok(())
     }
 
+    /// This incarnation has ended: nothing that it left open is to hold readers up. A system that does not answer must not hold up
+    /// the end.
+    pub(crate) async fn give_up(&self) {
+        let patience = Some(Moment::now().after(PATIENCE));
+        tokio::select! {
+            () = self.witness.give_up(&self.job, &self.incarnation) => {}
+            () = sleep_until(patience) => {}
+        }
+    }
+
     /// What a person should know about an epoch that is open for long. It is asked for and not kept, so it goes away with its cause.
     pub(crate) fn warning(&self) -> Option<String> {
-        let (open, longest) = (self.witness.open_for()?, self.witness.longest_epoch());
+        let (open, longest) = (self.witness.open_for(&self.job)?, self.witness.longest_epoch());
         let is_long = open >= longest / 2;
         is_long.then(|| format!("{}: {}: {}", self.operator, self.name, open_for(open, longest)))
     }
@@ -91,7 +118,7 @@ impl Witnessed {
         let longest = self.witness.longest_epoch();
         let most = longest - longest / 10;
         loop {
-            let open = self.witness.open_for().unwrap_or_default();
+            let open = self.witness.open_for(&self.job).unwrap_or_default();
             let left = most.saturating_sub(open);
             if left.is_zero() {
                 let reason = open_for(open, longest);
@@ -150,11 +177,12 @@ pub(crate) fn timeout(
     job: &str,
     settings: Option<&Settings>,
     wanted: Option<Duration>,
-) -> Result<Duration, Vec<String>> {
+) -> Result<Timeout, Vec<String>> {
     let of = |(operator, sink): &(String, Arc<dyn Sink>)| Some((operator.clone(), sink.witness()?));
     let witnesses: Vec<(String, Arc<dyn Witness>)> = sinks.values().filter_map(of).collect();
-    let usual = wanted.or(settings.map(|settings| settings.timeout)).unwrap_or_default();
-    let Some((operator, witness)) = witnesses.first() else { return Ok(usual) };
+    let usual = wanted.or(settings.map(|settings| settings.timeout.after)).unwrap_or_default();
+    let as_usual = Timeout { after: usual, lowered: None };
+    let Some((operator, witness)) = witnesses.first() else { return Ok(as_usual) };
     let Some(Settings { every, .. }) = settings else {
         let silent = |(operator, _): &(String, _)| {
             format!("{operator} makes its rows visible with the checkpoints of the job: say .checkpoint(url, every)")
@@ -175,7 +203,23 @@ pub(crate) fn timeout(
     if !fits {
         mistakes.push(times(operator, *every, wanted.unwrap_or(LEAST_TIMEOUT), longest));
     }
-    if mistakes.is_empty() { Ok(usual.min(most)) } else { Err(mistakes) }
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let lowered = (most < usual).then(|| {
+        format!(
+            "{operator} throws the rows of an epoch away that is open for {longest:?}, into which an interval and a checkpoint must \
+             fit {FITS} times. If checkpoints need longer, let the sink keep epochs open for longer"
+        )
+    });
+    Ok(Timeout { after: usual.min(most), lowered })
+}
+
+/// [`Witnessed::give_up`], if there is one.
+pub(crate) async fn give_up(witnessed: Option<&Witnessed>) {
+    if let Some(witnessed) = witnessed {
+        witnessed.give_up().await;
+    }
 }
 
 fn times(operator: &str, every: Duration, timeout: Duration, longest: Duration) -> String {

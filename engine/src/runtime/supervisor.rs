@@ -76,6 +76,11 @@ impl Tasks {
         self.set.shutdown().await;
     }
 
+    /// As [`Tasks::end`], without waiting: one that blocks goes on until it does not.
+    pub(crate) fn abort(&mut self) {
+        self.set.abort_all();
+    }
+
     /// Watches also over what serves the tasks: the coordinator of checkpoints, the discovery of splits.
     pub(crate) fn run(&mut self, name: String, servant: impl Future<Output = Result<()>> + Send + 'static) {
         let handle = self.set.spawn(inherit(servant));

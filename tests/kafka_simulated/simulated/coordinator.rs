@@ -71,6 +71,11 @@ impl Coordinator {
         self.ids.iter().filter(move |(_, owned)| open(owned)).map(|(id, _)| id.as_str())
     }
 
+    /// Those with a transaction that nobody has decided.
+    pub fn ongoing(&self) -> impl Iterator<Item = &str> {
+        self.ids.iter().filter(|(_, owned)| owned.state == State::Ongoing).map(|(id, _)| id.as_str())
+    }
+
     /// A new owner; with `known` the old one, which wants a new epoch.
     pub fn init(
         &mut self,

@@ -39,6 +39,8 @@ pub struct Fate {
     pub away: Option<u64>,
     pub back: u64,
     pub lost_back: bool,
+    /// When it or its reply is lost, its client does not even hear that the time is over: the call never returns.
+    pub never: bool,
 }
 
 impl Fate {
@@ -48,6 +50,11 @@ impl Fate {
 
     pub fn lost_back() -> Self {
         Self { lost_back: true, ..Self::default() }
+    }
+
+    /// The request is lost, or the reply, and the call never returns.
+    pub fn never(handled: bool) -> Self {
+        Self { lost_there: !handled, lost_back: handled, never: true, ..Self::default() }
     }
 
     pub fn refused(code: Code) -> Self {

@@ -170,10 +170,12 @@ impl World {
         self.tell(|| format!("{caller:?} asks {}: {fate:?}", in_short(&request)));
         let give_up = self.settings.request_timeout;
         if fate.lost_there {
-            self.schedule(give_up, Event::Answered { caller, reply: Reply::TimedOut });
+            if !fate.never {
+                self.schedule(give_up, Event::Answered { caller, reply: Reply::TimedOut });
+            }
             return;
         }
-        if fate.lost_back {
+        if fate.lost_back && !fate.never {
             self.schedule(give_up, Event::Answered { caller: caller.clone(), reply: Reply::TimedOut });
         }
         self.schedule(fate.there, Event::Arrives { caller, request, fate });

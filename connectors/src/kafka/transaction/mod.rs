@@ -14,10 +14,13 @@
 //! marker of an epoch become visible in one step, and after a crash the marker says which checkpoint to go on from. There are two
 //! producers because the rows of the next epoch are written while this one is being decided; and never more, so that a start of
 //! the job knows all transactional ids that any former start may have used, whatever its parallelism was.
+//!
+//! Several jobs may share a connection: each has a run of its own, with ids and markers of its own.
 
 use std::{
+    collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -46,7 +49,8 @@ pub(super) struct Transactions {
     connected: OnceLock<Connected>,
     /// The producer of the sinks that write at once, as long as one of them is there.
     plain: tokio::sync::Mutex<Option<Weak<dyn Producer>>>,
-    run: Mutex<Option<Arc<Run>>>,
+    /// By the name of the job.
+    runs: Mutex<BTreeMap<String, Arc<Run>>>,
     fencing: tokio::sync::Mutex<()>,
 }
 
@@ -143,21 +147,28 @@ impl Transactions {
     }
 
     fn run(&self, incarnation: &Incarnation) -> Result<Arc<Run>> {
-        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
-        match run.as_ref() {
-            Some(run) if run.incarnation == *incarnation => Ok(run.clone()),
-            Some(_) => Err(replaced(self.system())),
-            None => Err(ConnectorError::Config(
-                "an exactly-once Kafka sink was used before its transactions were taken over: call Witness::fence first".into(),
-            )),
+        let runs = self.runs();
+        if let Some(run) = runs.values().find(|run| run.incarnation == *incarnation) {
+            return Ok(run.clone());
         }
+        if runs.values().any(|run| run.incarnation.job == incarnation.job) {
+            return Err(replaced(self.system()));
+        }
+        Err(ConnectorError::Config(
+            "an exactly-once Kafka sink was used before its transactions were taken over, or after they were given up: call \
+             Witness::fence first"
+                .into(),
+        ))
     }
 
-    fn replace(&self, new: Option<Arc<Run>>) {
-        let mut run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = std::mem::replace(&mut *run, new) {
-            old.close(replaced(self.system()));
-        }
+    fn runs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Run>>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the run of a job out, if it is the one that is meant.
+    fn take(&self, job: &str, is_meant: impl Fn(&Run) -> bool) -> Option<Arc<Run>> {
+        let mut runs = self.runs();
+        runs.get(job).is_some_and(|run| is_meant(run)).then(|| runs.remove(job)).flatten()
     }
 
     fn connected(&self) -> Result<&Connected> {
@@ -172,6 +183,12 @@ impl Transactions {
     fn marker_topic(&self, job: &str) -> String {
         let said = self.connected.get().and_then(|connected| connected.config.marker_topic.clone());
         said.unwrap_or_else(|| format!("__windrow.{job}.commits"))
+    }
+
+    /// What the transactional ids begin with.
+    fn prefix(&self) -> &str {
+        let said = self.connected.get().and_then(|connected| connected.config.transactional_prefix.as_deref());
+        said.unwrap_or("windrow")
     }
 
     /// The topic of the markers is there and can have only one order.
@@ -191,8 +208,9 @@ impl Transactions {
 #[async_trait]
 impl Witness for Transactions {
     fn name(&self, job: &str) -> String {
-        // Without the addresses of the brokers: the cluster is the same when it has moved, or is named by another of them.
-        format!("kafka, markers in {}", self.marker_topic(job))
+        // Without the addresses of the brokers: the cluster is the same when it has moved, or is named by another of them. With the
+        // transactional ids: a start with others does not fence this one.
+        format!("kafka, markers in {}, transactions {}.{job}", self.marker_topic(job), self.prefix())
     }
 
     fn longest_epoch(&self) -> Duration {
@@ -200,31 +218,33 @@ impl Witness for Transactions {
         self.connected.get().map_or(&default, |connected| &connected.config).transaction_timeout()
     }
 
-    fn open_for(&self) -> Option<Duration> {
-        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    fn open_for(&self, job: &str) -> Option<Duration> {
+        let run = self.runs().get(job).cloned();
         run.and_then(|run| run.open_for())
     }
 
     async fn fence(&self, job: &str, incarnation: &Incarnation) -> Result<()> {
         let _one = self.fencing.lock().await;
-        // First: its writers hear that they have been replaced, not that they were fenced.
-        self.replace(None);
-        let Connected { cluster, config } = self.connected()?;
-        let prefix = config.transactional_prefix.as_deref().unwrap_or("windrow");
+        // First: its writers hear that they have been replaced, not that they were fenced. What they left open is thrown away below.
+        if let Some(former) = self.take(job, |_| true) {
+            former.stop(replaced(self.system()));
+        }
+        let Connected { cluster, .. } = self.connected()?;
+        let prefix = self.prefix();
         check_name("the name of the job", job)?;
         check_name("the prefix of the transactional ids", prefix)?;
         self.provide_marker_topic(cluster, &self.marker_topic(job)).await?;
         let first = initialised(cluster, &format!("{prefix}.{job}.0")).await?;
         let second = initialised(cluster, &format!("{prefix}.{job}.1")).await?;
         let run = Run::new(job.into(), incarnation.clone(), cluster.name(), [first, second]);
-        self.replace(Some(Arc::new(run)));
+        self.runs().insert(job.into(), Arc::new(run));
         Ok(())
     }
 
     async fn newest(&self, job: &str) -> Result<Option<Marker>> {
         let topic = self.marker_topic(job);
         let value = self.connected()?.cluster.last_committed(&topic).await?;
-        value.map(|value| parse(job, &value, || self.name(job))).transpose()
+        value.map(|value| parse(job, &value, || format!("{}, topic {topic}", self.system()))).transpose()
     }
 
     async fn decide(&self, marker: &Marker) -> Result<()> {
@@ -236,6 +256,13 @@ impl Witness for Transactions {
             serde_json::to_vec(&record).map_err(|error| ConnectorError::Config(format!("marker: {error}")))
         };
         run.decide(*epoch, &self.marker_topic(&run.job), record).await
+    }
+
+    async fn give_up(&self, job: &str, incarnation: &Incarnation) {
+        if let Some(run) = self.take(job, |run| run.incarnation == *incarnation) {
+            run.stop(given_up(self.system()));
+            run.throw_away().await;
+        }
     }
 }
 
@@ -276,6 +303,11 @@ fn check_name(what: &str, name: &str) -> Result<()> {
 
 fn replaced(system: String) -> ConnectorError {
     let reason = "the job was started again, and its former start writes no more".into();
+    ConnectorError::Remote { system, reason, passes: false }
+}
+
+fn given_up(system: String) -> ConnectorError {
+    let reason = "the job has ended, and writes no more".into();
     ConnectorError::Remote { system, reason, passes: false }
 }
 

@@ -31,8 +31,8 @@ use super::{
 };
 use crate::{ConnectorError, Epoch, Incarnation, Result};
 
-/// How long the end of a run that failed waits, in the background, for a transaction to be thrown away. If that does not succeed the
-/// next run does it, or the cluster when the transaction is too old.
+/// How long the end of a run waits for a transaction to be thrown away. If that does not succeed the next run does it, or the cluster
+/// when the transaction is too old.
 const ABORT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One start of a job.
@@ -46,11 +46,14 @@ pub(super) struct Run {
     changed: Notify,
     /// Held while a transaction is begun: by the first who has a row.
     beginning: tokio::sync::Mutex<()>,
+    /// Held while what is open is thrown away.
+    throwing_away: tokio::sync::Mutex<()>,
 }
 
 struct State {
     producers: [Arc<dyn Producer>; 2],
-    slots: [Slot; 2],
+    /// Theirs, in the same order.
+    transactions: [Transaction; 2],
     /// How often the writers went through the gate. Its parity says which producer takes rows.
     turn: u64,
     writers: BTreeMap<u64, Seat>,
@@ -63,7 +66,7 @@ struct State {
 
 /// The transaction of a producer.
 #[derive(Clone, Copy, Default)]
-struct Slot {
+struct Transaction {
     /// Since when there is one.
     begun: Option<Instant>,
     /// The epoch whose rows are all in it.
@@ -92,7 +95,7 @@ impl State {
 
     /// Whether every writer has come to the gate, the producer of the next epoch is free, and nobody is opening the gate yet.
     fn is_complete(&self) -> bool {
-        let next = self.slots[1 - self.active()];
+        let next = self.transactions[1 - self.active()];
         !self.flushing && next.staged.is_none() && self.writers.values().all(|seat| seat.staged.is_some())
     }
 }
@@ -105,11 +108,11 @@ impl Run {
         system: String,
         producers: [Arc<dyn Producer>; 2],
     ) -> Self {
-        let slots = [Slot::default(); 2];
+        let transactions = [Transaction::default(); 2];
         let (writers, flushing, failure) = (BTreeMap::new(), false, None);
-        let state = State { producers, slots, turn: 0, writers, seats: 0, flushing, failure };
-        let (changed, beginning) = (Notify::new(), tokio::sync::Mutex::default());
-        Self { job, incarnation, system, state: Mutex::new(state), changed, beginning }
+        let state = State { producers, transactions, turn: 0, writers, seats: 0, flushing, failure };
+        let (beginning, throwing_away) = Default::default();
+        Self { job, incarnation, system, state: Mutex::new(state), changed: Notify::new(), beginning, throwing_away }
     }
 
     /// Locks what is only ever locked for a few fields: a panic elsewhere leaves it whole.
@@ -119,7 +122,7 @@ impl Run {
 
     /// How long the oldest transaction has been open.
     pub(super) fn open_for(&self) -> Option<Duration> {
-        let oldest = self.state().slots.iter().filter_map(|slot| slot.begun).min()?;
+        let oldest = self.state().transactions.iter().filter_map(|transaction| transaction.begun).min()?;
         Some(oldest.elapsed())
     }
 
@@ -133,38 +136,47 @@ impl Run {
         Ok(Member { run: self.clone(), seat })
     }
 
-    /// Nothing is written any more, and everybody who waits is told why. Throws away what is open, in the background: otherwise
-    /// readers would wait for it until it is too old.
-    pub(super) fn fail(&self, failure: ConnectorError) {
-        let open = self.stop(failure);
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        for producer in open {
-            runtime.spawn(async move {
-                // The failure has been told. If this fails too, the next run does it.
-                let _ = tokio::time::timeout(ABORT_PATIENCE, producer.abort()).await;
-            });
-        }
-    }
-
-    /// As [`Run::fail`], without throwing away: the fence of the next run does that.
-    pub(super) fn close(&self, failure: ConnectorError) {
-        self.stop(failure);
-    }
-
-    fn stop(&self, failure: ConnectorError) -> Vec<Arc<dyn Producer>> {
+    /// Nothing is written any more, and everybody who waits is told why. The first reason stays: whether this is it.
+    pub(super) fn stop(&self, failure: ConnectorError) -> bool {
         let mut state = self.state();
-        if state.failure.is_some() {
-            return Vec::new();
-        }
-        state.failure = Some(failure);
+        let is_first = state.failure.is_none();
+        state.failure.get_or_insert(failure);
         self.changed.notify_waiters();
-        let open = state.slots.iter().zip(&state.producers);
-        let open = open.filter(|(slot, _)| slot.begun.is_some() && !slot.deciding);
-        open.map(|(_, producer)| producer.clone()).collect()
+        is_first
+    }
+
+    /// As [`Run::stop`], and throws away what is open, in the background: otherwise readers would wait for it until it is too old.
+    pub(super) fn fail(self: &Arc<Self>, failure: ConnectorError) {
+        let is_first = self.stop(failure);
+        if let (true, Ok(runtime)) = (is_first, tokio::runtime::Handle::try_current()) {
+            let run = self.clone();
+            runtime.spawn(async move { run.throw_away().await });
+        }
+    }
+
+    /// Throws away what is open and was not asked to be committed, after [`Run::stop`]. Who comes second waits for the first.
+    pub(super) async fn throw_away(&self) {
+        let _one = self.throwing_away.lock().await;
+        tokio::join!(self.abort(0), self.abort(1));
+    }
+
+    async fn abort(&self, at: usize) {
+        let producer = {
+            let state = self.state();
+            let Transaction { begun, deciding, .. } = state.transactions[at];
+            if begun.is_none() || deciding {
+                return;
+            }
+            state.producers[at].clone()
+        };
+        // The failure has been told. If this fails too, the next run does it.
+        if let Ok(Ok(())) = tokio::time::timeout(ABORT_PATIENCE, producer.abort()).await {
+            self.state().transactions[at] = Transaction::default();
+        }
     }
 
     /// Makes a failure that of the whole run.
-    fn failing<T>(&self, result: Result<T>) -> Result<T> {
+    fn failing<T>(self: &Arc<Self>, result: Result<T>) -> Result<T> {
         result.inspect_err(|failure| self.fail(repeated(failure)))
     }
 
@@ -175,18 +187,22 @@ impl Run {
     /// Begins the transaction of the epoch, unless somebody else has.
     async fn begin(&self) -> Result<()> {
         let _one = self.beginning.lock().await;
-        let (producer, slot) = {
+        let (producer, active) = {
             let state = self.state();
             state.check()?;
             let active = state.active();
-            if state.slots[active].begun.is_some() {
+            if state.transactions[active].begun.is_some() {
                 return Ok(());
             }
             (state.producers[active].clone(), active)
         };
+        self.begin_with(&producer, active).await
+    }
+
+    async fn begin_with(&self, producer: &Arc<dyn Producer>, at: usize) -> Result<()> {
         let now = Instant::now();
         producer.begin().await?;
-        self.state().slots[slot].begun = Some(now);
+        self.state().transactions[at].begun = Some(now);
         Ok(())
     }
 
@@ -195,7 +211,7 @@ impl Run {
         let mut state = self.state();
         state.check()?;
         let active = state.active();
-        state.slots[active].staged = Some(epoch);
+        state.transactions[active].staged = Some(epoch);
         state.turn += 1;
         state.flushing = false;
         for seat in state.writers.values_mut() {
@@ -207,22 +223,22 @@ impl Run {
 
     /// Commits the rows of an epoch together with a record in `topic`, whose value is made of their numbers.
     pub(super) async fn decide(
-        &self,
+        self: &Arc<Self>,
         epoch: Epoch,
         topic: &str,
         value: impl FnOnce(Delivered) -> Result<Vec<u8>>,
     ) -> Result<()> {
-        let (slot, producer, begun) = {
+        let (at, producer, begun) = {
             let mut state = self.state();
             state.check()?;
-            let slot = self.to_decide(&state, epoch)?;
-            state.slots[slot].deciding = true;
-            (slot, state.producers[slot].clone(), state.slots[slot].begun.is_some())
+            let at = self.to_decide(&state, epoch)?;
+            state.transactions[at].staged = Some(epoch);
+            (at, state.producers[at].clone(), state.transactions[at].begun.is_some())
         };
         let mut given_up = GivenUp { run: self, what: "a commit", armed: true };
         let decided = async {
             if !begun {
-                producer.begin().await?;
+                self.begin_with(&producer, at).await?;
             }
             let value = value(producer.delivered())?;
             let (key, value) = (Some(self.job.as_bytes()), Some(value.as_slice()));
@@ -230,25 +246,34 @@ impl Run {
             while !producer.send(&marker)? {
                 producer.room().await;
             }
+            self.deciding(at)?;
             producer.commit().await
         }
         .await;
         given_up.armed = false;
         self.failing(decided)?;
-        self.state().slots[slot] = Slot::default();
+        self.state().transactions[at] = Transaction::default();
         self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// From here on it must not be thrown away; and it is not committed when it was.
+    fn deciding(&self, at: usize) -> Result<()> {
+        let mut state = self.state();
+        state.check()?;
+        state.transactions[at].deciding = true;
         Ok(())
     }
 
     /// Which producer has the rows of an epoch.
     fn to_decide(&self, state: &State, epoch: Epoch) -> Result<usize> {
-        if let Some(slot) = state.slots.iter().position(|slot| slot.staged == Some(epoch)) {
-            return Ok(slot);
+        if let Some(at) = state.transactions.iter().position(|transaction| transaction.staged == Some(epoch)) {
+            return Ok(at);
         }
         let active = state.active();
-        let Slot { begun, staged, deciding } = state.slots[active];
+        let Transaction { begun, staged, .. } = state.transactions[active];
         // All writers have ended before this epoch: nobody came to the gate, and there are no rows.
-        if state.writers.is_empty() && begun.is_none() && staged.is_none() && !deciding {
+        if state.writers.is_empty() && begun.is_none() && staged.is_none() {
             return Ok(active);
         }
         Err(self.broken(&format!("epoch {epoch} was to be committed before all of its writers had staged it")))
@@ -264,27 +289,25 @@ pub(in super::super) struct Member {
 impl Member {
     /// The producer that takes the rows of now; its transaction has begun. It stays the same until [`Member::stage`].
     pub(in super::super) async fn producer(&self) -> Result<Arc<dyn Producer>> {
-        loop {
-            let changed = self.run.changed.notified();
-            let is_free = {
-                let mut state = self.run.state();
-                state.check()?;
-                let active = state.active();
-                if let Some(seat) = state.writers.get_mut(&self.seat) {
-                    seat.rows = true;
-                }
-                match state.slots[active] {
-                    Slot { staged: None, begun: Some(_), .. } => return Ok(state.producers[active].clone()),
-                    Slot { staged, deciding, .. } => staged.is_none() && !deciding,
-                }
-            };
-            if is_free {
-                let begun = self.run.begin().await;
-                self.run.failing(begun)?;
-            } else {
-                // The epoch before the last is not decided yet.
-                changed.await;
-            }
+        self.run.failing(self.writes())?;
+        let begun = self.run.begin().await;
+        self.run.failing(begun)?;
+        let state = self.run.state();
+        state.check()?;
+        Ok(state.producers[state.active()].clone())
+    }
+
+    /// Says that the writer has rows that it has not staged.
+    fn writes(&self) -> Result<()> {
+        let mut state = self.run.state();
+        state.check()?;
+        if let Some(seat) = state.writers.get_mut(&self.seat) {
+            seat.rows = true;
+        }
+        // The gate does not open before the producer of the next epoch is free.
+        match state.transactions[state.active()].staged {
+            None => Ok(()),
+            Some(epoch) => Err(self.run.broken(&format!("rows were written behind those of epoch {epoch}"))),
         }
     }
 
@@ -336,7 +359,7 @@ impl Member {
                 let complete = state.is_complete();
                 state.flushing |= complete;
                 let active = state.active();
-                complete.then(|| state.slots[active].begun.map(|_| state.producers[active].clone()))
+                complete.then(|| state.transactions[active].begun.map(|_| state.producers[active].clone()))
             };
             match to_flush {
                 None => changed.await,
@@ -364,7 +387,7 @@ impl Drop for Member {
 
 /// Fails the run when what it watches is dropped half-way: nobody knows then how far it came.
 struct GivenUp<'a> {
-    run: &'a Run,
+    run: &'a Arc<Run>,
     what: &'static str,
     armed: bool,
 }

@@ -11,6 +11,8 @@ use tokio::time::timeout;
 use super::{super::in_memory::InMemory, *};
 use crate::{Sink, SinkWriter, kafka::KafkaSink};
 
+mod jobs;
+
 const MARKERS: &str = "__windrow.fraud.commits";
 
 fn incarnation(nonce: u32) -> Incarnation {
@@ -158,7 +160,7 @@ async fn an_epoch_without_rows_has_a_marker_too() {
     let mut a = s.writer(&s.a).await;
     for epoch in 1..4 {
         a.stage(Epoch(epoch)).await.unwrap();
-        assert_eq!(s.witness.open_for(), None);
+        assert_eq!(s.witness.open_for("fraud"), None);
         s.witness.decide(&marker(1, epoch)).await.unwrap();
     }
     assert_eq!(s.witness.newest("fraud").await.unwrap(), Some(marker(1, 3)));
@@ -175,12 +177,12 @@ async fn the_age_of_the_oldest_undecided_transaction_is_known() {
     a.stage(Epoch(1)).await.unwrap();
     a.write(row(2)).await.unwrap();
     tokio::time::advance(Duration::from_secs(2)).await;
-    assert_eq!(s.witness.open_for(), Some(Duration::from_secs(7)));
+    assert_eq!(s.witness.open_for("fraud"), Some(Duration::from_secs(7)));
     s.witness.decide(&marker(1, 1)).await.unwrap();
-    assert_eq!(s.witness.open_for(), Some(Duration::from_secs(2)));
+    assert_eq!(s.witness.open_for("fraud"), Some(Duration::from_secs(2)));
     a.stage(Epoch(2)).await.unwrap();
     s.witness.decide(&marker(1, 2)).await.unwrap();
-    assert_eq!(s.witness.open_for(), None);
+    assert_eq!(s.witness.open_for("fraud"), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -391,7 +393,7 @@ fn with_other_settings_it_is_another_connection() {
     assert!(!Arc::ptr_eq(&kafka.transactions, &other.transactions));
     let witness = other.to_topic("a").json().exactly_once().witness().unwrap();
     assert_eq!(witness.longest_epoch(), Duration::from_secs(60));
-    assert_eq!(witness.name("fraud"), "kafka, markers in m");
+    assert_eq!(witness.name("fraud"), "kafka, markers in m, transactions w.fraud");
     assert!(kafka.to_topic("a").json().witness().is_none());
 }
 
