@@ -21,6 +21,7 @@ use rdkafka::{
     producer::{BaseProducer, Producer},
 };
 use serde::{Deserialize, Serialize};
+use windrow::prelude::*;
 
 use crate::{
     Result,
@@ -34,7 +35,7 @@ pub const PARTITIONS: i32 = 2;
 const WARM_UP: Duration = Duration::from_secs(3);
 
 /// What travels.
-#[derive(Serialize, Deserialize, Debug)]
+#[derive(Record, Serialize, Deserialize, Debug)]
 pub struct Tick {
     pub number: u64,
     /// Microseconds since the measurement began.
@@ -80,7 +81,7 @@ pub fn measure(
 pub fn line(name: &str, taken: &Histogram<u64>) -> String {
     let millis = |quantile| taken.value_at_quantile(quantile) as f64 / 1_000.0;
     format!(
-        "kafka/latency/{name}: {} records at {RATE}/s: p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, longest {:.1} ms",
+        "kafka/{name}: {} records at {RATE}/s: p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, longest {:.1} ms",
         taken.len(),
         millis(0.5),
         millis(0.99),

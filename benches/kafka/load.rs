@@ -9,11 +9,12 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use serde::{Deserialize, Serialize};
+use windrow::prelude::*;
 
 use crate::Result;
 
 /// What travels. About 80 bytes as JSON.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(Record, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Bid {
     pub auction: i64,
     pub bidder: i64,
@@ -99,6 +100,13 @@ impl Topics {
         }
         self.made.push(name.clone());
         Ok(name)
+    }
+
+    /// Deletes a topic before the end.
+    pub fn delete(&mut self, topic: &str) -> Result<()> {
+        self.made.retain(|made| made != topic);
+        self.runtime.block_on(self.admin.delete_topics(&[topic], &AdminOptions::new()))?;
+        Ok(())
     }
 
     /// How many records there are in a topic.
