@@ -41,6 +41,8 @@ struct Log {
     partitions: Mutex<Vec<Partition>>,
     changed: Notify,
     mood: Mutex<Mood>,
+    /// What becomes of a reader's question where a new partition begins.
+    adding: Mutex<Mood>,
 }
 
 #[derive(Default)]
@@ -53,8 +55,8 @@ impl Topic {
     /// A topic of so many partitions, for new ones of which the engine looks so often. A position is a number of batches.
     pub fn new(schema: SchemaRef, partitions: usize, every: Duration) -> Self {
         let partitions = std::iter::repeat_with(Partition::default).take(partitions).collect();
-        let log =
-            Log { schema, partitions: Mutex::new(partitions), changed: Notify::new(), mood: Mutex::new(Mood::Well) };
+        let (mood, adding) = (Mutex::new(Mood::Well), Mutex::new(Mood::Well));
+        let log = Log { schema, partitions: Mutex::new(partitions), changed: Notify::new(), mood, adding };
         Self { log: Arc::new(log), latest: false, mute: false, every: Some(every) }
     }
 
@@ -102,6 +104,12 @@ impl Topic {
         self.log.change(|partitions| partitions.iter_mut().for_each(|partition| partition.ended = true));
     }
 
+    /// What becomes of readers that are to read a new partition from now on.
+    pub fn adding(&self, mood: Mood) {
+        *self.log.adding.lock().unwrap_or_else(PoisonError::into_inner) = mood;
+        self.log.changed.notify_waiters();
+    }
+
     /// What becomes of questions for the partitions from now on.
     pub fn mood(&self, mood: Mood) {
         *self.log.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
@@ -118,6 +126,10 @@ impl Log {
         change(&mut self.lock());
         self.changed.notify_waiters();
     }
+}
+
+fn in_a_bad_mood() -> ConnectorError {
+    ConnectorError::Remote { system: "the broker".into(), reason: "it is in a bad mood".into(), passes: true }
 }
 
 fn id(partition: usize) -> SplitId {
@@ -146,13 +158,7 @@ impl Source for Topic {
             match mood {
                 Mood::Well => return Ok((0..self.partitions()).map(id).collect()),
                 Mood::Lists(partitions) => return Ok((0..partitions).map(id).collect()),
-                Mood::Fails => {
-                    return Err(ConnectorError::Remote {
-                        system: "the broker".into(),
-                        reason: "it is in a bad mood".into(),
-                        passes: true,
-                    });
-                }
+                Mood::Fails => return Err(in_a_bad_mood()),
                 Mood::Hangs => changed.await,
             }
         }
@@ -214,6 +220,15 @@ impl SourceReader for TopicReader {
     }
 
     async fn add(&mut self, splits: Vec<SplitId>) -> Outcome<()> {
+        loop {
+            let changed = self.log.changed.notified();
+            match *self.log.adding.lock().unwrap_or_else(PoisonError::into_inner) {
+                Mood::Hangs => {}
+                Mood::Fails => return Err(in_a_bad_mood()),
+                Mood::Well | Mood::Lists(_) => break,
+            }
+            changed.await;
+        }
         for split in splits {
             self.waits = false;
             self.cursors.push(Cursor { partition: number(&split)?, split, next: 0, paused: false });

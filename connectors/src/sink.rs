@@ -85,6 +85,12 @@ pub trait Sink: Send + Sync + 'static {
         )))
     }
 
+    /// What is allowed and unwise, in words: a login that is sent without encryption. Asked once at each start of the job, and shown
+    /// while it runs. It must not take long.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// How many writers may work side by side. 1 for a sink whose rows share one stream, such as the console.
     fn max_writers(&self) -> usize {
         usize::MAX

@@ -67,7 +67,8 @@ pub struct Rejected {
 pub struct Rows {
     /// The split that was read.
     pub split: SplitId,
-    /// The rows that decoded; may be empty. Its schema is [`Source::schema`].
+    /// The rows that decoded. Its schema is [`Source::schema`]. Without rows and without rejected records only the position is
+    /// noted: it goes on behind something that is no record, and a split that is idle stays so.
     pub batch: RecordBatch,
     /// The records between this and the former fetch of the split that did not decode.
     pub rejected: Vec<Rejected>,
@@ -104,6 +105,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// A reader of the given splits, each from its position, or from the source's configured start.
     async fn reader(&self, assigned: Vec<(SplitId, Option<Position>)>) -> Result<Box<dyn SourceReader>>;
+
+    /// What is allowed and unwise, in words: a login that is sent without encryption. Asked once at each start of the job, and shown
+    /// while it runs. It must not take long.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// How often the engine asks for [`Source::splits`] again while the job runs, and gives new ones to a reader with
     /// [`SourceReader::add`]. `None`, the default, when the splits that are there at the start are all there will be.

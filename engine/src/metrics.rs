@@ -35,6 +35,8 @@ pub(crate) struct Counters {
     pub(crate) future: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) retries: AtomicU64,
+    /// How many times the position of a split went on without rows.
+    pub(crate) moved: AtomicU64,
     latest: AtomicI64,
     /// The watermark of each task.
     watermarks: Vec<AtomicI64>,
@@ -63,6 +65,7 @@ impl Counters {
             lags: Mutex::new(vec![None; tasks]),
             failed: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             latest: AtomicI64::new(i64::MIN),
             watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
             held: (0..tasks).map(|_| AtomicU64::new(0)).collect(),
@@ -124,9 +127,9 @@ impl Counters {
         self.latest.fetch_max(time, Relaxed);
     }
 
-    /// A number that changes whenever rows come in or leave.
+    /// A number that changes whenever rows come in or leave, or a position goes on without them.
     pub(crate) fn activity(&self) -> u64 {
-        let counts = [&self.rows_in, &self.rows_out, &self.late, &self.processed, &self.failed];
+        let counts = [&self.rows_in, &self.rows_out, &self.late, &self.processed, &self.failed, &self.moved];
         counts.iter().map(|count| count.load(Relaxed)).fold(0, u64::wrapping_add)
     }
 

@@ -258,6 +258,49 @@ async fn a_source_may_begin_without_splits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_split_that_cannot_be_read_yet_is_asked_for_again() {
+    let topic = Topic::new(schema(), 1, EVERY);
+    let (job, out, late) = counting(&topic, Watermarks::in_order(), 1);
+    let running = job.start().await.unwrap();
+    let handle = running.handle();
+    topic.adding(Mood::Fails);
+    let new = topic.add();
+    topic.push(new, batch(&[2]));
+    found().await;
+    assert!(handle.warnings().concat().contains("1 new splits are not read yet"), "{:?}", handle.warnings());
+    topic.push(0, batch(&[1]));
+    settle().await;
+    assert_eq!(source(&handle).rows_in, 1, "the others are read on");
+    topic.adding(Mood::Well);
+    tokio::time::sleep(secs(6)).await;
+    assert_eq!(source(&handle).rows_in, 2);
+    topic.end_all();
+    running.wait().await.unwrap();
+    assert_eq!((rows(&out.batches()), late.rows()), (right(&[1, 2]), 0));
+}
+
+/// With a clock that goes on, because checkpoints are written meanwhile.
+#[tokio::test]
+async fn checkpoints_go_on_while_a_reader_finds_out_where_a_split_begins() {
+    let store = tempfile::tempdir().unwrap();
+    let topic = Topic::new(schema(), 1, EVERY);
+    let (job, _, _) = counting(&topic, Watermarks::in_order(), 1);
+    let job = job.checkpoint(store.path().to_str().unwrap(), millis(20));
+    let running = job.start().await.unwrap();
+    let handle = running.handle();
+    topic.adding(Mood::Hangs);
+    topic.add();
+    found().await;
+    tokio::time::timeout(secs(20), handle.savepoint("meanwhile")).await.expect("a checkpoint").unwrap();
+    topic.adding(Mood::Well);
+    topic.push(1, batch(&[1]));
+    found().await;
+    assert_eq!(source(&handle).rows_in, 1);
+    topic.end_all();
+    running.wait().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_is_told_how_many_records_wait() {
     for parallelism in [1, 2] {
         let (topic, other) = (Topic::new(schema(), 2, EVERY), Topic::new(schema(), 1, EVERY));

@@ -95,6 +95,48 @@ async fn a_silent_split_keeps_windows_open_until_it_counts_as_idle() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_position_that_goes_on_without_rows_wakes_nobody() {
+    let (input, source) = MemorySource::by_hand(batch(&[]).schema(), 2);
+    let job = Job::new("no-record");
+    let out = counting(&job, source, Watermarks::in_order().idle_after(secs(30)));
+    let running = job.start().await.unwrap();
+    let handle = running.handle();
+    input.push(0, batch(&[1, 25]));
+    until_watermark(&handle, 25).await;
+    let idle = handle.elapsed();
+    input.push(1, batch(&[]));
+    tokio::time::sleep(millis(10)).await;
+    input.push(0, batch(&[40]));
+    until_watermark(&handle, 40).await;
+    assert!(handle.elapsed() - idle < secs(1), "{:?}", handle.elapsed() - idle);
+    input.end_all();
+    running.wait().await.unwrap();
+    assert_eq!(rows(&out.batches()), ["1", "1", "1"]);
+}
+
+#[tokio::test]
+async fn a_position_that_goes_on_without_rows_is_in_the_next_checkpoint() {
+    let store = tempfile::tempdir().unwrap();
+    let (input, source) = MemorySource::by_hand(batch(&[]).schema(), 1);
+    let job = Job::new("kept").checkpoint(store.path().to_str().unwrap(), millis(10));
+    job.source(source).sink(MemorySink::new());
+    let running = job.start().await.unwrap();
+    let handle = running.handle();
+    let completed = || handle.metrics().checkpoints.completed;
+    tokio::time::sleep(millis(300)).await;
+    let before = completed();
+    input.push(0, batch(&[]));
+    let more = async {
+        while completed() == before {
+            tokio::time::sleep(millis(10)).await;
+        }
+    };
+    tokio::time::timeout(secs(20), more).await.expect("a checkpoint");
+    input.end_all();
+    running.wait().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_idleness_a_silent_split_holds_everything_to_the_end() {
     let (input, source) = MemorySource::by_hand(batch(&[]).schema(), 2);
     let job = Job::new("hold").parallelism(2);

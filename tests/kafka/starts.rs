@@ -79,10 +79,10 @@ fn reading_begins_where_it_is_told_to() -> Result<()> {
     assert_eq!(from(broker, &topic, Start::Millis(TIME + 15_000))?, range(15, 100));
     assert_eq!(from(broker, &topic, Start::Millis(TIME + 14_999))?, range(15, 100));
     assert_eq!(from(broker, &topic, Start::Millis(TIME + 110_001))?, range(20, 111));
-    let offsets = |second: u64| Start::Offsets(vec![(topic.clone(), 0, 7), (topic.clone(), 1, second)]);
+    let offsets = |second: u64| Start::Offsets([((topic.clone(), 0), 7), ((topic.clone(), 1), second)].into());
     assert_eq!(from(broker, &topic, offsets(20))?, range(7, 120));
 
-    let error = from(broker, &topic, Start::Offsets(vec![(topic.clone(), 0, 7)])).unwrap_err().to_string();
+    let error = from(broker, &topic, Start::Offsets([((topic.clone(), 0), 7)].into())).unwrap_err().to_string();
     assert!(error.contains(&format!("has no offset for {topic}/1")), "{error}");
     let error = from(broker, &topic, offsets(21)).unwrap_err().to_string();
     assert!(error.contains(&format!("the next offset to read is 21, and {topic}/1 ends at 20")), "{error}");

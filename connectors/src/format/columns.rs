@@ -103,6 +103,11 @@ impl Columns {
         self.rows = rows;
     }
 
+    /// About how many bytes the values take.
+    pub(super) fn bytes(&self) -> usize {
+        self.columns.iter().map(Column::bytes).sum()
+    }
+
     /// Gives the rows away as arrays.
     pub(super) fn take(&mut self) -> Result<Vec<ArrayRef>> {
         self.rows = 0;
@@ -118,6 +123,7 @@ pub(super) struct Column {
     /// `None` for a column that is not nullable.
     validity: Option<NullBufferBuilder>,
     pub(super) values: Values,
+    width: usize,
 }
 
 #[derive(Debug)]
@@ -240,12 +246,38 @@ fn single(value: f64) -> Result<f32, Misfit> {
 impl Column {
     fn new(field: &FieldRef, path: &str, medium: Medium) -> Result<Self> {
         let validity = field.is_nullable().then(|| NullBufferBuilder::new(0));
-        Ok(Self { field: field.clone(), len: 0, validity, values: Values::new(field, path, medium)? })
+        let values = Values::new(field, path, medium)?;
+        let width = match &values {
+            Values::Struct(columns) => 1 + columns.columns.iter().map(|column| column.width).sum::<usize>(),
+            _ => 1,
+        };
+        Ok(Self { field: field.clone(), len: 0, validity, values, width })
     }
 
     /// The values, with that of an open row if it is there already.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many values one value takes at least: those of a struct are there also where it is empty or null.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// About how many bytes the values take.
+    fn bytes(&self) -> usize {
+        let each = match &self.values {
+            Values::Struct(columns) => return columns.bytes(),
+            Values::List { item, .. } => return self.len * 4 + item.bytes(),
+            Values::Map { entries, .. } => return self.len * 4 + entries.bytes(),
+            Values::Text { bytes, .. } | Values::Bytes { bytes, .. } => return self.len * 4 + bytes.len(),
+            Values::LargeText { bytes, .. } => return self.len * 8 + bytes.len(),
+            Values::Fixed { bytes, .. } => return bytes.len(),
+            Values::Boolean(_) => return self.len / 8,
+            Values::Decimal(_) => 16,
+            _ => 8,
+        };
+        self.len * each
     }
 
     /// Counts the value that was just written.

@@ -18,6 +18,7 @@ use super::{
     excerpt,
     frame::Lines,
     keys::Keys,
+    most_values,
 };
 use crate::Result;
 
@@ -58,7 +59,7 @@ impl JsonDecoder {
         // One look over the bytes here saves the parser one for every text, and covers the values it passes over.
         let text = std::str::from_utf8(record).map_err(|error| format!("not UTF-8: {error}"))?;
         let mut json = serde_json::Deserializer::from_str(text);
-        let mut blame = Blame::default();
+        let mut blame = Blame::new(record.len());
         Row { columns: &mut self.columns, blame: &mut blame }
             .deserialize(&mut json)
             .and_then(|()| json.end())
@@ -86,6 +87,10 @@ impl Decoder for JsonDecoder {
 
     fn len(&self) -> usize {
         self.columns.rows()
+    }
+
+    fn bytes(&self) -> usize {
+        self.columns.bytes()
     }
 
     fn flush(&mut self) -> Result<RecordBatch> {
@@ -235,6 +240,9 @@ impl<'de> Visitor<'de> for Cell<'_> {
         };
         let start = ends.last().map_or(0, |end| *end as usize);
         loop {
+            if item.len() > start {
+                blame.spend(item.width())?;
+            }
             match seq.next_element_seed(Cell { column: &mut *item, blame: &mut *blame }) {
                 Ok(Some(())) => {}
                 Ok(None) => break,
@@ -259,8 +267,10 @@ impl<'de> Visitor<'de> for Cell<'_> {
 }
 
 /// What went wrong, and in which column. Written on the way out of the callbacks, put into words once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Blame {
+    /// How many values the lists of the record may hold yet.
+    values: usize,
     path: String,
     expected: Option<DataType>,
     fault: Option<Fault>,
@@ -274,11 +284,27 @@ enum Fault {
     Found(String),
     TooLarge(String),
     Null,
+    /// The lists of the record hold more than it may.
+    TooMany,
     /// The rest of a sentence that begins with the column.
     Other(&'static str),
 }
 
 impl Blame {
+    /// For a record of this length.
+    pub(super) fn new(bytes: usize) -> Self {
+        Self { values: most_values(bytes), path: String::new(), expected: None, fault: None }
+    }
+
+    /// Accounts for so many values of a list.
+    fn spend<E: serde::de::Error>(&mut self, values: usize) -> Result<(), E> {
+        match self.values.checked_sub(values) {
+            Some(left) => self.values = left,
+            None => return Err(self.fault(Fault::TooMany)),
+        }
+        Ok(())
+    }
+
     #[cold]
     fn fault<E: serde::de::Error>(&mut self, fault: Fault) -> E {
         self.fault = Some(fault);
@@ -306,6 +332,7 @@ impl Blame {
         let column = if self.path.is_empty() { String::new() } else { format!("column {:?}", self.path) };
         match self.fault {
             Some(Fault::Null) => format!("{column} is null, and it is not nullable"),
+            Some(Fault::TooMany) => format!("{column}: too many values for a record of its size"),
             Some(Fault::Other(what)) => format!("{column} {what}"),
             Some(Fault::TooLarge(shown)) => format!("{column}: {shown} does not fit {expected}"),
             Some(Fault::Found(shown)) => format!("{column}: {shown} is not {expected}"),

@@ -128,6 +128,12 @@ pub trait Decoder: Send {
     /// The rows in the batch so far.
     fn len(&self) -> usize;
 
+    /// About how many bytes the batch has so far, if the decoder knows: it can have many more than its records, and the reader then
+    /// gives it away earlier. May be asked after every record, so it must be cheap.
+    fn bytes(&self) -> usize {
+        0
+    }
+
     /// Whether the batch has no rows yet.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -186,6 +192,12 @@ pub(crate) fn excerpt(text: &str) -> String {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_string(),
     }
+}
+
+/// How many values a record of this length may hold. What is empty takes few bytes of it or none, and as many values of columns as a
+/// struct has fields: a megabyte of `{}` in a list could take gigabytes.
+fn most_values(record_bytes: usize) -> usize {
+    1_000_000 + record_bytes.saturating_mul(4)
 }
 
 fn config(message: String) -> ConnectorError {

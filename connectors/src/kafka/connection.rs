@@ -86,12 +86,7 @@ impl Kafka {
 
     /// What is allowed and unwise: a login without encryption.
     pub fn warnings(&self) -> Vec<String> {
-        let open = self.config.sasl.is_some() && self.config.tls.is_none();
-        let warning = format!(
-            "{}: the login is not encrypted, so whoever sees the network can read or reuse it: add .tls(Tls::system())",
-            self.name()
-        );
-        open.then_some(warning).into_iter().collect()
+        self.config.warnings()
     }
 
     /// What to call it in messages.
@@ -101,6 +96,15 @@ impl Kafka {
 }
 
 impl Config {
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let open = self.sasl.is_some() && self.tls.is_none();
+        let warning = format!(
+            "{}: the login is not encrypted, so whoever sees the network can read or reuse it: add .tls(Tls::system())",
+            self.name()
+        );
+        open.then_some(warning).into_iter().collect()
+    }
+
     pub(super) fn name(&self) -> String {
         format!("kafka {}", self.brokers)
     }

@@ -40,7 +40,10 @@ const OWNED: &[(&[&str], &str)] = &[
         &["transactional.id", "transaction.timeout.ms", "enable.idempotence", "enable.gapless.guarantee"],
         "say .exactly_once() on the sink",
     ),
-    (&["enable.partition.eof", "statistics.interval.ms", "log.queue"], "the connector needs it as it sets it"),
+    (
+        &["enable.partition.eof", "check.crcs", "statistics.interval.ms", "log.queue"],
+        "the connector needs it as it sets it",
+    ),
     (&["debug"], "librdkafka's debug lines hold settings and secrets, so they are not written anywhere"),
 ];
 

@@ -21,7 +21,7 @@ use ureq::{
 use crate::{ConnectorError, Result, Secret};
 
 /// The longest answer that is read. A schema beyond this is an accident or an attack.
-const LONGEST_ANSWER: u64 = 1 << 20;
+pub(super) const LONGEST_ANSWER: u64 = 1 << 20;
 const ROUNDS: u32 = 3;
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 /// What may stand in a part of a path as it is.
@@ -46,6 +46,8 @@ pub(super) enum Answer {
     Yes(Value),
     /// It did not, and its number for why, as 40403.
     No { code: u64, message: String },
+    /// It did, and its answer is longer than any that is read.
+    TooLong,
 }
 
 #[derive(Clone, Debug)]
@@ -77,6 +79,17 @@ impl Client {
         Self { agent: OnceLock::new(), ..self }
     }
 
+    /// How many addresses there are.
+    pub(super) fn addresses(&self) -> usize {
+        self.addresses.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Whether a password or token goes to an address without encryption.
+    pub(super) fn shows_login(&self) -> bool {
+        let open = |addresses: &Vec<String>| addresses.iter().any(|address| address.starts_with("http:"));
+        !matches!(self.login, Login::Nobody) && self.addresses.as_ref().is_ok_and(open)
+    }
+
     /// The addresses, for messages.
     pub(super) fn name(&self) -> String {
         match &self.addresses {
@@ -87,6 +100,11 @@ impl Client {
 
     /// Asks for `path`, of which each part is escaped; with a body it posts.
     pub(super) fn call(&self, path: &[&str], body: Option<&Value>) -> Result<Answer> {
+        self.call_from(0, path, body)
+    }
+
+    /// As [`Client::call`], and asks the address at this place of the list first.
+    pub(super) fn call_from(&self, first: usize, path: &[&str], body: Option<&Value>) -> Result<Answer> {
         let addresses = self.addresses.as_ref().map_err(|reason| ConnectorError::Config(reason.clone()))?;
         let path: String =
             path.iter().flat_map(|part| ["/".into(), utf8_percent_encode(part, PLAIN).to_string()]).collect();
@@ -98,7 +116,8 @@ impl Client {
                 thread::sleep(self.pause * 2_u32.pow(round - 1));
             }
             failures.clear();
-            for address in addresses {
+            let turned = addresses.iter().cycle().skip(first % addresses.len().max(1));
+            for address in turned.take(addresses.len()) {
                 match self.ask(address, &path, body.as_deref(), authorization.as_ref())? {
                     Ok(answer) => return Ok(answer),
                     Err(reason) => failures.push(format!("{address}{path}: {reason}")),
@@ -163,9 +182,7 @@ impl Client {
         }
         let text = match response.body_mut().with_config().limit(LONGEST_ANSWER).read_to_string() {
             Ok(text) => text,
-            Err(ureq::Error::BodyExceedsLimit(_)) => {
-                return Err(self.remote(format!("its answer is longer than {LONGEST_ANSWER} bytes"), false));
-            }
+            Err(ureq::Error::BodyExceedsLimit(_)) => return Ok(Ok(Answer::TooLong)),
             Err(error) => return Ok(Err(error.to_string())),
         };
         let Ok(answer) = serde_json::from_str::<Value>(&text) else {

@@ -10,8 +10,8 @@
 //! Any registry that speaks Confluent's REST API: its own, Karapace, Apicurio, Redpanda. An id means the same schema for ever, so
 //! what was fetched once is never fetched again. All calls block: make them where waiting is allowed.
 //!
-//! That the registry *does not have* an id is an answer, and the record with that id is rejected; that the registry *does not
-//! answer* is an error, which says nothing of the record.
+//! That the registry *does not have* an id, or has something for it that is no schema for us, is an answer, and the record with that
+//! id is rejected; that the registry *does not answer* is an error, which says nothing of the record.
 //!
 //! | file | why it exists |
 //! |---|---|
@@ -22,6 +22,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -36,14 +37,21 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use client::{Answer, Client, Login};
+use client::{Answer, Client, LONGEST_ANSWER, Login};
 
 /// How many schemas are kept. A job meets a handful.
 const MOST_KEPT: usize = 10_000;
-/// How long an id that the registry does not have is not asked for again: garbage must not become a flood of requests, and a
-/// schema that is registered late is found soon.
+/// How long an id without a schema is not asked for again: garbage must not become a flood of requests, and a schema that is
+/// registered late is found soon.
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
+/// So many such ids are asked for within that time as fast as their records come. Then each question waits for its share of it: a
+/// record with the id of a new schema may be among the garbage, so it is asked for all the same.
+const MOST_UNKNOWN: usize = 1_000;
+/// So many are asked for twice: what was just registered is not known to all addresses at once. More of them are garbage.
+const ASKED_TWICE: usize = 20;
 const MOST_REFERENCES: usize = 1_000;
+/// A schema and all that it refers to.
+const LONGEST: usize = 16 * LONGEST_ANSWER as usize;
 
 /// The language of a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,7 +126,22 @@ pub struct SchemaRegistry {
 #[derive(Default)]
 struct Kept {
     schemas: BTreeMap<u32, Arc<RegisteredSchema>>,
-    unknown: HashMap<u32, Instant>,
+    /// Ids without a schema: why not, and since when it is known.
+    unknown: HashMap<u32, (Instant, String)>,
+}
+
+/// Why there is no schema.
+enum Trouble {
+    /// The registry's answer says that what it has is none for us.
+    Unusable(String),
+    /// There is no answer.
+    Error(ConnectorError),
+}
+
+impl From<ConnectorError> for Trouble {
+    fn from(error: ConnectorError) -> Self {
+        Self::Error(error)
+    }
 }
 
 impl SchemaRegistry {
@@ -166,59 +189,80 @@ impl SchemaRegistry {
         format!("schema registry {}", self.client.name())
     }
 
-    /// The schema with this id; `None` if the registry says that it has none. Blocks.
+    /// What is allowed and unwise: a password or token that is sent without encryption.
+    pub fn warnings(&self) -> Vec<String> {
+        let warning = format!(
+            "{}: whoever sees the network can read the login: give addresses that begin with https",
+            self.name()
+        );
+        self.client.shows_login().then_some(warning).into_iter().collect()
+    }
+
+    /// The schema with this id. The inner error is the reason to reject a record that has it: the registry says that there is no
+    /// such schema, or what it has cannot be used. Blocks.
     ///
     /// # Errors
     /// When the registry does not answer after three tries of 5 s each (`Remote`, passes), or refuses the login (does not pass).
-    pub fn schema(&self, id: u32) -> Result<Option<Arc<RegisteredSchema>>> {
-        {
+    pub fn schema(&self, id: u32) -> Result<Result<Arc<RegisteredSchema>, String>> {
+        let unknown = {
             let kept = self.kept();
             if let Some(schema) = kept.schemas.get(&id) {
-                return Ok(Some(schema.clone()));
+                return Ok(Ok(schema.clone()));
             }
-            if kept.unknown.get(&id).is_some_and(|since| since.elapsed() < UNKNOWN_FOR) {
-                return Ok(None);
+            if let Some((since, why)) = kept.unknown.get(&id)
+                && since.elapsed() < UNKNOWN_FOR
+            {
+                return Ok(Err(why.clone()));
             }
-        }
-        let found = match self.client.call(&["schemas", "ids", &id.to_string()], None)? {
-            Answer::Yes(answer) => Some(Arc::new(self.registered(id, &answer)?)),
-            // Only this number says "no such schema": 404 alone is what a wrong address answers.
-            Answer::No { code: 40403, .. } => None,
-            no => return Err(self.refused(&format!("schema id {id}"), no)),
+            kept.unknown.values().filter(|(since, _)| since.elapsed() < UNKNOWN_FOR).count()
         };
-        let mut kept = self.kept();
-        match &found {
-            Some(schema) => {
-                if kept.schemas.len() >= MOST_KEPT {
-                    kept.schemas.pop_first();
-                }
-                kept.unknown.remove(&id);
-                kept.schemas.insert(id, schema.clone());
-            }
-            None => {
-                if kept.unknown.len() >= MOST_KEPT {
-                    kept.unknown.clear();
-                }
-                kept.unknown.insert(id, Instant::now());
-            }
+        if unknown >= MOST_UNKNOWN {
+            thread::sleep(UNKNOWN_FOR / MOST_UNKNOWN as u32);
         }
+        let found = match self.ask(id, unknown < ASKED_TWICE) {
+            Ok(Some(schema)) => Ok(Arc::new(schema)),
+            Ok(None) => Err(format!("schema id {id} is not in the {}", self.name())),
+            Err(Trouble::Unusable(why)) => Err(format!("schema id {id} in the {} is unusable: {why}", self.name())),
+            Err(Trouble::Error(error)) => return Err(error),
+        };
+        self.kept().keep(id, &found);
         Ok(found)
     }
 
-    /// Why a record is rejected whose schema id the registry does not have.
-    pub fn unknown(&self, id: u32) -> String {
-        format!("schema id {id} is not in the {}", self.name())
+    /// Asks for a schema, with `twice` at another time and of another address again if there is none.
+    fn ask(&self, id: u32, twice: bool) -> Result<Option<RegisteredSchema>, Trouble> {
+        let tries = if twice { self.client.addresses().max(2) } else { 1 };
+        for first in 0..tries {
+            if first > 0 {
+                thread::sleep(self.client.pause);
+            }
+            match self.client.call_from(first, &["schemas", "ids", &id.to_string()], None)? {
+                Answer::Yes(answer) => return self.registered(id, &answer).map(Some),
+                // Only this number says "no such schema": 404 alone is what a wrong address answers.
+                Answer::No { code: 40403, .. } => {}
+                Answer::TooLong => return Err(too_long()),
+                no => return Err(self.refused(&format!("schema id {id}"), no).into()),
+            }
+        }
+        Ok(None)
     }
 
     /// The newest schema of a subject, as `orders-value`. Blocks.
     ///
     /// # Errors
-    /// As [`SchemaRegistry::schema`]; and `Config` if there is no such subject.
+    /// As [`SchemaRegistry::schema`]; and `Config` if there is no such subject, or its schema cannot be used.
     pub fn latest(&self, subject: &str) -> Result<Arc<RegisteredSchema>> {
         match self.client.call(&["subjects", subject, "versions", "latest"], None)? {
             Answer::Yes(answer) => {
                 let id = self.id(&answer)?;
-                Ok(Arc::new(self.registered(id, &answer)?))
+                match self.registered(id, &answer) {
+                    Ok(schema) => Ok(Arc::new(schema)),
+                    Err(Trouble::Error(error)) => Err(error),
+                    Err(Trouble::Unusable(why)) => Err(ConnectorError::Config(format!(
+                        "the newest schema of the subject {subject:?} in the {} is unusable: {why}",
+                        self.name()
+                    ))),
+                }
             }
             Answer::No { code: 40401 | 40402, .. } => {
                 Err(ConnectorError::Config(format!("the {} has no schema for the subject {subject:?}", self.name())))
@@ -255,16 +299,19 @@ impl SchemaRegistry {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn registered(&self, id: u32, answer: &Value) -> Result<RegisteredSchema> {
+    fn registered(&self, id: u32, answer: &Value) -> Result<RegisteredSchema, Trouble> {
         let kind = match answer.get("schemaType").and_then(Value::as_str) {
             None | Some("AVRO") => SchemaKind::Avro,
             Some("PROTOBUF") => SchemaKind::Protobuf,
             Some("JSON") => SchemaKind::Json,
-            Some(other) => return Err(self.senseless(&format!("a schema of the type {other:?}"))),
+            Some(other) => {
+                return Err(Trouble::Unusable(format!("its type is {:?}", crate::format::excerpt(other))));
+            }
         };
         let mut references = Vec::new();
+        let text = self.text(answer)?;
         self.references(answer, &mut references, &mut HashSet::new())?;
-        Ok(RegisteredSchema { id, kind, text: self.text(answer)?, references })
+        Ok(RegisteredSchema { id, kind, text, references })
     }
 
     /// What the schema in `answer` refers to, those without needs of their own first. Depth first, with a stack of its own: how
@@ -274,11 +321,12 @@ impl SchemaRegistry {
         answer: &Value,
         found: &mut Vec<ReferencedSchema>,
         seen: &mut HashSet<(String, String, u64)>,
-    ) -> Result<()> {
+    ) -> Result<(), Trouble> {
         enum Task {
             Visit(Reference),
             Done(ReferencedSchema),
         }
+        let mut bytes = 0;
         let mut tasks: Vec<Task> = self.referred(answer)?.into_iter().rev().map(Task::Visit).collect();
         while let Some(task) = tasks.pop() {
             match task {
@@ -288,19 +336,25 @@ impl SchemaRegistry {
                         continue;
                     }
                     if seen.len() > MOST_REFERENCES {
-                        return Err(self.senseless(&format!("a schema with more than {MOST_REFERENCES} references")));
+                        return Err(Trouble::Unusable(format!("it has more than {MOST_REFERENCES} references")));
                     }
+                    let what = format!("version {version} of subject {subject:?}, which it refers to");
                     let answer =
                         match self.client.call(&["subjects", &subject, "versions", &version.to_string()], None)? {
                             Answer::Yes(answer) => answer,
-                            no => {
-                                return Err(self.refused(
-                                    &format!("version {version} of subject {subject:?}, which a schema refers to"),
-                                    no,
-                                ));
+                            // 404 alone is what a wrong address answers.
+                            Answer::No { code: 40400..=40499, message } => {
+                                return Err(Trouble::Unusable(format!("{what}, is not there: {message}")));
                             }
+                            Answer::TooLong => return Err(too_long()),
+                            no => return Err(self.refused(&what, no).into()),
                         };
-                    tasks.push(Task::Done(ReferencedSchema { name, text: self.text(&answer)? }));
+                    let text = self.text(&answer)?;
+                    bytes += text.len();
+                    if bytes > LONGEST {
+                        return Err(Trouble::Unusable(format!("with its references it has more than {LONGEST} bytes")));
+                    }
+                    tasks.push(Task::Done(ReferencedSchema { name, text }));
                     tasks.extend(self.referred(&answer)?.into_iter().rev().map(Task::Visit));
                 }
             }
@@ -337,7 +391,13 @@ impl SchemaRegistry {
     }
 
     fn refused(&self, what: &str, answer: Answer) -> ConnectorError {
-        let Answer::No { code, message } = answer else { return self.senseless("a surprise") };
+        let (code, message) = match answer {
+            Answer::No { code, message } => (code, message),
+            Answer::TooLong => {
+                return self.client.remote(format!("its answer is longer than {LONGEST_ANSWER} bytes"), false);
+            }
+            Answer::Yes(_) => return self.senseless("a surprise"),
+        };
         match code {
             409 | 40901 => ConnectorError::Config(format!(
                 "{what} is not compatible with the former ones, says the {}: {message}. Change the columns, the subject, or its \
@@ -348,6 +408,35 @@ impl SchemaRegistry {
                 ConnectorError::Config(format!("{what} is not valid, says the {}: {message}", self.name()))
             }
             _ => self.client.remote(format!("{what}: {message} (error {code})"), true),
+        }
+    }
+}
+
+fn too_long() -> Trouble {
+    Trouble::Unusable(format!("it, or a schema that it refers to, is longer than {LONGEST_ANSWER} bytes"))
+}
+
+impl Kept {
+    fn keep(&mut self, id: u32, found: &Result<Arc<RegisteredSchema>, String>) {
+        match found {
+            Ok(schema) => {
+                if self.schemas.len() >= MOST_KEPT {
+                    self.schemas.pop_first();
+                }
+                self.unknown.remove(&id);
+                self.schemas.insert(id, schema.clone());
+            }
+            Err(why) => {
+                if self.unknown.len() >= MOST_UNKNOWN {
+                    self.unknown.retain(|_, (since, _)| since.elapsed() < UNKNOWN_FOR);
+                }
+                // Of those that are left the one that would be forgotten first.
+                let oldest = self.unknown.iter().min_by_key(|(_, (since, _))| *since).map(|(id, _)| *id);
+                if let Some(oldest) = oldest.filter(|_| self.unknown.len() >= MOST_UNKNOWN) {
+                    self.unknown.remove(&oldest);
+                }
+                self.unknown.insert(id, (Instant::now(), why.clone()));
+            }
         }
     }
 }

@@ -31,7 +31,7 @@ fn schemas_by_id_are_asked_for_once() {
     assert_eq!(fake.requests()[0].1, format!("/schemas/ids/{id}"));
     // An id means the same for ever, so a registry that is down harms nobody who knows it.
     fake.mood(Mood::Status(500));
-    assert!(registry.schema(id).unwrap().is_some());
+    assert!(registry.schema(id).unwrap().is_ok());
 }
 
 #[test]
@@ -39,15 +39,63 @@ fn an_unknown_id_is_an_answer_and_kept_for_a_while() {
     let fake = FakeRegistry::start();
     let registry = quick(&fake);
     for _ in 0..5 {
-        assert_eq!(registry.schema(77).unwrap(), None);
+        let reason = registry.schema(77).unwrap().unwrap_err();
+        assert_eq!(reason, format!("schema id 77 is not in the schema registry {}", fake.url));
     }
-    assert_eq!(fake.requests().len(), 1);
-    assert_eq!(registry.unknown(77), format!("schema id 77 is not in the schema registry {}", fake.url));
-    for id in 0..(MOST_KEPT as u32) {
-        registry.kept().unknown.insert(id, Instant::now().into());
+    // The second question is for a registry that has it only just now.
+    assert_eq!(fake.requests().len(), 2);
+    for id in 1_000..(1_000 + MOST_UNKNOWN as u32 - 1) {
+        registry.kept().unknown.insert(id, (Instant::now().into(), String::new()));
     }
-    registry.schema(1_000_000).unwrap();
-    assert!(registry.kept().unknown.len() <= MOST_KEPT);
+    let begun = Instant::now();
+    for id in 0..10 {
+        registry.schema(1_000_000 + id).unwrap().unwrap_err();
+    }
+    assert!(begun.elapsed() >= 10 * UNKNOWN_FOR / MOST_UNKNOWN as u32, "garbage is no flood of requests");
+    assert_eq!(fake.requests().len(), 12);
+    let kept = registry.kept();
+    assert_eq!(kept.unknown.len(), MOST_UNKNOWN);
+    assert!(!kept.unknown.contains_key(&77) && kept.unknown.contains_key(&1_000_009), "the oldest is forgotten");
+}
+
+#[test]
+fn a_schema_that_was_just_registered_is_found_at_another_address() {
+    let (late, early) = (FakeRegistry::start(), FakeRegistry::start());
+    let id = early.add_avro("points-value", POINT);
+    let both = SchemaRegistry::at(format!("{},{}", late.url, early.url));
+    let both = both.patience(Duration::from_millis(300), Duration::from_millis(5));
+    assert_eq!(both.schema(id).unwrap().unwrap().id, id);
+}
+
+#[test]
+fn what_is_no_schema_for_us_is_a_reason_and_no_error() {
+    let fake = FakeRegistry::start();
+    let lost = fake.add("lost", "AVRO", "\"long\"", &[("x", "nowhere", 1)]);
+    let reason = |id| quick(&fake).schema(id).unwrap().unwrap_err();
+    assert!(reason(lost).starts_with("schema id 1 in the schema registry http://127.0.0.1:"), "{}", reason(lost));
+    assert!(reason(lost).contains("unusable: version 1 of subject \"nowhere\", which it refers to, is not there"));
+    let names: Vec<String> = (0..=MOST_REFERENCES).map(|n| format!("r{n}")).collect();
+    for name in &names {
+        fake.add(name, "AVRO", &format!("\"{name}\""), &[]);
+    }
+    let references: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_str(), 1)).collect();
+    let many = fake.add("many", "AVRO", "\"int\"", &references);
+    assert!(reason(many).contains("more than 1000 references"), "{}", reason(many));
+    fake.mood(Mood::Json(json!({"schema": "x", "schemaType": "XML"})));
+    assert!(reason(7).contains("unusable: its type is \"XML\""), "{}", reason(7));
+    fake.mood(Mood::Long(3 << 20));
+    assert!(reason(7).contains("longer than 1048576 bytes"), "{}", reason(7));
+    // Whoever asks for it by name is told to change that.
+    fake.mood(Mood::Json(json!({"id": 7, "schema": "x", "schemaType": "XML"})));
+    assert!(matches!(quick(&fake).latest("a"), Err(ConnectorError::Config(_))));
+}
+
+#[test]
+fn a_login_without_encryption_is_a_warning() {
+    let at = |address: &str| SchemaRegistry::at(address).basic_auth("ada", Secret::new("canary"));
+    assert!(at("http://a:1").warnings()[0].contains("https"));
+    assert!(at("https://a:1").warnings().is_empty());
+    assert!(SchemaRegistry::at("http://a:1").warnings().is_empty());
 }
 
 #[test]
@@ -64,9 +112,6 @@ fn references_come_before_what_needs_them() {
     // A circle ends.
     let id = fake.add("ring", "AVRO", "\"int\"", &[("ring", "ring", 1)]);
     assert_eq!(quick(&fake).schema(id).unwrap().unwrap().references.len(), 1);
-    // What is not there is no reason to reject a record.
-    let id = fake.add("lost", "AVRO", "\"long\"", &[("x", "nowhere", 1)]);
-    assert!(passes(&quick(&fake).schema(id).unwrap_err()));
 }
 
 #[test]
@@ -104,7 +149,6 @@ fn a_registry_that_does_not_answer_rejects_nothing() {
         Mood::Garbage,
         Mood::Json(json!([])),
         Mood::Json(json!({"schema": 7})),
-        Mood::Json(json!({"schema": "x", "schemaType": "XML"})),
         Mood::Json(json!({"schema": "x", "references": [{}]})),
         Mood::Slow(Duration::from_millis(600)),
     ];
@@ -115,7 +159,7 @@ fn a_registry_that_does_not_answer_rejects_nothing() {
         assert!(error.to_string().contains(&fake.url), "{mood:?}: {error}");
     }
     fake.mood(Mood::Fine);
-    assert!(quick(&fake).schema(id).unwrap().is_some());
+    assert!(quick(&fake).schema(id).unwrap().is_ok());
     let gone = fake.url.clone();
     drop(fake);
     let begun = Instant::now();
@@ -131,7 +175,7 @@ fn failures_are_tried_again_and_then_elsewhere() {
     down.mood(Mood::Status(502));
     let id = up.add_avro("points-value", POINT);
     let both = SchemaRegistry::at(format!("{}, {}/", down.url, up.url));
-    assert!(both.schema(id).unwrap().is_some());
+    assert!(both.schema(id).unwrap().is_ok());
     assert_eq!((down.requests().len(), up.requests().len()), (1, 1));
     assert!(quick(&down).schema(id).is_err());
     assert_eq!(down.requests().len(), 4);
@@ -141,7 +185,7 @@ fn failures_are_tried_again_and_then_elsewhere() {
 fn answers_without_end_and_redirects_are_refused() {
     let (fake, other) = (FakeRegistry::start(), FakeRegistry::start());
     fake.mood(Mood::Long(3 << 20));
-    let error = quick(&fake).schema(1).unwrap_err();
+    let error = quick(&fake).register("a", SchemaKind::Avro, POINT).unwrap_err();
     assert!(error.to_string().contains("longer than"), "{error}");
     fake.mood(Mood::Redirect(format!("{}/schemas/ids/1", other.url)));
     let error = quick(&fake).basic_auth("ada", Secret::new("canary")).schema(1).unwrap_err();
@@ -155,9 +199,9 @@ fn who_asks_is_said_to_the_registry_and_to_nobody_else() {
     let id = fake.add_avro("points-value", POINT);
     fake.password("Basic YWRhOmNhbmFyeS1w");
     let right = quick(&fake).basic_auth("ada", Secret::new("canary-p"));
-    assert!(right.schema(id).unwrap().is_some());
+    assert!(right.schema(id).unwrap().is_ok());
     fake.password("Bearer canary-t");
-    assert!(quick(&fake).bearer(Secret::new("canary-t")).schema(id).unwrap().is_some());
+    assert!(quick(&fake).bearer(Secret::new("canary-t")).schema(id).unwrap().is_ok());
 
     let wrong = [
         quick(&fake),

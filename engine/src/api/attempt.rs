@@ -1,7 +1,7 @@
 //! One attempt at running a job: from its description to its tasks, through the newest checkpoint if there is one.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -48,10 +48,11 @@ impl Attempt {
         let plan = plan(graph, *parallelism, &splits);
         let layout = Arc::new(Layout::new(graph, &plan));
         let sinks = sinks(graph);
-        let Begin { incarnation, next, fresh, mut restored, archive, warnings } = match settings {
+        let Begin { incarnation, next, fresh, mut restored, archive, mut warnings } = match settings {
             Some(settings) => begin(settings, graph, &layout, &sinks, &splits).await?,
             None => Begin::without_store(),
         };
+        warnings.extend(unwise(graph));
         let counters = counters(graph, &plan);
         let (line, reports) = Coordinator::line();
         let (savepoint_line, savepoints) = mpsc::unbounded_channel();
@@ -170,6 +171,16 @@ fn sources_by_id(graph: &Graph) -> Sources {
         _ => None,
     };
     graph.nodes.iter().filter_map(source).collect()
+}
+
+/// What sources and sinks say is unwise; what several say of one system, once.
+fn unwise(graph: &Graph) -> BTreeSet<String> {
+    let said = graph.nodes.iter().flat_map(|node| match &node.kind {
+        Kind::Source { source, .. } => source.warnings(),
+        Kind::Sink(sink) => sink.warnings(),
+        _ => Vec::new(),
+    });
+    said.collect()
 }
 
 /// The sinks of a job, by id.

@@ -253,7 +253,7 @@ impl JobHandle {
     /// What a person should know about the checkpoint store, although the job runs: that everybody may write to it, that
     /// the remains of an interrupted checkpoint were left aside. And about its operators: that the new file of a lookup's
     /// table cannot be read, and the old rows serve on; that a source cannot be asked for new splits, and the known ones are read
-    /// on. And that the transaction of a sink has been open for so long that it may soon be aborted.
+    /// on. What sources and sinks say is unwise: a login that is sent without encryption. And that the transaction of a sink has been open for so long that it may soon be aborted.
     pub fn warnings(&self) -> Vec<String> {
         let line = self.0.line();
         let operators = line.counters.iter().filter_map(|own| Some(format!("{}: {}", own.name(), own.warning()?)));

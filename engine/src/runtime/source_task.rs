@@ -8,7 +8,8 @@
 //!
 //! Barriers begin here, between two fetches: what has been fetched is through the chain, and the positions say what has
 //! not. A task that is restored first says the watermark and the idleness it had said before. Splits that appear come in
-//! between two fetches as well, so a checkpoint has them wholly or not at all.
+//! between two fetches as well, so a checkpoint has them wholly or not at all. Barriers go through while the reader finds out where
+//! they begin.
 
 use std::{
     collections::HashMap,
@@ -20,6 +21,7 @@ use std::{
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use async_trait::async_trait;
 use tokio::sync::watch;
 use windrow_connectors::{ConnectorError, Epoch, Fetch, Position, Rejected, Rows, SourceReader, SplitId};
 use windrow_operators::{OperatorError, Port, Timestamp, Watermark};
@@ -39,6 +41,9 @@ use crate::{
     metrics::Counters,
 };
 
+/// When the reader could not take a split that has appeared, how long until it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
 /// How often a reader is asked how far it is behind.
 const LAG_EVERY: Duration = Duration::from_secs(1);
 
@@ -49,6 +54,8 @@ pub(crate) struct SourceTask {
     pub(crate) splits: HashMap<SplitId, Progress>,
     /// Its splits that appear while it runs.
     pub(crate) found: Found,
+    /// Those that its reader could not take, and when it is asked again.
+    pub(crate) put_off: Option<(Moment, Vec<SplitId>)>,
     pub(crate) lag: LagAsked,
     /// Absent when the stream has no event time.
     pub(crate) time: Option<SourceTime>,
@@ -178,27 +185,21 @@ impl SourceTask {
                     self.excuse();
                 }
                 Event::Resume => {}
-                Event::Found(splits) => self.take_splits(splits).await?,
+                Event::Found(splits) => {
+                    if let Err(error) = self.take_splits(&splits).await? {
+                        self.put_off(splits, error)?;
+                    }
+                }
                 Event::Lag => self.ask_lag(),
                 Event::Tick => {
                     self.body.tick(self.counters.name()).await?;
                     self.ticked = true;
                     self.excuse();
                 }
-                Event::Barrier(epoch) => {
-                    let began = Moment::now();
-                    self.send_everywhere(Message::Barrier(epoch)).await?;
-                    let snapshot = self.snapshot();
-                    self.reporter.barrier(epoch, snapshot);
-                    // Saving takes time as well, and none of it is silence.
-                    self.body.take_waited();
-                    if let Some(time) = &mut self.time {
-                        time.splits.excuse(began.elapsed());
-                    }
-                }
+                Event::Barrier(epoch) => self.take_barrier(epoch).await?,
                 Event::Fetched(fetched) => {
                     self.ticked = false;
-                    match fetched.map_err(|error| Error::Source { operator: self.counters.name().into(), error })? {
+                    match fetched.map_err(|error| self.source_failed(error))? {
                         Fetch::Rows(rows) => self.take_rows(rows).await?,
                         Fetch::SplitEnd(split) => {
                             self.splits.entry(split.clone()).or_default().ended = true;
@@ -208,11 +209,12 @@ impl SourceTask {
                         }
                         Fetch::End => {
                             // What has been given to this task meanwhile nobody else will read.
-                            let last = self.found.last();
+                            let mut last = self.found.last();
+                            last.extend(self.put_off.take().into_iter().flat_map(|(_, splits)| splits));
                             if last.is_empty() {
                                 break End::Exhausted;
                             }
-                            self.take_splits(last).await?;
+                            self.take_splits(&last).await?.map_err(|error| self.source_failed(error))?;
                         }
                     }
                 }
@@ -241,28 +243,71 @@ impl SourceTask {
         }
     }
 
-    /// Reads splits that have appeared, too.
-    async fn take_splits(&mut self, mut splits: Vec<SplitId>) -> Result<()> {
-        splits.retain(|split| !self.splits.contains_key(split));
+    async fn take_barrier(&mut self, epoch: Epoch) -> Result<()> {
         let began = Moment::now();
-        tokio::select! {
-            biased;
-            // They are in no checkpoint, so the next start finds them; and the reader is not asked any more.
-            Ok(_) = self.stop.wait_for(|stop| *stop) => return Ok(()),
-            added = self.reader.add(splits.clone()) => {
-                added.map_err(|error| Error::Source { operator: self.counters.name().into(), error })?;
+        self.send_everywhere(Message::Barrier(epoch)).await?;
+        let snapshot = self.snapshot();
+        self.reporter.barrier(epoch, snapshot);
+        // Saving takes time as well, and none of it is silence.
+        self.body.take_waited();
+        if let Some(time) = &mut self.time {
+            time.splits.excuse(began.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Reads splits that have appeared, too; or says why its reader cannot.
+    async fn take_splits(&mut self, splits: &[SplitId]) -> Result<Result<(), ConnectorError>> {
+        let splits: Vec<_> = splits.iter().filter(|split| !self.splits.contains_key(split)).cloned().collect();
+        let began = Moment::now();
+        let mut reader = std::mem::replace(&mut self.reader, Box::new(Busy));
+        let added = {
+            let mut adding = reader.add(splits.clone());
+            loop {
+                let wanted = tokio::select! {
+                    biased;
+                    // They are in no checkpoint, so the next start finds them; and the reader is not asked any more.
+                    Ok(_) = self.stop.wait_for(|stop| *stop) => break None,
+                    Ok(()) = self.barrier.changed() => *self.barrier.borrow_and_update(),
+                    added = &mut adding => break Some(added),
+                };
+                if let Some(epoch) = wanted {
+                    self.take_barrier(epoch).await?;
+                }
             }
+        };
+        self.reader = reader;
+        if let Some(time) = &mut self.time {
+            time.splits.excuse(began.elapsed());
+        }
+        match added {
+            None => return Ok(Ok(())),
+            Some(Err(error)) => return Ok(Err(error)),
+            Some(Ok(())) => {}
         }
         self.splits.extend(splits.iter().map(|split| (split.clone(), Progress::appeared())));
         note_begins(&mut self.splits, &*self.reader);
-        let added = self.time.as_mut().and_then(|time| {
-            time.splits.excuse(began.elapsed());
-            time.splits.add(&splits, Moment::now())
-        });
+        let added = self.time.as_mut().and_then(|time| time.splits.add(&splits, Moment::now()));
         self.say(added).await?;
         self.excuse();
         self.ask_lag();
+        Ok(Ok(()))
+    }
+
+    /// Keeps splits for later that the reader could not take, if the reason may pass: those that it has are read on.
+    fn put_off(&mut self, splits: Vec<SplitId>, error: ConnectorError) -> Result<()> {
+        if !matches!(error, ConnectorError::Remote { passes: true, .. }) {
+            return Err(self.source_failed(error));
+        }
+        self.counters.warn(Some(format!("{} new splits are not read yet, and asked for again: {error}", splits.len())));
+        let (_, put_off) = self.put_off.get_or_insert_with(|| (Moment::now(), Vec::new()));
+        put_off.extend(splits);
+        self.put_off = self.put_off.take().map(|(_, splits)| (Moment::now().after(ASK_AGAIN), splits));
         Ok(())
+    }
+
+    fn source_failed(&self, error: ConnectorError) -> Error {
+        Error::Source { operator: self.counters.name().into(), error }
     }
 
     fn ask_lag(&mut self) {
@@ -355,6 +400,7 @@ impl SourceTask {
                 None => Event::Resume,
             },
             splits = self.found.next() => Event::Found(splits),
+            splits = due_again(&mut self.put_off) => Event::Found(splits),
             () = std::future::ready(()), if silent => Event::Silence,
             () = std::future::ready(()), if is_due => Event::Tick,
             fetched = self.reader.fetch(), if !self.waits => Event::Fetched(fetched),
@@ -369,6 +415,14 @@ impl SourceTask {
     async fn take_rows(&mut self, rows: Rows) -> Result<()> {
         self.check(&rows)?;
         let Rows { split, batch, mut rejected, next, origins } = rows;
+        if batch.num_rows() == 0 && rejected.is_empty() {
+            // Where the split stands now, behind what is no record. That is worth a checkpoint, and no sign of life.
+            self.counters.moved.fetch_add(1, Relaxed);
+            if self.lag.at.elapsed() >= LAG_EVERY {
+                self.ask_lag();
+            }
+            return self.note_position(split, next);
+        }
         let read = (batch.num_rows() + rejected.len()) as u64;
         let (batch, heard) = match &mut self.time {
             Some(time) => {
@@ -474,6 +528,25 @@ impl SourceTask {
 
     fn failed(&self, error: OperatorError) -> Error {
         Error::Operator { operator: self.counters.name().into(), error }
+    }
+}
+
+/// Waits until the reader is to be asked again. Cancel-safe.
+async fn due_again(put_off: &mut Option<(Moment, Vec<SplitId>)>) -> Vec<SplitId> {
+    match put_off {
+        Some((at, _)) => sleep_until(Some(*at)).await,
+        None => std::future::pending().await,
+    }
+    put_off.take().map_or_else(Vec::new, |(_, splits)| splits)
+}
+
+/// Stands in for a reader that is adding splits.
+struct Busy;
+
+#[async_trait]
+impl SourceReader for Busy {
+    async fn fetch(&mut self) -> windrow_connectors::Result<Fetch> {
+        std::future::pending().await
     }
 }
 

@@ -427,6 +427,7 @@ impl Builder<'_> {
             schema,
             splits: progress,
             found: self.found.remove(&reporter.task).unwrap_or_default(),
+            put_off: None,
             lag: LagAsked::not_yet(),
             time: source_time,
             together,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::format::most_values;
+
 /// How deep values may be nested.
 const DEEPEST: u32 = 64;
 
@@ -66,7 +68,7 @@ pub(super) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(record: &'a [u8]) -> Self {
-        Self { left: record, values: 1_000_000 + record.len() * 4, depth: 0 }
+        Self { left: record, values: most_values(record.len()), depth: 0 }
     }
 
     pub(super) fn left(&self) -> usize {

@@ -27,7 +27,7 @@ const MOST_PLANS: usize = 10_000;
 ///
 /// Each is read by the schema that it was written with, and resolved to the wanted columns by Avro's rules: fields are matched
 /// by name, those without a column are passed over, a column without a field is null if it may be; `int` becomes `Int64`, and
-/// so on, but never so that something is lost. `enum` and `uuid` become text; a union is a column if all that the records hold of it
+/// so on, as Avro's rules have it: a `long` in a `Float64` is rounded to the nearest, and nothing else is lost. `enum` and `uuid` become text; a union is a column if all that the records hold of it
 /// goes into the column. A record with something else is rejected, and so is every record of a writer whose
 /// schema does not fit, with the field and both types.
 ///
@@ -133,8 +133,8 @@ impl AvroDecoder {
                     self.failure = Some(error);
                     reason
                 })?;
-                // That it is not there is not kept here: it may be there soon.
-                let found = found.ok_or_else(|| self.registry.unknown(id))?;
+                // That there is none is not kept here: it may be there soon.
+                let found = found?;
                 let plan = match found.kind {
                     SchemaKind::Avro => {
                         let references = found.references.iter().map(|reference| reference.text.as_str());
@@ -176,6 +176,10 @@ impl Decoder for AvroDecoder {
 
     fn len(&self) -> usize {
         self.columns.rows()
+    }
+
+    fn bytes(&self) -> usize {
+        self.columns.bytes()
     }
 
     fn flush(&mut self) -> Result<RecordBatch> {

@@ -8,11 +8,27 @@ use crate::format::excerpt;
 /// The bytes of `default`, or why it is none for this type.
 pub(super) fn encode(schema: &Schema, id: Id, default: &Value) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    put(schema, id, default, &mut bytes)?;
+    put(schema, id, default, 0, &mut 100_000, &mut bytes)?;
     Ok(bytes)
 }
 
-fn put(schema: &Schema, id: Id, default: &Value, bytes: &mut Vec<u8>) -> Result<(), String> {
+/// How deep defaults may be nested.
+const DEEPEST: u32 = 64;
+
+/// `values`: how many it may have yet. A record can have itself within its default, also twice on every level.
+fn put(
+    schema: &Schema,
+    id: Id,
+    default: &Value,
+    depth: u32,
+    values: &mut u32,
+    bytes: &mut Vec<u8>,
+) -> Result<(), String> {
+    *values = values.saturating_sub(1);
+    if depth > DEEPEST || *values == 0 {
+        return Err("a default without end: a record that has itself within it".to_string());
+    }
+    let deeper = depth + 1;
     let wrong = || format!("the default {} is not {}", excerpt(&default.to_string()), schema.describe(id));
     match (schema.kind(id), default) {
         (Kind::Null, Value::Null) => {}
@@ -44,7 +60,7 @@ fn put(schema: &Schema, id: Id, default: &Value, bytes: &mut Vec<u8>) -> Result<
         (Kind::Array(item), Value::Array(list)) => {
             if !list.is_empty() {
                 long(list.len() as i64, bytes);
-                list.iter().try_for_each(|value| put(schema, *item, value, bytes))?;
+                list.iter().try_for_each(|value| put(schema, *item, value, deeper, values, bytes))?;
             }
             bytes.push(0);
         }
@@ -55,14 +71,14 @@ fn put(schema: &Schema, id: Id, default: &Value, bytes: &mut Vec<u8>) -> Result<
             for (key, value) in entries {
                 long(key.len() as i64, bytes);
                 bytes.extend(key.as_bytes());
-                put(schema, *of, value, bytes)?;
+                put(schema, *of, value, deeper, values, bytes)?;
             }
             bytes.push(0);
         }
         (Kind::Record(fields), Value::Object(object)) => {
             for field in fields {
                 let value = object.get(&field.name).or(field.default.as_ref()).ok_or_else(wrong)?;
-                put(schema, field.id, value, bytes)?;
+                put(schema, field.id, value, deeper, values, bytes)?;
             }
         }
         (Kind::Union(branches), value) => {
@@ -70,7 +86,7 @@ fn put(schema: &Schema, id: Id, default: &Value, bytes: &mut Vec<u8>) -> Result<
             for (i, branch) in branches.iter().enumerate() {
                 let start = bytes.len();
                 long(i as i64, bytes);
-                if put(schema, *branch, value, bytes).is_ok() {
+                if put(schema, *branch, value, deeper, values, bytes).is_ok() {
                     return Ok(());
                 }
                 bytes.truncate(start);
@@ -94,4 +110,23 @@ fn long(number: i64, bytes: &mut Vec<u8>) {
         left >>= 7;
     }
     bytes.push(left as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_within_its_own_default_ends() {
+        let itself = r#"{"type":"record","name":"R","fields":[{"name":"r","type":"R","default":{}}]}"#;
+        let twice = r#"{"type":"record","name":"R","fields":[
+            {"name":"a","type":["R","null"],"default":{}}, {"name":"b","type":["R",{"type":"map","values":"R"}],"default":{}}]}"#;
+        for text in [itself, twice] {
+            let schema = Schema::parse(text, std::iter::empty()).unwrap();
+            let _ = encode(&schema, schema.root, &serde_json::json!({}));
+        }
+        let schema = Schema::parse(itself, std::iter::empty()).unwrap();
+        let reason = encode(&schema, schema.root, &serde_json::json!({})).unwrap_err();
+        assert!(reason.contains("a default without end"), "{reason}");
+    }
 }

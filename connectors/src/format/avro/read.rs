@@ -108,6 +108,8 @@ fn nested(plan: &Value, schema: &Schema, cursor: &mut Cursor<'_>, column: &mut C
             let start = ends.last().map_or(0, |end| *end as usize);
             cursor.items(|cursor| {
                 let at = item.len() - start;
+                // One is spent already.
+                cursor.spend(item.width() - 1)?;
                 value(plan, schema, cursor, item).map_err(|bad| bad.within(&format!("[{at}]")))
             })?;
             column.end_list().map_err(|misfit| unfit(misfit, column, "the array"))

@@ -14,7 +14,7 @@ use serde::{
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 
-use super::{CAPTURED_AT, CHANGE, CHANGED_AT};
+use super::{CAPTURED_AT, CHANGE, CHANGED_AT, times};
 use crate::{
     Result,
     format::{
@@ -27,8 +27,14 @@ use crate::{
     },
 };
 
-/// What Debezium writes instead of a long value that an update did not touch and the database did not send.
-const UNAVAILABLE: &[u8] = b"__debezium_unavailable_value";
+/// What Debezium writes instead of a long value that an update did not touch and the database did not send; and the same where
+/// bytes are written in base64 (of either alphabet, with its end or without) or hex.
+const UNAVAILABLE: [&[u8]; 4] = [
+    b"__debezium_unavailable_value",
+    b"X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
+    b"X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ",
+    b"5f5f646562657a69756d5f756e617661696c61626c655f76616c7565",
+];
 
 /// Decodes Debezium's change events into rows of the table.
 ///
@@ -39,15 +45,17 @@ const UNAVAILABLE: &[u8] = b"__debezium_unavailable_value";
 ///
 /// Values are read as [`JsonDecoder`](crate::format::JsonDecoder) does, so Debezium's whole numbers for times
 /// (`io.debezium.time.*`) must meet a column of their unit: `Timestamp` is milliseconds, `MicroTimestamp` microseconds,
-/// `NanoTimestamp` nanoseconds, `Date` days into Date32. Decimals come as base64 by default: set
+/// `NanoTimestamp` nanoseconds, `Date` days into Date32. Where the record brings its own schema along
+/// (`{"schema": …, "payload": …}`) they are converted to the unit of a timestamp column, and one that does not fit without a rest
+/// is a reason to reject the record. Decimals come as base64 by default: set
 /// `decimal.handling.mode` to `string` or `double`.
 ///
 /// A record without a payload, the tombstone that follows a delete, is no row and no error.
 ///
 /// Rejected are: a delete without `before`, or whose `before` has no value for a column that is not nullable (without
 /// `REPLICA IDENTITY FULL` there are only the key columns); any delete if the schema has no column `op`, because its
-/// row would look like the others; an update that lacks the value of a text column, because it is long and was not
-/// touched (`__debezium_unavailable_value`); `t` (truncate) and `m` (message), which are no rows.
+/// row would look like the others; an update that lacks a value, because it is long and was not touched
+/// (`__debezium_unavailable_value`, also in base64 or hex, in a list or a struct); `t` (truncate) and `m` (message), which are no rows.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -72,6 +80,8 @@ pub struct DebeziumDecoder {
     envelope: Columns,
     /// For each column of the schema whether it is one of the envelope, and its number there.
     places: Vec<(bool, usize)>,
+    /// Whether a column of the table is a timestamp.
+    has_times: bool,
     lines: Lines,
 }
 
@@ -89,9 +99,10 @@ impl DebeziumDecoder {
             places.push((is_envelope, part.len()));
             part.push(field.clone());
         }
+        let has_times = table.iter().any(|field| matches!(field.data_type(), DataType::Timestamp(..)));
         let table = Columns::new(&table.into(), "", Medium::Json)?;
         let envelope = Columns::new(&envelope.into(), "", Medium::Json)?;
-        Ok(Self { schema, table, envelope, places, lines: Lines::new(max_record_bytes) })
+        Ok(Self { schema, table, envelope, places, has_times, lines: Lines::new(max_record_bytes) })
     }
 
     /// The schema of change events, from a sample of them: `op`, and every column that stands in a `before` or an `after`, or
@@ -128,7 +139,7 @@ impl DebeziumDecoder {
             ));
         }
         let row = if change == "delete" { "before" } else { "after" };
-        let mut blame = Blame::default();
+        let mut blame = Blame::new(record.len());
         let mut json = serde_json::Deserializer::from_str(text);
         let payload = Walk { to: row, then: Some(Row { columns: &mut self.table, blame: &mut blame }) };
         let read = match wrapped {
@@ -141,11 +152,15 @@ impl DebeziumDecoder {
                         REPLICA IDENTITY FULL";
             if change == "delete" { format!("{reason} ({hint})") } else { reason }
         })?;
-        if let Some(column) = self.table.columns.iter().find(|column| is_unavailable(column)) {
+        let newest = self.table.rows().saturating_sub(1);
+        if let Some(column) = self.table.columns.iter().find(|column| is_unavailable(column, newest)) {
             let name = column.field.name();
             return Err(format!(
                 "column {name:?} was not sent, because it is long and was not changed: set REPLICA IDENTITY FULL"
             ));
+        }
+        if wrapped && self.has_times {
+            times::convert(text, row, &mut self.table)?;
         }
         self.push_envelope(&envelope, change)
     }
@@ -200,6 +215,10 @@ impl Decoder for DebeziumDecoder {
         self.envelope.rows()
     }
 
+    fn bytes(&self) -> usize {
+        self.table.bytes() + self.envelope.bytes()
+    }
+
     fn flush(&mut self) -> Result<RecordBatch> {
         let options = RecordBatchOptions::new().with_row_count(Some(self.envelope.rows()));
         let (table, envelope) = (self.table.take()?, self.envelope.take()?);
@@ -233,14 +252,39 @@ fn push_millis(column: &mut Column, time: i64) -> Result<(), Misfit> {
     column.push_i64(value.ok_or(Misfit::Range)?)
 }
 
-/// Whether the newest value of the column is Debezium's word for "not sent".
-fn is_unavailable(column: &Column) -> bool {
-    let (start, bytes) = match &column.values {
-        Values::Text { ends, bytes } => (ends.iter().rev().nth(1).map(|end| *end as usize), bytes),
-        Values::LargeText { ends, bytes } => (ends.iter().rev().nth(1).map(|end| *end as usize), bytes),
-        _ => return false,
-    };
-    start.and_then(|start| bytes.get(start..)) == Some(UNAVAILABLE)
+/// Whether the value of the column at this row is Debezium's word for "not sent", or holds it.
+fn is_unavailable(column: &Column, row: usize) -> bool {
+    fn part<E: Copy + TryInto<usize>>(ends: &[E], row: usize) -> Option<std::ops::Range<usize>> {
+        Some((*ends.get(row)?).try_into().ok()?..(*ends.get(row + 1)?).try_into().ok()?)
+    }
+    match &column.values {
+        Values::Text { ends, bytes } => part(ends, row).is_some_and(|part| is_word(bytes.get(part))),
+        Values::LargeText { ends, bytes } => part(ends, row).is_some_and(|part| is_word(bytes.get(part))),
+        Values::Struct(columns) => columns.columns.iter().any(|column| is_unavailable(column, row)),
+        Values::List { ends, item } => part(ends, row).is_some_and(|part| {
+            is_word_in_numbers(&item.values, part.clone()) || part.clone().any(|row| is_unavailable(item, row))
+        }),
+        _ => false,
+    }
+}
+
+fn is_word(text: Option<&[u8]>) -> bool {
+    text.is_some_and(|text| UNAVAILABLE.contains(&text))
+}
+
+/// In a list of numbers it stands as its bytes.
+fn is_word_in_numbers(values: &Values, part: std::ops::Range<usize>) -> bool {
+    fn is<N: Copy + PartialEq + From<u8>>(numbers: &[N], part: std::ops::Range<usize>) -> bool {
+        numbers.get(part).is_some_and(|numbers| numbers.iter().copied().eq(UNAVAILABLE[0].iter().map(|&b| b.into())))
+    }
+    match values {
+        Values::Int16(numbers) => is(numbers, part),
+        Values::Int32(numbers) => is(numbers, part),
+        Values::Int64(numbers) => is(numbers, part),
+        Values::Float32(numbers) => is(numbers, part),
+        Values::Float64(numbers) => is(numbers, part),
+        _ => false,
+    }
 }
 
 /// What an envelope says, without its rows: of those only whether they are there.

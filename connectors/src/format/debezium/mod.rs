@@ -12,10 +12,12 @@
 //! | file | why it exists |
 //! |---|---|
 //! | `decode` | envelopes into rows |
+//! | `times` | times whose unit the record tells |
 //! | `encode` | rows and changes into envelopes |
 
 mod decode;
 mod encode;
+mod times;
 
 pub use decode::DebeziumDecoder;
 pub use encode::{Debezium, DebeziumEncoder};

@@ -12,7 +12,7 @@ use super::{
     Schemas,
     plan::{For, Plan},
     schema::{compile, message_at, read_indexes},
-    walk::{self, Found},
+    walk::{self, Scratch},
 };
 use crate::{
     ConnectorError, Result,
@@ -35,8 +35,7 @@ pub struct ProtobufDecoder {
     schema: SchemaRef,
     columns: Columns,
     plans: Plans,
-    /// The fields found of the messages around the one that is read.
-    scratch: Vec<Found>,
+    scratch: Scratch,
     failure: Option<ConnectorError>,
 }
 
@@ -58,7 +57,7 @@ impl ProtobufDecoder {
 
     fn new(schema: SchemaRef, plans: Plans) -> Result<Self> {
         let columns = Columns::new(schema.fields(), "", Medium::Binary)?;
-        Ok(Self { schema, columns, plans, scratch: Vec::new(), failure: None })
+        Ok(Self { schema, columns, plans, scratch: Scratch::default(), failure: None })
     }
 
     fn decode(&mut self, record: &[u8]) -> Result<(), String> {
@@ -66,6 +65,7 @@ impl ProtobufDecoder {
             Plans::One(plan) => (plan.clone(), record),
             Plans::Registry(known) => known.plan(record, self.schema.fields(), &mut self.failure)?,
         };
+        self.scratch.begin(message.len());
         walk::message(&plan, message, &mut self.columns, &mut self.scratch).map_err(walk::Fault::explain)
     }
 }
@@ -93,7 +93,6 @@ impl Decoder for ProtobufDecoder {
         let decoded = self.decode(record);
         if decoded.is_err() {
             self.columns.truncate(rows);
-            self.scratch.clear();
         }
         decoded
     }
@@ -104,6 +103,10 @@ impl Decoder for ProtobufDecoder {
 
     fn len(&self) -> usize {
         self.columns.rows()
+    }
+
+    fn bytes(&self) -> usize {
+        self.columns.bytes()
     }
 
     fn flush(&mut self) -> Result<RecordBatch> {
@@ -174,8 +177,7 @@ impl Known {
             return Ok(file.clone());
         }
         let text = match self.schemas.schema(id) {
-            Ok(Some(text)) => text,
-            Ok(None) => return Err(format!("the registry has no Protobuf schema with the id {id}")),
+            Ok(text) => text?,
             Err(error) => {
                 let reason = format!("the registry did not answer for schema {id}: {error}");
                 *failure = Some(error);

@@ -56,23 +56,34 @@ pub struct ProtoText {
 
 /// A schema registry, as far as Protobuf needs one.
 pub trait Schemas: Send + Sync {
-    /// The schema with this id; `Ok(None)` if the registry answers that it has none, or one of another kind: then the record is
-    /// rejected. An error says that the registry did not answer, and fails the job instead. Called for each record whose id
-    /// is not known to be a good one, so it should remember for a while that there is none.
-    fn schema(&self, id: u32) -> Result<Option<ProtoText>>;
+    /// The schema with this id. The inner error is the reason to reject the record: the registry answers that it has none, or one
+    /// of another kind. The outer one says that the registry did not answer, and fails the job instead. Called for each record whose
+    /// id is not known to be a good one, so it should remember for a while that there is none.
+    fn schema(&self, id: u32) -> Result<Result<ProtoText, String>>;
+
+    /// What is allowed and unwise in how it is asked.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// The id of this .proto text under this subject, for which it is registered if it is not yet.
     fn register(&self, subject: &str, text: &str) -> Result<u32>;
 }
 
 impl Schemas for SchemaRegistry {
-    fn schema(&self, id: u32) -> Result<Option<ProtoText>> {
-        let schema = Self::schema(self, id)?.filter(|schema| schema.kind == SchemaKind::Protobuf);
-        let text = |schema: Arc<RegisteredSchema>| ProtoText {
-            text: schema.text.clone(),
-            references: schema.references.iter().map(|file| (file.name.clone(), file.text.clone())).collect(),
+    fn schema(&self, id: u32) -> Result<Result<ProtoText, String>> {
+        let text = |schema: Arc<RegisteredSchema>| match schema.kind {
+            SchemaKind::Protobuf => Ok(ProtoText {
+                text: schema.text.clone(),
+                references: schema.references.iter().map(|file| (file.name.clone(), file.text.clone())).collect(),
+            }),
+            kind => Err(format!("schema id {id} is {kind}, not Protobuf")),
         };
-        Ok(schema.map(text))
+        Ok(Self::schema(self, id)?.and_then(text))
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        Self::warnings(self)
     }
 
     fn register(&self, subject: &str, text: &str) -> Result<u32> {
@@ -165,6 +176,11 @@ impl Protobuf {
     /// written. Read is whatever the id in front of a message says.
     pub fn with_registry(self, schemas: Arc<dyn Schemas>) -> Self {
         Self { schemas: Some(schemas), ..self }
+    }
+
+    /// What is allowed and unwise in how the registry is asked.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.schemas.as_ref().map_or_else(Vec::new, |schemas| schemas.warnings())
     }
 
     /// A decoder for rows of `schema`. Without a registry it fails here for a column that the message has no field for, or one

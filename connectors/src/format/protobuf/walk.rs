@@ -17,7 +17,7 @@ use prost_reflect::Kind;
 use super::plan::{Plan, Target, Value};
 use crate::format::{
     columns::{Column, Columns, Misfit, Values},
-    excerpt,
+    excerpt, most_values,
     text::since_1970,
 };
 
@@ -27,6 +27,23 @@ pub(super) struct Found {
     first: usize,
     last: usize,
     count: usize,
+}
+
+/// What is kept while a message is read.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// The fields found of the messages around the one that is read.
+    found: Vec<Found>,
+    /// How many values its lists may hold yet.
+    values: usize,
+}
+
+impl Scratch {
+    /// For a message of this length.
+    pub(super) fn begin(&mut self, bytes: usize) {
+        self.found.clear();
+        self.values = most_values(bytes);
+    }
 }
 
 /// Why a message is rejected.
@@ -111,17 +128,17 @@ fn read_value<'a>(wire_type: WireType, rest: &mut &'a [u8]) -> Result<Wire<'a>> 
     })
 }
 
-/// Writes a message as a row of the columns. After an error the row is open, and `scratch` is not empty.
-pub(super) fn message(plan: &Plan, bytes: &[u8], columns: &mut Columns, scratch: &mut Vec<Found>) -> Result {
-    let base = scratch.len();
-    scratch.resize(base + plan.fields.len(), Found::default());
-    scan(plan, bytes, &mut scratch[base..])?;
+/// Writes a message as a row of the columns. After an error the row is open.
+pub(super) fn message(plan: &Plan, bytes: &[u8], columns: &mut Columns, scratch: &mut Scratch) -> Result {
+    let base = scratch.found.len();
+    scratch.found.resize(base + plan.fields.len(), Found::default());
+    scan(plan, bytes, &mut scratch.found[base..])?;
     for (i, field) in plan.fields.iter().enumerate() {
-        let found = scratch[base + i];
+        let found = scratch.found[base + i];
         let column = &mut columns.columns[field.column];
         put(field, bytes, found, column, scratch).map_err(|fault| fault.within(&field.name))?;
     }
-    scratch.truncate(base);
+    scratch.found.truncate(base);
     columns.end_row().map_err(|i| missing().within(columns.fields[i].name()))
 }
 
@@ -183,7 +200,7 @@ pub(super) fn wire_type(kind: &Kind) -> WireType {
 }
 
 /// Writes a field into its column.
-fn put(field: &Target, bytes: &[u8], found: Found, column: &mut Column, scratch: &mut Vec<Found>) -> Result {
+fn put(field: &Target, bytes: &[u8], found: Found, column: &mut Column, scratch: &mut Scratch) -> Result {
     let there = bytes.get(found.first..).unwrap_or_default();
     if field.repeated {
         let there = if found.count == 0 { &[] } else { there };
@@ -218,7 +235,7 @@ fn merged(number: u32, mut rest: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Writes all elements of a repeated field.
-fn list(field: &Target, mut rest: &[u8], column: &mut Column, scratch: &mut Vec<Found>) -> Result {
+fn list(field: &Target, mut rest: &[u8], column: &mut Column, scratch: &mut Scratch) -> Result {
     let Values::List { ends, item } = &mut column.values else { return Err(mismatch()) };
     let start = ends.last().map_or(0, |end| *end as usize);
     while !rest.is_empty() {
@@ -232,13 +249,17 @@ fn list(field: &Target, mut rest: &[u8], column: &mut Column, scratch: &mut Vec<
                     scalar(kind, wire, item).map_err(|fault| fault.within(&place(item)))?;
                 }
             }
-            (element, wire) => value(element, wire, item, scratch).map_err(|fault| fault.within(&place(item)))?,
+            (element, wire) => {
+                let left = scratch.values.checked_sub(item.width());
+                scratch.values = left.ok_or_else(|| Fault::new("too many values for a message of its size"))?;
+                value(element, wire, item, scratch).map_err(|fault| fault.within(&place(item)))?;
+            }
         }
     }
     column.end_list().map_err(|_| Fault::new("the list does not fit into one batch"))
 }
 
-fn value(value: &Value, wire: Wire, column: &mut Column, scratch: &mut Vec<Found>) -> Result {
+fn value(value: &Value, wire: Wire, column: &mut Column, scratch: &mut Scratch) -> Result {
     let bytes = match (value, wire) {
         (Value::Scalar(kind), wire) => return scalar(kind, wire, column),
         (_, Wire::Bytes(bytes)) => bytes,

@@ -93,6 +93,70 @@ fn what_is_refused_says_why() {
 }
 
 #[test]
+fn a_value_that_was_not_sent_is_found_in_every_form() {
+    let item = |data_type| DataType::List(Arc::new(Field::new("item", data_type, true)));
+    let inner = DataType::Struct(vec![Field::new("t", DataType::Utf8, true)].into());
+    let columns = schema(&[
+        ("op", DataType::Utf8, false),
+        ("t", DataType::LargeUtf8, true),
+        ("l", item(DataType::Utf8), true),
+        ("n", item(DataType::Int32), true),
+        ("s", inner.clone(), true),
+        ("ls", item(inner), true),
+    ]);
+    let mut decoder = DebeziumDecoder::new(columns, 1 << 20).unwrap();
+    let word = "__debezium_unavailable_value";
+    let numbers: Vec<String> = word.bytes().map(|byte| byte.to_string()).collect();
+    let row = |row: &str| format!(r#"{{"op":"u","after":{{{row}}}}}"#);
+    decoder.push(row(r#""t":"x","l":["y"],"n":[95,95],"s":{"t":"z"},"ls":[{"t":"z"},null]"#).as_bytes()).unwrap();
+    decoder.push(row(r#""t":null,"l":null,"n":[],"s":null"#).as_bytes()).unwrap();
+    for (column, value) in [
+        ("t", format!("\"{word}\"")),
+        ("t", "\"X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==\"".to_string()),
+        ("t", "\"5f5f646562657a69756d5f756e617661696c61626c655f76616c7565\"".to_string()),
+        ("l", format!("[\"{word}\"]")),
+        ("n", format!("[{}]", numbers.join(","))),
+        ("s", format!("{{\"t\":\"{word}\"}}")),
+        ("ls", format!("[{{}},{{\"t\":\"{word}\"}}]")),
+    ] {
+        let reason = decoder.push(row(&format!("\"{column}\":{value}")).as_bytes()).unwrap_err();
+        assert!(reason.contains(&format!("column {column:?} was not sent")), "{reason}");
+    }
+    assert_eq!(decoder.flush().unwrap().num_rows(), 2);
+}
+
+#[test]
+fn times_have_the_unit_that_the_record_tells() {
+    let time = |unit| DataType::Timestamp(unit, None);
+    let (micros, millis) = (time(TimeUnit::Microsecond), time(TimeUnit::Millisecond));
+    let columns = schema(&[("op", DataType::Utf8, false), ("us", micros, true), ("ms", millis, true)]);
+    let mut decoder = DebeziumDecoder::new(columns, 1 << 20).unwrap();
+    let record = |name: &str, row: &str| {
+        let field = |column: &str| format!(r#"{{"field":"{column}","type":"int64","name":"{name}","optional":true}}"#);
+        let fields = format!("{},{}", field("us"), field("ms"));
+        format!(
+            r#"{{"schema":{{"fields":[{{"field":"before","fields":[]}},{{"field":"after","fields":[{fields}]}}]}},
+               "payload":{{"op":"c","after":{row}}}}}"#
+        )
+    };
+    let mut push = |name: &str, row: &str| decoder.push(record(name, row).as_bytes());
+    push("io.debezium.time.Timestamp", r#"{"us":5,"ms":5}"#).unwrap();
+    push("io.debezium.time.MicroTimestamp", r#"{"us":7,"ms":7000}"#).unwrap();
+    push("io.debezium.time.NanoTimestamp", r#"{"us":-9000,"ms":null}"#).unwrap();
+    push("io.debezium.time.ZonedTimestamp", r#"{"us":"1970-01-01T00:00:01Z","ms":"1970-01-01T00:00:01Z"}"#).unwrap();
+    let reason = push("io.debezium.time.MicroTimestamp", r#"{"us":7,"ms":7001}"#).unwrap_err();
+    assert!(reason.contains("column \"ms\": 7001 of io.debezium.time.MicroTimestamp does not fit"), "{reason}");
+    let reason = push("io.debezium.time.Timestamp", r#"{"us":9223372036854775807}"#).unwrap_err();
+    assert!(reason.contains("column \"us\""), "{reason}");
+    // Who says nothing is believed.
+    decoder.push(br#"{"op":"c","after":{"us":5,"ms":5}}"#).unwrap();
+    let batch = decoder.flush().unwrap();
+    let values = |i: usize| batch.column(i).to_data().buffers()[0].typed_data::<i64>()[..5].to_vec();
+    assert_eq!(values(1), [5_000, 7, -9, 1_000_000, 5]);
+    assert_eq!(values(2), [5, 7, 0, 1_000, 5]);
+}
+
+#[test]
 fn a_delete_needs_a_column_that_tells() {
     let mut decoder = DebeziumDecoder::new(schema(&[("id", DataType::Int64, false)]), 100).unwrap();
     decoder.push(br#"{"op":"u","after":{"id":1}}"#).unwrap();

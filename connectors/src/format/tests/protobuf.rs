@@ -53,9 +53,10 @@ impl Registry {
 }
 
 impl Schemas for Registry {
-    fn schema(&self, id: u32) -> Result<Option<ProtoText>> {
+    fn schema(&self, id: u32) -> Result<Result<ProtoText, String>> {
         self.answer()?;
-        Ok(self.texts.lock().unwrap().get(&id).cloned())
+        let found = self.texts.lock().unwrap().get(&id).cloned();
+        Ok(found.ok_or_else(|| format!("the registry has no Protobuf schema with the id {id}")))
     }
 
     fn register(&self, subject: &str, text: &str) -> Result<u32> {

@@ -217,6 +217,10 @@ impl Sink for KafkaSink {
         format!("{}, topic {}", self.cluster().name(), self.output.topic)
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.output.kafka.warnings()
+    }
+
     fn accepts(&self, schema: &SchemaRef) -> Result<()> {
         let layout = self.layout(schema)?;
         self.format.accepts(layout.value_schema(), &self.output.topic).map_err(|error| self.named(error))

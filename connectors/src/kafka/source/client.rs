@@ -34,8 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// One turn of asking.
 const TURN: Duration = Duration::from_secs(2);
 
-/// How often to ask again for a topic that should be there: what was just made is not known to all brokers at once.
-const LATE: usize = 4;
+/// When to ask again for a topic that should be there, in milliseconds from one question to the next: what was just made is not
+/// known to all brokers at once, and a broker that was just started knows nothing for a while.
+const LATE: [u64; 4] = [500, 500, 1_000, 2_000];
 
 /// librdkafka's queue of one client, in KiB. It and what it takes to receive one answer bound the memory of a client.
 const QUEUE_KIB: usize = 32 << 10;
@@ -92,6 +93,8 @@ impl Client {
         settings.set("enable.auto.offset.store", "false");
         settings.set("auto.offset.reset", "error");
         settings.set("enable.partition.eof", "true");
+        // What was damaged on its way is fetched again, rather than taken for records that do not decode.
+        settings.set("check.crcs", "true");
         settings.set("allow.auto.create.topics", "false");
         settings.set(
             "isolation.level",
@@ -120,12 +123,12 @@ impl Client {
 
     /// How many partitions a topic has; `None` if there is no such topic. If it has fewer than `expected` it asks again for a while.
     pub(super) fn partitions(&self, topic: &str, expected: i32) -> Result<Option<i32>> {
-        for _ in 0..LATE {
+        for pause in LATE {
             let found = self.partitions_now(topic)?;
             if found.unwrap_or_default() >= expected {
                 return Ok(found);
             }
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(Duration::from_millis(pause));
         }
         self.partitions_now(topic)
     }
@@ -188,7 +191,7 @@ impl Client {
                 Fault::Passing => format!("no answer within {} s to the question {what}: {why}", PATIENCE.as_secs()),
                 _ => format!("no answer to the question {what}: {why}"),
             };
-            let passes = fault != Fault::Forbidden && !refused;
+            let passes = !matches!(fault, Fault::Forbidden | Fault::Login) && !refused;
             return Err(ConnectorError::Remote { system: self.system.clone(), reason, passes });
         }
     }

@@ -2,7 +2,10 @@
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-use super::{feed::Fault, plan::Plan};
+use super::{
+    feed::{Fault, Partition},
+    plan::Plan,
+};
 use crate::{ConnectorError, SplitId};
 
 /// What an error of librdkafka means for a reader. `asked`: it is the answer to a question of ours, and not something that happened.
@@ -93,6 +96,15 @@ pub(super) fn deleted(plan: &Plan, split: &SplitId, next: u64) -> ConnectorError
     }
 }
 
+/// librdkafka tells an end only in words, and these were others than those that are known.
+pub(super) fn end_unknown(plan: &Plan, at: Partition) -> ConnectorError {
+    ConnectorError::Remote {
+        system: plan.topic(at.topic),
+        reason: format!("the end of {} was told without its offset: a bug in the connector", at.split(&plan.topics)),
+        passes: false,
+    }
+}
+
 /// A failure that ends the reader and is none of the above.
 pub(super) fn failed(plan: &Plan, topic: usize, fault: Fault, reason: &str) -> ConnectorError {
     let system = plan.topic(topic);
@@ -112,7 +124,7 @@ pub(super) fn failed(plan: &Plan, topic: usize, fault: Fault, reason: &str) -> C
         Fault::Login => ConnectorError::Remote {
             system,
             reason: format!("{reason}: look at the user and the secret in .sasl(...)"),
-            passes: true,
+            passes: false,
         },
         Fault::Position => ConnectorError::Remote {
             system,

@@ -73,7 +73,8 @@ impl KafkaInput {
         Ok(self.avro_with(schema, registry))
     }
 
-    fn read_avro<T: 'static>(self, schema: SchemaRef, registry: &SchemaRegistry) -> KafkaSource<T> {
+    fn read_avro<T: 'static>(mut self, schema: SchemaRef, registry: &SchemaRegistry) -> KafkaSource<T> {
+        self.warnings = registry.warnings();
         let registry = registry.clone();
         self.decoded(schema, move |schema, max| Ok(Box::new(AvroDecoder::new(schema, registry.clone(), max)?)))
     }
@@ -100,7 +101,8 @@ impl KafkaInput {
         self.read_protobuf(schema, messages)
     }
 
-    fn read_protobuf<T: 'static>(self, schema: SchemaRef, messages: &Protobuf) -> KafkaSource<T> {
+    fn read_protobuf<T: 'static>(mut self, schema: SchemaRef, messages: &Protobuf) -> KafkaSource<T> {
+        self.warnings = messages.warnings();
         let messages = messages.clone();
         self.decoded(schema, move |schema, _| Ok(Box::new(messages.decoder(schema)?)))
     }

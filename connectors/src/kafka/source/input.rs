@@ -36,6 +36,8 @@ pub struct KafkaInput {
     max_record_bytes: usize,
     pub(super) delimiter: u8,
     parts: Vec<(Part, String)>,
+    /// What is allowed and unwise of the format.
+    pub(super) warnings: Vec<String>,
 }
 
 impl fmt::Debug for KafkaInput {
@@ -88,6 +90,7 @@ impl Kafka {
             max_record_bytes: MAX_RECORD_BYTES,
             delimiter: b',',
             parts: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -114,7 +117,9 @@ impl KafkaInput {
         self
     }
 
-    /// Ends where the partitions end when the reader starts, instead of waiting for more.
+    /// Ends where the partitions end when the reader starts, instead of waiting for more. The ends are not in checkpoints: a job that
+    /// starts again, after a failure or by hand, ends where the partitions end *then*. Over a topic that grows meanwhile it reads more
+    /// than it would have, and never less.
     pub fn bounded(mut self) -> Self {
         self.bounded = true;
         self
@@ -217,6 +222,14 @@ impl KafkaInput {
         if self.start == Start::Group && self.group.is_none() {
             return Err(ConnectorError::Config(format!("{}: Start::Group needs a group: say .group(name)", name())));
         }
+        if let Start::Millis(millis) = self.start
+            && millis < 0
+        {
+            return Err(ConnectorError::Config(format!(
+                "{}: Start::Millis({millis}) is before 1970, and to Kafka a negative time is not a time: say Start::Earliest",
+                name()
+            )));
+        }
         let open = TypeId::of::<T>() == TypeId::of::<Untyped>();
         let layout = Layout::new(&schema, &self.parts, open)
             .map_err(|error| ConnectorError::Config(format!("{}: {error}", name())))?;
@@ -231,6 +244,7 @@ impl KafkaInput {
             batch_rows: self.batch_rows,
             max_record_bytes: self.max_record_bytes,
             layout,
+            warnings: self.config.warnings().into_iter().chain(self.warnings.clone()).collect(),
             make,
         })
     }

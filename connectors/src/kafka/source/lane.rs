@@ -8,23 +8,28 @@ use crate::{Origins, Position, Rejected, Result, Rows, SplitId, format::Decoder}
 /// Of a record that is too long this much is kept.
 const SAMPLE_BYTES: usize = 1 << 10;
 
-/// A batch is given away when its records have this many bytes.
+/// A batch is given away when its records have this many bytes, or its columns that many: those of sparse records are larger.
 const BATCH_BYTES: usize = 1 << 20;
+const COLUMN_BYTES: usize = 16 << 20;
+
+/// The columns are measured after so many records, and after each that is longer than that.
+const MEASURED: usize = 16;
+const LONG: usize = 4 << 10;
 
 /// The records of a partition since its last batch.
 pub(super) struct Lane {
     pub(super) at: Partition,
     pub(super) split: SplitId,
-    /// The offset of the next record. What is below it was taken already.
+    /// The offset of the next record. What is below it was taken already, or is no record: at the end of a partition this is its end.
     pub(super) next: u64,
     /// Where to end, if it is to end.
     pub(super) end: Option<u64>,
     pub(super) ended: bool,
-    /// Up to where there are no records that were not taken: at the end of a partition, behind [`Lane::next`] by what is no record.
-    pub(super) reached: u64,
     /// The records of the batch, rejected ones too, and their bytes.
     records: usize,
     bytes: usize,
+    /// The bytes of the columns when they were last measured, or of the records if these are more.
+    held: usize,
     decoder: Option<Box<dyn Decoder>>,
     builders: Vec<Builder>,
     /// The messages that the rows are.
@@ -37,7 +42,7 @@ pub(super) struct Lane {
 pub(super) enum Taken {
     /// It was there already, or lies behind the end.
     No,
-    /// It is in the batch, with this many bytes.
+    /// It is in the batch, which has this many bytes more.
     Yes(usize),
     /// It is, and the batch should go now.
     Full(usize),
@@ -51,9 +56,9 @@ impl Lane {
             next,
             end,
             ended: false,
-            reached: next,
             records: 0,
             bytes: 0,
+            held: 0,
             decoder: None,
             builders: plan.layout.builders(),
             origins: Origins::new(),
@@ -66,9 +71,9 @@ impl Lane {
         self.records == 0
     }
 
-    /// Their bytes.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// Their bytes, or those of their columns.
+    pub(super) fn held(&self) -> usize {
+        self.held
     }
 
     /// Whether everything up to the end has been taken.
@@ -88,12 +93,13 @@ impl Lane {
             return Ok(Taken::No);
         }
         let own = record.payload().map_or(0, <[u8]>::len) + record.key().map_or(0, <[u8]>::len);
-        let bytes = own + plan.layout.header_bytes(record);
+        let headers = plan.layout.header_bytes(record);
+        let bytes = own + headers.as_ref().copied().unwrap_or_default();
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
             empty => empty.insert(plan.decoder()?),
         };
-        match decode(record, bytes, decoder.as_mut(), plan) {
+        match headers.and_then(|_| decode(record, bytes, decoder.as_mut(), plan)) {
             Ok(true) => {
                 self.builders.iter_mut().for_each(|builder| builder.push(record));
                 self.origins.push(Position(offset), None, record.payload().unwrap_or_default(), record.key());
@@ -106,11 +112,14 @@ impl Lane {
             },
         }
         self.next = offset + 1;
-        self.reached = self.reached.max(self.next);
         self.records += 1;
         self.bytes += bytes;
-        let full = self.records >= plan.batch_rows || self.bytes >= BATCH_BYTES;
-        Ok(if full { Taken::Full(bytes) } else { Taken::Yes(bytes) })
+        let measured = self.records.is_multiple_of(MEASURED) || bytes >= LONG;
+        let columns = if measured { decoder.bytes() } else { 0 };
+        let taken = self.bytes.max(columns).saturating_sub(self.held);
+        self.held += taken;
+        let full = self.records >= plan.batch_rows || self.bytes >= BATCH_BYTES || columns >= COLUMN_BYTES;
+        Ok(if full { Taken::Full(taken) } else { Taken::Yes(taken) })
     }
 
     /// Gives away what was taken.
@@ -121,7 +130,7 @@ impl Lane {
         };
         let topic = plan.topics.get(self.at.topic).map_or("", String::as_str);
         let batch = plan.layout.join(payload, &mut self.builders, topic, self.at.number)?;
-        (self.records, self.bytes) = (0, 0);
+        (self.records, self.bytes, self.held) = (0, 0, 0);
         Ok(Rows {
             split: self.split.clone(),
             batch,

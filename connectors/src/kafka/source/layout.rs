@@ -102,11 +102,12 @@ pub(super) struct Layout {
     /// The parts that are wanted, with their column.
     parts: Vec<(Part, FieldRef)>,
     /// For each column of `schema`.
-    from: Vec<From>,
+    places: Vec<Place>,
 }
 
+/// Where a column comes from.
 #[derive(Clone, Copy, Debug)]
-enum From {
+enum Place {
     Payload(usize),
     Part(usize),
 }
@@ -134,22 +135,22 @@ impl Layout {
                 }
             }
         }
-        let (mut parts, mut payload, mut from) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut parts, mut payload, mut places) = (Vec::new(), Vec::new(), Vec::new());
         for field in &fields {
             match wanted.iter().find(|(_, name)| name == field.name()) {
                 Some((part, _)) => {
-                    from.push(From::Part(parts.len()));
+                    places.push(Place::Part(parts.len()));
                     parts.push((*part, field.clone()));
                 }
                 None => {
-                    from.push(From::Payload(payload.len()));
+                    places.push(Place::Payload(payload.len()));
                     payload.push(field.clone());
                 }
             }
         }
         let schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
         let payload = if parts.is_empty() { schema.clone() } else { Arc::new(Schema::new(payload)) };
-        Ok(Self { schema, payload, parts, from })
+        Ok(Self { schema, payload, parts, places })
     }
 
     /// Empty buffers for the parts.
@@ -172,19 +173,19 @@ impl Layout {
             .collect()
     }
 
-    /// The bytes of the headers, if they are wanted.
-    pub(super) fn header_bytes<M: Message>(&self, record: &M) -> usize {
+    /// The bytes of the headers, if they are wanted; if one cannot be read, the reason in words.
+    pub(super) fn header_bytes<M: Message>(&self, record: &M) -> Result<usize, String> {
         // Looking for them costs librdkafka something, also where there are none.
         if !self.parts.iter().any(|(part, _)| *part == Part::Headers) {
-            return 0;
+            return Ok(0);
         }
-        let Some(headers) = record.headers() else { return 0 };
-        let sizes = (0..headers.count()).filter_map(|i| header(headers, i).ok());
-        sizes.map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len)).sum()
+        let Some(headers) = record.headers() else { return Ok(0) };
+        let size = |header: Header<'_, &[u8]>| header.key.len() + header.value.map_or(0, <[u8]>::len);
+        (0..headers.count()).map(|i| header(headers, i).map(size)).sum()
     }
 
     /// Whether the parts of `record` go into their columns; if not, the reason in words. To be asked before its payload is decoded,
-    /// so that a row is there wholly or not at all.
+    /// so that a row is there wholly or not at all, and after [`Layout::header_bytes`], which reads all headers.
     pub(super) fn check<M: Message>(&self, record: &M) -> Result<(), String> {
         for (part, field) in &self.parts {
             let there = match part {
@@ -195,15 +196,9 @@ impl Layout {
                     }
                     key => key.is_some(),
                 },
-                Part::Headers => match record.headers() {
-                    Some(headers) => {
-                        (0..headers.count()).try_for_each(|i| header(headers, i).map(|_| ())).map(|()| true)?
-                    }
-                    // No headers are an empty map.
-                    None => true,
-                },
-                Part::Timestamp => micros(record).is_some(),
-                Part::Partition | Part::Offset | Part::Topic => true,
+                Part::Timestamp => micros(record)?.is_some(),
+                // No headers are an empty map.
+                Part::Headers | Part::Partition | Part::Offset | Part::Topic => true,
             };
             if !there && !field.is_nullable() {
                 let (part, name) = (part.name(), field.name());
@@ -236,25 +231,27 @@ impl Layout {
         for ((_, field), builder) in self.parts.iter().zip(builders) {
             parts.push(builder.finish(field, rows, topic, partition)?);
         }
-        let columns = self.from.iter().map(|from| match from {
-            From::Payload(i) => payload.column(*i).clone(),
-            From::Part(i) => parts[*i].clone(),
+        let columns = self.places.iter().map(|place| match place {
+            Place::Payload(i) => payload.column(*i).clone(),
+            Place::Part(i) => parts[*i].clone(),
         });
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns.collect(), &options)?)
     }
 }
 
-/// A header of a message. Its name can be any bytes; librdkafka's binding takes it for UTF-8 and panics where it is not, which
-/// must not be more than one bad record.
+/// A header of a message. Its name can be any bytes; librdkafka's binding takes it for UTF-8 and panics where it is not, in every one
+/// of its functions, which must not be more than one bad record. The hook for panics still sees it, once for such a record.
 fn header<H: Headers>(headers: &H, i: usize) -> Result<Header<'_, &[u8]>, String> {
     let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| headers.try_get(i)));
     read.ok().flatten().ok_or_else(|| "the name of a header is not UTF-8".to_string())
 }
 
-/// When it was made or written, whichever the topic keeps. In microseconds, as the engine counts.
-fn micros<M: Message>(record: &M) -> Option<i64> {
-    record.timestamp().to_millis().and_then(|millis| millis.checked_mul(1_000))
+/// When it was made or written, whichever the topic keeps. In microseconds, as the engine counts. Its producer chooses it freely.
+fn micros<M: Message>(record: &M) -> Result<Option<i64>, String> {
+    let Some(millis) = record.timestamp().to_millis() else { return Ok(None) };
+    let micros = millis.checked_mul(1_000);
+    micros.map(Some).ok_or_else(|| format!("its timestamp of {millis} ms does not fit a column of microseconds"))
 }
 
 /// The buffer of a part.
@@ -289,7 +286,7 @@ impl Builder {
                 // A batch holds far fewer: its size is bounded.
                 ends.push(i32::try_from(names.len()).unwrap_or(i32::MAX));
             }
-            Self::Timestamp(times) => times.append_option(micros(record)),
+            Self::Timestamp(times) => times.append_option(micros(record).ok().flatten()),
             Self::Offset(offsets) => offsets.append_value(record.offset()),
             Self::Partition | Self::Topic => {}
         }

@@ -87,6 +87,15 @@ struct Outside {
     not_committed: AtomicU64,
 }
 
+/// A commit under way. However it ends, also when no thread could be started for it, another one may come.
+struct Committing(Arc<Outside>);
+
+impl Drop for Committing {
+    fn drop(&mut self) {
+        self.0.committing.store(false, Ordering::Release);
+    }
+}
+
 /// A client that is made when it is needed and kept for the next time.
 #[derive(Default)]
 struct Slot(Mutex<Option<Client>>);
@@ -186,6 +195,10 @@ impl<T: 'static> Source for KafkaSource<T> {
         self.discover
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.plan.as_ref().map_or_else(|_| Vec::new(), |plan| plan.warnings.clone())
+    }
+
     async fn checkpointed(&self, positions: &[(SplitId, Position)]) {
         let Ok(plan) = &self.plan else { return };
         if plan.group.is_none() {
@@ -196,12 +209,13 @@ impl<T: 'static> Source for KafkaSource<T> {
             return;
         }
         let (plan, outside, positions) = (plan.clone(), self.outside.clone(), positions.to_vec());
+        let committing = Committing(outside);
         let committing = blocking(move || {
-            let committed = commit(&plan, &outside, &positions);
+            let outside = &committing.0;
+            let committed = commit(&plan, outside, &positions);
             if committed.is_err() {
                 outside.not_committed.fetch_add(1, Ordering::Relaxed);
             }
-            outside.committing.store(false, Ordering::Release);
             committed
         });
         // It goes on by itself after that, and the next one is left out until it has ended.

@@ -1,6 +1,6 @@
 //! What the user said of a source, ready for its readers.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::layout::Layout;
 use crate::{Result, format::Decoder, kafka::connection::Config};
@@ -21,7 +21,12 @@ pub enum Start {
     /// [`Start::Latest`]. By the timestamp that the topic keeps.
     Millis(i64),
     /// With these offsets, by topic and partition. A partition that is not named is an error.
-    Offsets(Vec<(String, i32, u64)>),
+    ///
+    /// ```
+    /// # use windrow_connectors::kafka::Start;
+    /// let start = Start::Offsets([(("bids".to_string(), 0), 1_200), (("bids".to_string(), 1), 990)].into());
+    /// ```
+    Offsets(BTreeMap<(String, i32), u64>),
     /// With what the [`group`](super::KafkaInput::group) has committed. A partition with records of which it has committed nothing is
     /// an error: reading it from its beginning, or not, is not for us to guess.
     Group,
@@ -52,6 +57,8 @@ pub(super) struct Plan {
     pub(super) batch_rows: usize,
     pub(super) max_record_bytes: usize,
     pub(super) layout: Layout,
+    /// What is allowed and unwise.
+    pub(super) warnings: Vec<String>,
     pub(super) make: Arc<Make>,
 }
 

@@ -11,11 +11,15 @@
 //! reader is dropped.
 
 use std::{
+    collections::{BTreeSet, VecDeque},
     sync::mpsc::{Receiver, TryRecvError},
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc::Sender, oneshot};
+use tokio::sync::{
+    mpsc::{Sender, error::TrySendError},
+    oneshot,
+};
 
 use super::{
     fault,
@@ -38,12 +42,17 @@ const LINGER: Duration = Duration::from_millis(50);
 /// What all batches that are being filled may hold together.
 const MAX_BYTES: usize = 16 << 20;
 
+/// While the channel is full, how long to wait before another look at it.
+const FULL: Duration = Duration::from_millis(2);
+
+/// When the channel has been full for so long, librdkafka is served again, without taking records: its statistics would become more
+/// and more, and nobody would give it a new token.
+const STALLED: Duration = Duration::from_secs(2);
+
 /// What the thread tells its reader. `lane` counts the partitions in the order in which they were assigned.
 pub(super) enum Item {
-    /// Rows, and the offset up to which there are no others.
-    Rows { lane: usize, rows: Rows, reached: u64 },
-    /// There are no records up to this offset.
-    Reached { lane: usize, reached: u64 },
+    /// Rows, or none and where the partition stands now: behind offsets that are no records.
+    Rows { lane: usize, rows: Rows },
     /// That is all there will be.
     Ended { lane: usize },
     /// The thread has ended.
@@ -65,6 +74,10 @@ pub(super) struct Poller<F> {
     /// By topic and number, which lane.
     places: Vec<Vec<Option<usize>>>,
     paused: Vec<Partition>,
+    /// Those that the feed reads, paused or not.
+    reading: BTreeSet<Partition>,
+    /// What came while the channel was full, but for records.
+    later: VecDeque<Step>,
     out: Sender<Item>,
     commands: Receiver<Command>,
     /// The lanes whose batch is not empty, and the bytes in them.
@@ -94,6 +107,8 @@ impl<F: Feed> Poller<F> {
             lanes: Vec::new(),
             places,
             paused: Vec::new(),
+            reading: BTreeSet::new(),
+            later: VecDeque::new(),
             out,
             commands,
             filled: Vec::new(),
@@ -104,6 +119,12 @@ impl<F: Feed> Poller<F> {
 
     /// Begins to read these.
     pub(super) fn assign(&mut self, begins: &[Begin]) -> Result<()> {
+        let unread = begins.iter().filter(|begin| begin.end.is_none_or(|end| begin.next < end));
+        let from: Vec<_> = unread.map(|begin| (begin.at, begin.next)).collect();
+        if !from.is_empty() {
+            self.feed.assign(&from)?;
+        }
+        self.reading.extend(from.iter().map(|(at, _)| *at));
         for begin in begins {
             let lane = self.lanes.len();
             self.lanes.push(Lane::new(begin.at, begin.next, begin.end, &self.plan));
@@ -113,16 +134,17 @@ impl<F: Feed> Poller<F> {
                 places[number] = Some(lane);
             }
         }
-        let unread = begins.iter().filter(|begin| begin.end.is_none_or(|end| begin.next < end));
-        let from: Vec<_> = unread.map(|begin| (begin.at, begin.next)).collect();
-        if from.is_empty() { Ok(()) } else { self.feed.assign(&from) }
+        Ok(())
     }
 
     /// Reads until the reader is gone, all has been read, or something fails.
     pub(super) fn run(mut self) {
         if let Err(Some(error)) = self.read() {
+            let out = self.out.clone();
+            // The reader may take its time, and nobody serves the clients meanwhile.
+            drop(self);
             // If the reader is gone nobody wants to know.
-            let _ = self.out.blocking_send(Item::Failed(error));
+            let _ = out.blocking_send(Item::Failed(error));
         }
     }
 
@@ -138,7 +160,11 @@ impl<F: Feed> Poller<F> {
                 return Ok(());
             }
             for _ in 0..BURST {
-                match self.step()? {
+                let step = match self.later.pop_front() {
+                    Some(step) => step,
+                    None => self.step(if self.filled.is_empty() { WAIT } else { Duration::ZERO })?,
+                };
+                match step {
                     Step::Took => {}
                     Step::Nothing => {
                         self.flush_all()?;
@@ -164,15 +190,21 @@ impl<F: Feed> Poller<F> {
         }
     }
 
-    /// Takes one event from the feed. Waits only when nothing else is to be done.
-    fn step(&mut self) -> Outcome<Step> {
+    /// Takes one event from the feed.
+    fn step(&mut self, wait: Duration) -> Outcome<Step> {
         let Self { feed, plan, lanes, places, filled, bytes, flushed, .. } = self;
-        let wait = if filled.is_empty() { WAIT } else { Duration::ZERO };
         let place = |at: Partition| *places.get(at.topic)?.get(usize::try_from(at.number).ok()?)?;
         let (at, record) = match feed.poll(wait) {
             None => return Ok(Step::Nothing),
             Some(Event::Record { at, record }) => (at, record),
-            Some(Event::End { at, offset }) => return Ok(place(at).map_or(Step::Took, |lane| Step::End(lane, offset))),
+            Some(Event::End { at, offset }) => {
+                let Some(index) = place(at) else { return Ok(Step::Took) };
+                let is_done = lanes.get(index).is_some_and(|lane| lane.ended || lane.is_done());
+                return match offset {
+                    None if !is_done => Err(Some(fault::end_unknown(plan, at))),
+                    offset => Ok(Step::End(index, offset)),
+                };
+            }
             Some(Event::Failed { topic, fault, reason }) => return Ok(Step::Failed { topic, fault, reason }),
         };
         let Some((index, lane)) = place(at).and_then(|index| Some((index, lanes.get_mut(index)?))) else {
@@ -213,9 +245,9 @@ impl<F: Feed> Poller<F> {
         }
         self.filled.retain(|&other| other != lane);
         let filling = &mut self.lanes[lane];
-        self.bytes = self.bytes.saturating_sub(filling.bytes());
-        let item = Item::Rows { lane, rows: filling.flush(&self.plan)?, reached: filling.reached };
-        self.send(item)
+        self.bytes = self.bytes.saturating_sub(filling.held());
+        let rows = filling.flush(&self.plan)?;
+        self.send(Item::Rows { lane, rows })
     }
 
     /// The end of a partition has been reached: for now, or for good.
@@ -224,21 +256,20 @@ impl<F: Feed> Poller<F> {
         if filling.ended {
             return Ok(());
         }
-        let reached = filling.reached.max(offset.unwrap_or_default());
-        let news = std::mem::replace(&mut filling.reached, reached) < reached;
-        // What lies before the end and was not delivered is no record: markers of transactions, mostly. But a new leader may not
-        // know yet how long its log is.
-        let ends = filling.end.is_some_and(|end| filling.is_done() || offset.is_none_or(|offset| offset >= end));
-        let at = filling.at;
-        if !filling.is_empty() {
+        // What lies before the end and was not delivered is no record: markers of transactions, mostly. To stand behind them
+        // matters: when they expire, nothing was lost. But a new leader may not know yet how long its log is.
+        let news = offset.is_some_and(|offset| offset > filling.next);
+        filling.next = filling.next.max(offset.unwrap_or_default());
+        let (at, ends) = (filling.at, filling.is_done());
+        if news || !filling.is_empty() {
             self.flush(lane)?;
-        } else if news {
-            self.send(Item::Reached { lane, reached })?;
         }
         if !ends {
             return Ok(());
         }
-        self.feed.unassign(at)?;
+        if self.reading.remove(&at) {
+            self.feed.unassign(at)?;
+        }
         self.end(lane)
     }
 
@@ -247,8 +278,40 @@ impl<F: Feed> Poller<F> {
         self.send(Item::Ended { lane })
     }
 
-    fn send(&self, item: Item) -> Outcome {
-        self.out.blocking_send(item).map_err(|_| None)
+    /// Waits while the channel is full.
+    fn send(&mut self, item: Item) -> Outcome {
+        let began = Instant::now();
+        let Some(mut item) = self.try_send(item)? else { return Ok(()) };
+        while began.elapsed() < STALLED {
+            std::thread::sleep(FULL);
+            match self.try_send(item)? {
+                None => return Ok(()),
+                Some(back) => item = back,
+            }
+        }
+        let stopped: Vec<_> = self.reading.iter().filter(|at| !self.paused.contains(at)).copied().collect();
+        if !stopped.is_empty() {
+            self.feed.pause(&stopped)?;
+        }
+        while let Some(back) = self.try_send(item)? {
+            item = back;
+            // A record that was on its way all the same goes into its batch, which is given away in its turn.
+            match self.step(10 * FULL)? {
+                Step::Nothing => std::thread::sleep(FULL),
+                Step::Took | Step::Flush(_) | Step::Failed { fault: Fault::Passing, .. } => {}
+                step => self.later.push_back(step),
+            }
+        }
+        if stopped.is_empty() { Ok(()) } else { Ok(self.feed.resume(&stopped)?) }
+    }
+
+    /// The item comes back when the channel is full.
+    fn try_send(&self, item: Item) -> Outcome<Option<Item>> {
+        match self.out.try_send(item) {
+            Ok(()) => Ok(None),
+            Err(TrySendError::Full(item)) => Ok(Some(item)),
+            Err(TrySendError::Closed(_)) => Err(None),
+        }
     }
 
     /// Does what the reader says.
@@ -257,7 +320,11 @@ impl<F: Feed> Poller<F> {
             match self.commands.try_recv() {
                 Ok(Command::Pause(paused)) => self.pause(paused)?,
                 Ok(Command::Add(added, reply)) => {
-                    let begins = self.add(&added);
+                    // What is asked of the cluster may fail and be asked again. What is said to librdkafka may be half done then.
+                    let begins = self.begins(&added);
+                    if let Ok(begins) = &begins {
+                        self.assign(begins)?;
+                    }
                     let _ = reply.send(begins);
                 }
                 Err(TryRecvError::Empty) => return Ok(()),
@@ -267,7 +334,7 @@ impl<F: Feed> Poller<F> {
     }
 
     fn pause(&mut self, paused: Vec<Partition>) -> Result<()> {
-        let is_read = |at: &&Partition| self.lanes.iter().any(|lane| lane.at == **at && !lane.ended);
+        let is_read = |at: &&Partition| self.reading.contains(at);
         let stop: Vec<_> = paused.iter().filter(|at| !self.paused.contains(at)).filter(is_read).copied().collect();
         let go: Vec<_> = self.paused.iter().filter(|at| !paused.contains(at)).filter(is_read).copied().collect();
         self.paused = paused;
@@ -277,12 +344,11 @@ impl<F: Feed> Poller<F> {
         if go.is_empty() { Ok(()) } else { self.feed.resume(&go) }
     }
 
-    fn add(&mut self, added: &[Partition]) -> Result<Vec<Begin>> {
+    /// Where these begin, without those that are read already.
+    fn begins(&mut self, added: &[Partition]) -> Result<Vec<Begin>> {
         let known = |at: &Partition| self.lanes.iter().any(|lane| lane.at == *at);
         let new: Vec<Partition> = added.iter().filter(|at| !known(at)).copied().collect();
-        let begins = start::from_first(&mut self.feed, &self.plan, &new)?;
-        self.assign(&begins)?;
-        Ok(begins)
+        start::from_first(&mut self.feed, &self.plan, &new)
     }
 
     /// Finds out what a failure means for the partitions that are read. What was taken before it is given away first.
@@ -291,8 +357,11 @@ impl<F: Feed> Poller<F> {
             return Ok(());
         }
         self.flush_all()?;
+        // A broker that has just started may not know the topic yet, so it is asked until it knows as many as are read.
+        let read = self.lanes.iter().filter(|lane| lane.at.topic == topic && !lane.ended);
+        let expected = read.map(|lane| lane.at.number.saturating_add(1)).max().unwrap_or_default();
         let count = match fault {
-            Fault::Unknown | Fault::Position => self.feed.partitions(topic, 0)?,
+            Fault::Unknown | Fault::Position => self.feed.partitions(topic, expected)?,
             _ => return Err(Some(fault::failed(&self.plan, topic, fault, reason))),
         };
         for lane in self.lanes.iter().filter(|lane| lane.at.topic == topic && !lane.ended) {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
     task::Poll,
@@ -45,15 +45,13 @@ struct Reading {
     split: SplitId,
     next: u64,
     begun: bool,
-    /// Up to where there is nothing that was not handed over: the last offsets may be markers, which are no records.
-    reached: u64,
     ended: bool,
 }
 
 impl Reading {
     fn new(begin: &Begin, plan: &Plan) -> Self {
         let split = begin.at.split(&plan.topics);
-        Self { at: begin.at, split, next: begin.next, begun: false, reached: begin.next, ended: false }
+        Self { at: begin.at, split, next: begin.next, begun: false, ended: false }
     }
 }
 
@@ -120,7 +118,7 @@ impl KafkaReader {
 
     fn is_paused(&self, item: &Item) -> bool {
         let lane = match item {
-            Item::Rows { lane, .. } | Item::Ended { lane } | Item::Reached { lane, .. } => *lane,
+            Item::Rows { lane, .. } | Item::Ended { lane } => *lane,
             Item::Failed(_) => return false,
         };
         self.lanes.get(lane).is_some_and(|lane| self.paused.contains(&lane.split))
@@ -152,37 +150,21 @@ impl KafkaReader {
         }
     }
 
-    /// What the thread said before it ended.
-    fn why_ended(&mut self) -> ConnectorError {
-        while let Ok(item) = self.items.try_recv() {
-            self.held.push_back(item);
-        }
-        let failed = self.held.iter().position(|item| matches!(item, Item::Failed(_)));
-        match failed.and_then(|failed| self.held.remove(failed)) {
-            Some(Item::Failed(error)) => error,
-            _ => thread_ended(&self.plan),
-        }
-    }
-
     /// What the task is to see of an item.
-    fn hand_over(&mut self, item: Item) -> Result<Option<Fetch>> {
-        Ok(match item {
-            Item::Rows { lane, rows, reached } => {
+    fn hand_over(&mut self, item: Item) -> Result<Fetch> {
+        match item {
+            Item::Rows { lane, rows } => {
                 let reading = &mut self.lanes[lane];
-                (reading.next, reading.begun, reading.reached) = (rows.next.0, true, reached);
-                Some(Fetch::Rows(rows))
-            }
-            Item::Reached { lane, reached } => {
-                self.lanes[lane].reached = reached;
-                None
+                (reading.next, reading.begun) = (rows.next.0, true);
+                Ok(Fetch::Rows(rows))
             }
             Item::Ended { lane } => {
                 let reading = &mut self.lanes[lane];
                 reading.ended = true;
-                Some(Fetch::SplitEnd(reading.split.clone()))
+                Ok(Fetch::SplitEnd(reading.split.clone()))
             }
-            Item::Failed(error) => return Err(error),
-        })
+            Item::Failed(error) => Err(error),
+        }
     }
 }
 
@@ -206,21 +188,17 @@ impl SourceReader for KafkaReader {
     async fn fetch(&mut self) -> Result<Fetch> {
         loop {
             if let Some(item) = self.take_held() {
-                if let Some(fetch) = self.hand_over(item)? {
-                    return Ok(fetch);
-                }
-                continue;
+                return self.hand_over(item);
             }
             if !self.plan.grows && self.lanes.iter().all(|lane| lane.ended) {
                 return Ok(Fetch::End);
             }
-            let Some(item) = self.items.recv().await else {
-                return Err(thread_ended(&self.plan));
-            };
-            if self.is_paused(&item) {
-                self.held.push_back(item);
-            } else if let Some(fetch) = self.hand_over(item)? {
-                return Ok(fetch);
+            match self.items.recv().await {
+                Some(item) if self.is_paused(&item) => self.held.push_back(item),
+                Some(item) => return self.hand_over(item),
+                // It has sent everything, and what is left is of paused partitions.
+                None if !self.held.is_empty() => pending().await,
+                None => return Err(thread_ended(&self.plan)),
             }
         }
     }
@@ -234,7 +212,7 @@ impl SourceReader for KafkaReader {
         let added = splits.iter().map(|split| Partition::of(split, &self.plan.topics)).collect::<Result<Vec<_>>>()?;
         let (reply, mut begun) = oneshot::channel();
         if self.commands.send(Command::Add(added, reply)).is_err() {
-            return Err(self.why_ended());
+            return Err(thread_ended(&self.plan));
         }
         // The thread may stand before a full channel, and must get past it to see the command.
         let begins = loop {
@@ -245,7 +223,8 @@ impl SourceReader for KafkaReader {
             match answer.await {
                 Either::Answer(Ok(begins)) => break begins?,
                 Either::Item(Some(item)) => self.held.push_back(item),
-                Either::Answer(Err(_)) | Either::Item(None) => return Err(self.why_ended()),
+                // The next fetch says why.
+                Either::Answer(Err(_)) | Either::Item(None) => return Err(thread_ended(&self.plan)),
             }
         };
         self.reads(&begins);
@@ -257,7 +236,7 @@ impl SourceReader for KafkaReader {
     fn lag(&self) -> Vec<(SplitId, u64)> {
         let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let lag = self.lanes.iter().filter_map(|lane| {
-            let left = ends.get(&lane.at)?.saturating_sub(lane.reached);
+            let left = ends.get(&lane.at)?.saturating_sub(lane.next);
             Some((lane.split.clone(), if lane.ended { 0 } else { left }))
         });
         lag.collect()

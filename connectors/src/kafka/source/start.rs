@@ -31,10 +31,11 @@ pub(super) fn resolve<F: Feed>(
 ) -> Result<Vec<Begin>> {
     check_there(feed, plan, assigned)?;
     let fresh: Vec<Partition> = assigned.iter().filter(|(_, position)| position.is_none()).map(|(at, _)| *at).collect();
+    // The ends are asked for first: what is written between the two questions is younger than any answer of "none".
+    let bounds = assigned.iter().map(|(at, _)| feed.bounds(*at)).collect::<Result<Vec<_>>>()?;
     let begins = beginnings(feed, plan, &fresh)?;
     let mut resolved = Vec::with_capacity(assigned.len());
-    for &(at, position) in assigned {
-        let (first, end) = feed.bounds(at)?;
+    for (&(at, position), (first, end)) in assigned.iter().zip(bounds) {
         let next = match position {
             Some(Position(next)) => next,
             None => match begins.get(&at) {
@@ -92,10 +93,9 @@ fn beginnings<F: Feed>(feed: &mut F, plan: &Plan, fresh: &[Partition]) -> Result
     Ok(fresh.iter().copied().zip(offsets).collect())
 }
 
-fn named_offset(plan: &Plan, named: &[(String, i32, u64)], at: Partition) -> Result<Option<u64>> {
-    let topic = plan.topics.get(at.topic);
-    let offset = named.iter().find(|(name, number, _)| Some(name) == topic && *number == at.number);
-    offset.map(|(_, _, offset)| Some(*offset)).ok_or_else(|| {
+fn named_offset(plan: &Plan, named: &BTreeMap<(String, i32), u64>, at: Partition) -> Result<Option<u64>> {
+    let offset = plan.topics.get(at.topic).and_then(|topic| named.get(&(topic.clone(), at.number)));
+    offset.map(|offset| Some(*offset)).ok_or_else(|| {
         ConnectorError::Config(format!(
             "{}: Start::Offsets has no offset for {}: name one for each partition",
             plan.name(),

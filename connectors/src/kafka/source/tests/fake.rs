@@ -14,7 +14,7 @@ use rdkafka::{
 };
 
 use crate::{
-    Result,
+    ConnectorError, Result,
     kafka::source::feed::{Event, Fault, Feed, Partition},
 };
 
@@ -75,6 +75,15 @@ pub(super) struct Inner {
     pub(super) open: BTreeMap<Partition, u64>,
     /// Where a new leader takes its log to end, which is longer.
     pub(super) lagging: BTreeMap<Partition, u64>,
+    /// Written to this partition just after the question for offsets at a time has been answered.
+    pub(super) behind_answer: Option<(Partition, Written)>,
+    /// A broker that has just started: it knows topics only when it is asked for their partitions for long.
+    pub(super) stale: bool,
+    /// Ends are told without their offset.
+    pub(super) ends_unknown: bool,
+    /// Why partitions cannot be added.
+    pub(super) silent: bool,
+    pub(super) polls: usize,
 }
 
 impl World {
@@ -136,7 +145,9 @@ impl Feed for FakeFeed {
 
     fn poll(&self, wait: Duration) -> Option<Event<OwnedMessage>> {
         let mut state = self.state.borrow_mut();
-        let world = self.world.lock();
+        let mut world = self.world.lock();
+        world.polls += 1;
+        let stale = world.stale;
         let mut unpaused: Vec<Partition> =
             state.reading.iter().filter(|(_, reading)| !reading.paused).map(|(at, _)| *at).collect();
         state.rng.shuffle(&mut unpaused);
@@ -145,6 +156,9 @@ impl Feed for FakeFeed {
                 return Some(Event::Failed { topic: at.topic, fault: Fault::Passing, reason: "broker down".into() });
             }
             let failed = |fault, reason: &str| Some(Event::Failed { topic: at.topic, fault, reason: reason.into() });
+            if stale {
+                return failed(Fault::Unknown, "unknown topic");
+            }
             let Some(logs) = &world.topics[at.topic] else { return failed(Fault::Unknown, "unknown topic") };
             let Some(log) = logs.get(at.number as usize) else { return failed(Fault::Unknown, "unknown partition") };
             if state.stumbles && state.rng.u8(..) < 8 {
@@ -174,7 +188,7 @@ impl Feed for FakeFeed {
             (reading.next, reading.polled) = (end, end);
             if reading.told_end != Some(end) {
                 reading.told_end = Some(end);
-                return Some(Event::End { at, offset: Some(end) });
+                return Some(Event::End { at, offset: Some(end).filter(|_| !world.ends_unknown) });
             }
         }
         drop(world);
@@ -184,7 +198,16 @@ impl Feed for FakeFeed {
         None
     }
 
-    fn partitions(&mut self, topic: usize, _expected: i32) -> Result<Option<i32>> {
+    fn partitions(&mut self, topic: usize, expected: i32) -> Result<Option<i32>> {
+        let mut world = self.world.lock();
+        if world.silent {
+            let (system, reason) = ("fake".to_string(), "no answer".to_string());
+            return Err(ConnectorError::Remote { system, reason, passes: true });
+        }
+        if std::mem::take(&mut world.stale) && expected == 0 {
+            return Ok(None);
+        }
+        drop(world);
         Ok(self.world.lock().topics[topic].as_ref().map(|logs| logs.len() as i32))
     }
 
@@ -199,7 +222,12 @@ impl Feed for FakeFeed {
 
     fn since(&mut self, millis: i64, of: &[Partition]) -> Result<Vec<Option<u64>>> {
         let since = |log: &mut Log| log.records.iter().find(|(_, one)| one.millis >= Some(millis)).map(|(at, _)| *at);
-        Ok(of.iter().map(|&at| self.world.log(at, since)).collect())
+        let answer = of.iter().map(|&at| self.world.log(at, since)).collect();
+        let behind = self.world.lock().behind_answer.take();
+        if let Some((at, record)) = behind {
+            self.world.log(at, |log| log.append(record));
+        }
+        Ok(answer)
     }
 
     fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>> {

@@ -15,6 +15,8 @@ enum Fate {
     Well,
     /// Records expire that were not read.
     Expired,
+    /// All that was read expires, and what is no record behind it, and the reader starts again.
+    OnlyMarkers,
     /// A new leader does not have the last ones.
     CutOff,
     Deleted,
@@ -22,7 +24,7 @@ enum Fate {
     MadeAgain,
 }
 
-const FATES: [Fate; 5] = [Fate::Well, Fate::Expired, Fate::CutOff, Fate::Deleted, Fate::MadeAgain];
+const FATES: [Fate; 6] = [Fate::Well, Fate::Expired, Fate::OnlyMarkers, Fate::CutOff, Fate::Deleted, Fate::MadeAgain];
 
 /// What came of each partition: the next position, and the numbers.
 #[derive(Default)]
@@ -135,7 +137,7 @@ impl Life {
         let at = self.partitions[self.rng.usize(0..self.partitions.len())];
         let name = self.split(at).to_string();
         match fate {
-            Fate::Well => None,
+            Fate::Well | Fate::OnlyMarkers => None,
             Fate::Deleted => {
                 self.world.lock().topics[at.topic] = None;
                 Some("the partition is not there any more".to_string())
@@ -161,6 +163,31 @@ impl Life {
         }
     }
 
+    /// Reads up to the ends, which are no records, and starts again when all has expired.
+    async fn outlive(&mut self, mut reader: KafkaReader) -> KafkaReader {
+        reader.pause(&[]);
+        let ends: Vec<_> = self.partitions.clone();
+        let ends: Vec<(Partition, u64)> = ends
+            .into_iter()
+            .map(|at| {
+                let gap = self.rng.u64(0..3);
+                self.world.log(at, |log| log.skip(gap));
+                (at, self.world.log(at, |log| log.end))
+            })
+            .collect();
+        while ends.iter().any(|(at, end)| self.delivered.next(&self.split(*at)) < *end) {
+            match tokio::time::timeout(PATIENCE, reader.fetch()).await {
+                Ok(Ok(Fetch::Rows(rows))) => self.delivered.take(&rows),
+                other => panic!("seed {}: {other:?}", self.seed),
+            }
+        }
+        drop(reader);
+        ends.iter().for_each(|(at, end)| self.world.log(*at, |log| log.remove_before(*end)));
+        let reader = self.reader().await;
+        self.write();
+        reader
+    }
+
     /// Whether as much was delivered as was written.
     fn has_all(&self) -> bool {
         self.written.iter().all(|(split, written)| {
@@ -175,13 +202,16 @@ impl Life {
         if fate == Fate::Well {
             self.write();
         }
+        if fate == Fate::OnlyMarkers {
+            reader = self.outlive(reader).await;
+        }
         let error = self.strike(fate, &mut reader);
         reader.pause(&[]);
         let end = loop {
             let silence = match (&error, fate) {
                 (Some(_), _) => PATIENCE,
-                (None, Fate::Well) if self.has_all() => Duration::from_millis(1),
-                (None, Fate::Well) => PATIENCE,
+                (None, Fate::Well | Fate::OnlyMarkers) if self.has_all() => Duration::from_millis(1),
+                (None, Fate::Well | Fate::OnlyMarkers) => PATIENCE,
                 // It may end either way.
                 (None, _) => Duration::from_millis(40),
             };
@@ -210,7 +240,7 @@ impl Life {
             let written = self.written.get(split).map_or(&[][..], Vec::as_slice);
             assert!(written.starts_with(numbers), "seed {seed}, {fate:?}, {split}: {numbers:?} of {written:?}");
         }
-        if fate == Fate::Well {
+        if matches!(fate, Fate::Well | Fate::OnlyMarkers) {
             for (split, written) in &self.written {
                 let numbers = self.delivered.0.get(split).map_or(&[][..], |(_, numbers)| numbers);
                 assert_eq!(numbers, written, "seed {seed}, {split}");
@@ -233,9 +263,62 @@ fn every_record_comes_once_or_the_reader_says_what_was_lost() {
     });
     assert_eq!(ends.len(), 500);
     for fate in FATES {
-        let ended = ends.iter().filter(|end| **end == (fate, fate != Fate::Well)).count();
+        let fails = !matches!(fate, Fate::Well | Fate::OnlyMarkers);
+        let ended = ends.iter().filter(|end| **end == (fate, fails)).count();
         assert!(ended > 50, "{fate:?} came to its end only {ended} times");
     }
+}
+
+/// A bounded source whose partitions are paused and read on at random, and grow behind their ends.
+async fn bounded_life(seed: u64) {
+    let mut rng = Rng::with_seed(seed);
+    let count = rng.usize(1..5);
+    let world = World::new(&[count]);
+    let all: Vec<Partition> = (0..count as i32).map(|number| at(0, number)).collect();
+    let mut written = BTreeMap::<SplitId, Vec<i64>>::new();
+    let source = input().bounded().batch_rows(rng.usize(1..40)).json_with(numbers());
+    let plan = plan(&source);
+    let name = |at: Partition| at.split(&plan.topics);
+    for &at in &all {
+        for _ in 0..rng.usize(0..200) {
+            if rng.u8(..) < 40 {
+                let gap = rng.u64(1..5);
+                world.log(at, |log| log.skip(gap));
+            } else {
+                written.entry(name(at)).or_default().push(world.log(at, |log| log.end) as i64);
+                world.log(at, |log| log.append_number());
+            }
+        }
+    }
+    let assigned: Vec<_> = all.iter().map(|&at| (at, None)).collect();
+    let mut reader = open(&plan, world.feed(rng.u64(..), true), &assigned).await.unwrap();
+    let mut read = BTreeMap::<SplitId, Vec<i64>>::new();
+    let mut ended = Vec::new();
+    loop {
+        if rng.u8(..) < 60 {
+            let paused: Vec<_> = all.iter().map(|&at| name(at)).filter(|_| rng.bool()).collect();
+            reader.pause(&paused);
+            let grown = all[rng.usize(..count)];
+            world.log(grown, |log| log.append_number());
+        }
+        match tokio::time::timeout(Duration::from_millis(3), reader.fetch()).await {
+            Ok(Ok(Fetch::Rows(rows))) => read.entry(rows.split.clone()).or_default().extend(values(&rows)),
+            Ok(Ok(Fetch::SplitEnd(split))) => ended.push(split),
+            Ok(Ok(Fetch::End)) => break,
+            Ok(Err(error)) => panic!("seed {seed}: {error}"),
+            // All that is left is paused.
+            Err(_) => assert!(reader.pause(&[])),
+        }
+    }
+    read.retain(|_, values| !values.is_empty());
+    ended.sort();
+    assert_eq!((ended.len(), read), (count, written), "seed {seed}");
+}
+
+#[test]
+fn bounded_partitions_end_at_their_ends_however_they_are_paused() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    (0..200).for_each(|seed| runtime.block_on(bounded_life(seed)));
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{ConnectorError, Fetch, Position, Rejected, Result, Rows, SourceReader, SplitId, Untyped, kafka::Kafka};
 
+mod edges;
 mod fake;
 mod faults;
 mod reading;

@@ -79,6 +79,8 @@ fn columns_that_cannot_be_are_told_before_the_first_record() {
     assert!(missing.contains(r#"the column "o" is to hold the offset"#), "{missing}");
     let group = error(input().from(crate::kafka::Start::Group).json_with(numbers()));
     assert!(group.contains("needs a group"), "{group}");
+    let before = error(input().from(crate::kafka::Start::Millis(-1)).json_with(numbers()));
+    assert!(before.contains("before 1970"), "{before}");
     let none = error(Kafka::brokers("b").topics::<String>([]).json_with(numbers()));
     assert!(none.contains("without a topic"), "{none}");
 }
@@ -255,7 +257,7 @@ async fn added_partitions_are_read_from_their_beginning_even_when_the_channel_is
     let world = World::new(&[1]);
     world.log(at(0, 0), |log| (0..1_000).for_each(|_| log.append_number()));
     let source =
-        input().batch_rows(10).from(crate::kafka::Start::Offsets(vec![("a".into(), 0, 100)])).json_with(numbers());
+        input().batch_rows(10).from(crate::kafka::Start::Offsets([(("a".into(), 0), 100)].into())).json_with(numbers());
     let mut reader = open(&plan(&source), world.feed(1, false), &[(at(0, 0), None)]).await.unwrap();
     assert_eq!(reader.positions(), [(split("a/0"), Position(100))]);
     // The thread has filled the channel by now.

@@ -38,7 +38,7 @@ async fn every_start_is_a_number_before_the_first_record() {
         (Start::Millis(0), [10, 5]),
         (Start::Millis(1_015), [15, 5]),
         (Start::Millis(9_999), [20, 5]),
-        (Start::Offsets(vec![("a".into(), 1, 5), ("a".into(), 0, 12)]), [12, 5]),
+        (Start::Offsets([(("a".into(), 1), 5), (("a".into(), 0), 12)].into()), [12, 5]),
     ] {
         assert_eq!(positions(&with(start.clone()), &world, None).await.unwrap(), expected, "{start:?}");
         // What a checkpoint says goes before what the user says.
@@ -55,6 +55,15 @@ async fn from_latest_means_the_end_at_the_start_and_not_at_the_first_record() {
 }
 
 #[tokio::test]
+async fn what_is_written_between_the_questions_is_read() {
+    let world = world();
+    let young = Written { payload: Some(br#"{"v": 77}"#.to_vec()), millis: Some(9_999), ..Written::default() };
+    world.lock().behind_answer = Some((at(0, 0), young));
+    let mut reader = open(&with(Start::Millis(5_000)), world.feed(1, false), &[(at(0, 0), None)]).await.unwrap();
+    assert_eq!(values(&rows(&mut reader).await), [77]);
+}
+
+#[tokio::test]
 async fn a_group_is_followed_only_as_far_as_it_has_committed() {
     let world = world();
     let group = with(Start::Group);
@@ -68,7 +77,7 @@ async fn a_group_is_followed_only_as_far_as_it_has_committed() {
 
 #[tokio::test]
 async fn a_partition_without_an_offset_is_named() {
-    let error = positions(&with(Start::Offsets(vec![("a".into(), 0, 12)])), &world(), None).await.unwrap_err();
+    let error = positions(&with(Start::Offsets([(("a".into(), 0), 12)].into())), &world(), None).await.unwrap_err();
     assert!(error.to_string().contains("no offset for a/1"), "{error}");
 }
 
