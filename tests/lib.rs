@@ -1,6 +1,9 @@
-//! What the tests of whole jobs share: rows as text, a bounded wait, and a real Kafka.
+//! What the tests of whole jobs share: rows as text, a bounded wait, job processes, and a real Kafka.
 
 pub mod broker;
+
+#[cfg(unix)]
+pub mod process;
 
 pub mod topic;
 

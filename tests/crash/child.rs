@@ -7,8 +7,9 @@ use std::{
 };
 
 use clap::Args;
+use tests::process::Ended;
 use windrow::{
-    CheckpointError, Error, Restarts, RunningJob,
+    Restarts, RunningJob,
     connectors::{File, TimePartition, Untyped, file::FileSource},
     prelude::*,
 };
@@ -20,37 +21,6 @@ use super::{
 
 /// The name of the job, and of its folder in the store.
 pub(crate) const JOB: &str = "crash";
-
-/// How a job process ended, as its exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// Everything was read and written.
-    Complete = 0,
-    Failed = 1,
-    /// Another process had the lock.
-    Locked = 3,
-    /// Another process started at the same moment.
-    Starting = 4,
-    /// A later process had taken over.
-    Fenced = 5,
-    /// A second interrupt came.
-    Aborted = 6,
-}
-
-impl Ended {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Complete, Self::Failed, Self::Locked, Self::Starting, Self::Fenced, Self::Aborted];
-
-    fn of(error: &Error) -> Self {
-        match error {
-            Error::Checkpoint { error: CheckpointError::Locked { .. }, .. } => Self::Locked,
-            Error::Checkpoint { error: CheckpointError::Starting { .. }, .. } => Self::Starting,
-            Error::Checkpoint { error: CheckpointError::Fenced { .. }, .. } => Self::Fenced,
-            Error::Aborted { .. } => Self::Aborted,
-            _ => Self::Failed,
-        }
-    }
-}
 
 /// What a job process is told.
 #[derive(Args, Clone, Debug)]

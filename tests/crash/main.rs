@@ -8,7 +8,7 @@
 //! ```
 //!
 //! * [`scenario`]: the grammar that jobs are drawn from. [`input`]: their files. [`oracle`]: their answers.
-//! * [`child`]: the job process. [`pacing`]: its connectors. [`process`]: how it is started, killed, awaited.
+//! * [`child`]: the job process. [`pacing`]: its connectors. [`tests::process`]: how it is started, killed, awaited.
 //! * [`run`]: one run and what must hold after it. [`faults`]: what is done to it. [`watcher`]: a reader beside it.
 //!   [`reader`]: published files, read without Windrow. [`figures`]: what is counted.
 
@@ -39,7 +39,6 @@ mod figures;
 mod input;
 mod oracle;
 mod pacing;
-mod process;
 mod reader;
 mod run;
 mod scenario;

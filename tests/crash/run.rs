@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tests::process::{Exit, Start};
+
 use super::{
     child::JOB,
     figures::{Failure, Figures},
     oracle::{self, Line},
-    process::{Exit, Start},
     reader,
     scenario::{Output, Scenario, What},
     watcher::Watcher,

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use tests::process::{Ended, Exit};
+
 use crate::{
-    child::Ended,
     figures::Figures,
-    process::Exit,
     run::{Result, Run},
 };
 

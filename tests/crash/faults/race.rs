@@ -5,10 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tests::process::{Ended, Exit, Process};
+
 use crate::{
-    child::Ended,
     figures::Figures,
-    process::{Exit, Process},
     run::{Result, Run},
 };
 

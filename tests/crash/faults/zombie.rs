@@ -3,10 +3,10 @@
 
 use std::{fs, time::Duration};
 
+use tests::process::{Ended, Exit, Process};
+
 use crate::{
-    child::Ended,
     figures::Figures,
-    process::{Exit, Process},
     run::{Result, Run},
 };
 

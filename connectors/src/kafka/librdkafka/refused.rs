@@ -114,7 +114,7 @@ mod tests {
             (Code::BrokerTransportFailure, true),
             (Code::MessageTimedOut, true),
             (Code::NotEnoughReplicas, true),
-            (Code::ProducerFenced, false),
+            (Code::ProducerFenced, true),
             (Code::SaslAuthenticationFailed, false),
             (Code::TransactionalIdAuthorizationFailed, false),
             (Code::InvalidTransactionTimeout, false),

@@ -1,4 +1,5 @@
-//! Job processes as the tests see them: this same program, started again, killed, stopped, interrupted, awaited.
+//! Job processes as the programs `crash` and `kafka_faults` see them: the same program, started again with the word `job`, killed,
+//! stopped, interrupted, awaited.
 
 use std::{
     fs::{self, File},
@@ -8,15 +9,49 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::child::Ended;
+use windrow::{CheckpointError, Error};
 
 /// No job here takes nearly so long: what runs into it hangs.
 const TOO_LONG: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(1);
 
+/// How a job process ended, as its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything was read and written.
+    Complete = 0,
+    /// By an error that is none of the others.
+    Failed = 1,
+    /// Another process had the lock.
+    Locked = 3,
+    /// Another process started at the same moment.
+    Starting = 4,
+    /// A later process had taken over.
+    Fenced = 5,
+    /// A second interrupt came.
+    Aborted = 6,
+}
+
+impl Ended {
+    /// All ways to end.
+    pub const ALL: [Self; 6] =
+        [Self::Complete, Self::Failed, Self::Locked, Self::Starting, Self::Fenced, Self::Aborted];
+
+    /// What a job process that failed ends with.
+    pub fn of(error: &Error) -> Self {
+        match error {
+            Error::Checkpoint { error: CheckpointError::Locked { .. }, .. } => Self::Locked,
+            Error::Checkpoint { error: CheckpointError::Starting { .. }, .. } => Self::Starting,
+            Error::Checkpoint { error: CheckpointError::Fenced { .. }, .. } => Self::Fenced,
+            Error::Aborted { .. } => Self::Aborted,
+            _ => Self::Failed,
+        }
+    }
+}
+
 /// How a job process is started. `Start::of(...).parallelism(2).env(...)`.
 #[derive(Clone, Debug)]
-pub(crate) struct Start {
+pub struct Start {
     seed: u64,
     place: PathBuf,
     arguments: Vec<String>,
@@ -24,28 +59,38 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    pub(crate) fn of(seed: u64, place: &Path) -> Self {
+    /// With this seed, in the directory of its run.
+    pub fn of(seed: u64, place: &Path) -> Self {
         Self { seed, place: place.to_path_buf(), arguments: Vec::new(), variables: Vec::new() }
     }
 
-    pub(crate) fn with(mut self, option: &str, value: impl ToString) -> Self {
+    /// With an option and its value.
+    #[must_use]
+    pub fn with(mut self, option: &str, value: impl ToString) -> Self {
         self.arguments.extend([format!("--{option}"), value.to_string()]);
         self
     }
 
     /// An option without a value.
-    pub(crate) fn flag(mut self, option: &str) -> Self {
+    #[must_use]
+    pub fn flag(mut self, option: &str) -> Self {
         self.arguments.push(format!("--{option}"));
         self
     }
 
-    pub(crate) fn variable(mut self, name: &'static str, value: impl ToString) -> Self {
+    /// With a variable of the environment.
+    #[must_use]
+    pub fn variable(mut self, name: &'static str, value: impl ToString) -> Self {
         self.variables.push((name, value.to_string()));
         self
     }
 
     /// Starts the process; `name` is for its output, which is kept with the run.
-    pub(crate) fn start(self, name: impl ToString) -> io::Result<Process> {
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot be started.
+    pub fn start(self, name: impl ToString) -> io::Result<Process> {
         let name = name.to_string();
         let output = |ending: &str| File::create(self.place.join(format!("{name}.{ending}")));
         let mut command = Command::new(std::env::current_exe()?);
@@ -57,22 +102,29 @@ impl Start {
 }
 
 /// A job process. Dropped, it is killed.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     place: PathBuf,
-    pub(crate) name: String,
+    /// The name of its output.
+    pub name: String,
 }
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub enum Exit {
+    /// By itself.
     Ended(Ended),
+    /// By a signal.
     Signal(i32),
 }
 
 impl Process {
     /// How it ended; none if it still runs after `patience`.
-    pub(crate) fn ended_within(&mut self, patience: Duration) -> io::Result<Option<Exit>> {
+    ///
+    /// # Errors
+    ///
+    /// When its end cannot be told.
+    pub fn ended_within(&mut self, patience: Duration) -> io::Result<Option<Exit>> {
         let until = Instant::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -86,7 +138,11 @@ impl Process {
     }
 
     /// How it ended. A process that hangs is killed.
-    pub(crate) fn wait(&mut self) -> Result<Exit, String> {
+    ///
+    /// # Errors
+    ///
+    /// When it hangs, or its end cannot be told.
+    pub fn wait(&mut self) -> Result<Exit, String> {
         match self.ended_within(TOO_LONG) {
             Ok(Some(exit)) => Ok(exit),
             Ok(None) => Err(format!("{} hangs{}", self.name, self.said())),
@@ -95,36 +151,49 @@ impl Process {
     }
 
     /// Waits for its end, which must be a good one.
-    pub(crate) fn complete(&mut self) -> Result<(), String> {
+    ///
+    /// # Errors
+    ///
+    /// With what it said, when it ended in another way.
+    pub fn complete(&mut self) -> Result<(), String> {
         match self.wait()? {
             Exit::Ended(Ended::Complete) => Ok(()),
             exit => Err(self.unexpected(exit)),
         }
     }
 
-    pub(crate) fn unexpected(&self, exit: Exit) -> String {
+    /// Says that it should not have ended so, and what it said.
+    pub fn unexpected(&self, exit: Exit) -> String {
         format!("{} ended with {exit:?}{}", self.name, self.said())
     }
 
     /// What it wrote to its standard error.
-    fn said(&self) -> String {
+    pub fn said(&self) -> String {
         let text = fs::read_to_string(self.place.join(format!("{}.err", self.name))).unwrap_or_default();
         if text.is_empty() { String::new() } else { format!(", and said:\n{}", text.trim_end()) }
     }
 
     /// What it wrote to its standard output.
-    pub(crate) fn printed(&self) -> String {
+    pub fn printed(&self) -> String {
         fs::read_to_string(self.place.join(format!("{}.out", self.name))).unwrap_or_default()
     }
 
     /// SIGKILL. Returns how it ended: it may have come too late.
-    pub(crate) fn kill(&mut self) -> io::Result<Exit> {
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be killed.
+    pub fn kill(&mut self) -> io::Result<Exit> {
         self.child.kill()?;
         exit(self.child.wait()?)
     }
 
     /// Sends a signal by its name, such as `STOP`. It may come too late.
-    pub(crate) fn signal(&self, signal: &str) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When there is no `kill`.
+    pub fn signal(&self, signal: &str) -> io::Result<()> {
         let id = self.child.id().to_string();
         Command::new("kill").args([&format!("-{signal}"), &id]).stderr(std::process::Stdio::null()).status().map(drop)
     }

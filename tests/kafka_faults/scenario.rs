@@ -1,0 +1,109 @@
+//! A job drawn from a seed, and its input. Both the job process and the naive batch computation begin from this, and share nothing
+//! else.
+//!
+//! ```text
+//!   in, 1–4 partitions ──► event time ──► filter ──┬──► rows
+//!        │                                         └──► key by user ──► windows ──► answers
+//!        └── 1 % garbage ─────────────────────────────────────────────────────────► dead letters
+//! ```
+
+use std::time::Duration;
+
+use tests::broker::Message;
+
+/// Events begin here: 2026-01-01, in microseconds since 1970.
+const BEGIN: i64 = 1_767_225_600_000_000;
+const SECOND: i64 = 1_000_000;
+
+/// A job and its input.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) partitions: usize,
+    /// Of the topics that are written.
+    pub(crate) rows_partitions: usize,
+    pub(crate) answers_partitions: usize,
+    /// How far out of order the rows of a partition come, in microseconds.
+    pub(crate) bound: i64,
+    /// The length of a window, in microseconds.
+    pub(crate) window: i64,
+    /// The filter keeps amounts that leave another remainder.
+    pub(crate) divisor: i64,
+    pub(crate) but: i64,
+    /// Whether the records of the topics have keys.
+    pub(crate) keyed: bool,
+    /// Between two checkpoints.
+    pub(crate) interval: Duration,
+    pub(crate) batch_rows: usize,
+    pub(crate) records: Vec<Input>,
+}
+
+/// A record of the input.
+#[derive(Clone, Debug)]
+pub(crate) struct Input {
+    partition: i32,
+    key: Option<String>,
+    value: Option<Vec<u8>>,
+}
+
+impl Input {
+    pub(crate) fn message(&self) -> Message {
+        let message = self.value.clone().map_or_else(Message::null, Message::of).partition(self.partition);
+        match &self.key {
+            Some(key) => message.key(key.as_str()),
+            None => message,
+        }
+    }
+}
+
+impl Scenario {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let random = &mut random;
+        let divisor = random.i64(2..7);
+        let mut scenario = Self {
+            partitions: random.usize(1..=4),
+            rows_partitions: random.usize(1..=3),
+            answers_partitions: random.usize(1..=2),
+            bound: random.i64(0..60) * SECOND,
+            window: random.i64(5..600) * SECOND,
+            divisor,
+            but: random.i64(0..divisor),
+            keyed: random.bool(),
+            interval: Duration::from_millis(random.u64(30..250)),
+            batch_rows: random.usize(1..500),
+            records: Vec::new(),
+        };
+        scenario.records = scenario.input(random);
+        scenario
+    }
+
+    /// Rows within the bound in each partition, so that none is late; the partitions are apart in time.
+    fn input(&self, random: &mut fastrand::Rng) -> Vec<Input> {
+        let count = random.usize(600..2500);
+        let (step, users) = (random.i64(1..3 * SECOND), random.i64(1..30));
+        let begins: Vec<i64> = (0..self.partitions).map(|_| BEGIN + random.i64(0..600) * SECOND).collect();
+        let mut records = Vec::with_capacity(count);
+        for id in 0..count as i64 {
+            let partition = random.usize(0..self.partitions);
+            let disorder = if self.bound == 0 { 0 } else { random.i64(0..=self.bound) };
+            let at = begins[partition] + id * step - disorder;
+            let (user, amount) = (random.i64(0..users), random.i64(-1_000..1_000));
+            let row = format!("{{\"id\":{id},\"user\":{user},\"amount\":{amount},\"at\":{at}}}");
+            let value = if random.u8(0..100) == 0 { garbage(random, &row) } else { Some(row.into_bytes()) };
+            let key = random.bool().then(|| format!("user {user}"));
+            records.push(Input { partition: partition as i32, key, value });
+        }
+        records
+    }
+}
+
+fn garbage(random: &mut fastrand::Rng, row: &str) -> Option<Vec<u8>> {
+    match random.u8(0..6) {
+        0 => None,
+        1 => Some(Vec::new()),
+        2 => Some((0..random.usize(1..200)).map(|_| random.u8(128..)).collect()),
+        3 => Some(row.as_bytes()[..random.usize(1..row.len())].to_vec()),
+        4 => Some(row.replace("\"amount\":", "\"amount\":\"many\",\"other\":").into_bytes()),
+        _ => Some(row.replace("\"id\":", "\"di\":").into_bytes()),
+    }
+}
