@@ -8,15 +8,15 @@ use std::{mem, sync::Arc};
 use arrow::{
     array::{
         ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray,
-        LargeStringArray, ListArray, MapArray, NullBufferBuilder, PrimitiveArray, StringArray, StringViewArray,
-        StructArray, timezone::Tz,
+        LargeStringArray, ListArray, MapArray, NullBufferBuilder, PrimitiveArray, RecordBatch, RecordBatchOptions,
+        StringArray, StringViewArray, StructArray, timezone::Tz,
     },
     buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
     datatypes::{
         DataType, Date32Type, Decimal128Type, Field, FieldRef, Fields, Float32Type, Float64Type, Int8Type, Int16Type,
-        Int32Type, Int64Type, Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType,
-        TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
-        UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+        Int32Type, Int64Type, SchemaRef, Time32MillisecondType, Time32SecondType, Time64MicrosecondType,
+        Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+        TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
     },
 };
 
@@ -106,6 +106,12 @@ impl Columns {
     /// About how many bytes the values take.
     pub(super) fn bytes(&self) -> usize {
         self.columns.iter().map(Column::bytes).sum()
+    }
+
+    /// Gives the rows away as a batch of `schema`, whose columns these are.
+    pub(super) fn batch(&mut self, schema: &SchemaRef) -> Result<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        Ok(RecordBatch::try_new_with_options(schema.clone(), self.take()?, &options)?)
     }
 
     /// Gives the rows away as arrays.

@@ -3,10 +3,7 @@
 //! A record without a quote, which is nearly every one, is cut at its delimiters; `csv-core` takes the others. Line
 //! ends within quotes are the framer's business (`frame`).
 
-use arrow::{
-    array::{RecordBatch, RecordBatchOptions},
-    datatypes::SchemaRef,
-};
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use csv_core::{ReadRecordResult, Terminator};
 use memchr::{memchr, memchr_iter};
 
@@ -110,9 +107,7 @@ impl Decoder for CsvDecoder {
     }
 
     fn flush(&mut self) -> Result<RecordBatch> {
-        let options = RecordBatchOptions::new().with_row_count(Some(self.columns.rows()));
-        let arrays = self.columns.take()?;
-        Ok(RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?)
+        self.columns.batch(&self.schema)
     }
 }
 

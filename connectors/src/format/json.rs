@@ -7,7 +7,7 @@
 use std::fmt;
 
 use arrow::{
-    array::{RecordBatch, RecordBatchOptions},
+    array::RecordBatch,
     datatypes::{DataType, SchemaRef},
 };
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -94,9 +94,7 @@ impl Decoder for JsonDecoder {
     }
 
     fn flush(&mut self) -> Result<RecordBatch> {
-        let options = RecordBatchOptions::new().with_row_count(Some(self.columns.rows()));
-        let arrays = self.columns.take()?;
-        Ok(RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?)
+        self.columns.batch(&self.schema)
     }
 }
 

@@ -7,7 +7,6 @@ use arrow::{
     datatypes::{Field, SchemaRef},
     json::writer::{EncoderOptions, make_encoder},
 };
-use memchr::memchr_iter;
 
 use super::{Encoder, Format, Payloads, RowEncoder, encode::check_times};
 use crate::Result;
@@ -26,36 +25,21 @@ impl JsonRowEncoder {
 
 impl RowEncoder for JsonRowEncoder {
     fn encode(&mut self, batch: &RecordBatch, out: &mut Payloads) -> Result<()> {
-        check_times(batch)?;
-        // What arrow's writer of lines does, without the lines, which would have to be found again.
-        let field = Arc::new(Field::new_struct("", batch.schema_ref().fields().clone(), false));
-        let (rows, options) = (StructArray::from(batch.clone()), EncoderOptions::default());
-        let mut object = make_encoder(&field, &rows, &options)?;
-        for row in 0..batch.num_rows() {
-            object.encode(row, out.buffer());
-            out.end();
-        }
-        Ok(())
+        objects(batch, &EncoderOptions::default(), out)
     }
 }
 
-/// Each line of the buffer from `start` on is a payload. A line feed within a text is escaped in JSON, so there are no others.
-pub(crate) fn end_at_lines(start: usize, out: &mut Payloads) {
-    let mut lines = std::mem::take(out.buffer());
-    let ends: Vec<usize> = memchr_iter(b'\n', &lines[start..]).map(|end| start + end).collect();
-    // Moves the lines together, over the line feeds.
-    let mut written = start;
-    let mut begin = start;
-    let mut moved = Vec::with_capacity(ends.len());
-    for end in ends {
-        lines.copy_within(begin..end, written);
-        written += end - begin;
-        begin = end + 1;
-        moved.push(written);
+/// An object of each row: what arrow's writer of lines does, without the lines, which would have to be found again.
+pub(crate) fn objects(batch: &RecordBatch, options: &EncoderOptions, out: &mut Payloads) -> Result<()> {
+    check_times(batch)?;
+    let field = Arc::new(Field::new_struct("", batch.schema_ref().fields().clone(), false));
+    let rows = StructArray::from(batch.clone());
+    let mut object = make_encoder(&field, &rows, options)?;
+    for row in 0..batch.num_rows() {
+        object.encode(row, out.buffer());
+        out.end();
     }
-    lines.truncate(written);
-    *out.buffer() = lines;
-    moved.into_iter().for_each(|end| out.end_at(end));
+    Ok(())
 }
 
 #[cfg(test)]

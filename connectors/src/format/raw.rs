@@ -103,7 +103,7 @@ impl Decoder for RawDecoder {
     }
 
     fn flush(&mut self) -> Result<RecordBatch> {
-        Ok(RecordBatch::try_new(self.schema.clone(), self.columns.take()?)?)
+        self.columns.batch(&self.schema)
     }
 }
 

@@ -5,10 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{
-    array::{RecordBatch, RecordBatchOptions},
-    datatypes::SchemaRef,
-};
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 
 use super::{cursor::Cursor, plan::Plan, read, schema::Schema};
 use crate::{
@@ -183,8 +180,6 @@ impl Decoder for AvroDecoder {
     }
 
     fn flush(&mut self) -> Result<RecordBatch> {
-        let options = RecordBatchOptions::new().with_row_count(Some(self.columns.rows()));
-        let arrays = self.columns.take()?;
-        Ok(RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?)
+        self.columns.batch(&self.schema)
     }
 }

@@ -2,16 +2,14 @@
 
 use std::io::Write;
 
+use crate::{
+    ConnectorError, OP, Result,
+    format::{Encoder, Format, PayloadFormat, Payloads, RowEncoder, config, payload_json::objects},
+};
 use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::{SchemaRef, UInt8Type},
-    json::writer::{LineDelimited, WriterBuilder},
-};
-use memchr::memchr_iter;
-
-use crate::{
-    ConnectorError, OP, Result,
-    format::{Encoder, Format, PayloadFormat, Payloads, RowEncoder, config, encode::check_times},
+    json::writer::EncoderOptions,
 };
 
 /// Makes an envelope of each change, or of each row of a stream without changes, for which it is an insert.
@@ -39,7 +37,7 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct DebeziumEncoder {
-    rows: Vec<u8>,
+    rows: Payloads,
 }
 
 impl DebeziumEncoder {
@@ -47,23 +45,14 @@ impl DebeziumEncoder {
     /// for, naming it.
     pub fn new(schema: &SchemaRef) -> Result<Self> {
         Encoder::accepts(Format::Json, schema)?;
-        Ok(Self { rows: Vec::new() })
+        Ok(Self { rows: Payloads::new() })
     }
 
     fn write(&mut self, batch: &RecordBatch, out: &mut Payloads, op: impl Fn(usize) -> Result<Op>) -> Result<()> {
-        check_times(batch)?;
         self.rows.clear();
-        WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut self.rows).write(batch)?;
-        // JSON writes a line feed within text as \n, so each one in the bytes ends a row.
-        let (mut start, mut rows) = (0, 0);
-        for end in memchr_iter(b'\n', &self.rows) {
-            let row = self.rows.get(start..end).unwrap_or_default();
-            op(rows)?.envelope(row, out);
-            (start, rows) = (end + 1, rows + 1);
-        }
-        if rows != batch.num_rows() {
-            let reason = format!("{} rows made {rows} lines of JSON: a bug in the encoder", batch.num_rows());
-            return Err(ConnectorError::Data { at: "Debezium payloads".to_string(), reason });
+        objects(batch, &EncoderOptions::default().with_explicit_nulls(true), &mut self.rows)?;
+        for row in 0..batch.num_rows() {
+            op(row)?.envelope(self.rows.get(row).unwrap_or_default(), out);
         }
         Ok(())
     }

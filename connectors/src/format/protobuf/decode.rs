@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use arrow::{
-    array::{RecordBatch, RecordBatchOptions},
+    array::RecordBatch,
     datatypes::{Fields, SchemaRef},
 };
 use prost_reflect::{FileDescriptor, MessageDescriptor};
@@ -110,9 +110,7 @@ impl Decoder for ProtobufDecoder {
     }
 
     fn flush(&mut self) -> Result<RecordBatch> {
-        let options = RecordBatchOptions::new().with_row_count(Some(self.columns.rows()));
-        let arrays = self.columns.take()?;
-        Ok(RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?)
+        self.columns.batch(&self.schema)
     }
 }
 

@@ -46,6 +46,9 @@ use newest::Question;
 use producer::{LibrdkafkaProducer, Transactional};
 use refused::refused;
 
+/// How long one call into librdkafka takes at most. What takes longer is asked for again.
+const SLICE: Duration = Duration::from_secs(3);
+
 /// What a producer may hold that is not written yet, unless the user says otherwise. Beyond it writers wait.
 const QUEUE_KBYTES: u64 = 64 << 10;
 
@@ -126,9 +129,9 @@ impl Librdkafka {
     async fn find(&self, topic: &str) -> Result<Option<usize>> {
         self.ask(topic, |question| {
             let reader = question.reader(&[])?;
-            let (topic, slice) = (question.topic.as_str(), Duration::from_secs(3));
+            let topic = question.topic.as_str();
             let action = format!("look up topic {topic}");
-            let found = question.ask(&reader, &action, |reader| reader.fetch_metadata(Some(topic), slice))?;
+            let found = question.ask(&reader, &action, |reader| reader.fetch_metadata(Some(topic), SLICE))?;
             let Some(found) = found.topics().first() else { return Ok(None) };
             match found.error().map(Code::from) {
                 None => Ok(Some(found.partitions().len())),

@@ -26,15 +26,13 @@ use rdkafka::{
 
 use super::{
     super::{connection::Config, context::Context},
+    SLICE,
     refused::{refused_by, unanswered},
 };
 use crate::{ConnectorError, Result};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long one call into librdkafka takes at most.
-const SLICE: Duration = Duration::from_secs(3);
 
 /// Records at the end of the topic that are read first.
 const TAIL: i64 = 1000;

@@ -23,13 +23,11 @@ use super::{
         connection::Config,
         context::Complaint,
     },
+    SLICE,
     refused::{is_fenced, refused, refused_by, unanswered},
     reports::{Reports, Undelivered},
 };
 use crate::{ConnectorError, Result};
-
-/// How long one call into librdkafka takes at most.
-const SLICE: Duration = Duration::from_secs(3);
 
 /// How long to wait before a call is made again.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -15,13 +15,13 @@ use arrow::{
     },
     compute::{cast, filter_record_batch, kernels::cmp},
     datatypes::{DataType, Field, Int32Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType, UInt8Type},
-    json::{WriterBuilder, writer::LineDelimited},
+    json::writer::EncoderOptions,
 };
 
 use super::KafkaOutput;
 use crate::{
     ConnectorError, OP, Result,
-    format::{Encoder, Format, Payloads, encode::check_times, payload_json::end_at_lines},
+    format::{Encoder, Format, Payloads, payload_json::objects},
 };
 
 /// A delete, in the column [`OP`].
@@ -127,11 +127,8 @@ impl Layout {
             [column] => Keys::Bytes(key_bytes(batch.column(*column))?),
             columns => {
                 let columns = batch.project(columns)?;
-                check_times(&columns)?;
                 let mut keys = Payloads::new();
-                let writer = WriterBuilder::new().with_explicit_nulls(true);
-                writer.build::<_, LineDelimited>(keys.buffer()).write(&columns)?;
-                end_at_lines(0, &mut keys);
+                objects(&columns, &EncoderOptions::default().with_explicit_nulls(true), &mut keys)?;
                 Keys::Json(keys)
             }
         };
