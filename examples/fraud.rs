@@ -90,10 +90,10 @@ impl Default for Topics {
     }
 }
 
-/// How far out of order the events of a partition come. One that falls silent holds up the windows of all, so that none of its rows
-/// is late; `.idle_after(…)` would go on without it.
+/// How far out of order the events of a partition come. The others go on without one that gets none any more, after longer than a
+/// broker may be away: what is written there then is not late when it is back.
 pub fn disorder() -> Watermarks {
-    Watermarks::out_of_order(secs(2))
+    Watermarks::out_of_order(secs(2)).idle_after(mins(5))
 }
 
 /// The payments that do not fit their order. A payment is compared with orders of its window only: `.within(secs(0), secs(30))`

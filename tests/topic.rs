@@ -49,6 +49,7 @@ struct Log {
 struct Partition {
     batches: Vec<RecordBatch>,
     ended: bool,
+    away: bool,
 }
 
 impl Topic {
@@ -92,6 +93,11 @@ impl Topic {
     /// How many partitions there are.
     pub fn partitions(&self) -> usize {
         self.log.lock().len()
+    }
+
+    /// The broker of this partition is away, or back: its records are known of, and cannot be read.
+    pub fn away(&self, partition: usize, away: bool) {
+        self.log.change(|partitions| partitions[partition].away = away);
     }
 
     /// No more will come for this partition.
@@ -263,7 +269,7 @@ impl TopicReader {
             let cursor = &mut self.cursors[index];
             let partition = &partitions[cursor.partition];
             match partition.batches.get(cursor.next) {
-                Some(_) if cursor.paused => {}
+                Some(_) if cursor.paused || partition.away => {}
                 Some(batch) => {
                     cursor.next += 1;
                     self.turn = index + 1;

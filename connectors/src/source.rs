@@ -154,7 +154,10 @@ pub trait SourceReader: Send {
     }
 
     /// How many records of each split wait to be fetched, as far as is known without asking anyone. Asked about once a second; after
-    /// an answer that knows of no split, only when the next rows have come.
+    /// an answer that knows of no split, only when the next rows have come, or when a split is about to count as idle.
+    ///
+    /// A split with records waiting is never idle, and holds the watermark until they are fetched. So nothing is to be counted that
+    /// no fetch gives, or goes behind: markers of transactions at the end of a partition.
     fn lag(&self) -> Vec<(SplitId, u64)> {
         Vec::new()
     }

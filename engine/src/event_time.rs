@@ -127,6 +127,9 @@ impl Watermarks {
     /// A split that has delivered nothing for `span` of processing time does not hold the others back. Without this a
     /// silent split keeps every window open, because it might still bring an early row.
     ///
+    /// Its silence counts from the start of the job, also when it goes on from a checkpoint in which the split was idle. A split of
+    /// which records are known to wait is never idle: it is behind.
+    ///
     /// ```
     /// # use windrow::prelude::*;
     /// assert_eq!(Watermarks::in_order().idle_after(mins(1)).to_string(), "in order, idle after 60s");

@@ -84,6 +84,23 @@ impl WatermarkMerge {
         self.poll()
     }
 
+    /// The merged stream had come as far as `time` before its job was restored, and does not go back behind that. Returns what it
+    /// has to say again.
+    ///
+    /// ```
+    /// use windrow_operators::{Timestamp, Watermark, WatermarkMerge};
+    /// let at = |t| Watermark::At(Timestamp::from_micros(t));
+    /// let mut merge = WatermarkMerge::new(1);
+    /// assert_eq!(merge.restore(Timestamp::from_micros(5)), Some(at(5)));
+    /// assert_eq!(merge.observe(0, at(3)), None, "it does not go back");
+    /// ```
+    pub fn restore(&mut self, time: Timestamp) -> Option<Watermark> {
+        (time > self.emitted).then(|| {
+            (self.emitted, self.idle) = (time, false);
+            Watermark::At(time)
+        })
+    }
+
     /// Takes what `input` says; returns what the merged stream has to say that it has not said before. When all inputs
     /// fall idle and that moves the time, the time comes first and [`WatermarkMerge::poll`] gives the idleness.
     pub fn observe(&mut self, input: usize, watermark: Watermark) -> Option<Watermark> {

@@ -178,6 +178,36 @@ async fn an_empty_new_split_holds_windows_until_it_is_idle() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_split_that_has_not_spoken_holds_the_watermark_after_a_restore_too() {
+    for (mute, before, after) in [(false, 1, 1), (false, 2, 2), (true, 1, 1), (true, 1, 2), (true, 2, 3)] {
+        let store = tempfile::tempdir().unwrap();
+        let topic = Topic::new(schema(), 2, EVERY);
+        let topic = if mute { topic.mute() } else { topic };
+        let start = async |parallelism| {
+            let (job, _, late) = counting(&topic, Watermarks::in_order(), parallelism);
+            (job.checkpoint(store.path().to_str().unwrap(), hours(100)).start().await.unwrap(), late)
+        };
+        let (running, _) = start(before).await;
+        (0..2).for_each(|split| topic.push(split, batch(&[60])));
+        settle().await;
+        let new = topic.add();
+        found().await;
+        (0..2).for_each(|split| topic.push(split, batch(&[75])));
+        settle().await;
+        running.handle().stop_with_savepoint("new").await.unwrap();
+        running.wait().await.unwrap();
+
+        let (running, late) = start(after).await;
+        (0..2).for_each(|split| topic.push(split, batch(&[90])));
+        found().await;
+        topic.push(new, batch(&[65]));
+        topic.end_all();
+        running.wait().await.unwrap();
+        assert_eq!(late.rows(), 0, "mute: {mute}, {before} → {after}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_source_that_cannot_be_asked_is_read_on_with_a_warning() {
     for (mood, told) in [(Mood::Fails, "bad mood"), (Mood::Hangs, "has not answered for 50ms")] {
         let topic = Topic::new(schema(), 1, EVERY);

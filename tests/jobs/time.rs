@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tests::rows;
+use tests::{rows, topic::Topic};
 use windrow::{
     JobHandle,
     arrow::{
@@ -21,7 +21,7 @@ fn batch(times: &[i64]) -> RecordBatch {
 }
 
 /// Counts per ten seconds, as rows `count`.
-fn counting(job: &Job, source: MemorySource, watermarks: Watermarks) -> MemorySink {
+fn counting(job: &Job, source: impl TypedSource<Row = Untyped>, watermarks: Watermarks) -> MemorySink {
     let out = MemorySink::new();
     job.source(source)
         .event_time("at", watermarks)
@@ -91,6 +91,43 @@ async fn a_silent_split_keeps_windows_open_until_it_counts_as_idle() {
         assert_eq!(rows(&out.batches()), ["1", "1", "2"]);
         let late: u64 = report.metrics.operators.iter().map(|operator| operator.late).sum();
         assert_eq!(late, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_split_whose_rows_cannot_be_read_is_not_idle_but_behind() {
+    // A reader is asked once a second; who is about to be idle is asked for then.
+    for idle_after in [millis(300), secs(30)] {
+        for parallelism in [1, 2] {
+            let topic = Topic::new(batch(&[]).schema(), 2, secs(1)).fixed();
+            let job = Job::new("away").parallelism(parallelism);
+            let out = counting(&job, topic.clone(), Watermarks::in_order().idle_after(idle_after));
+            let running = job.start().await.unwrap();
+            let late = || running.handle().metrics().operators.iter().map(|operator| operator.late).sum::<u64>();
+            (0..2).for_each(|split| topic.push(split, batch(&[1])));
+            tokio::time::sleep(millis(10)).await;
+            topic.away(1, true);
+            topic.push(1, batch(&[2, 11]));
+            for second in 3..40 {
+                topic.push(0, batch(&[second]));
+                tokio::time::sleep(idle_after / 2).await;
+            }
+            assert_eq!((rows(&out.written()).len(), late()), (0, 0), "split 0 waits for it");
+            topic.away(1, false);
+            topic.push(0, batch(&[40]));
+            tokio::time::sleep(millis(10)).await;
+            assert_eq!(rows(&out.written()), ["10"], "[0, 10) is complete");
+            // Nothing waits any more, so its silence counts, a second after it is known at the latest.
+            for _ in 0..8 {
+                tokio::time::sleep((idle_after + secs(1)) / 8).await;
+                topic.push(0, batch(&[41]));
+            }
+            tokio::time::sleep(millis(10)).await;
+            assert_eq!(rows(&out.written()), ["10", "10", "10", "11"]);
+            topic.end_all();
+            running.wait().await.unwrap();
+            assert_eq!(rows(&out.batches()), ["10", "10", "10", "11", "9"]);
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use tests::{
     broker::{Broker, Message, Result},
     run,
 };
-use windrow::prelude::*;
+use windrow::{JobHandle, prelude::*};
 
-use crate::running::{accounted, json};
+use crate::running::{accounted, json, store, until, while_running};
 
 /// An order, as producers write it.
 #[derive(Record)]
@@ -112,6 +112,40 @@ fn windows_over_a_topic_are_those_of_a_batch_at_every_parallelism() -> Result<()
             let home = *homes.entry(record.key.clone()).or_insert(record.partition);
             assert_eq!(home, record.partition, "all records of a key are in one partition");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_partition_that_was_idle_when_the_job_stopped_catches_up_without_late_rows() -> Result<()> {
+    let Some(broker) = Broker::shared() else { return Ok(()) };
+    let kafka = Kafka::brokers(broker.address());
+    let rows = orders(20_000);
+    for parallelism in [1, 2] {
+        let input = broker.new_topic("quiet", 2)?;
+        let place = tempfile::tempdir()?;
+        let counting = || {
+            let job = Job::new("quiet").parallelism(parallelism).checkpoint(store(place.path()), millis(100));
+            job.source(kafka.topic(&input).json::<Order>())
+                .event_time("at", Watermarks::out_of_order(secs(3)).idle_after(millis(500)))
+                .fail_on_rejects()
+                .key_by("user")
+                .window(Tumbling::of(secs(10)))
+                .aggregate([count()])
+                .drop_late()
+                .discard();
+            job
+        };
+        let window = |job: &JobHandle| job.metrics().named("window").next().cloned().expect("a window");
+        let reached = |job: &JobHandle, row: usize| window(job).watermark >= Some(moment(rows[row].2 - 6_000));
+        broker.produce(&input, rows[..500].iter().map(|row| order(row).partition(0)))?;
+        while_running(counting(), async |job| until("partition 1 is idle", || reached(job, 499)).await)?;
+        let missed = rows[500..].iter().enumerate();
+        broker.produce(&input, missed.map(|(n, row)| order(row).partition((n % 2) as i32)))?;
+        let report = while_running(counting(), async |job| {
+            until("both have caught up", || window(job).rows_in == 19_500 && reached(job, 19_999)).await;
+        })?;
+        assert_eq!(report.metrics.named("window").map(|window| window.late).sum::<u64>(), 0, "{}", report.metrics);
     }
     Ok(())
 }

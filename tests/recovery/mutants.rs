@@ -39,7 +39,7 @@ fn attack(seed: u64, faults: Faults) -> Result<(), String> {
         }
         3 if at % 3 == 1 => growing::run(seed, faults),
         3 => {
-            let silence = if at.is_multiple_of(2) { Silence::Ahead } else { Silence::Idle };
+            let silence = [Silence::Ahead, Silence::Calls, Silence::Idle][(at + at / 3) % 3];
             quiet::run(silence, 1 + at % 3, 1 + at % 2, faults)
         }
         4 => {

@@ -33,7 +33,7 @@ mod with {
     use std::sync::Arc;
 
     /// The mistakes that can be switched on. Those that only a power cut would show are not among them.
-    pub const MUTANTS: [&str; 31] = [
+    pub const MUTANTS: [&str; 32] = [
         "operators are not flushed before a barrier",
         "a barrier overtakes the rows before it",
         "a gate passes a barrier at its first input",
@@ -50,6 +50,7 @@ mod with {
         "the positions of idle splits are not saved",
         "the watermarks of splits are not restored",
         "the idleness of splits is not restored",
+        "restored splits are idle at once",
         "ended splits are read again",
         "where splits begin is not noted",
         "splits that have appeared begin as if they had been there",

@@ -3,7 +3,7 @@
 //! ```text
 //!   Manifest ── operators ── tasks of then ──┐  rows by key group   ┌──► StateReader of each task of now
 //!                └ segments ── IPC files ────┴──────────────────────┘
-//!            └─ sources ── splits ───────────────────────────────────► positions, watermarks, idleness
+//!            └─ sources ── splits ───────────────────────────────────► positions, watermarks, who was idle
 //! ```
 //!
 //! A split that the checkpoint does not have, of a source that it has, begins where the source is configured to start; but if the
@@ -41,6 +41,8 @@ pub(crate) struct Restored {
     operators: HashMap<(TaskId, usize), StateReader>,
     /// By source.
     splits: BTreeMap<String, Vec<SplitState>>,
+    /// Sources with splits that the checkpoint does not have.
+    grown: BTreeSet<String>,
     /// The files of the segments that the operators were given, which they may go on to name.
     pub(crate) files: HashMap<SegmentKey, SegmentFile>,
     /// By source: splits that have ended and are not there any more. They stay in the checkpoints, or they would be read
@@ -59,6 +61,11 @@ impl Restored {
     pub(crate) fn splits(&self, source: &str, splits: &[SplitId]) -> Vec<SplitState> {
         let known = self.splits.get(source).map(Vec::as_slice).unwrap_or_default();
         known.iter().filter(|state| state.is_among(splits)).cloned().collect()
+    }
+
+    /// Where all splits of a source stood; `None` if it has one that the checkpoint does not have.
+    pub(crate) fn whole(&self, source: &str) -> Option<&[SplitState]> {
+        self.splits.get(source).filter(|_| !self.grown.contains(source)).map(Vec::as_slice)
     }
 
     /// The splits of a source that the checkpoint has, also those that have ended and are not there any more; `None` when it
@@ -145,6 +152,9 @@ pub(crate) async fn restore(
         let known = manifest.sources.get(source).map(Vec::as_slice).unwrap_or_default();
         let absent = known.iter().filter(|state| state.ended && !state.is_among(now)).cloned().collect();
         restored.absent.insert(source.clone(), absent);
+        if !now.iter().all(|split| known.iter().any(|state| state.split == split.as_str())) {
+            restored.grown.insert(source.clone());
+        }
     }
     let mut segments = Segments::new(store);
     for (chain, chain_layout) in layout.chains.iter().enumerate() {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Barriers begin here, between two fetches: what has been fetched is through the chain, and the positions say what has
-//! not. A task that is restored first says the watermark and the idleness it had said before. Splits that appear come in
+//! not. A task that is restored first says the watermark it had said before, and is idle only after another silence. Splits that appear come in
 //! between two fetches as well, so a checkpoint has them wholly or not at all. Barriers go through while the reader finds out where
 //! they begin.
 
@@ -167,7 +167,7 @@ impl SourceTask {
             None => self.say(Some(Watermark::Idle)).await?,
         }
         self.send_rejects(None).await?;
-        self.ask_lag();
+        self.ask_lag().await?;
         let end = loop {
             // A source that is always ready must still let others run.
             tokio::task::coop::consume_budget().await;
@@ -178,6 +178,8 @@ impl SourceTask {
                     break End::Stopped;
                 }
                 Event::Silence => {
+                    // What has come to wait since it was asked last is no silence.
+                    self.ask_lag().await?;
                     let said = self.time.as_mut().map_or_else(Vec::new, SourceTime::speak);
                     for watermark in said {
                         self.say(Some(watermark)).await?;
@@ -190,7 +192,7 @@ impl SourceTask {
                         self.put_off(splits, error)?;
                     }
                 }
-                Event::Lag => self.ask_lag(),
+                Event::Lag => self.ask_lag().await?,
                 Event::Tick => {
                     self.body.tick(self.counters.name()).await?;
                     self.ticked = true;
@@ -229,7 +231,7 @@ impl SourceTask {
             self.say(Some(Watermark::At(Timestamp::MAX))).await?;
         }
         self.send_everywhere(Message::End(end)).await?;
-        self.ask_lag();
+        self.show_lag();
         let snapshot = self.snapshot();
         self.reporter.ended(snapshot);
         Ok(())
@@ -290,7 +292,7 @@ impl SourceTask {
         let added = self.time.as_mut().and_then(|time| time.splits.add(&splits, Moment::now()));
         self.say(added).await?;
         self.excuse();
-        self.ask_lag();
+        self.ask_lag().await?;
         Ok(Ok(()))
     }
 
@@ -310,10 +312,25 @@ impl SourceTask {
         Error::Source { operator: self.counters.name().into(), error }
     }
 
-    fn ask_lag(&mut self) {
+    /// Asks how far the reader is behind: for who watches, and because a split with records waiting is not idle.
+    async fn ask_lag(&mut self) -> Result<()> {
+        let lag = self.show_lag();
+        let said = self.time.as_mut().map_or_else(Vec::new, |time| time.splits.lag(&lag, Moment::now()));
+        for watermark in said {
+            self.say(Some(watermark)).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask_lag_again(&mut self) -> Result<()> {
+        if self.lag.at.elapsed() < LAG_EVERY { Ok(()) } else { self.ask_lag().await }
+    }
+
+    fn show_lag(&mut self) -> Vec<(SplitId, u64)> {
         let lag = self.reader.lag();
         self.lag = LagAsked { at: Moment::now(), known: !lag.is_empty() };
         self.counters.lags(self.reporter.task.task, &lag);
+        lag
     }
 
     /// Leaves out the splits that are too far ahead of other sources.
@@ -418,10 +435,8 @@ impl SourceTask {
         if batch.num_rows() == 0 && rejected.is_empty() {
             // Where the split stands now, behind what is no record. That is worth a checkpoint, and no sign of life.
             self.counters.moved.fetch_add(1, Relaxed);
-            if self.lag.at.elapsed() >= LAG_EVERY {
-                self.ask_lag();
-            }
-            return self.note_position(split, next);
+            self.note_position(split, next)?;
+            return self.ask_lag_again().await;
         }
         let read = (batch.num_rows() + rejected.len()) as u64;
         let (batch, heard) = match &mut self.time {
@@ -452,10 +467,8 @@ impl SourceTask {
             self.say(Some(Watermark::Idle)).await?;
         }
         self.excuse();
-        if self.lag.at.elapsed() >= LAG_EVERY {
-            self.ask_lag();
-        }
-        self.note_position(split, next)
+        self.note_position(split, next)?;
+        self.ask_lag_again().await
     }
 
     /// The reader keeps its side of the contract: rows of the source's schema, of a split it was given.

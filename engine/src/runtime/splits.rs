@@ -7,6 +7,16 @@
 //!
 //! A split that appears while the others are read holds the watermark where it is until it speaks, or falls idle, counted from
 //! then. The watermark does not go back: the first rows of such a split are late if they are behind it.
+//!
+//! The same is true of a split that was idle when its job was saved. The others went on without it, and what was said then is said
+//! again; but what it was silent about since nobody knows, so it is waited for as any other.
+//!
+//! ```text
+//!   before      a: 70       b: 50, idle      said: 70
+//!   restored    a: 70       b: 50            said: 70, and nothing more until b has come there, or is idle
+//! ```
+//!
+//! A split of which records wait is not idle, it is behind: perhaps they cannot be read for now.
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
@@ -36,6 +46,8 @@ struct Split {
     ended: bool,
     /// It is not read until others have caught up.
     paused: bool,
+    /// Records of it wait to be read, as far as is known.
+    behind: bool,
 }
 
 impl Split {
@@ -53,7 +65,13 @@ impl Split {
             idle: false,
             ended: false,
             paused: false,
+            behind: false,
         }
+    }
+
+    /// Whether it may fall idle. A split that is not read has no chance to speak.
+    fn may_idle(&self) -> bool {
+        self.is_active() && !self.paused && !self.behind
     }
 
     fn is_active(&self) -> bool {
@@ -94,36 +112,41 @@ impl SplitWatermarks {
         }
     }
 
-    /// Continues where the splits of a checkpoint stood. What is returned must be said before anything else: what the
-    /// task had said before it was restored, so that it promises neither more nor less.
-    pub(crate) fn restore(&mut self, states: &[SplitState]) -> Vec<Watermark> {
-        let mut said = Vec::new();
+    /// Continues where the splits of a checkpoint stood; all tasks of the source together had come as far as `said`. What is
+    /// returned must be said before anything else: what had been said before the task was restored, neither more nor less.
+    ///
+    /// What a split was idle about then it is not idle about now: it counts as active, and so it is said.
+    pub(crate) fn restore(&mut self, states: &[SplitState], said: Option<Timestamp>) -> Vec<Watermark> {
+        let mut said: Vec<_> = said.and_then(|said| self.merge.restore(said)).into_iter().collect();
+        let mut idle = Vec::new();
         for state in states {
             let Some(&index) = self.index.get(&SplitId::new(state.split.as_str())) else { continue };
-            if let Some(latest) = state.latest.filter(|_| !mutated("the watermarks of splits are not restored")) {
+            if let Some(latest) = known_latest(state) {
                 let split = &mut self.splits[index];
                 split.latest = Some(latest);
-                let promised = match (&self.watermarks.strategy, &mut split.generator) {
-                    (Strategy::OutOfOrder(bound), _) => Some(Timestamp::from_micros(latest).saturating_sub(*bound)),
-                    (_, Some(generator)) => {
-                        generator.restore(Timestamp::from_micros(latest));
-                        state.promised.map(Timestamp::from_micros)
-                    }
-                    _ => Some(Timestamp::from_micros(latest)),
-                };
+                if let Some(generator) = &mut split.generator {
+                    generator.restore(Timestamp::from_micros(latest));
+                }
+                let promised = promised(&self.watermarks.strategy, state);
                 said.extend(promised.and_then(|promised| self.promise(index, promised)));
             }
             if state.ended {
                 said.extend(self.end(index));
-            } else if state.idle
-                && self.watermarks.idle_after.is_some()
-                && !mutated("the idleness of splits is not restored")
-            {
-                self.splits[index].idle = true;
+            } else if was_idle(&self.watermarks, state) {
+                idle.push(index);
                 said.extend(self.merge.observe(index, Watermark::Idle));
             }
         }
         said.extend(std::iter::from_fn(|| self.merge.poll()));
+        if mutated("restored splits are idle at once") {
+            idle.drain(..).for_each(|index| self.splits[index].idle = true);
+        }
+        if !idle.is_empty() {
+            said.extend(idle.into_iter().filter_map(|index| self.merge.wake(index)));
+            // Who merges this task with others must not go on without it, not even for a moment.
+            said.retain(|said| *said != Watermark::Idle);
+            said.dedup();
+        }
         said
     }
 
@@ -235,7 +258,7 @@ impl SplitWatermarks {
         let Some(span) = self.watermarks.idle_after else { return Vec::new() };
         let mut said = Vec::new();
         for (index, split) in self.splits.iter_mut().enumerate() {
-            if split.is_active() && !split.paused && now.since(split.active_at) >= span {
+            if split.may_idle() && now.since(split.active_at) >= span {
                 split.idle = true;
                 said.extend(self.merge.observe(index, Watermark::Idle));
             }
@@ -244,10 +267,24 @@ impl SplitWatermarks {
         said
     }
 
-    /// When the next split will be idle unless it delivers something. One that is not read has no chance to.
+    /// How many records of splits wait to be read, as far as is known. Who has some is behind, and neither idle nor about to be: its
+    /// silence counts from when none wait any more. What is returned must be said.
+    pub(crate) fn lag(&mut self, lag: &[(SplitId, u64)], now: Moment) -> Vec<Watermark> {
+        self.splits.iter_mut().for_each(|split| split.behind = false);
+        let mut said = Vec::new();
+        for (id, _) in lag.iter().filter(|(_, waiting)| *waiting > 0) {
+            let Some(&index) = self.index.get(id) else { continue };
+            let split = &mut self.splits[index];
+            (split.behind, split.idle, split.active_at) = (true, false, now);
+            said.extend(self.merge.wake(index));
+        }
+        said
+    }
+
+    /// When the next split will be idle unless it delivers something.
     pub(crate) fn next_idle(&self) -> Option<Moment> {
         let span = self.watermarks.idle_after?;
-        let waiting = self.splits.iter().filter(|split| split.is_active() && !split.paused);
+        let waiting = self.splits.iter().filter(|split| split.may_idle());
         waiting.map(|split| split.active_at.after(span)).min()
     }
 
@@ -308,245 +345,42 @@ impl SplitWatermarks {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn at(t: i64) -> Watermark {
-        Watermark::At(Timestamp::from_micros(t))
-    }
-
-    /// One batch of `split` with these times; its watermark is what may be `most`.
-    fn batch(splits: &mut SplitWatermarks, split: &SplitId, times: &[i64], most: Option<i64>) -> Option<Watermark> {
-        let rows = RecordBatch::try_from_iter([("at", Timestamp::column(times.to_vec()))]).unwrap();
-        let latest = times.iter().copied().max().unwrap();
-        let (promised, _) = splits.judge(split, &rows, times, latest, most);
-        splits.after_rows(split, promised)
-    }
-
-    fn read(splits: &mut SplitWatermarks, split: &SplitId, time: i64) -> Option<Watermark> {
-        batch(splits, split, &[time], None)
-    }
-
-    fn state(split: &str, latest: Option<i64>, idle: bool, ended: bool) -> SplitState {
-        SplitState { split: split.into(), position: None, ended, latest, idle, promised: None }
-    }
-
-    fn saved(splits: &SplitWatermarks, split: &SplitId) -> (Option<i64>, Option<i64>, bool) {
-        let mut state = state(split.as_str(), None, false, false);
-        splits.save(&mut state);
-        (state.latest, state.promised, state.idle)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_slowest_split_holds_until_it_is_idle_or_ended() {
-        let [a, b] = [SplitId::new("a"), SplitId::new("b")];
-        let start = Moment::now();
-        let strategy = Watermarks::out_of_order(Duration::from_micros(10)).idle_after(SECOND);
-        let mut splits = SplitWatermarks::new(strategy, &[a.clone(), b.clone()], start);
-        assert_eq!(read(&mut splits, &a, 100), None, "b has said nothing");
-        assert_eq!(read(&mut splits, &b, 50), Some(at(40)));
-        assert_eq!(read(&mut splits, &b, 30), None, "an older row does not pull it back");
-        assert_eq!(splits.before_rows(&a, start.after(SECOND / 2)), None);
-        assert_eq!(splits.next_idle(), Some(start.after(SECOND)));
-        assert_eq!(splits.mark_idle(start.after(SECOND)), [at(90)], "b is idle, a decides");
-        assert_eq!(splits.mark_idle(start.after(2 * SECOND)), [Watermark::Idle]);
-        assert_eq!(splits.next_idle(), None);
-        assert_eq!(splits.before_rows(&b, start.after(3 * SECOND)), Some(at(90)), "awake, and not back in time");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_restored_says_what_had_been_said() {
-        let names = ["a", "b", "c"].map(SplitId::new);
-        let fresh = || SplitWatermarks::new(Watermarks::in_order().idle_after(SECOND), &names, Moment::now());
-        let mut splits = fresh();
-        let states =
-            [state("a", Some(70), false, false), state("b", Some(50), true, false), state("c", Some(9), false, true)];
-        assert_eq!(splits.restore(&states).last(), Some(&at(70)), "b is idle and c has ended: a decides");
-        assert_eq!(splits.before_rows(&names[1], Moment::now()), None, "b wakes, and nothing goes back");
-        assert_eq!(read(&mut splits, &names[1], 80), None);
-        assert_eq!(saved(&splits, &names[1]), (Some(80), None, false));
-        let states =
-            [state("a", Some(70), true, false), state("b", Some(50), true, false), state("c", None, true, false)];
-        assert_eq!(fresh().restore(&states), [at(70), Watermark::Idle]);
-        let states =
-            [state("a", Some(70), false, false), state("b", None, false, false), state("c", None, true, false)];
-        assert_eq!(fresh().restore(&states), [], "b has said nothing yet");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_job_that_knows_no_idleness_any_more_waits_for_a_split_that_was_idle() {
-        let [a, b] = [SplitId::new("a"), SplitId::new("b")];
-        let mut splits = SplitWatermarks::new(Watermarks::in_order(), &[a, b], Moment::now());
-        let states = [state("a", Some(70), false, false), state("b", Some(50), true, false)];
-        assert_eq!(splits.restore(&states), [at(50)]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_before_the_reading_is_not_silence() {
-        let a = SplitId::new("a");
-        let start = Moment::now();
-        let strategy = Watermarks::in_order().idle_after(SECOND);
-        let mut splits = SplitWatermarks::new(strategy, std::slice::from_ref(&a), start);
-        splits.begin(start.after(5 * SECOND));
-        assert_eq!(splits.next_idle(), Some(start.after(6 * SECOND)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waiting_for_others_is_not_silence() {
-        let a = SplitId::new("a");
-        let start = Moment::now();
-        let strategy = Watermarks::in_order().idle_after(SECOND);
-        let mut splits = SplitWatermarks::new(strategy, std::slice::from_ref(&a), start);
-        splits.excuse(5 * SECOND);
-        assert_eq!(splits.mark_idle(start.after(5 * SECOND)), []);
-        assert_eq!(splits.next_idle(), Some(start.after(6 * SECOND)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_ended_split_holds_nobody_and_the_last_leaves_the_end_to_say() {
-        let [a, b] = [SplitId::new("a"), SplitId::new("b")];
-        let mut splits = SplitWatermarks::new(Watermarks::in_order(), &[a.clone(), b.clone()], Moment::now());
-        read(&mut splits, &a, 7);
-        assert_eq!(splits.ended(&b), Some(at(7)));
-        assert_eq!(splits.ended(&a), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_split_that_appears_holds_until_it_speaks_is_idle_or_ends() {
-        let [a, b, c] = ["a", "b", "c"].map(SplitId::new);
-        let start = Moment::now();
-        let mut splits =
-            SplitWatermarks::new(Watermarks::in_order().idle_after(SECOND), std::slice::from_ref(&a), start);
-        assert_eq!(read(&mut splits, &a, 70), Some(at(70)));
-        assert_eq!(splits.add(std::slice::from_ref(&b), start.after(SECOND / 2)), None);
-        assert_eq!(read(&mut splits, &a, 80), None, "b has promised nothing");
-        assert_eq!(read(&mut splits, &b, 60), None, "nothing goes back");
-        assert_eq!(read(&mut splits, &b, 75), Some(at(75)));
-        assert_eq!(saved(&splits, &b), (Some(75), None, false));
-        splits.before_rows(&a, start.after(3 * SECOND));
-        assert_eq!(splits.mark_idle(start.after(3 * SECOND)), [at(80)], "b is silent");
-        assert_eq!(splits.mark_idle(start.after(4 * SECOND)), [Watermark::Idle]);
-        assert_eq!(splits.add(std::slice::from_ref(&c), start.after(4 * SECOND)), Some(at(80)), "awake");
-        assert_eq!(splits.next_idle(), Some(start.after(5 * SECOND)), "counted from then");
-        assert_eq!(splits.mark_idle(start.after(5 * SECOND)), [Watermark::Idle]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_split_that_appears_when_all_have_ended_goes_on_alone() {
-        let [a, b, c] = ["a", "b", "c"].map(SplitId::new);
-        let mut splits = SplitWatermarks::new(Watermarks::in_order(), &[a.clone(), b.clone()], Moment::now());
-        read(&mut splits, &b, 7);
-        assert_eq!((splits.ended(&a), splits.ended(&b)), (Some(at(7)), None));
-        assert_eq!(splits.add(&[], Moment::now()), None, "that is not the end");
-        assert_eq!(splits.add(std::slice::from_ref(&c), Moment::now()), None);
-        assert_eq!(read(&mut splits, &c, 9), Some(at(9)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_row_from_the_future_moves_nothing_unless_all_are() {
-        let a = SplitId::new("a");
-        let strategy = Watermarks::out_of_order(Duration::from_micros(10)).max_future(SECOND);
-        let mut splits = SplitWatermarks::new(strategy, std::slice::from_ref(&a), Moment::now());
-        let most = Some(1_000);
-        assert_eq!(batch(&mut splits, &a, &[500, i64::MAX >> 2, 400], most), Some(at(490)));
-        assert_eq!(saved(&splits, &a), (Some(500), None, false), "nor after a restore");
-        assert_eq!(batch(&mut splits, &a, &[1_000], most), Some(at(990)), "that far it may be");
-        assert_eq!(batch(&mut splits, &a, &[2_000, 3_000], Some(1_500)), Some(at(1_490)), "all are: as far as that");
-        assert_eq!(batch(&mut splits, &a, &[5_000], Some(1_400)), None, "never backwards");
-        let rows = RecordBatch::try_from_iter([("at", Timestamp::column(vec![1, 7, 8, 9]))]).unwrap();
-        assert_eq!(splits.judge(&a, &rows, &[1, 7, 8, 9], 9, Some(7)).1, 2, "they are counted");
-    }
-
-    /// Says the times it is told, whatever they are, and remembers what it was restored with.
-    struct Parrot(Vec<i64>);
-
-    impl WatermarkGenerator for Parrot {
-        fn after_rows(&mut self, _: &RecordBatch, times: &[i64]) -> Option<Timestamp> {
-            self.0.extend(times);
-            times.last().filter(|time| **time != 0).map(|time| Timestamp::from_micros(*time))
+/// How far all tasks of a source together had come when its splits were saved; `None` if they had said nothing, or if all splits
+/// had ended.
+pub(crate) fn said(watermarks: &Watermarks, states: &[SplitState]) -> Option<Timestamp> {
+    let mut merge = WatermarkMerge::new(states.len());
+    for (index, state) in states.iter().enumerate() {
+        if let Some(promised) = known_latest(state).and_then(|_| promised(&watermarks.strategy, state)) {
+            merge.observe(index, Watermark::At(promised.min(LATEST)));
         }
-
-        fn restore(&mut self, latest: Timestamp) {
-            self.0 = vec![latest.micros()];
+        if state.ended {
+            merge.observe(index, Watermark::At(Timestamp::MAX));
+        } else if was_idle(watermarks, state) {
+            merge.observe(index, Watermark::Idle);
         }
     }
+    Some(merge.time()).filter(|said| *said > Timestamp::MIN && *said < Timestamp::MAX)
+}
 
-    #[tokio::test(start_paused = true)]
-    async fn a_generator_neither_goes_backwards_nor_ends_time() {
-        let [a, b] = [SplitId::new("a"), SplitId::new("b")];
-        let fresh = || {
-            let strategy = Watermarks::custom(|| Parrot(Vec::new()));
-            SplitWatermarks::new(strategy, &[a.clone(), b.clone()], Moment::now())
-        };
-        let mut splits = fresh();
-        assert_eq!(batch(&mut splits, &a, &[9, 7], None), None, "b has said nothing");
-        assert_eq!(batch(&mut splits, &b, &[90, 50], None), Some(at(7)), "each split has its own");
-        assert_eq!(batch(&mut splits, &a, &[60, 0], None), None, "it has nothing to say");
-        assert_eq!(batch(&mut splits, &a, &[1], None), None, "not backwards");
-        assert_eq!(saved(&splits, &a), (Some(60), Some(7), false));
-        assert_eq!(batch(&mut splits, &a, &[i64::MAX], None), Some(at(50)), "that is not the end of a");
-        assert_eq!(batch(&mut splits, &b, &[i64::MAX], None), Some(Watermark::At(LATEST)));
-        assert_eq!(batch(&mut splits, &b, &[i64::MIN], None), None);
+/// The latest row of a split that was saved.
+fn known_latest(state: &SplitState) -> Option<i64> {
+    state.latest.filter(|_| !mutated("the watermarks of splits are not restored"))
+}
 
-        let mut splits = fresh();
-        let states = [SplitState { promised: Some(7), ..state("a", Some(60), false, false) }, {
-            SplitState { promised: Some(50), ..state("b", Some(90), false, false) }
-        }];
-        assert_eq!(splits.restore(&states), [at(7)], "what it had said, and not what its rows say");
-        assert_eq!(batch(&mut splits, &a, &[6], None), None, "not backwards after a restore either");
-        assert_eq!(batch(&mut splits, &a, &[8], None), Some(at(8)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn splits_follow_the_clock_and_do_not_go_back_with_it() {
-        let [a, b] = [SplitId::new("a"), SplitId::new("b")];
-        let mut splits = SplitWatermarks::new(Watermarks::clock(), &[a.clone(), b.clone()], Moment::now());
-        assert_eq!(splits.follow(Timestamp::from_micros(5)), Some(at(5)));
-        assert_eq!(splits.follow(Timestamp::from_micros(3)), None);
-        assert_eq!(read(&mut splits, &a, 6), None, "rows say nothing that the clock does not");
-        assert_eq!((saved(&splits, &a), saved(&splits, &b)), ((Some(6), None, false), (Some(5), None, false)));
-        splits.ended(&a);
-        assert_eq!(splits.follow(Timestamp::from_micros(9)), Some(at(9)));
-        let mut splits = SplitWatermarks::new(Watermarks::clock(), &[a, b], Moment::now());
-        let states = [state("a", Some(9), false, false), state("b", Some(7), false, false)];
-        assert_eq!(splits.restore(&states), [at(7)]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_too_far_ahead_is_paused_and_not_idle() {
-        let [a, b, c] = ["a", "b", "c"].map(SplitId::new);
-        let start = Moment::now();
-        let strategy = || Watermarks::in_order().idle_after(SECOND).align_within(SECOND);
-        let mut splits = SplitWatermarks::new(strategy(), &[a.clone(), b.clone(), c.clone()], start);
-        let slowest = |time: i64, split: Option<&SplitId>| {
-            Some(Slowest { time: Timestamp::from_micros(time), split: split.cloned() })
-        };
-        assert_eq!(splits.slowest(), slowest(i64::MIN, None), "nobody has promised anything");
-        read(&mut splits, &a, 100);
-        assert_eq!(splits.slowest(), slowest(100, Some(&a)), "b and c may be read after it");
-        read(&mut splits, &b, 20);
-        let limit = |time| Some(Timestamp::from_micros(time));
-        assert!(splits.pause_beyond(limit(30), false, start));
-        assert!(!splits.pause_beyond(limit(40), false, start), "nothing new");
-        assert_eq!((splits.paused(), splits.resumes_at()), (vec![a.clone()], limit(100)));
-        // a is paused; b and c are silent.
-        splits.mark_idle(start.after(SECOND));
-        assert_eq!([&a, &b, &c].map(|split| saved(&splits, split).2), [false, true, true]);
-        assert_eq!(splits.next_idle(), None);
-        assert_eq!(splits.slowest(), slowest(100, Some(&a)), "idle ones hold nobody");
-        assert!(splits.pause_beyond(None, false, start.after(2 * SECOND)));
-        assert_eq!(splits.next_idle(), Some(start.after(3 * SECOND)), "its silence begins when it can speak again");
-
-        let mut splits = SplitWatermarks::new(strategy(), &[a.clone(), b.clone(), c.clone()], start);
-        read(&mut splits, &a, 100);
-        read(&mut splits, &b, 20);
-        assert!(!splits.pause_beyond(limit(30), true, start), "b is not ahead, and only all can be paused");
-        assert!(splits.pause_beyond(limit(10), true, start));
-        assert_eq!((splits.paused(), splits.resumes_at()), (vec![a.clone(), b.clone(), c], limit(20)));
-        splits.ended(&b);
-        assert_eq!(splits.slowest(), slowest(100, Some(&a)));
+/// The watermark of a split that was saved and has a latest row.
+fn promised(strategy: &Strategy, state: &SplitState) -> Option<Timestamp> {
+    let latest = state.latest.map(Timestamp::from_micros);
+    match strategy {
+        Strategy::OutOfOrder(bound) => latest.map(|latest| latest.saturating_sub(*bound)),
+        Strategy::Custom(_) => state.promised.map(Timestamp::from_micros),
+        Strategy::Clock => latest,
     }
 }
+
+/// Whether the others had gone on without a split that was saved.
+fn was_idle(watermarks: &Watermarks, state: &SplitState) -> bool {
+    state.idle && watermarks.idle_after.is_some() && !mutated("the idleness of splits is not restored")
+}
+
+#[cfg(test)]
+mod tests;

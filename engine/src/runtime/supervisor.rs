@@ -28,7 +28,7 @@ use super::{
     sink_task::SinkTask,
     source_task::{LagAsked, Progress, SourceTask, note_begins},
     source_time::SourceTime,
-    splits::SplitWatermarks,
+    splits::{self, SplitWatermarks},
 };
 use crate::{
     Error, Result,
@@ -402,9 +402,10 @@ impl Builder<'_> {
         let mut source_time = None;
         if let Some((reader, watermarks)) = time {
             let (own, said) = guard(&counters, || {
-                let mut own = SplitWatermarks::new(watermarks.clone(), &known, Moment::now());
-                let mut said = own.restore(&states);
-                said.extend(own.add(&appeared, Moment::now()));
+                // Those that have appeared too: perhaps they had been noticed before, and held the watermark.
+                let mut own = SplitWatermarks::new(watermarks.clone(), splits, Moment::now());
+                let said = self.restored.whole(id).and_then(|states| splits::said(watermarks, states));
+                let said = own.restore(&states, said);
                 Ok((own, said))
             })?;
             said_before = said;
