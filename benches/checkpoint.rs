@@ -103,6 +103,7 @@ impl SourceReader for CycleReader {
             split: split.clone(),
             batch,
             rejected: Vec::new(),
+            passed_over: 0,
             next: Position(*next),
             origins: None,
         }))

@@ -196,6 +196,9 @@ fn counts(job: &JobHandle) -> String {
 async fn main() -> ExitCode {
     match run(&Args::parse()).await {
         Ok(report) => {
+            for warning in &report.warnings {
+                eprintln!("warning: {warning}");
+            }
             eprintln!("{}", report.metrics);
             if !report.stopped {
                 return ExitCode::SUCCESS;

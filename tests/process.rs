@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus},
+    process::{Child, Command, ExitCode, ExitStatus},
     time::{Duration, Instant},
 };
 
@@ -45,6 +45,28 @@ impl Ended {
             Error::Checkpoint { error: CheckpointError::Fenced { .. }, .. } => Self::Fenced,
             Error::Aborted { .. } => Self::Aborted,
             _ => Self::Failed,
+        }
+    }
+}
+
+/// Runs the job of this process on two threads, says how it ended, and is what the process ends with. `job` says whether it was stopped
+/// before its end.
+pub fn run(job: impl Future<Output = windrow::Result<bool>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(job) {
+        Ok(stopped) => {
+            println!("{}", if stopped { "stopped" } else { "exhausted" });
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(Ended::of(&error) as u8)
         }
     }
 }

@@ -1,6 +1,8 @@
-//! A topic in memory: partitions that appear while a job reads it, a start at the end, a lag, and a broker that is moody.
+//! A topic in memory: partitions that appear while a job reads it, a start at the end, a lag, and a broker that is moody. And rows for
+//! it, with the answer that a batch computation gives.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -8,9 +10,40 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::Notify;
 use windrow::{
-    arrow::{array::RecordBatch, datatypes::SchemaRef},
+    arrow::{
+        array::{ArrayRef, Int64Array, RecordBatch},
+        datatypes::SchemaRef,
+    },
     connectors::{ConnectorError, Fetch, Position, Rows, Source, SourceReader, SplitId, TypedSource, Untyped},
+    prelude::Timestamp,
 };
+
+/// The keys of [`batch`], and the seconds of a window of [`right`].
+const KEYS: i64 = 5;
+const SIZE: i64 = 10;
+
+/// Rows of these seconds, in `at`; `n` is their key.
+#[allow(clippy::expect_used, reason = "it is for tests")]
+pub fn batch(seconds: &[i64]) -> RecordBatch {
+    let n: ArrayRef = Arc::new(Int64Array::from_iter_values(seconds.iter().map(|second| second % KEYS)));
+    let at = Timestamp::column(seconds.iter().map(|second| second * 1_000_000).collect());
+    RecordBatch::try_from_iter([("n", n), ("at", at)]).expect("columns of one length")
+}
+
+/// What a batch computation says of rows of these seconds: how many there are by key in windows of ten seconds, as
+/// `window_start|n|count`, sorted.
+pub fn right(seconds: &[i64]) -> Vec<String> {
+    let mut counts = BTreeMap::<(i64, i64), usize>::new();
+    for second in seconds {
+        *counts.entry((second.div_euclid(SIZE) * SIZE, second % KEYS)).or_default() += 1;
+    }
+    let text = |((start, n), count): (&(i64, i64), &usize)| {
+        format!("{}|{n}|{count}", Timestamp::from_micros(start * 1_000_000))
+    };
+    let mut rows: Vec<String> = counts.iter().map(text).collect();
+    rows.sort_unstable();
+    rows
+}
 
 type Outcome<T> = Result<T, ConnectorError>;
 
@@ -33,6 +66,7 @@ pub struct Topic {
     log: Arc<Log>,
     latest: bool,
     mute: bool,
+    bounded: bool,
     every: Option<Duration>,
 }
 
@@ -58,7 +92,7 @@ impl Topic {
         let partitions = std::iter::repeat_with(Partition::default).take(partitions).collect();
         let (mood, adding) = (Mutex::new(Mood::Well), Mutex::new(Mood::Well));
         let log = Log { schema, partitions: Mutex::new(partitions), changed: Notify::new(), mood, adding };
-        Self { log: Arc::new(log), latest: false, mute: false, every: Some(every) }
+        Self { log: Arc::new(log), latest: false, mute: false, bounded: false, every: Some(every) }
     }
 
     /// Read from what comes after the first start of the job.
@@ -77,6 +111,12 @@ impl Topic {
     #[must_use]
     pub fn fixed(self) -> Self {
         Self { every: None, ..self }
+    }
+
+    /// Read up to where it ends at the first start of the job.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        Self { bounded: true, every: None, ..self }
     }
 
     /// Adds a batch to a partition.
@@ -171,14 +211,24 @@ impl Source for Topic {
     }
 
     async fn reader(&self, assigned: Vec<(SplitId, Option<Position>)>) -> Outcome<Box<dyn SourceReader>> {
+        self.reader_until(assigned, Vec::new()).await
+    }
+
+    async fn reader_until(
+        &self,
+        assigned: Vec<(SplitId, Option<Position>)>,
+        ends: Vec<(SplitId, Position)>,
+    ) -> Outcome<Box<dyn SourceReader>> {
         let mut cursors = Vec::new();
         for (split, position) in assigned {
             let partition = number(&split)?;
             let start = if self.latest { self.log.lock()[partition].batches.len() } else { 0 };
             let next = position.map_or(start, |position| position.0 as usize);
-            cursors.push(Cursor { split, partition, next, paused: false });
+            let known = ends.iter().find(|(other, _)| *other == split).map(|(_, end)| end.0 as usize);
+            let end = self.bounded.then(|| known.unwrap_or_else(|| self.log.lock()[partition].batches.len()));
+            cursors.push(Cursor { split, partition, next, end, paused: false });
         }
-        let (log, waits) = (self.log.clone(), cursors.is_empty());
+        let (log, waits) = (self.log.clone(), cursors.is_empty() && !self.bounded);
         Ok(Box::new(TopicReader { log, mute: self.mute, waits, cursors, turn: 0 }))
     }
 
@@ -195,6 +245,7 @@ struct Cursor {
     split: SplitId,
     partition: usize,
     next: usize,
+    end: Option<usize>,
     paused: bool,
 }
 
@@ -225,6 +276,11 @@ impl SourceReader for TopicReader {
         cursors.map(|cursor| (cursor.split.clone(), Position(cursor.next as u64))).collect()
     }
 
+    fn ends(&self) -> Vec<(SplitId, Position)> {
+        let end = |cursor: &Cursor| Some((cursor.split.clone(), Position(cursor.end? as u64)));
+        self.cursors.iter().filter_map(end).collect()
+    }
+
     async fn add(&mut self, splits: Vec<SplitId>) -> Outcome<()> {
         loop {
             let changed = self.log.changed.notified();
@@ -237,7 +293,7 @@ impl SourceReader for TopicReader {
         }
         for split in splits {
             self.waits = false;
-            self.cursors.push(Cursor { partition: number(&split)?, split, next: 0, paused: false });
+            self.cursors.push(Cursor { partition: number(&split)?, split, next: 0, end: None, paused: false });
         }
         Ok(())
     }
@@ -268,7 +324,9 @@ impl TopicReader {
         for index in (self.turn..self.turn + count).map(|turn| turn % count) {
             let cursor = &mut self.cursors[index];
             let partition = &partitions[cursor.partition];
-            match partition.batches.get(cursor.next) {
+            let batch = partition.batches.get(cursor.next).filter(|_| cursor.end.is_none_or(|end| cursor.next < end));
+            let ended = partition.ended || cursor.end.is_some_and(|end| cursor.next >= end);
+            match batch {
                 Some(_) if cursor.paused || partition.away => {}
                 Some(batch) => {
                     cursor.next += 1;
@@ -278,11 +336,12 @@ impl TopicReader {
                         split,
                         batch: batch.clone(),
                         rejected: Vec::new(),
+                        passed_over: 0,
                         next,
                         origins: None,
                     }));
                 }
-                None if partition.ended => return Some(Fetch::SplitEnd(self.cursors.remove(index).split)),
+                None if ended => return Some(Fetch::SplitEnd(self.cursors.remove(index).split)),
                 None => {}
             }
         }

@@ -72,10 +72,14 @@ pub struct Rows {
     pub batch: RecordBatch,
     /// The records between this and the former fetch of the split that did not decode.
     pub rejected: Vec<Rejected>,
+    /// How many records between this and the former fetch are no rows, and no mistake either: the tombstones behind Debezium's deletes,
+    /// say. They count as read and as processed.
+    pub passed_over: u64,
     /// The position after the last of them: where a restart begins.
     pub next: Position,
     /// The records that the rows of `batch` were, one for each. The engine rejects rows that have no usable event time: with this
-    /// they are rejected as the records they were. `None` from sources whose rows never were any.
+    /// they are rejected as the records they were. `None` from sources whose rows never were any, and when nobody will ask
+    /// ([`SourceReader::without_origins`]).
     pub origins: Option<Origins>,
 }
 
@@ -105,6 +109,19 @@ pub trait Source: Send + Sync + 'static {
 
     /// A reader of the given splits, each from its position, or from the source's configured start.
     async fn reader(&self, assigned: Vec<(SplitId, Option<Position>)>) -> Result<Box<dyn SourceReader>>;
+
+    /// As [`Source::reader`], when the job goes on from a checkpoint: with the ends that it holds, which are what
+    /// [`SourceReader::ends`] said when the job began. A source that ends where its splits ended then ends its readers there, and
+    /// fails if it cannot. A split that was not there then has the end 0: nothing of it is to be read. Sources whose ends cannot
+    /// move leave this as it is.
+    async fn reader_until(
+        &self,
+        assigned: Vec<(SplitId, Option<Position>)>,
+        ends: Vec<(SplitId, Position)>,
+    ) -> Result<Box<dyn SourceReader>> {
+        let _ = ends;
+        self.reader(assigned).await
+    }
 
     /// What is allowed and unwise, in words: a login that is sent without encryption. Asked once at each start of the job, and shown
     /// while it runs. It must not take long.
@@ -137,10 +154,21 @@ pub trait SourceReader: Send {
     /// ready has taken nothing.
     async fn fetch(&mut self) -> Result<Fetch>;
 
+    /// Nobody will ask what rows were, so [`Rows::origins`] may be left out, which saves a copy of every record. Called before the
+    /// first fetch, when the job has no event time, or only counts what it rejects.
+    fn without_origins(&mut self) {}
+
     /// Where splits begin of which nothing has been fetched yet, as far as the reader has found out. The engine asks once the
     /// reader is there and after each [`SourceReader::add`], and keeps the answer in its next checkpoint: so "from now on" means
     /// the same record after a crash.
     fn positions(&self) -> Vec<(SplitId, Position)> {
+        Vec::new()
+    }
+
+    /// Where splits end that would have no end if it had not been fixed when the reader began. Asked and kept with
+    /// [`SourceReader::positions`]; a later start gives them to [`Source::reader_until`]. So a job that reads what there was when it
+    /// began reads the same after a crash.
+    fn ends(&self) -> Vec<(SplitId, Position)> {
         Vec::new()
     }
 

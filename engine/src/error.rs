@@ -22,7 +22,7 @@ pub enum Error {
         mistakes: Vec<String>,
     },
     /// A source, or the table of a lookup, cannot be read.
-    #[error("{operator}: {error}")]
+    #[error("{operator}: {}", said(operator, error))]
     Source {
         /// Its number and name in the printed job.
         operator: String,
@@ -74,7 +74,7 @@ pub enum Error {
         excerpt: String,
     },
     /// A sink cannot be written.
-    #[error("{operator}: {error}")]
+    #[error("{operator}: {}", said(operator, error))]
     Sink {
         /// Its number and name in the printed job.
         operator: String,
@@ -171,6 +171,18 @@ fn place(position: Option<Position>, line: Option<u64>) -> String {
     }
 }
 
+/// What a connector says, without what the name of its operator says too: `#2 sink kafka k:9092, topic alerts` and `kafka k:9092, topic
+/// alerts: …`, or `kafka k:9092, transactional id windrow.fraud.0: …`.
+pub(crate) fn said(operator: &str, error: &ConnectorError) -> String {
+    let error = error.to_string();
+    // Behind its number and its kind.
+    let name = operator.splitn(3, ' ').nth(2).unwrap_or_default();
+    let cuts = [name.len()].into_iter().chain(name.rmatch_indices(", ").map(|(cut, _)| cut)).filter(|cut| *cut > 0);
+    let mut rests = cuts.filter_map(|cut| error.strip_prefix(name.get(..cut)?));
+    let rest = rests.find_map(|rest| rest.strip_prefix(": ").or_else(|| rest.strip_prefix(", ")));
+    rest.map_or_else(|| error.clone(), str::to_owned)
+}
+
 /// Whether what failed outside may go better the next time.
 pub(crate) fn passes(error: &ConnectorError) -> bool {
     match error {
@@ -200,5 +212,32 @@ impl Error {
             | Self::GaveUp { .. }
             | Self::Aborted { .. } => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_connector_says_once_what_it_is_about() {
+        let error = |system: &str| {
+            let (system, reason) = (system.to_owned(), "cannot write".to_owned());
+            let error = ConnectorError::Remote { system, reason, passes: true };
+            Error::Sink { operator: "#2 sink kafka k:1,l:2, topic a".into(), error }.to_string()
+        };
+        for (system, expected) in [
+            ("kafka k:1,l:2, topic a", "cannot write"),
+            ("kafka k:1,l:2, topic a, partition 7", "partition 7: cannot write"),
+            ("kafka k:1,l:2, topic ab", "topic ab: cannot write"),
+            ("kafka k:1,l:2, transactional id w.0", "transactional id w.0: cannot write"),
+            ("kafka k:1,l:2", "cannot write"),
+            ("kafka k:1", "kafka k:1: cannot write"),
+            ("schema registry r", "schema registry r: cannot write"),
+        ] {
+            assert_eq!(error(system), format!("#2 sink kafka k:1,l:2, topic a: {expected}"));
+        }
+        let (operator, error) = ("#1 source memory".to_owned(), ConnectorError::Config("memory is full".into()));
+        assert_eq!(Error::Source { operator, error }.to_string(), "#1 source memory: memory is full");
     }
 }

@@ -1,7 +1,7 @@
 //! What a running job counts.
 //!
 //! Every operator of the printed job has one set of counters, shared by its tasks. They are exact and keep the law that
-//! no row vanishes: for an operator `rows_in = processed + late`, for a source `rows_in = rows_out + rejected`, for an async
+//! no row vanishes: for an operator `rows_in = processed + late`, for a source `rows_in = processed + rejected`, for an async
 //! operator `rows_in = processed + failed + in_flight`.
 
 use std::{
@@ -180,7 +180,8 @@ pub struct OperatorMetrics {
     pub rows_in: u64,
     /// Rows that left by the main output. For a sink: rows written.
     pub rows_out: u64,
-    /// Rows that the operator answered for as processed.
+    /// Rows that the operator answered for as processed. For a source: those that left, and records that are no rows by their format
+    /// and no mistakes either, such as the tombstones behind Debezium's deletes.
     pub processed: u64,
     /// Rows that came too late.
     pub late: u64,

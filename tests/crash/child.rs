@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use tests::process::Ended;
+use tests::process;
 use windrow::{
     Restarts, RunningJob,
     connectors::{File, TimePartition, Untyped, file::FileSource},
@@ -67,24 +67,7 @@ struct Event {
 pub(crate) fn run(args: &ChildArgs) -> ExitCode {
     let scenario = Scenario::new(args.seed);
     wait_until(args.start_at);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let ended = match runtime {
-        Ok(runtime) => runtime.block_on(work(&scenario, args)),
-        Err(error) => {
-            eprintln!("no runtime: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match ended {
-        Ok(stopped) => {
-            println!("{}", if stopped { "stopped" } else { "exhausted" });
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(Ended::of(&error) as u8)
-        }
-    }
+    process::run(work(&scenario, args))
 }
 
 fn wait_until(start_at: Option<u64>) {

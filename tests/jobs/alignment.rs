@@ -212,7 +212,8 @@ impl SourceReader for InOrder {
             return Ok(Fetch::SplitEnd(split));
         };
         *next += 1;
-        Ok(Fetch::Rows(Rows { split, batch, rejected: Vec::new(), next: Position(*next), origins: None }))
+        let (rejected, next) = (Vec::new(), Position(*next));
+        Ok(Fetch::Rows(Rows { split, batch, rejected, passed_over: 0, next, origins: None }))
     }
 }
 

@@ -1,31 +1,13 @@
 //! Splits that appear while a job runs: the answer is the one a batch computation gives, time does not go back, and nobody
 //! waits for who looks for them. On a clock that stands still unless everything waits.
 
-use std::{collections::BTreeMap, sync::Arc};
-
 use tests::{
     rows,
-    topic::{Mood, Topic},
+    topic::{Mood, Topic, batch, right},
 };
-use windrow::{
-    JobHandle,
-    arrow::{
-        array::{ArrayRef, Int64Array, RecordBatch},
-        datatypes::SchemaRef,
-    },
-    metrics::OperatorMetrics,
-    prelude::*,
-};
+use windrow::{JobHandle, arrow::datatypes::SchemaRef, metrics::OperatorMetrics, prelude::*};
 
-const KEYS: i64 = 5;
-const SIZE: i64 = 10;
 const EVERY: std::time::Duration = millis(50);
-
-fn batch(seconds: &[i64]) -> RecordBatch {
-    let n: ArrayRef = Arc::new(Int64Array::from_iter_values(seconds.iter().map(|second| second % KEYS)));
-    let at = Timestamp::column(seconds.iter().map(|second| second * 1_000_000).collect());
-    RecordBatch::try_from_iter([("n", n), ("at", at)]).unwrap()
-}
 
 fn schema() -> SchemaRef {
     batch(&[]).schema()
@@ -40,20 +22,6 @@ fn counting(topic: &Topic, watermarks: Watermarks, parallelism: usize) -> (Job, 
     counts.select(["window_start", "n", "count"].map(col)).sink(out.clone());
     too_late.sink(late.clone());
     (job, out, late)
-}
-
-/// What a batch computation says.
-fn right(seconds: &[i64]) -> Vec<String> {
-    let mut counts = BTreeMap::<(i64, i64), usize>::new();
-    for second in seconds {
-        *counts.entry((second.div_euclid(SIZE) * SIZE, second % KEYS)).or_default() += 1;
-    }
-    let text = |((start, n), count): (&(i64, i64), &usize)| {
-        format!("{}|{n}|{count}", Timestamp::from_micros(start * 1_000_000))
-    };
-    let mut rows: Vec<String> = counts.iter().map(text).collect();
-    rows.sort_unstable();
-    rows
 }
 
 fn source(job: &JobHandle) -> OperatorMetrics {

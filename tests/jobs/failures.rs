@@ -158,7 +158,7 @@ impl SourceReader for BrokenReader {
 
 fn empty_rows(split: &str, schema: SchemaRef, next: u64) -> Rows {
     let (split, next) = (SplitId::new(split), Position(next));
-    Rows { split, batch: RecordBatch::new_empty(schema), rejected: Vec::new(), next, origins: None }
+    Rows { split, batch: RecordBatch::new_empty(schema), rejected: Vec::new(), passed_over: 0, next, origins: None }
 }
 
 #[test]

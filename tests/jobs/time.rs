@@ -250,7 +250,8 @@ impl SourceReader for BusyReader {
     async fn fetch(&mut self) -> Result<Fetch, ConnectorError> {
         self.0 += 1;
         let (split, next) = (SplitId::new("busy"), Position(self.0 as u64));
-        Ok(Fetch::Rows(Rows { split, batch: batch(&[self.0]), rejected: Vec::new(), next, origins: None }))
+        let (batch, rejected) = (batch(&[self.0]), Vec::new());
+        Ok(Fetch::Rows(Rows { split, batch, rejected, passed_over: 0, next, origins: None }))
     }
 }
 

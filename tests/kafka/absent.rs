@@ -29,7 +29,8 @@ fn brokers_that_cannot_be_reached_are_named() -> Result<()> {
     let (source, sink) = on_two_threads(async { tokio::join!(source.run(), sink.run()) });
     for (error, operator) in [(source.unwrap_err(), "#1 source"), (sink.unwrap_err(), "#2 sink")] {
         let error = error.to_string();
-        assert!(error.starts_with(&format!("{operator} kafka {NOBODY}, topic {topic}: kafka {NOBODY}")), "{error}");
+        assert!(error.starts_with(&format!("{operator} kafka {NOBODY}, topic {topic}: ")), "{error}");
+        assert_eq!(error.matches("kafka ").count(), 1, "{error}");
         assert!(error.contains("Connection refused"), "{error}");
     }
     Ok(())
@@ -43,13 +44,15 @@ fn topics_that_are_not_there_are_named_at_once() -> Result<()> {
     let error = run(copy(&kafka, "no-such-orders", &kafka, &topic)).unwrap_err().to_string();
     let at = format!("kafka {}", broker.address());
     let expected = format!(
-        "#1 source {at}, topic no-such-orders: {at}: there is no topic no-such-orders, or this user may not see it: make it, or \
+        "#1 source {at}, topic no-such-orders: there is no topic no-such-orders, or this user may not see it: make it, or \
          mend its name or the rights"
     );
     assert_eq!(error, expected);
     let error = run(copy(&kafka, &topic, &kafka, "no-such-alerts")).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("#2 sink {at}, topic no-such-alerts: {at}")), "{error}");
-    assert!(error.contains("topic \"no-such-alerts\" does not exist"), "{error}");
+    assert!(
+        error.starts_with(&format!("#2 sink {at}, topic no-such-alerts: topic \"no-such-alerts\" does not exist")),
+        "{error}"
+    );
     let error = run(copy(&kafka, "not a topic/", &kafka, &topic)).unwrap_err().to_string();
     assert!(error.contains("not a topic/"), "{error}");
     Ok(())

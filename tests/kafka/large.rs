@@ -7,7 +7,7 @@ use tests::{
 use windrow::prelude::*;
 
 use crate::{
-    running::{accounted, values},
+    running::{accounted, store, values},
     windows::{Order, order, orders},
 };
 
@@ -74,7 +74,7 @@ fn a_record_that_the_sink_cannot_write_ends_the_job_with_its_size() -> Result<()
     job.source(texts(&[3, 2_000_000, 4])).sink(kafka.to_topic(&topic).json());
     let error = run(job).unwrap_err().to_string();
     let expected = format!(
-        "#2 sink kafka {0}, topic {topic}: kafka {0}, topic {topic}: a record of {length} bytes is larger than this client sends: \
+        "#2 sink kafka {}, topic {topic}: a record of {length} bytes is larger than this client sends: \
          raise its message.max.bytes, and max.message.bytes of the topic",
         broker.address()
     );
@@ -86,6 +86,14 @@ fn a_record_that_the_sink_cannot_write_ends_the_job_with_its_size() -> Result<()
     job.source(texts(&[3, 2_000_000, 4])).sink(bold.to_topic(&topic).json());
     let error = run(job).unwrap_err().to_string();
     assert!(error.contains(&length.to_string()) && error.contains("max.message.bytes of the topic"), "{error}");
+
+    // The same in a transaction, of which nothing is committed then.
+    let (place, name) = (tempfile::tempdir()?, format!("large-{:08x}", fastrand::u32(..)));
+    let (marked, before) = (Job::new(name).checkpoint(store(place.path()), secs(60)), broker.committed(&topic)?.len());
+    marked.source(texts(&[3, 2_000_000, 4])).sink(bold.to_topic(&topic).json().exactly_once());
+    let error = run(marked).unwrap_err().to_string();
+    assert!(error.contains(&length.to_string()) && error.contains("max.message.bytes of the topic"), "{error}");
+    assert_eq!(broker.committed(&topic)?.len(), before);
 
     // What both take.
     let roomy = format!("roomy-{:08x}", fastrand::u32(..));

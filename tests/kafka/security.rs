@@ -25,6 +25,12 @@ use windrow::{
     prelude::*,
 };
 
+use crate::{
+    bounded::crash,
+    running::{json, store},
+    starts::{Number, numbers},
+};
+
 /// What begins with this is a secret.
 const CANARY: &str = "canary-";
 const WRONG: &str = "canary-wrong-77e0";
@@ -139,6 +145,27 @@ fn every_way_in_reads_and_writes() -> Result<()> {
     }
     assert_eq!(written.len(), 3 * count);
     assert_eq!(broker.committed(&once)?.len(), count);
+    Ok(())
+}
+
+#[test]
+fn a_whole_job_is_exactly_once_behind_a_login_and_tls() -> Result<()> {
+    let Some(secure) = secure() else { return Ok(()) };
+    let broker = secure.broker();
+    let (from, to, place) = (broker.new_topic("from", 2)?, broker.new_topic("to", 2)?, tempfile::tempdir()?);
+    broker.produce(&from, numbers(0..20, 0).chain(numbers(100..120, 1)))?;
+    let login = Sasl::scram_sha_512(USER, Secret::new(PASSWORD));
+    let kafka = connect(secure, Listener::SaslTls)?.tls(Tls::ca_file(secure.authority())).sasl(login);
+    let job = || Job::new("locked").checkpoint(store(place.path()), millis(200));
+    let write = |numbers: Stream<Number>| numbers.sink(kafka.to_topic(&to).json().exactly_once());
+    // It dies in the middle, is fenced and goes on; then it is started once more.
+    let report = crash(kafka.topic(&from), job(), 1, write, || {})?;
+    assert_eq!(report.warnings, [""; 0]);
+    let report = crash(kafka.topic(&from), job(), 1, write, || {})?;
+    assert!(report.warnings.concat().contains("has finished"), "{:?}", report.warnings);
+    let mut written: Vec<i64> = broker.committed(&to)?.iter().filter_map(|record| json(record)["n"].as_i64()).collect();
+    written.sort_unstable();
+    assert_eq!(written, (0..20).chain(100..120).collect::<Vec<_>>());
     Ok(())
 }
 

@@ -184,7 +184,7 @@ fn records_that_retention_took_before_they_were_read_are_counted() -> Result<()>
     broker.delete_records(&topic, 0, 137)?;
     let error = run(job()).unwrap_err().to_string();
     let expected = format!(
-        "#1 source kafka {0}, topic {topic}: kafka {0}, {topic}/0, offset 100: 37 records of {topic}/0 were removed before they were \
+        "#1 source kafka {}, topic {topic}: {topic}/0, offset 100: 37 records of {topic}/0 were removed before they were \
          read, by retention or by hand: the offsets 100 to 136. The first that is left is 137.",
         broker.address()
     );

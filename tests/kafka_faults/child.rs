@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
-use tests::process::Ended;
+use tests::process;
 use windrow::prelude::*;
 
 use super::scenario::Scenario;
@@ -49,28 +49,11 @@ struct Event {
 
 /// Runs the job.
 pub(crate) fn run(args: &ChildArgs) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let ended = match runtime {
-        Ok(runtime) => runtime.block_on(async {
-            let running = build(&Scenario::new(args.seed), args).start().await?;
-            println!("{RUNNING}");
-            running.wait().await
-        }),
-        Err(error) => {
-            eprintln!("no runtime: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match ended {
-        Ok(report) => {
-            println!("{}", if report.stopped { "stopped" } else { "exhausted" });
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(Ended::of(&error) as u8)
-        }
-    }
+    process::run(async {
+        let running = build(&Scenario::new(args.seed), args).start().await?;
+        println!("{RUNNING}");
+        running.wait().await.map(|report| report.stopped)
+    })
 }
 
 /// The job of a scenario.

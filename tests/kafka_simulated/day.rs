@@ -7,9 +7,10 @@
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
-use windrow::{Restarts, arrow::datatypes::DataType, cast, prelude::*};
+use windrow::{Restarts, prelude::*};
 
 use super::{
+    scenario::windows,
     simulated::{Settings, Simulated},
     targets::{InMemory, Target},
 };
@@ -27,21 +28,11 @@ fn resident() -> Option<u64> {
 fn job<T: Target>(numbers: u64, store: &str, target: &T, cluster: &Simulated) -> Job {
     let job = Job::new("day").parallelism(2);
     let connection = target.connect(cluster);
-    job.source(Sequence::new(numbers).splits(2).rate(RATE).step(1_000_000 / RATE as i64))
+    let numbers = job
+        .source(Sequence::new(numbers).splits(2).rate(RATE).step(1_000_000 / RATE as i64))
         .event_time("at", Watermarks::in_order().idle_after(mins(10)))
-        .fail_on_rejects()
-        .select([(col("value") % lit(KEYS as i64)).alias("key"), col("value")])
-        .key_by("key")
-        .window(Tumbling::of(mins(1)))
-        .aggregate([count().alias("n"), sum(col("value")).alias("total")])
-        .drop_late()
-        .select([
-            cast(col("window_start"), DataType::Int64).alias("a"),
-            col("key").alias("b"),
-            col("n").alias("c"),
-            col("total").alias("d"),
-        ])
-        .sink(T::sink(&connection, OUT));
+        .fail_on_rejects();
+    windows(numbers, KEYS as i64, mins(1)).sink(T::sink(&connection, OUT));
     job.checkpoint(store, secs(10)).restarts(Restarts::at_most(100).waiting(millis(1)..=secs(2)))
 }
 

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use windrow::{Restarts, arrow::datatypes::DataType, cast, prelude::*};
+use windrow::{Restarts, arrow::datatypes::DataType, cast, connectors::Untyped, prelude::*};
 
 use super::{
     simulated::{Settings, Simulated},
@@ -80,6 +80,21 @@ pub struct Scenario {
     /// Of the last life.
     pub parallelism: usize,
     pub settings: Settings,
+}
+
+/// How many values there are in each window by key, and their sum, in the columns of a target: start, key, number, sum.
+pub fn windows<T: 'static>(rows: Stream<T>, keys: i64, size: Duration) -> Stream<Untyped> {
+    rows.select([(col("value") % lit(keys)).alias("key"), col("value")])
+        .key_by("key")
+        .window(Tumbling::of(size))
+        .aggregate([count().alias("n"), sum(col("value")).alias("total")])
+        .drop_late()
+        .select([
+            cast(col("window_start"), DataType::Int64).alias("a"),
+            col("key").alias("b"),
+            col("n").alias("c"),
+            col("total").alias("d"),
+        ])
 }
 
 impl Scenario {
@@ -167,19 +182,9 @@ impl Scenario {
         }
         match self.ending {
             Ending::Rows => rows.select([col("value").alias("a")]).sink(T::sink(&connection, RESULTS)),
-            Ending::Windows { keys, size } => rows
-                .select([(col("value") % lit(keys)).alias("key"), col("value")])
-                .key_by("key")
-                .window(Tumbling::of(Duration::from_millis(size.unsigned_abs())))
-                .aggregate([count().alias("n"), sum(col("value")).alias("total")])
-                .drop_late()
-                .select([
-                    cast(col("window_start"), DataType::Int64).alias("a"),
-                    col("key").alias("b"),
-                    col("n").alias("c"),
-                    col("total").alias("d"),
-                ])
-                .sink(T::sink(&connection, RESULTS)),
+            Ending::Windows { keys, size } => {
+                windows(rows, keys, Duration::from_millis(size.unsigned_abs())).sink(T::sink(&connection, RESULTS));
+            }
         }
         let restarts = Restarts::at_most(100).waiting(Duration::from_millis(1)..=Duration::from_secs(2));
         job.checkpoint(store, self.interval).restarts(restarts)

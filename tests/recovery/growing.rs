@@ -1,44 +1,18 @@
 //! Splits that appear around a crash, a stop, a change of parallelism, and "from now on" that means the same record in every
 //! life. D21 to D24 are bugs that others had; see the list of known bugs. On a clock that stands still unless everything waits.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tests::{
     rows,
-    topic::{Mood, Topic},
+    topic::{Mood, Topic, batch, right},
 };
-use windrow::{
-    Error, Faults, JobHandle, Restarts, RunningJob,
-    arrow::array::{ArrayRef, Int64Array, RecordBatch},
-    prelude::*,
-};
+use windrow::{Error, Faults, JobHandle, Restarts, RunningJob, prelude::*};
 
 use super::lives::{balanced, place, start};
 
-const KEYS: i64 = 5;
-const SIZE: i64 = 10;
 const EVERY: Duration = Duration::from_millis(50);
 const BOUND: i64 = 5;
-
-fn batch(seconds: &[i64]) -> RecordBatch {
-    let n: ArrayRef = Arc::new(Int64Array::from_iter_values(seconds.iter().map(|second| second % KEYS)));
-    let at = Timestamp::column(seconds.iter().map(|second| second * 1_000_000).collect());
-    RecordBatch::try_from_iter([("n", n), ("at", at)]).unwrap()
-}
-
-/// What a batch computation says.
-fn right(seconds: &[i64]) -> Vec<String> {
-    let mut counts = BTreeMap::<(i64, i64), usize>::new();
-    for second in seconds {
-        *counts.entry((second.div_euclid(SIZE) * SIZE, second % KEYS)).or_default() += 1;
-    }
-    let text = |((start, n), count): (&(i64, i64), &usize)| {
-        format!("{}|{n}|{count}", Timestamp::from_micros(start * 1_000_000))
-    };
-    let mut rows: Vec<String> = counts.iter().map(text).collect();
-    rows.sort_unstable();
-    rows
-}
 
 /// What outlives a job.
 struct Growing {

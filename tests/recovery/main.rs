@@ -8,6 +8,7 @@ mod backpressure;
 mod calls;
 mod crashes;
 mod deadline;
+mod ends;
 mod extremes;
 mod growing;
 mod hand;

@@ -8,7 +8,7 @@ use std::{panic, time::Duration};
 use windrow::{Faults, MUTANTS};
 
 use super::{
-    aged, backpressure, crashes, growing, lives,
+    aged, backpressure, crashes, ends, growing, lives,
     lives::{End, Life, POINTS, Trial, place},
     quiet::{self, Silence},
     rescale,
@@ -70,7 +70,11 @@ fn attack_lives(scenario: &Scenario, lives: &[Life], faults: Faults) -> Result<(
 fn caught(mutant: &'static str) -> Option<(u64, String)> {
     (0..SEEDS).find_map(|seed| {
         // A mistake may also end in an assertion.
-        let attack = if witness_jobs::MUTANTS.contains(&mutant) { witness_jobs::attack } else { attack };
+        let attack = match mutant {
+            mutant if witness_jobs::MUTANTS.contains(&mutant) => witness_jobs::attack,
+            mutant if ends::MUTANTS.contains(&mutant) => ends::attack,
+            _ => attack,
+        };
         let found = panic::catch_unwind(|| attack(seed, Faults::mutant(mutant)));
         let wrong = found.unwrap_or_else(|_| Err("a panic".into())).err()?;
         Some((seed + 1, wrong))

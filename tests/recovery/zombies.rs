@@ -14,11 +14,12 @@ use std::{
     time::Duration,
 };
 
-use windrow::{CheckpointError, Error, Faults};
+use tests::topic::Topic;
+use windrow::{CheckpointError, Error, Faults, prelude::*};
 
 use super::{
     lives::{place, start},
-    scenario::{JOB, Outputs, Scenario},
+    scenario::{JOB, Outputs, Scenario, schema},
 };
 
 /// Where the first one sleeps, and whether it is in a restart by then.
@@ -94,6 +95,32 @@ pub fn run_to(
     }
     scenario.check(&to).map_err(|wrong| said("the answer", &wrong))?;
     Ok(Some(()))
+}
+
+/// Nothing is read any more, so there is nothing to save, and no checkpoint that would fail.
+#[test]
+fn an_incarnation_that_is_idle_notices_all_the_same_that_it_was_replaced() {
+    let (directory, out) = (place(), MemorySink::new());
+    let topic = Topic::new(schema(), 1, hours(1));
+    let job = || {
+        let job = Job::new("idle").checkpoint(directory.path().to_str().unwrap(), millis(20));
+        job.source(topic.clone()).sink(out.clone());
+        job
+    };
+    tests::on_two_threads(async {
+        let first = job().start().await.unwrap();
+        while first.handle().metrics().checkpoints.completed == 0 {
+            tokio::time::sleep(millis(1)).await;
+        }
+        std::fs::remove_file(directory.path().join("idle/LOCK")).unwrap();
+        let second = job().start().await.unwrap();
+        match first.wait().await {
+            Err(Error::Checkpoint { error: CheckpointError::Fenced { .. }, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        second.handle().stop();
+        assert!(second.wait().await.unwrap().stopped);
+    });
 }
 
 #[test]

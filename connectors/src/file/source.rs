@@ -327,6 +327,11 @@ impl SourceReader for FileReader {
         }
     }
 
+    /// No file is open yet.
+    fn without_origins(&mut self) {
+        self.settings.origins = false;
+    }
+
     fn pause(&mut self, splits: &[SplitId]) -> bool {
         self.paused = splits.iter().cloned().collect();
         true

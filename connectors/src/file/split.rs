@@ -26,13 +26,16 @@ pub(super) struct Settings {
     pub(super) format: Format,
     pub(super) batch_rows: usize,
     pub(super) max_record_bytes: usize,
+    /// Whether what rows were is kept.
+    pub(super) origins: bool,
     /// How many bytes are read at once; tests make it small.
     pub(super) chunk: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { format: Format::Json, batch_rows: 8192, max_record_bytes: MAX_RECORD_BYTES, chunk: CHUNK }
+        let (format, max_record_bytes) = (Format::Json, MAX_RECORD_BYTES);
+        Self { format, batch_rows: 8192, max_record_bytes, origins: true, chunk: CHUNK }
     }
 }
 
@@ -102,7 +105,10 @@ impl SplitFile {
                 Frame::Record(span) => {
                     let record = &self.buffer.unread()[..span.end];
                     match self.decoder.push(record) {
-                        Ok(()) => self.origins.push(Position(self.position), self.line, record, None),
+                        Ok(()) if self.settings.origins => {
+                            self.origins.push(Position(self.position), self.line, record, None);
+                        }
+                        Ok(()) => {}
                         Err(reason) => rejected.push(self.reject(span.end, reason)),
                     }
                     self.pass(span);
@@ -127,8 +133,8 @@ impl SplitFile {
             };
         }
         let batch = self.decoder.flush()?;
-        let (next, origins) = (Position(self.position), Some(self.origins.take()));
-        Ok(Some(Rows { split: self.split.clone(), batch, rejected, next, origins }))
+        let (next, origins) = (Position(self.position), self.settings.origins.then(|| self.origins.take()));
+        Ok(Some(Rows { split: self.split.clone(), batch, rejected, passed_over: 0, next, origins }))
     }
 
     /// Up to `count` records that frame and parse, for the inference of a schema.

@@ -80,6 +80,11 @@ pub trait PayloadFormat: Send + Sync + 'static {
     /// schema registry, say.
     fn encoder(&self, schema: &SchemaRef, topic: &str) -> Result<Box<dyn RowEncoder>>;
 
+    /// What is allowed and unwise in how others are asked for schemas: a login that is sent without encryption.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether a sink of changes is to hand over the changes as they are, with the column [`OP`](crate::OP) as the last one: then a
     /// payload says by itself what it does, and a delete has one too. By default the sink takes that column off, and a delete
     /// has no payload.

@@ -184,7 +184,8 @@ impl Cursor {
         let rows = RowNumbers { first: self.share.row(self.next), step: self.share.of, count: end - self.next };
         let batch = series.batch(rows)?;
         self.next = end;
-        Ok(Rows { split: self.id.clone(), batch, rejected: Vec::new(), next: Position(end), origins: None })
+        let (split, next) = (self.id.clone(), Position(end));
+        Ok(Rows { split, batch, rejected: Vec::new(), passed_over: 0, next, origins: None })
     }
 }
 

@@ -10,7 +10,10 @@
 use std::{
     error::Error,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
@@ -23,7 +26,7 @@ use rdkafka::{
 };
 use secrecy::ExposeSecret;
 
-use super::security::Sasl;
+use super::{codes::is_login, security::Sasl};
 
 /// For how long what was heard is the reason of what goes wrong. A client that gets no answer tries again at least every ten seconds
 /// (`reconnect.backoff.max.ms`), and says the same again after thirty.
@@ -37,6 +40,8 @@ const NO_TOKEN: &str = "Failed to acquire SASL OAUTHBEARER token";
 pub(super) struct Context {
     sasl: Option<Sasl>,
     last: Mutex<Option<Complaint>>,
+    /// One more than the offset at which the partition ends whose end was told last; 0 if that is not known.
+    end: AtomicU64,
 }
 
 /// What librdkafka complained of.
@@ -53,7 +58,7 @@ pub(super) struct Complaint {
 impl Context {
     /// For a client that logs in like this.
     pub(super) fn new(sasl: Option<&Sasl>) -> Self {
-        Self { sasl: sasl.cloned(), last: Mutex::default() }
+        Self { sasl: sasl.cloned(), ..Self::default() }
     }
 
     /// What was complained of lately.
@@ -65,6 +70,11 @@ impl Context {
     /// What was complained of lately, if another try will not help.
     pub(super) fn refused(&self) -> Option<Complaint> {
         self.last().filter(|complaint| complaint.refused)
+    }
+
+    /// Where the partition ends whose end was just polled: librdkafka says so in words, just before the event.
+    pub(super) fn end(&self) -> Option<u64> {
+        self.end.load(Relaxed).checked_sub(1)
     }
 
     /// Forgets it: what it was about works again.
@@ -130,10 +140,16 @@ fn is_refusal(code: Code, reason: &str) -> bool {
     match code {
         // Whoever gives tokens may only be away for a moment; it is asked again.
         Code::Authentication => !reason.contains(NO_TOKEN),
-        Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => true,
+        code if is_login(code) => true,
         // Ours, which the broker does not take, or its own, which we do not.
         _ => reason.contains("certificate"),
     }
+}
+
+/// `Fetch from broker 1 reached end of partition at offset 5 (HighwaterMark 5)`
+fn end_in(reason: &str) -> Option<u64> {
+    let (_, offset) = reason.split_once("at offset ")?;
+    offset.split(' ').next()?.parse().ok()
 }
 
 impl ClientContext for Context {
@@ -154,7 +170,8 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code().unwrap_or(Code::Fail) {
             // That all brokers are down follows from what was said before, and says less.
-            Code::PartitionEOF | Code::AllBrokersDown => {}
+            Code::AllBrokersDown => {}
+            Code::PartitionEOF => self.end.store(end_in(reason).map_or(0, |end| end.saturating_add(1)), Relaxed),
             code => self.keep(code, reason),
         }
     }
@@ -220,6 +237,18 @@ mod tests {
         ] {
             assert_eq!(is_refusal(code, reason), expected, "{reason}");
         }
+    }
+
+    #[test]
+    fn the_end_of_a_partition_is_in_the_words() {
+        let context = Context::new(None);
+        assert_eq!(context.end(), None);
+        let words = "Fetch from broker 1 reached end of partition at offset 512 (HighwaterMark 512)";
+        context.error(KafkaError::Global(Code::PartitionEOF), words);
+        assert_eq!(context.end(), Some(512));
+        context.error(KafkaError::Global(Code::PartitionEOF), "no more");
+        assert_eq!(context.end(), None);
+        assert!(context.last().is_none(), "it is no complaint");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`connection`] | one cluster, and how to get in |
 //! | [`security`], `settings`, `context` | encryption and logins; what the user may not set; what librdkafka says to any client |
+//! | `codes` | what its error codes mean to readers and writers alike |
 //! | [`source`] | topics as a source |
 //! | [`sink`] | topics as sinks: rows into records, at least once or exactly once |
 //! | [`transaction`] | the exactly-once sinks of a connection commit as one |
@@ -11,6 +12,7 @@
 //! | `librdkafka` | the cluster that there really is |
 
 pub mod cluster;
+mod codes;
 pub mod connection;
 mod context;
 #[cfg(test)]

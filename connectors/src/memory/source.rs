@@ -357,5 +357,6 @@ fn deliver(schema: &SchemaRef, cursor: &Cursor, entry: Entry) -> Result<Fetch> {
     }
     let next = Position(cursor.next);
     let Entry { batch, rejected } = entry;
-    Ok(Fetch::Rows(Rows { split: cursor.id.clone(), batch, rejected, next, origins: None }))
+    let (split, passed_over) = (cursor.id.clone(), 0);
+    Ok(Fetch::Rows(Rows { split, batch, rejected, passed_over, next, origins: None }))
 }

@@ -156,7 +156,12 @@ impl RunningJob {
         }
         let shared = &self.handle.0;
         let stopped = self.attempt.stopped.load(Relaxed);
-        Ok(Report { stopped, elapsed: shared.started.elapsed(), metrics: self.handle.metrics() })
+        Ok(Report {
+            stopped,
+            elapsed: shared.started.elapsed(),
+            metrics: self.handle.metrics(),
+            warnings: self.handle.warnings(),
+        })
     }
 
     fn interrupt(&self, interrupted: &mut bool) -> Result<()> {
@@ -250,8 +255,8 @@ impl JobHandle {
         JobMetrics::read(&line.counters, &line.checkpoints)
     }
 
-    /// What a person should know about the checkpoint store, although the job runs: that everybody may write to it, that
-    /// the remains of an interrupted checkpoint were left aside. And about its operators: that the new file of a lookup's
+    /// What a person should know about the checkpoint store, although the job runs: that it says that the job has finished and nothing
+    /// is left to read, that everybody may write to it, that the remains of an interrupted checkpoint were left aside. And about its operators: that the new file of a lookup's
     /// table cannot be read, and the old rows serve on; that a source cannot be asked for new splits, and the known ones are read
     /// on. What sources and sinks say is unwise: a login that is sent without encryption. And that the transaction of a sink has been open for so long that it may soon be aborted.
     pub fn warnings(&self) -> Vec<String> {
@@ -276,4 +281,6 @@ pub struct Report {
     pub elapsed: Duration,
     /// What it counted, since the last restart.
     pub metrics: JobMetrics,
+    /// What [`JobHandle::warnings`] said when it ended: also that the job had finished before, so that nothing was left to do.
+    pub warnings: Vec<String>,
 }

@@ -108,6 +108,14 @@ impl Archive {
         self.this_start().explain(error).await
     }
 
+    /// Fails if a later start of the job has taken over. That it cannot be told for now is no failure.
+    pub(crate) async fn replaced(&self) -> Result<()> {
+        match self.store.still_newest(self.claim.generation).await {
+            Err(fenced @ CheckpointError::Fenced { .. }) => Err(self.failed(fenced)),
+            _ => Ok(()),
+        }
+    }
+
     /// Which start of which job this is.
     pub(crate) fn this_start(&self) -> Start {
         Start { store: self.store.clone(), generation: self.claim.generation }

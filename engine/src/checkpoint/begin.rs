@@ -14,6 +14,7 @@ use std::{
 };
 
 use windrow_connectors::{Epoch, Incarnation, SplitId};
+use windrow_operators::Timestamp;
 
 use super::{
     archive::{Archive, Start, blank},
@@ -25,7 +26,7 @@ use super::{
     manifest::{Kind, Manifest, Parent},
     read::Wanted,
     recovery::Recovered,
-    restore::{Restored, misfits, restore},
+    restore::{Left, Restored, left, misfits, restore},
     settings::{Restore, Settings},
     store::{CheckpointStore, Claim},
     witnessed::{Witnessed, conclude, give_up},
@@ -116,7 +117,7 @@ struct Resumed {
     manifest: Option<Manifest>,
     next: Epoch,
     restored: Restored,
-    /// What was found and left aside.
+    /// What was found and left aside, or that the job has nothing left to do.
     left_aside: Vec<String>,
 }
 
@@ -131,12 +132,16 @@ async fn resume(
 ) -> Result<Resumed> {
     let Keeper { store, claim, .. } = keeper;
     let failed = |error: CheckpointError| error.of(&graph.job);
-    let Recovered { committed: newest, done, next_epoch: mut next, warnings: left_aside } =
+    let Recovered { committed: newest, done, next_epoch: mut next, warnings: mut left_aside } =
         fence_and_recover(keeper).await.map_err(failed)?;
     let by_id = splits.iter().filter_map(|(node, splits)| Some((graph.nodes[*node].id.clone()?, splits.clone())));
     let by_id: BTreeMap<String, Vec<SplitId>> = by_id.collect();
     let chosen = choose(store, &settings.restore, newest).await.map_err(failed)?;
     let mut manifest = chosen.manifest;
+    // What is only published now was not finished before.
+    if let Some(manifest) = manifest.as_ref().filter(|_| done && chosen.instead_of.is_none()) {
+        left_aside.extend(left(manifest, graph, splits).map(|left| has_finished(store, manifest, left)));
+    }
     if let Some(manifest) = &manifest {
         let mut reasons = misfits(manifest, layout, &by_id, settings.drop_state);
         let done = done || chosen.instead_of.is_some();
@@ -232,6 +237,23 @@ async fn write_again(
     conclude(store, claim, witnessed, &mut again).await?;
     store.done(again.epoch).await?;
     Ok(again)
+}
+
+/// That a start of the job does nothing, or next to nothing.
+fn has_finished(store: &CheckpointStore, manifest: &Manifest, left: Left) -> String {
+    let when = i64::try_from(manifest.created_ms).ok().and_then(Timestamp::from_millis).unwrap_or_default();
+    let reads = match left {
+        Left::Nothing => "nothing",
+        Left::NewSplits => "nothing but splits (partitions, files) that are new",
+    };
+    format!(
+        "job {:?} has finished: its checkpoint {} in {}, of {when}, says that all its input has been read and all its output is \
+         written. So this start reads {reads}, and writes nothing again. To read what has come since, or everything anew, give the \
+         job another name, or another directory for its checkpoints",
+        manifest.job,
+        manifest.epoch,
+        store.shown(),
+    )
 }
 
 /// What the checkpoint staged for sinks that the job does not have any more.

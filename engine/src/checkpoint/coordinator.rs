@@ -17,10 +17,12 @@
 //! and works. A task that has ended has said its last word, which stands for it in every later checkpoint; when all have
 //! ended, a last checkpoint holds the whole job.
 //!
+//! When nothing has moved there is no checkpoint; then it only looks whether a later start has taken over.
+//!
 //! Without a checkpoint store there is only that last step: when all tasks have ended well, what the sinks staged is
 //! published.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::{
     mpsc::{UnboundedReceiver, UnboundedSender},
@@ -42,6 +44,9 @@ use crate::{
     metrics::Counters,
     runtime::report::{Snapshot, TaskId, TaskReport},
 };
+
+/// How long the store may take to say whether there is a later start, when nothing hangs on it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What happens after a savepoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,10 +168,11 @@ impl Coordinator {
                     due = self.due();
                     // Nothing moved since the last checkpoint: it still holds.
                     let now = self.activity();
-                    if activity != now {
-                        activity = now;
-                        underway = Some(self.begin(None));
+                    match activity == now {
+                        true => self.look_around().await?,
+                        false => underway = Some(self.begin(None)),
                     }
+                    activity = now;
                 }
                 Event::Savepoint(savepoint) => match (self.accept(savepoint).await, underway.is_some()) {
                     (Some(savepoint), _) if savepoint.then == Then::Stop => {
@@ -253,6 +259,17 @@ impl Coordinator {
     /// A number that changes whenever a row has moved.
     fn activity(&self) -> u64 {
         self.counters.iter().map(|counters| counters.activity()).fold(0, u64::wrapping_add)
+    }
+
+    /// A job that has nothing to save has no checkpoint either by which it would notice a later start: it would read on beside that
+    /// one, with all its connections, and write at its next row what is not written exactly once.
+    async fn look_around(&self) -> Result<()> {
+        let Some(archive) = &self.archive else { return Ok(()) };
+        let patience = Moment::now().after(PATIENCE);
+        tokio::select! {
+            replaced = archive.replaced() => replaced,
+            () = sleep_until(Some(patience)) => Ok(()),
+        }
     }
 
     fn take_epoch(&mut self) -> Epoch {

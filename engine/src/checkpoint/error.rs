@@ -107,7 +107,7 @@ pub enum CheckpointError {
         path: String,
     },
     /// The system that decides which checkpoints count failed, or may soon throw rows away.
-    #[error("{operator}: {error}")]
+    #[error("{operator}: {}", crate::error::said(operator, error))]
     Witness {
         /// The sink that it belongs to, by its number and name in the printed job.
         operator: String,

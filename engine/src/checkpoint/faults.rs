@@ -33,7 +33,7 @@ mod with {
     use std::sync::Arc;
 
     /// The mistakes that can be switched on. Those that only a power cut would show are not among them.
-    pub const MUTANTS: [&str; 32] = [
+    pub const MUTANTS: [&str; 34] = [
         "operators are not flushed before a barrier",
         "a barrier overtakes the rows before it",
         "a gate passes a barrier at its first input",
@@ -53,6 +53,8 @@ mod with {
         "restored splits are idle at once",
         "ended splits are read again",
         "where splits begin is not noted",
+        "where splits end is not saved",
+        "what was not there when the ends were fixed is read",
         "splits that have appeared begin as if they had been there",
         "splits that have appeared are not saved",
         "the state of one of several former tasks is not loaded",

@@ -142,6 +142,9 @@ pub(crate) struct SplitState {
     /// None before the first record.
     pub(crate) position: Option<u64>,
     pub(crate) ended: bool,
+    /// Where it ends, if that was fixed when the job began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) end: Option<u64>,
     /// The latest event time seen, less what was too far in the future.
     pub(crate) latest: Option<i64>,
     pub(crate) idle: bool,

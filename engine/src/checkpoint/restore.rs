@@ -29,10 +29,14 @@ use super::{
     error::CheckpointError,
     faults::mutated,
     layout::{Layout, OperatorLayout},
-    manifest::{Manifest, SegmentFile, SplitState},
+    manifest::{Kind, Manifest, SegmentFile, SplitState},
     store::CheckpointStore,
 };
-use crate::{Error, Result, runtime::report::TaskId};
+use crate::{
+    Error, Result,
+    plan::graph::{self, Graph},
+    runtime::report::TaskId,
+};
 
 /// What the tasks of a job begin with.
 #[derive(Default)]
@@ -73,6 +77,11 @@ impl Restored {
     pub(crate) fn known(&self, source: &str) -> Option<HashSet<&str>> {
         let known = self.splits.get(source)?;
         Some(known.iter().map(|state| state.split.as_str()).collect())
+    }
+
+    /// Whether the ends of a source were fixed when the job began.
+    pub(crate) fn has_ends(&self, source: &str) -> bool {
+        self.splits.get(source).is_some_and(|states| has_ends(states))
     }
 
     /// The latest time that any split of a source had seen.
@@ -138,6 +147,44 @@ pub(crate) fn misfits(
         }
     }
     reasons
+}
+
+/// What is left for a job that came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    Nothing,
+    /// Splits that are new, or will be. All others it never reads again.
+    NewSplits,
+}
+
+/// What is left to read if the job came to its end with this checkpoint; `None` if it did not, or there is something at once.
+/// `splits` are those that each source has now, by node.
+pub(crate) fn left(manifest: &Manifest, graph: &Graph, splits: &HashMap<usize, Vec<SplitId>>) -> Option<Left> {
+    let mut left = Left::Nothing;
+    if manifest.kind != Kind::Final {
+        return None;
+    }
+    for (index, node) in graph.nodes.iter().enumerate() {
+        let graph::Kind::Source { source, .. } = &node.kind else { continue };
+        let states = manifest.sources.get(node.id.as_deref()?)?;
+        let now = splits.get(&index).map(Vec::as_slice).unwrap_or_default();
+        let is_new = |split: &SplitId| !states.iter().any(|state| state.split == split.as_str());
+        if states.iter().any(|state| !state.ended) {
+            return None;
+        }
+        if source.discover_every().is_some() {
+            left = Left::NewSplits;
+        } else if !has_ends(states) && now.iter().any(is_new) {
+            // Where the ends were fixed when the job began, what has appeared since is not read.
+            return None;
+        }
+    }
+    Some(left)
+}
+
+/// Whether the ends of a source were fixed when the job began.
+fn has_ends(states: &[SplitState]) -> bool {
+    states.iter().any(|state| state.end.is_some())
 }
 
 /// Reads the state of a checkpoint and deals it to the tasks of now.

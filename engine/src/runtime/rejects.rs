@@ -38,9 +38,14 @@ pub(super) fn excerpt(bytes: &[u8]) -> String {
     if bytes.len() > EXCERPT_BYTES { format!("{text}…") } else { text }
 }
 
-/// Rejected records as rows.
-pub(super) fn rejects(source: &str, split: &SplitId, rejected: &[Rejected]) -> windrow_operators::Result<RecordBatch> {
-    let rows = rejected.len();
+/// Rejected records as rows. `operator` is the name of the source in the printed job: its number there means nothing to who reads these
+/// rows later.
+pub(super) fn rejects(
+    operator: &str,
+    split: &SplitId,
+    rejected: &[Rejected],
+) -> windrow_operators::Result<RecordBatch> {
+    let (rows, source) = (rejected.len(), operator.split_once(" source ").map_or(operator, |(_, source)| source));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(std::iter::repeat_n(source, rows))),
         Arc::new(StringArray::from_iter_values(std::iter::repeat_n(split.as_str(), rows))),
@@ -51,4 +56,20 @@ pub(super) fn rejects(source: &str, split: &SplitId, rejected: &[Rejected]) -> w
         Arc::new(rejected.iter().map(|r| r.key.as_deref()).collect::<BinaryArray>()),
     ];
     Ok(RecordBatch::try_new(rejects_schema(), columns)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+
+    use super::*;
+
+    #[test]
+    fn rows_name_their_source_without_its_number_in_the_job() {
+        let rejected = [Rejected { position: None, line: None, reason: "x".into(), bytes: None, key: None }];
+        for (operator, source) in [("#3 source kafka k:1, topic a", "kafka k:1, topic a"), ("tests", "tests")] {
+            let rows = rejects(operator, &SplitId::new("a/0"), &rejected).unwrap();
+            assert_eq!(rows.column(0).as_string::<i32>().value(0), source);
+        }
+    }
 }

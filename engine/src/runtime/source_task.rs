@@ -86,6 +86,8 @@ pub(crate) struct Progress {
     /// After the last row that went through the chain; before the first where the split begins, if the reader knows.
     pub(crate) position: Option<Position>,
     pub(crate) ended: bool,
+    /// Where it ends, if that was fixed when the job began.
+    pub(crate) end: Option<Position>,
     /// It was not there when the job began, so it is read from its first record.
     pub(crate) appeared: bool,
 }
@@ -96,7 +98,14 @@ impl Progress {
         if state.ended && mutated("ended splits are read again") {
             return Self::default();
         }
-        Self { position: state.position.map(Position), ended: state.ended, appeared: false }
+        let (position, end) = (state.position.map(Position), state.end.map(Position));
+        Self { position, ended: state.ended, end, appeared: false }
+    }
+
+    /// Of a split that was not there when the ends of its source were fixed: it has nothing before its end.
+    pub(crate) fn beyond() -> Self {
+        let is_read = mutated("what was not there when the ends were fixed is read");
+        Self { end: Some(Position(0)).filter(|_| !is_read), ..Self::default() }
     }
 
     /// Of a split that was not there when the job began.
@@ -112,7 +121,7 @@ impl Progress {
     }
 }
 
-/// Notes where the splits begin that have no position yet.
+/// Notes where the splits begin that have no position yet, and where those end that are still read.
 pub(crate) fn note_begins(splits: &mut HashMap<SplitId, Progress>, reader: &dyn SourceReader) {
     if mutated("where splits begin is not noted") {
         return;
@@ -121,6 +130,10 @@ pub(crate) fn note_begins(splits: &mut HashMap<SplitId, Progress>, reader: &dyn 
         if let Some(progress) = splits.get_mut(&split) {
             progress.position.get_or_insert(position);
         }
+    }
+    let ends: HashMap<SplitId, Position> = reader.ends().into_iter().collect();
+    for (split, progress) in splits.iter_mut().filter(|(_, progress)| !progress.ended) {
+        progress.end = ends.get(split).copied();
     }
 }
 
@@ -360,8 +373,9 @@ impl SourceTask {
     fn snapshot(&mut self) -> Snapshot {
         let state = |(split, progress): (&SplitId, &Progress)| {
             let (split, mut position) = (split.as_str().into(), progress.position.map(|position| position.0));
-            let ended = progress.ended;
-            let mut state = SplitState { split, position, ended, latest: None, idle: false, promised: None };
+            let (ended, end) = (progress.ended, progress.end.map(|end| end.0));
+            let end = end.filter(|_| !mutated("where splits end is not saved"));
+            let mut state = SplitState { split, position, ended, end, latest: None, idle: false, promised: None };
             if let Some(time) = &self.time {
                 time.splits.save(&mut state);
             }
@@ -431,7 +445,10 @@ impl SourceTask {
     /// Takes the rows of one fetch all the way through, then what they say about time, then notes the position.
     async fn take_rows(&mut self, rows: Rows) -> Result<()> {
         self.check(&rows)?;
-        let Rows { split, batch, mut rejected, next, origins } = rows;
+        let Rows { split, batch, mut rejected, passed_over, next, origins } = rows;
+        // Their format has answered for them.
+        self.counters.rows_in.fetch_add(passed_over, Relaxed);
+        self.counters.processed.fetch_add(passed_over, Relaxed);
         if batch.num_rows() == 0 && rejected.is_empty() {
             // Where the split stands now, behind what is no record. That is worth a checkpoint, and no sign of life.
             self.counters.moved.fetch_add(1, Relaxed);

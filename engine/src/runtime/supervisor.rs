@@ -375,7 +375,8 @@ impl Builder<'_> {
         };
         let id = self.graph.nodes[node].id.as_deref().unwrap_or_default();
         let states = self.restored.splits(id, splits);
-        let mut progress: HashMap<_, _> = splits.iter().map(|split| (split.clone(), Progress::default())).collect();
+        let unknown = if self.restored.has_ends(id) { Progress::beyond() } else { Progress::default() };
+        let mut progress: HashMap<_, _> = splits.iter().map(|split| (split.clone(), unknown)).collect();
         progress.extend(states.iter().map(|state| (SplitId::new(state.split.as_str()), Progress::of(state))));
         // A checkpoint that knows the source but not the split: it has appeared since. Where the source is configured to start
         // is for those that were there.
@@ -385,14 +386,19 @@ impl Builder<'_> {
         let has_appeared = |split: &SplitId| former.as_ref().is_some_and(|former| !former.contains(split.as_str()));
         let (appeared, known): (Vec<SplitId>, Vec<SplitId>) = splits.iter().cloned().partition(has_appeared);
         progress.extend(appeared.iter().map(|split| (split.clone(), Progress::appeared())));
-        let open = known.iter().filter(|split| !progress[*split].ended);
-        let assigned = open.map(|split| (split.clone(), progress[split].position)).collect();
+        let open = || known.iter().filter(|split| !progress[*split].ended);
+        let assigned = open().map(|split| (split.clone(), progress[split].position)).collect();
+        let ends = open().filter_map(|split| Some((split.clone(), progress[split].end?))).collect();
         let failed = |error| Error::Source { operator: counters.name().into(), error };
-        let mut reader = source.reader(assigned).await.map_err(failed)?;
+        let mut reader = source.reader_until(assigned, ends).await.map_err(failed)?;
         if !appeared.is_empty() {
             reader.add(appeared.clone()).await.map_err(failed)?;
         }
         note_begins(&mut progress, &*reader);
+        if time.is_none() || matches!(rejects, RejectPolicy::Drop) {
+            // No row is rejected for its time, or nobody sees which.
+            reader.without_origins();
+        }
         let stream = StreamId { node, port: Port::MAIN };
         let Some(schema) = self.graph.schema(stream).map(StreamSchema::visible) else {
             return Err(self.broken("a source without a schema"));

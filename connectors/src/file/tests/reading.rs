@@ -261,6 +261,18 @@ async fn rows(reader: &mut dyn SourceReader) -> Rows {
     }
 }
 
+#[tokio::test]
+async fn what_rows_were_is_not_kept_when_nobody_asks() {
+    let place = Place::new();
+    place.write("a.jsonl", b"{\"price\":1}\n{\"price\":2}\n");
+    let source = File::pattern(place.path("*.jsonl")).json::<Bid>();
+    let splits = Source::splits(&source).await.unwrap();
+    let mut reader = source.reader(splits.iter().map(|split| (split.clone(), None)).collect()).await.unwrap();
+    reader.without_origins();
+    let rows = rows(reader.as_mut()).await;
+    assert_eq!((rows.batch.num_rows(), rows.origins.is_none()), (2, true));
+}
+
 #[tokio::test(start_paused = true)]
 async fn paused_files_make_room_for_those_that_wait_and_go_on_where_they_were() {
     let place = Place::new();

@@ -181,6 +181,10 @@ impl PayloadFormat for AvroFormat {
     fn encoder(&self, schema: &SchemaRef, topic: &str) -> Result<Box<dyn RowEncoder>> {
         Ok(Box::new(Self::encoder(self, schema, topic)?))
     }
+
+    fn warnings(&self) -> Vec<String> {
+        self.registry.warnings()
+    }
 }
 
 impl RowEncoder for AvroEncoder {

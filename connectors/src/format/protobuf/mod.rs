@@ -230,6 +230,10 @@ impl PayloadFormat for Protobuf {
     fn encoder(&self, schema: &SchemaRef, topic: &str) -> Result<Box<dyn RowEncoder>> {
         Self::encoder(self, schema, topic)
     }
+
+    fn warnings(&self) -> Vec<String> {
+        Self::warnings(self)
+    }
 }
 
 impl fmt::Debug for Protobuf {

@@ -50,6 +50,8 @@ pub(super) struct LibrdkafkaProducer {
     /// For messages: `kafka localhost:9092`.
     system: String,
     transactional: Option<Transactional>,
+    /// How many bytes of values the queue takes.
+    queue_bytes: usize,
     /// When the transaction began.
     begun: Mutex<Option<Instant>>,
 }
@@ -59,7 +61,10 @@ impl LibrdkafkaProducer {
     pub(super) fn new(config: &Config, client: &ClientConfig, transactional: Option<Transactional>) -> Result<Self> {
         let inner = client.create_with_context(Reports::new(config.context()));
         let inner: Inner = inner.map_err(|error| config.not_made(error))?;
-        Ok(Self { inner: Some(Arc::new(inner)), system: config.name(), transactional, begun: Mutex::default() })
+        let kbytes = client.get("queue.buffering.max.kbytes").and_then(|kbytes| kbytes.trim().parse::<usize>().ok());
+        let queue_bytes = kbytes.map_or(usize::MAX, |kbytes| kbytes.saturating_mul(1024));
+        let (inner, system) = (Some(Arc::new(inner)), config.name());
+        Ok(Self { inner, system, transactional, queue_bytes, begun: Mutex::default() })
     }
 
     fn inner(&self) -> Result<&Arc<Inner>> {
@@ -181,8 +186,13 @@ impl LibrdkafkaProducer {
         }
     }
 
-    /// Finds out why a transaction has failed whose records were taken out of the queue. librdkafka says it to whoever asks for
-    /// something that it cannot do now: begin another transaction, which changes nothing.
+    /// Finds out why a transaction has failed whose records were taken out of the queue.
+    ///
+    /// `fatal_error` has only what ends the whole producer (which comes first in [`undelivered`](Self::undelivered)), and librdkafka's
+    /// log has words without a code. The reason of a transaction that can only be thrown away is told to whoever asks for something
+    /// that cannot be done with it. Of all such calls beginning another one asks no broker and changes nothing. When the failed one
+    /// has just been thrown away it does begin one, which stays empty, so no broker hears of it: a producer with a failure is
+    /// not used again.
     async fn explained(&self, failure: Undelivered) -> Undelivered {
         if !failure.is_unexplained() {
             return failure;
@@ -199,15 +209,20 @@ impl LibrdkafkaProducer {
     }
 
     fn not_taken(&self, record: &Outgoing<'_>, error: &KafkaError) -> ConnectorError {
+        let too_large = |why: String| ConnectorError::Data {
+            at: format!("{}, topic {}", self.system, record.topic),
+            reason: format!("a record of {} bytes is larger than {why}", bytes(record)),
+        };
         match error.rdkafka_error_code() {
-            Some(Code::MessageSizeTooLarge) => ConnectorError::Data {
-                at: format!("{}, topic {}", self.system, record.topic),
-                reason: format!(
-                    "a record of {} bytes is larger than this client sends: raise its message.max.bytes, and \
-                     max.message.bytes of the topic",
-                    bytes(record)
-                ),
-            },
+            Some(Code::MessageSizeTooLarge) => {
+                too_large("this client sends: raise its message.max.bytes, and max.message.bytes of the topic".into())
+            }
+            Some(Code::QueueFull) => {
+                let queue = self.queue_bytes / 1024;
+                too_large(format!(
+                    "the queue of this client, which is {queue} KiB: raise its queue.buffering.max.kbytes"
+                ))
+            }
             Some(code) => self.undelivered(&unsent(record, code)),
             None => refused_by(&self.called(), &format!("write to topic {}", record.topic), error),
         }
@@ -254,7 +269,8 @@ impl Producer for LibrdkafkaProducer {
         let Err((error, _)) = sent else { return Ok(true) };
         reports.not_sent(flush);
         match error.rdkafka_error_code() {
-            Some(Code::QueueFull) => Ok(false),
+            // Room for more than there is in all would be waited for for ever. librdkafka counts values only.
+            Some(Code::QueueFull) if record.value.map_or(0, <[u8]>::len) <= self.queue_bytes => Ok(false),
             Some(code) if unsent(record, code).is_unexplained() => {
                 reports.fail(unsent(record, code));
                 Ok(false)
@@ -327,5 +343,39 @@ impl Drop for LibrdkafkaProducer {
         let dropping = std::thread::Builder::new().name("kafka producer: end".into());
         // Without a thread the closure comes to its end here, and with it the producer.
         let _ = dropping.spawn(move || drop(inner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::producer_settings, *};
+
+    /// A producer whose queue has room for 1 KiB and that never gets rid of it.
+    fn stuck() -> LibrdkafkaProducer {
+        let settings = [("queue.buffering.max.kbytes".to_owned(), "1".to_owned())].into();
+        let config = Config { brokers: "127.0.0.1:1".into(), settings, ..Config::default() };
+        LibrdkafkaProducer::new(&config, &producer_settings(&config, None).unwrap(), None).unwrap()
+    }
+
+    fn record(value: &[u8]) -> Outgoing<'_> {
+        Outgoing { topic: "t", partition: None, key: Some(b"key"), value: Some(value), headers: &[], timestamp: None }
+    }
+
+    #[test]
+    fn what_never_fits_is_an_error_and_what_will_fit_waits() {
+        let producer = stuck();
+        for value in [vec![0; 1025], vec![0; 2_000_000]] {
+            let refused = producer.send(&record(&value)).unwrap_err();
+            assert!(matches!(refused, ConnectorError::Data { .. }));
+            let limit = match value.len() {
+                1025 => "the queue of this client, which is 1 KiB: raise its queue.buffering.max.kbytes",
+                _ => "this client sends: raise its message.max.bytes, and max.message.bytes of the topic",
+            };
+            let bytes = value.len() + 3;
+            let expected = format!("kafka 127.0.0.1:1, topic t: a record of {bytes} bytes is larger than {limit}");
+            assert_eq!(refused.to_string(), expected);
+        }
+        assert!(producer.send(&record(&[0; 1024])).unwrap());
+        assert!(!producer.send(&record(&[0; 1024])).unwrap(), "there is room when the first is written");
     }
 }

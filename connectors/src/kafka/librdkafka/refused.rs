@@ -2,7 +2,7 @@
 
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
 
-use super::super::context::Complaint;
+use super::super::{codes::is_login, context::Complaint};
 use crate::ConnectorError;
 
 /// The error for `code`. `system` says which cluster and what of it; `action` is what could not be done: `write to topic orders`.
@@ -80,9 +80,7 @@ fn advice(code: Code) -> (&'static str, bool) {
             ("The time of a record is not one that the topic allows (message.timestamp.*)", false)
         }
         Code::PolicyViolation => ("A rule of the cluster forbids it", false),
-        Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => {
-            ("Look at the user and the secret in .sasl(...)", false)
-        }
+        code if is_login(code) => ("Look at the user and the secret in .sasl(...)", false),
         Code::BrokerTransportFailure
         | Code::AllBrokersDown
         | Code::Resolve

@@ -150,7 +150,7 @@ impl KafkaOutput {
     /// | header | what it says |
     /// |---|---|
     /// | `windrow.error` | what is wrong with the record |
-    /// | `windrow.source`, `windrow.split` | which source read it, and which part of it |
+    /// | `windrow.source`, `windrow.split` | which source read it, `kafka localhost:9092, topic orders`, and which part of it |
     /// | `windrow.position`, `windrow.line` | where in that part it begins, where that is known |
     /// | `windrow.topic`, `windrow.partition`, `windrow.offset` | the same for a record of a topic |
     ///
@@ -218,7 +218,7 @@ impl Sink for KafkaSink {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.output.kafka.warnings()
+        self.output.kafka.warnings().into_iter().chain(self.format.warnings()).collect()
     }
 
     fn accepts(&self, schema: &SchemaRef) -> Result<()> {

@@ -259,6 +259,25 @@ fn formats_with_a_registry_are_described_without_it() {
     }
 }
 
+#[test]
+fn logins_without_encryption_are_warnings() {
+    let (_, kafka) = connection();
+    let secret = || crate::Secret::new("canary");
+    let registry = crate::SchemaRegistry::at("http://r:1").basic_auth("me", secret());
+    let messages = crate::format::Protobuf::from_registry(Arc::new(registry.clone()));
+    let open = kafka.clone().sasl(crate::kafka::Sasl::plain("me", secret()));
+    for (sink, expected) in [
+        (kafka.to_topic("t").avro(&registry), 1),
+        (kafka.to_topic("t").protobuf(&messages), 1),
+        (open.to_topic("t").avro(&registry), 2),
+        (open.to_topic("t").json(), 1),
+        (kafka.to_topic("t").json(), 0),
+    ] {
+        let warnings = sink.warnings();
+        assert!(warnings.len() == expected && !warnings.concat().contains("canary"), "{warnings:?}");
+    }
+}
+
 fn rejects() -> RecordBatch {
     let texts = |texts: Vec<&str>| Arc::new(StringArray::from(texts)) as ArrayRef;
     batch(vec![

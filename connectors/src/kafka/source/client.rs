@@ -4,10 +4,7 @@
 //! tokens. So a question is asked in short turns with a look at the events between them.
 
 use std::{
-    sync::{
-        PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::PoisonError,
     time::{Duration, Instant},
 };
 
@@ -58,8 +55,6 @@ pub(super) struct Ear {
     topic: usize,
     committed_only: bool,
     ends: Option<Ends>,
-    /// Where the partition ends whose end was told last: librdkafka says so in words, just before the event.
-    end: AtomicU64,
 }
 
 impl Client {
@@ -107,7 +102,7 @@ impl Client {
             settings.set("statistics.interval.ms", "1000");
         }
         let committed_only = isolation == Isolation::ReadCommitted;
-        let ear = Ear { context: plan.config.context(), topic, committed_only, ends, end: AtomicU64::new(UNKNOWN) };
+        let ear = Ear { context: plan.config.context(), topic, committed_only, ends };
         let consumer = settings.create_with_context(ear).map_err(|error| plan.config.not_made(error))?;
         Ok(Self { consumer, system: plan.config.name(), assigned: false })
     }
@@ -229,10 +224,7 @@ impl ClientContext for Ear {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
-            Some(Code::PartitionEOF) => self.end.store(end_in(reason).unwrap_or(UNKNOWN), Ordering::Relaxed),
-            _ => self.context.error(error, reason),
-        }
+        self.context.error(error, reason);
     }
 
     fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
@@ -242,19 +234,10 @@ impl ClientContext for Ear {
 
 impl ConsumerContext for Ear {}
 
-/// Stands for an offset that is not known.
-const UNKNOWN: u64 = u64::MAX;
-
-/// `Fetch from broker 1 reached end of partition at offset 5 (HighwaterMark 5)`
-fn end_in(reason: &str) -> Option<u64> {
-    let (_, offset) = reason.split_once("at offset ")?;
-    offset.split(' ').next()?.parse().ok()
-}
-
 impl Ear {
     /// The end that goes with the event that was just polled.
     pub(super) fn end(&self) -> Option<u64> {
-        Some(self.end.load(Ordering::Relaxed)).filter(|&end| end != UNKNOWN)
+        self.context.end()
     }
 
     /// What librdkafka said last, or the name of the error.
@@ -282,16 +265,4 @@ struct PartitionFigures {
     hi_offset: i64,
     /// Where what is decided ends.
     ls_offset: i64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::end_in;
-
-    #[test]
-    fn the_end_of_a_partition_is_in_the_words() {
-        let words = "Fetch from broker 1 reached end of partition at offset 512 (HighwaterMark 512)";
-        assert_eq!(end_in(words), Some(512));
-        assert_eq!(end_in("no more"), None);
-    }
 }

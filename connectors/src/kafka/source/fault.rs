@@ -6,7 +6,10 @@ use super::{
     feed::{Fault, Partition},
     plan::Plan,
 };
-use crate::{ConnectorError, SplitId};
+use crate::{
+    ConnectorError, SplitId,
+    kafka::codes::{is_login, is_passing},
+};
 
 /// What an error of librdkafka means for a reader. `asked`: it is the answer to a question of ours, and not something that happened.
 pub(super) fn meaning(code: Code, asked: bool) -> Fault {
@@ -18,34 +21,10 @@ pub(super) fn meaning(code: Code, asked: bool) -> Fault {
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::GroupAuthorizationFailed => {
             Fault::Forbidden
         }
-        Code::Authentication | Code::SaslAuthenticationFailed => Fault::Login,
+        code if is_login(code) => Fault::Login,
         Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::InvalidMessageSize => Fault::Garbage,
         Code::NotImplemented | Code::UnsupportedFeature => Fault::Garbage,
-        Code::BrokerTransportFailure
-        | Code::AllBrokersDown
-        | Code::OperationTimedOut
-        | Code::MessageTimedOut
-        | Code::TimedOutQueue
-        | Code::Resolve
-        | Code::SSL
-        | Code::Retry
-        | Code::WaitingForCoordinator
-        | Code::WaitCache
-        | Code::InProgress
-        | Code::NetworkException
-        | Code::LeaderNotAvailable
-        | Code::NotLeaderForPartition
-        | Code::RequestTimedOut
-        | Code::BrokerNotAvailable
-        | Code::ReplicaNotAvailable
-        | Code::CoordinatorLoadInProgress
-        | Code::CoordinatorNotAvailable
-        | Code::NotCoordinator
-        | Code::NotController
-        | Code::KafkaStorageError
-        | Code::FencedLeaderEpoch
-        | Code::UnknownLeaderEpoch
-        | Code::OffsetNotAvailable => Fault::Passing,
+        code if is_passing(code) => Fault::Passing,
         _ => Fault::Other,
     }
 }
@@ -73,6 +52,19 @@ pub(super) fn cut_off(plan: &Plan, split: &SplitId, next: u64, end: u64) -> Conn
              lost {} records that it had confirmed. What was computed from them is in the state; to read the topic as it is now, \
              start a new job (without the checkpoint)",
             next.saturating_sub(end),
+        ),
+    }
+}
+
+/// The log ends before the end that was fixed when the job began. `ends`: that one, and that of the log.
+pub(super) fn end_cut_off(plan: &Plan, split: &SplitId, next: u64, (fixed, end): (u64, u64)) -> ConnectorError {
+    ConnectorError::Data {
+        at: format!("{}, {split}, offset {next}", plan.config.name()),
+        reason: format!(
+            "when the job began {split} ended at {fixed}, and it is to be read to there; now it ends at {end}: the topic was deleted \
+             and made again, or the cluster has lost {} records that it had confirmed. To read the topic as it is now, start a new \
+             job (without the checkpoint)",
+            fixed.saturating_sub(end),
         ),
     }
 }

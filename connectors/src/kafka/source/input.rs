@@ -117,9 +117,9 @@ impl KafkaInput {
         self
     }
 
-    /// Ends where the partitions end when the reader starts, instead of waiting for more. The ends are not in checkpoints: a job that
-    /// starts again, after a failure or by hand, ends where the partitions end *then*. Over a topic that grows meanwhile it reads more
-    /// than it would have, and never less.
+    /// Ends where the partitions end when the job begins, instead of waiting for more. The ends are in its checkpoints, the first of
+    /// which is taken before a record is read: a job that starts again, after a failure or by hand, reads to the same ends, and one
+    /// that has finished reads nothing. Partitions that were not there when it began it does not read.
     pub fn bounded(mut self) -> Self {
         self.bounded = true;
         self
@@ -246,6 +246,7 @@ impl KafkaInput {
             layout,
             warnings: self.config.warnings().into_iter().chain(self.warnings.clone()).collect(),
             make,
+            without_origins: Arc::default(),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! One partition on its way into columns.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use rdkafka::Message;
 
 use super::{feed::Partition, layout::Builder, plan::Plan};
@@ -35,6 +37,8 @@ pub(super) struct Lane {
     /// The messages that the rows are.
     origins: Origins,
     rejected: Vec<Rejected>,
+    /// Records that are no rows by their format.
+    passed_over: u64,
 }
 
 /// What became of a record.
@@ -63,6 +67,7 @@ impl Lane {
             builders: plan.layout.builders(),
             origins: Origins::new(),
             rejected: Vec::new(),
+            passed_over: 0,
         }
     }
 
@@ -102,9 +107,11 @@ impl Lane {
         match headers.and_then(|_| decode(record, bytes, decoder.as_mut(), plan)) {
             Ok(true) => {
                 self.builders.iter_mut().for_each(|builder| builder.push(record));
-                self.origins.push(Position(offset), None, record.payload().unwrap_or_default(), record.key());
+                if !plan.without_origins.load(Relaxed) {
+                    self.origins.push(Position(offset), None, record.payload().unwrap_or_default(), record.key());
+                }
             }
-            Ok(false) => {}
+            Ok(false) => self.passed_over += 1,
             Err(reason) => match decoder.failure() {
                 // The record is not to blame. The rows before it are read again with it.
                 Some(error) => return Err(error),
@@ -131,12 +138,15 @@ impl Lane {
         let topic = plan.topics.get(self.at.topic).map_or("", String::as_str);
         let batch = plan.layout.join(payload, &mut self.builders, topic, self.at.number)?;
         (self.records, self.bytes, self.held) = (0, 0, 0);
+        // The thread has begun to read before it could be told that nobody asks for them.
+        let origins = Some(self.origins.take()).filter(|origins| origins.len() == batch.num_rows());
         Ok(Rows {
             split: self.split.clone(),
             batch,
             rejected: std::mem::take(&mut self.rejected),
+            passed_over: std::mem::take(&mut self.passed_over),
             next: Position(self.next),
-            origins: Some(self.origins.take()),
+            origins,
         })
     }
 }

@@ -23,6 +23,7 @@
 //! | `sample` | a few records to infer columns from |
 
 use std::{
+    collections::HashMap,
     fmt,
     marker::PhantomData,
     sync::{
@@ -42,6 +43,7 @@ use self::{
     feed::Partition,
     plan::Plan,
     reader::{Ends, KafkaReader},
+    start::Assigned,
     topics::Topics,
 };
 use crate::{ConnectorError, Position, Result, Source, SourceReader, SplitId, TypedSource};
@@ -181,9 +183,20 @@ impl<T: 'static> Source for KafkaSource<T> {
     }
 
     async fn reader(&self, assigned: Vec<(SplitId, Option<Position>)>) -> Result<Box<dyn SourceReader>> {
+        self.reader_until(assigned, Vec::new()).await
+    }
+
+    async fn reader_until(
+        &self,
+        assigned: Vec<(SplitId, Option<Position>)>,
+        until: Vec<(SplitId, Position)>,
+    ) -> Result<Box<dyn SourceReader>> {
         let plan = self.plan()?.clone();
-        let assigned = assigned.into_iter();
-        let assigned = assigned.map(|(split, position)| Ok((Partition::of(&split, &plan.topics)?, position)));
+        let until: HashMap<SplitId, Position> = until.into_iter().collect();
+        let assigned = assigned.into_iter().map(|(split, position)| {
+            let end = until.get(&split).copied();
+            Ok(Assigned { at: Partition::of(&split, &plan.topics)?, position, end })
+        });
         let assigned = assigned.collect::<Result<Vec<_>>>()?;
         let ends = Ends::default();
         let theirs = (plan.clone(), ends.clone());

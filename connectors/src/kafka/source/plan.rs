@@ -1,6 +1,10 @@
 //! What the user said of a source, ready for its readers.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use super::layout::Layout;
 use crate::{Result, format::Decoder, kafka::connection::Config};
@@ -50,7 +54,7 @@ pub(super) struct Plan {
     pub(super) start: Start,
     pub(super) group: Option<String>,
     pub(super) isolation: Isolation,
-    /// Ends at the ends that the partitions have when the reader starts.
+    /// Ends at the ends that the partitions have when the job begins.
     pub(super) bounded: bool,
     /// Whether partitions may be added later.
     pub(super) grows: bool,
@@ -60,6 +64,8 @@ pub(super) struct Plan {
     /// What is allowed and unwise.
     pub(super) warnings: Vec<String>,
     pub(super) make: Arc<Make>,
+    /// Whether nobody asks what rows were. Each reader has its own.
+    pub(super) without_origins: Arc<AtomicBool>,
 }
 
 impl Plan {

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     future::{Future, pending, poll_fn},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed, mpsc as std_mpsc},
     task::Poll,
 };
 
@@ -15,7 +15,7 @@ use super::{
     feed::{Feed, Partition},
     plan::Plan,
     poller::{Command, Item, Poller},
-    start::{self, Begin},
+    start::{self, Assigned, Begin},
 };
 use crate::{ConnectorError, Fetch, Position, Result, SourceReader, SplitId};
 
@@ -44,6 +44,8 @@ struct Reading {
     at: Partition,
     split: SplitId,
     next: u64,
+    /// Where it ends for good, if it does.
+    end: Option<u64>,
     begun: bool,
     ended: bool,
 }
@@ -51,7 +53,7 @@ struct Reading {
 impl Reading {
     fn new(begin: &Begin, plan: &Plan) -> Self {
         let split = begin.at.split(&plan.topics);
-        Self { at: begin.at, split, next: begin.next, begun: false, ended: false }
+        Self { at: begin.at, split, next: begin.next, end: begin.end, begun: false, ended: false }
     }
 }
 
@@ -59,13 +61,14 @@ impl KafkaReader {
     /// A reader whose thread reads from the feed that `open` makes. All that blocks happens there.
     pub(super) async fn start<F: Feed + 'static>(
         plan: Plan,
-        assigned: Vec<(Partition, Option<Position>)>,
+        assigned: Vec<Assigned>,
         ends: Ends,
         open: impl FnOnce() -> Result<F> + Send + 'static,
     ) -> Result<Self> {
         let (out, items) = mpsc::channel(WAITING);
         let (commands, obeyed) = std_mpsc::channel();
         let (reply, begun) = oneshot::channel::<Result<Vec<Begin>>>();
+        let plan = Plan { without_origins: Arc::default(), ..plan };
         let theirs = plan.clone();
         // Reading the secrets, connecting and asking where partitions begin block as well, so all of it happens there.
         let thread = move || {
@@ -203,9 +206,18 @@ impl SourceReader for KafkaReader {
         }
     }
 
+    fn without_origins(&mut self) {
+        self.plan.without_origins.store(true, Relaxed);
+    }
+
     fn positions(&self) -> Vec<(SplitId, Position)> {
         let unread = self.lanes.iter().filter(|lane| !lane.begun);
         unread.map(|lane| (lane.split.clone(), Position(lane.next))).collect()
+    }
+
+    fn ends(&self) -> Vec<(SplitId, Position)> {
+        let end = |lane: &Reading| Some((lane.split.clone(), Position(lane.end?)));
+        self.lanes.iter().filter_map(end).collect()
     }
 
     async fn add(&mut self, splits: Vec<SplitId>) -> Result<()> {

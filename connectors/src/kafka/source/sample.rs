@@ -26,7 +26,11 @@ pub(super) fn sample(plan: &Plan, records: usize) -> Result<Vec<Vec<u8>>> {
     let mut assigned = Vec::new();
     for topic in 0..plan.topics.len() {
         let count = feed.partitions(topic, 1)?.ok_or_else(|| fault::missing(plan, topic))?;
-        assigned.extend((0..count).map(|number| (Partition { topic, number }, None)));
+        assigned.extend((0..count).map(|number| start::Assigned {
+            at: Partition { topic, number },
+            position: None,
+            end: None,
+        }));
     }
     let mut begins = start::resolve(&mut feed, plan, &assigned)?;
     begins.retain(|begin| begin.end.is_none_or(|end| begin.next < end));

@@ -1,7 +1,8 @@
 //! Where each partition begins, as a number, before the first record is read.
 //!
 //! `Latest` and a time are turned into offsets here and now, and the engine keeps them in its first checkpoint: a job that crashes
-//! before its first record goes on at the same place. A position that the log does not have any more ends the job, with the number
+//! before its first record goes on at the same place. So are the ends of a bounded source: they are asked for once, and after that
+//! they are those of the checkpoint. A position that the log does not have any more ends the job, with the number
 //! of records that are gone; librdkafka would jump without a word.
 
 use std::collections::BTreeMap;
@@ -12,6 +13,28 @@ use super::{
     plan::{Plan, Start},
 };
 use crate::{ConnectorError, Position, Result};
+
+/// A partition that is to be read, and what the job knows of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Assigned {
+    pub(super) at: Partition,
+    /// None if it has not been read yet.
+    pub(super) position: Option<Position>,
+    /// Where a bounded source ends, if that was fixed before; 0 if the partition was not there then.
+    pub(super) end: Option<Position>,
+}
+
+impl Assigned {
+    /// The fixed end, if it counts.
+    fn fixed(&self, plan: &Plan) -> Option<u64> {
+        self.end.filter(|_| plan.bounded).map(|end| end.0)
+    }
+
+    /// Whether all that is to be read of it has been read.
+    fn is_over(&self, plan: &Plan) -> bool {
+        self.fixed(plan).is_some_and(|end| self.position.unwrap_or_default().0 >= end)
+    }
+}
 
 /// Where one partition begins, and, if it is to end, ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,18 +47,22 @@ pub(super) struct Begin {
 }
 
 /// Finds out where these partitions begin; those with a position there.
-pub(super) fn resolve<F: Feed>(
-    feed: &mut F,
-    plan: &Plan,
-    assigned: &[(Partition, Option<Position>)],
-) -> Result<Vec<Begin>> {
+pub(super) fn resolve<F: Feed>(feed: &mut F, plan: &Plan, assigned: &[Assigned]) -> Result<Vec<Begin>> {
     check_there(feed, plan, assigned)?;
-    let fresh: Vec<Partition> = assigned.iter().filter(|(_, position)| position.is_none()).map(|(at, _)| *at).collect();
+    let is_fresh = |assigned: &&Assigned| assigned.position.is_none() && !assigned.is_over(plan);
+    let fresh: Vec<Partition> = assigned.iter().filter(is_fresh).map(|assigned| assigned.at).collect();
     // The ends are asked for first: what is written between the two questions is younger than any answer of "none".
-    let bounds = assigned.iter().map(|(at, _)| feed.bounds(*at)).collect::<Result<Vec<_>>>()?;
+    let bounds = assigned.iter().map(|assigned| feed.bounds(assigned.at)).collect::<Result<Vec<_>>>()?;
     let begins = beginnings(feed, plan, &fresh)?;
     let mut resolved = Vec::with_capacity(assigned.len());
-    for (&(at, position), (first, end)) in assigned.iter().zip(bounds) {
+    for (assigned, (first, end)) in assigned.iter().zip(bounds) {
+        let Assigned { at, position, .. } = *assigned;
+        let fixed = assigned.fixed(plan);
+        if assigned.is_over(plan) {
+            let next = position.unwrap_or_default().0;
+            resolved.push(Begin { at, next, end: fixed, known_end: end });
+            continue;
+        }
         let next = match position {
             Some(Position(next)) => next,
             None => match begins.get(&at) {
@@ -48,14 +75,19 @@ pub(super) fn resolve<F: Feed>(
             },
         };
         check_within(feed, plan, at, next, (first, end))?;
-        resolved.push(Begin { at, next, end: plan.bounded.then_some(end), known_end: end });
+        if let Some(fixed) = fixed.filter(|fixed| *fixed > end)
+            && fixed > feed.open_end(at)?
+        {
+            return Err(fault::end_cut_off(plan, &at.split(&plan.topics), next, (fixed, end)));
+        }
+        resolved.push(Begin { at, next, end: plan.bounded.then_some(fixed.unwrap_or(end)), known_end: end });
     }
     Ok(resolved)
 }
 
 /// Partitions that were not there when the job began: all they have is new.
 pub(super) fn from_first<F: Feed>(feed: &mut F, plan: &Plan, added: &[Partition]) -> Result<Vec<Begin>> {
-    let assigned: Vec<_> = added.iter().map(|at| (*at, None)).collect();
+    let assigned: Vec<_> = added.iter().map(|at| Assigned { at: *at, position: None, end: None }).collect();
     check_there(feed, plan, &assigned)?;
     let begin = |&at: &Partition| {
         let (next, known_end) = feed.bounds(at)?;
@@ -65,16 +97,16 @@ pub(super) fn from_first<F: Feed>(feed: &mut F, plan: &Plan, added: &[Partition]
 }
 
 /// Fails unless all topics and partitions exist.
-fn check_there<F: Feed>(feed: &mut F, plan: &Plan, assigned: &[(Partition, Option<Position>)]) -> Result<()> {
+fn check_there<F: Feed>(feed: &mut F, plan: &Plan, assigned: &[Assigned]) -> Result<()> {
     let mut expected = BTreeMap::<usize, i32>::new();
-    for (at, _) in assigned {
+    for Assigned { at, .. } in assigned {
         let expected = expected.entry(at.topic).or_default();
         *expected = at.number.saturating_add(1).max(*expected);
     }
     for (topic, expected) in expected {
         let count = feed.partitions(topic, expected)?.ok_or_else(|| fault::missing(plan, topic))?;
-        let is_gone = |(at, _): &&(Partition, _)| at.topic == topic && !(0..count).contains(&at.number);
-        if let Some((at, position)) = assigned.iter().find(is_gone) {
+        let is_gone = |assigned: &&Assigned| assigned.at.topic == topic && !(0..count).contains(&assigned.at.number);
+        if let Some(Assigned { at, position, .. }) = assigned.iter().find(is_gone) {
             return Err(fault::deleted(plan, &at.split(&plan.topics), position.unwrap_or_default().0));
         }
     }

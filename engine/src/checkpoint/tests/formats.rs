@@ -43,14 +43,19 @@ pub(super) fn full() -> Manifest {
         split: "bids-0".into(),
         position: Some(u64::MAX),
         ended: true,
+        end: None,
         latest: Some(i64::MIN),
         idle: false,
         promised: None,
     };
-    let fresh =
-        SplitState {
-            split: "bids-1 ü".into(), position: None, ended: false, latest: None, idle: true, promised: None
-        };
+    let fresh = SplitState {
+        split: "bids-1 ü".into(),
+        position: None,
+        ended: false,
+        idle: true,
+        latest: None,
+        ..split.clone()
+    };
     Manifest {
         job: "golden".into(),
         job_id: "0badcafe".into(),
@@ -84,6 +89,14 @@ fn a_manifest_says_who_decides_it_unless_it_is_the_store() {
     assert!(!String::from_utf8_lossy(&full().encode().unwrap()).contains("witness"), "as before there were witnesses");
     let decided = Manifest { witness: Some("kafka localhost:9092, topic markers".into()), ..full() };
     assert_eq!(Manifest::decode(&decided.encode().unwrap()).unwrap(), decided);
+}
+
+#[test]
+fn a_manifest_says_where_splits_end_if_that_was_fixed() {
+    assert!(!String::from_utf8_lossy(&full().encode().unwrap()).contains("\"end\""), "as before ends were fixed");
+    let mut bounded = full();
+    bounded.sources.get_mut("0 source").unwrap()[0].end = Some(7);
+    assert_eq!(Manifest::decode(&bounded.encode().unwrap()).unwrap(), bounded);
 }
 
 #[test]

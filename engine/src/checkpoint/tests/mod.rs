@@ -163,6 +163,7 @@ impl Process {
             split: "a.csv".into(),
             position: Some(self.next.0),
             ended: false,
+            end: None,
             latest: None,
             idle: true,
             promised: None,

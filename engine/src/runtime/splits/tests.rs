@@ -21,7 +21,7 @@ fn read(splits: &mut SplitWatermarks, split: &SplitId, time: i64) -> Option<Wate
 }
 
 fn state(split: &str, latest: Option<i64>, idle: bool, ended: bool) -> SplitState {
-    SplitState { split: split.into(), position: None, ended, latest, idle, promised: None }
+    SplitState { split: split.into(), position: None, ended, end: None, latest, idle, promised: None }
 }
 
 fn saved(splits: &SplitWatermarks, split: &SplitId) -> (Option<i64>, Option<i64>, bool) {

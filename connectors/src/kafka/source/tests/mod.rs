@@ -10,9 +10,11 @@ use super::{
     feed::Partition,
     plan::Plan,
     reader::{Ends, KafkaReader},
+    start::Assigned,
 };
 use crate::{ConnectorError, Fetch, Position, Rejected, Result, Rows, SourceReader, SplitId, Untyped, kafka::Kafka};
 
+mod bounded;
 mod edges;
 mod fake;
 mod faults;
@@ -41,7 +43,20 @@ fn plan(source: &super::KafkaSource<Untyped>) -> Plan {
 
 /// A reader of these partitions of the fake world.
 async fn open(plan: &Plan, feed: FakeFeed, assigned: &[(Partition, Option<u64>)]) -> Result<KafkaReader> {
-    let assigned = assigned.iter().map(|(at, position)| (*at, position.map(Position))).collect();
+    open_until(plan, feed, assigned, &[]).await
+}
+
+/// A reader of these partitions that ends where it was fixed before.
+async fn open_until(
+    plan: &Plan,
+    feed: FakeFeed,
+    assigned: &[(Partition, Option<u64>)],
+    ends: &[(Partition, u64)],
+) -> Result<KafkaReader> {
+    let end = |at: Partition| ends.iter().find(|(other, _)| *other == at).map(|(_, end)| Position(*end));
+    let of =
+        |&(at, position): &(Partition, Option<u64>)| Assigned { at, position: position.map(Position), end: end(at) };
+    let assigned = assigned.iter().map(of).collect();
     KafkaReader::start(plan.clone(), assigned, Ends::default(), move || Ok(feed)).await
 }
 

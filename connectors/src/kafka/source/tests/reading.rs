@@ -143,6 +143,20 @@ async fn headers_count_if_they_are_wanted() {
     }
 }
 
+#[tokio::test]
+async fn what_rows_were_is_not_kept_when_nobody_asks() {
+    let world = World::new(&[1]);
+    let plan = plan(&input().json_with(numbers()));
+    let mut reader = open(&plan, world.feed(1, false), &[(at(0, 0), None)]).await.unwrap();
+    reader.without_origins();
+    world.log(at(0, 0), |log| log.append_number());
+    let without = rows(&mut reader).await;
+    assert_eq!((without.batch.num_rows(), without.origins.is_none()), (1, true));
+    // Another reader of the same source has its own.
+    let mut other = open(&plan, world.feed(1, false), &[(at(0, 0), None)]).await.unwrap();
+    assert_eq!(origins(&rows(&mut other).await).len(), 1);
+}
+
 /// Takes tombstones: as rows, or not at all.
 struct Tombstones(Box<dyn Decoder>, bool);
 
@@ -183,6 +197,7 @@ async fn a_format_can_have_rows_for_tombstones() {
         let keys: Vec<_> = rows.batch.column(1).as_binary::<i32>().iter().flatten().collect();
         let expected: &[&[u8]] = if are_rows { &[b"1", b"2", b"3"] } else { &[b"1", b"3"] };
         assert_eq!((keys.as_slice(), rows.next), (expected, Position(3)));
+        assert_eq!((rows.passed_over, rows.rejected.len()), (3 - expected.len() as u64, 0));
         let was = |offset: u64, payload: &str| (offset, payload.to_string(), Some((offset + 1).to_string()));
         let mut expected = vec![was(0, r#"{"v": 1}"#), was(1, ""), was(2, r#"{"v": 3}"#)];
         expected.retain(|(offset, ..)| are_rows || *offset != 1);
@@ -305,7 +320,8 @@ async fn lag_is_what_is_left_and_nothing_at_the_end() {
     let plan = plan(&input().batch_rows(20).json_with(numbers()));
     let ends = Ends::default();
     let feed = world.feed(1, false);
-    let mut reader = KafkaReader::start(plan, vec![(at(0, 0), None)], ends.clone(), move || Ok(feed)).await.unwrap();
+    let assigned = vec![Assigned { at: at(0, 0), position: None, end: None }];
+    let mut reader = KafkaReader::start(plan, assigned, ends.clone(), move || Ok(feed)).await.unwrap();
     assert_eq!(reader.lag(), [(split("a/0"), 52)], "known before the first statistics come");
     // What the statistics say: with the two markers at the end.
     ends.lock().unwrap().insert(at(0, 0), 52);
