@@ -39,7 +39,6 @@ fn every_record_is_committed_once_whatever_the_network_loses() {
 }
 
 #[test]
-#[ignore = "one broker kill in six was followed by a source that stands still: not understood yet"]
 fn every_record_is_committed_once_though_the_broker_dies_and_sleeps() {
     let Some(figures) = kafka_faults("--only row12 --only row12-pause --only row29 --only k9 --runs 1") else { return };
     let faults = ["broker kills", "broker pauses", "refusals"].map(|what| figure(&figures, what));

@@ -1,8 +1,11 @@
 //! Where reading begins, and that "from now on" is the same record after a crash.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use rdkafka::{
@@ -10,7 +13,10 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
 };
 use tests::{
-    broker::{Broker, Message, Result},
+    broker::{
+        Broker, Message, Options, Result,
+        proxy::{Api, Fault, Rule},
+    },
     on_two_threads, run,
 };
 use windrow::{
@@ -128,6 +134,28 @@ fn positions_are_committed_to_the_group_for_who_watches_it() -> Result<()> {
     on_two_threads(source.checkpointed(&[split(0, 11), split(1, 20)]));
     assert_eq!(source.not_committed(), 0);
     assert_eq!(committed(broker, &topic)?, [11, 20]);
+    Ok(())
+}
+
+/// The last positions of a job whose input then stands still: no checkpoint follows that would put it right.
+#[test]
+fn positions_that_come_while_a_commit_takes_long_or_fails_are_committed_after_it() -> Result<()> {
+    for (fault, times) in [(Fault::DelayReply(secs(4)), 1), (Fault::DropRequest, 10)] {
+        let Some(broker) = Broker::own(Options::default().proxied()) else { return Ok(()) };
+        let topic = two_partitions(&broker)?;
+        let proxy = broker.proxy()?;
+        let source = Kafka::brokers(proxy.address()).topic(&topic).group(format!("{topic}-group")).json::<Number>();
+        let split = |partition: i32, next: u64| (SplitId::new(format!("{topic}/{partition}")), Position(next));
+        proxy.inject(1, [Rule::of(Api::OffsetCommit, fault).times(times)])?;
+        on_two_threads(source.checkpointed(&[split(0, 11), split(1, 0)]));
+        on_two_threads(source.checkpointed(&[split(0, 15), split(1, 20)]));
+        let until = Instant::now() + secs(60);
+        while committed(&broker, &topic)? != [15, 20] {
+            assert!(Instant::now() < until, "{:?} after {fault:?}", committed(&broker, &topic)?);
+            std::thread::sleep(millis(100));
+        }
+        assert!(proxy.faults(Api::OffsetCommit) > 0);
+    }
     Ok(())
 }
 

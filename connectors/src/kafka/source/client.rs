@@ -4,7 +4,8 @@
 //! tokens. So a question is asked in short turns with a look at the events between them.
 
 use std::{
-    sync::PoisonError,
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -55,6 +56,8 @@ pub(super) struct Ear {
     topic: usize,
     committed_only: bool,
     ends: Option<Ends>,
+    /// How far its partitions have been fetched, by number.
+    fetched: Mutex<BTreeMap<i32, u64>>,
 }
 
 impl Client {
@@ -102,7 +105,7 @@ impl Client {
             settings.set("statistics.interval.ms", "1000");
         }
         let committed_only = isolation == Isolation::ReadCommitted;
-        let ear = Ear { context: plan.config.context(), topic, committed_only, ends };
+        let ear = Ear { context: plan.config.context(), topic, committed_only, ends, fetched: Mutex::default() };
         let consumer = settings.create_with_context(ear).map_err(|error| plan.config.not_made(error))?;
         Ok(Self { consumer, system: plan.config.name(), assigned: false })
     }
@@ -211,14 +214,19 @@ impl ClientContext for Ear {
         self.context.log(level, facility, line);
     }
 
-    /// Takes from the statistics where the partitions end, for the lag.
+    /// Takes from the statistics where the partitions end, for the lag, and how far they have been fetched.
     fn stats_raw(&self, json: &[u8]) {
         let (Some(ends), Ok(statistics)) = (&self.ends, serde_json::from_slice::<Statistics>(json)) else { return };
         let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, partition) in statistics.topics.values().flat_map(|topic| &topic.partitions) {
             let end = if self.committed_only { partition.ls_offset } else { partition.hi_offset };
-            if let (Ok(number), Ok(end)) = (number.parse(), u64::try_from(end)) {
+            let Ok(number) = number.parse() else { continue };
+            if let Ok(end) = u64::try_from(end) {
                 ends.insert(Partition { topic: self.topic, number }, end);
+            }
+            if let Ok(next) = u64::try_from(partition.next_offset) {
+                fetched.insert(number, next);
             }
         }
     }
@@ -240,6 +248,11 @@ impl Ear {
         self.context.end()
     }
 
+    /// How far a partition has been fetched.
+    pub(super) fn fetched(&self, number: i32) -> Option<u64> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner).get(&number).copied()
+    }
+
     /// What librdkafka said last, or the name of the error.
     pub(super) fn why(&self, code: Code) -> String {
         self.context.last().map_or_else(|| code.to_string(), |complaint| complaint.reason)
@@ -250,13 +263,13 @@ impl Ear {
 #[derive(Deserialize)]
 struct Statistics {
     #[serde(default)]
-    topics: std::collections::BTreeMap<String, TopicFigures>,
+    topics: BTreeMap<String, TopicFigures>,
 }
 
 #[derive(Deserialize)]
 struct TopicFigures {
     #[serde(default)]
-    partitions: std::collections::BTreeMap<String, PartitionFigures>,
+    partitions: BTreeMap<String, PartitionFigures>,
 }
 
 #[derive(Deserialize)]
@@ -265,4 +278,6 @@ struct PartitionFigures {
     hi_offset: i64,
     /// Where what is decided ends.
     ls_offset: i64,
+    /// What is fetched next; below 0 if it is not.
+    next_offset: i64,
 }

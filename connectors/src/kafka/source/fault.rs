@@ -88,6 +88,20 @@ pub(super) fn deleted(plan: &Plan, split: &SplitId, next: u64) -> ConnectorError
     }
 }
 
+/// Nothing comes of a partition, whatever is done.
+pub(super) fn stands_still(plan: &Plan, at: Partition, next: u64, end: u64) -> ConnectorError {
+    let split = at.split(&plan.topics);
+    ConnectorError::Remote {
+        system: plan.topic(at.topic),
+        reason: format!(
+            "{split} ends at {end}, and nothing comes of it from offset {next} on, although its reading was begun anew {} times. If              another start of the job does not help either, look whether its leader serves it (kafka-console-consumer.sh              --partition {} --offset {next}), and what the broker's log says of it",
+            super::watch::GIVEN_UP,
+            at.number,
+        ),
+        passes: true,
+    }
+}
+
 /// librdkafka tells an end only in words, and these were others than those that are known.
 pub(super) fn end_unknown(plan: &Plan, at: Partition) -> ConnectorError {
     ConnectorError::Remote {

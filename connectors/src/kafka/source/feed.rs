@@ -82,7 +82,7 @@ pub(super) enum Fault {
     Other,
 }
 
-/// The partitions of some topics, as one client sees them. Every call but [`Feed::poll`] asks the cluster and takes its time.
+/// The partitions of some topics, as one client sees them. A call with an answer from the cluster takes its time.
 pub(super) trait Feed: Send {
     /// A record, borrowed from where it was received.
     type Record<'a>: Message
@@ -104,6 +104,16 @@ pub(super) trait Feed: Send {
 
     /// The offset of the first record that is not older than `millis` after 1970; `None` where all are older.
     fn since(&mut self, millis: i64, of: &[Partition]) -> Result<Vec<Option<u64>>>;
+
+    /// Finds out where these end, of all that is decided, if only what is committed is read: by itself, with a client that is made for
+    /// it, so that it says more than one that may stand still. Unless it is at it already.
+    fn find_ends(&mut self, of: &[Partition]);
+
+    /// What was found out since the last time.
+    fn found_ends(&mut self) -> Vec<(Partition, u64)>;
+
+    /// How far a partition has been fetched, records or not, as of about a second ago.
+    fn fetched(&self, at: Partition) -> Option<u64>;
 
     /// What the group has committed.
     fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>>;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rdkafka::Message;
 
-use super::{feed::Partition, layout::Builder, plan::Plan};
+use super::{feed::Partition, layout::Builder, plan::Plan, watch::Watch};
 use crate::{Origins, Position, Rejected, Result, Rows, SplitId, format::Decoder};
 
 /// Of a record that is too long this much is kept.
@@ -27,6 +27,7 @@ pub(super) struct Lane {
     /// Where to end, if it is to end.
     pub(super) end: Option<u64>,
     pub(super) ended: bool,
+    pub(super) watch: Watch,
     /// The records of the batch, rejected ones too, and their bytes.
     records: usize,
     bytes: usize,
@@ -60,6 +61,7 @@ impl Lane {
             next,
             end,
             ended: false,
+            watch: Watch::default(),
             records: 0,
             bytes: 0,
             held: 0,

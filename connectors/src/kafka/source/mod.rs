@@ -20,27 +20,26 @@
 //! | `start`, `fault` | where partitions begin; errors in words |
 //! | `poller`, `lane` | the thread, and one partition in it |
 //! | `reader` | the task's side of it |
+//! | `watch` | partitions that stand still |
+//! | `group` | how far the job is final, for whoever watches |
 //! | `sample` | a few records to infer columns from |
 
 use std::{
     collections::HashMap,
     fmt,
     marker::PhantomData,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
 use self::{
     client::Client,
     feed::Partition,
+    group::Group,
     plan::Plan,
     reader::{Ends, KafkaReader},
     start::Assigned,
@@ -52,6 +51,7 @@ mod client;
 mod fault;
 mod feed;
 mod formats;
+mod group;
 pub mod input;
 mod lane;
 mod layout;
@@ -63,12 +63,10 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod watch;
 
 pub use input::KafkaInput;
 pub use plan::{Isolation, Start};
-
-/// How long a job waits for its positions to be committed to the group.
-const COMMIT: Duration = Duration::from_secs(2);
 
 /// Topics as a source. One split per partition, called `topic/number`; a position is the offset of the next record.
 pub struct KafkaSource<T> {
@@ -84,18 +82,7 @@ pub struct KafkaSource<T> {
 #[derive(Default)]
 struct Outside {
     discovery: Slot,
-    group: Slot,
-    committing: AtomicBool,
-    not_committed: AtomicU64,
-}
-
-/// A commit under way. However it ends, also when no thread could be started for it, another one may come.
-struct Committing(Arc<Outside>);
-
-impl Drop for Committing {
-    fn drop(&mut self) {
-        self.0.committing.store(false, Ordering::Release);
-    }
+    group: Arc<Group>,
 }
 
 /// A client that is made when it is needed and kept for the next time.
@@ -135,9 +122,9 @@ impl<T> KafkaSource<T> {
         self.plan.as_ref().map_err(|error| ConnectorError::Config(error.clone()))
     }
 
-    /// How many times positions could not be committed to the group, or were not because the time before had not ended.
+    /// How many times positions could not be committed to the group. They are tried again until newer ones take their place.
     pub fn not_committed(&self) -> u64 {
-        self.outside.not_committed.load(Ordering::Relaxed)
+        self.outside.group.failed()
     }
 }
 
@@ -213,26 +200,10 @@ impl<T: 'static> Source for KafkaSource<T> {
     }
 
     async fn checkpointed(&self, positions: &[(SplitId, Position)]) {
-        let Ok(plan) = &self.plan else { return };
-        if plan.group.is_none() {
-            return;
+        match &self.plan {
+            Ok(plan) if plan.group.is_some() => self.outside.group.commit(plan, positions).await,
+            _ => {}
         }
-        if self.outside.committing.swap(true, Ordering::AcqRel) {
-            self.outside.not_committed.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let (plan, outside, positions) = (plan.clone(), self.outside.clone(), positions.to_vec());
-        let committing = Committing(outside);
-        let committing = blocking(move || {
-            let outside = &committing.0;
-            let committed = commit(&plan, outside, &positions);
-            if committed.is_err() {
-                outside.not_committed.fetch_add(1, Ordering::Relaxed);
-            }
-            committed
-        });
-        // It goes on by itself after that, and the next one is left out until it has ended.
-        let _ = tokio::time::timeout(COMMIT, committing).await;
     }
 }
 
@@ -240,26 +211,7 @@ impl<T: 'static> TypedSource for KafkaSource<T> {
     type Row = T;
 }
 
-fn commit(plan: &Plan, outside: &Outside, positions: &[(SplitId, Position)]) -> Result<()> {
-    let mut offsets = TopicPartitionList::with_capacity(positions.len());
-    for (split, Position(next)) in positions {
-        let at = Partition::of(split, &plan.topics)?;
-        let (Some(topic), Ok(next)) = (plan.topics.get(at.topic), i64::try_from(*next)) else { continue };
-        offsets
-            .add_partition_offset(topic, at.number, Offset::Offset(next))
-            .map_err(|error| plan.config.not_made(error))?;
-    }
-    outside.group.with(plan, |client| {
-        client.commit(&offsets).map_err(|error| ConnectorError::Remote {
-            system: plan.name(),
-            reason: format!("the group's offsets were not committed: {error}"),
-            passes: true,
-        })
-    })
-}
-
-/// Runs what blocks on a thread of its own. Not on the runtime's, because a runtime does not end before what blocks there has, and a
-/// commit can hang for as long as the brokers are gone.
+/// Runs what blocks on a thread of its own. Not on the runtime's, because a runtime does not end before what blocks there has.
 async fn blocking<R: Send + 'static>(act: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
     let (reply, answer) = oneshot::channel();
     let thread = std::thread::Builder::new().name("windrow-kafka".into());

@@ -27,6 +27,7 @@ use super::{
     lane::{Lane, Taken},
     plan::Plan,
     start::{self, Begin},
+    watch::ASKED,
 };
 use crate::{ConnectorError, Result, Rows};
 
@@ -48,6 +49,12 @@ const FULL: Duration = Duration::from_millis(2);
 /// When the channel has been full for so long, librdkafka is served again, without taking records: its statistics would become more
 /// and more, and nobody would give it a new token.
 const STALLED: Duration = Duration::from_secs(2);
+
+/// How long from one look at what stands still to the next.
+const LOOK: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(1) };
+
+/// While there is always something to take, what is missed may wait behind it: then only one look in so many counts.
+const BUSY: u32 = 10;
 
 /// What the thread tells its reader. `lane` counts the partitions in the order in which they were assigned.
 pub(super) enum Item {
@@ -84,6 +91,10 @@ pub(super) struct Poller<F> {
     filled: Vec<usize>,
     bytes: usize,
     flushed: Instant,
+    looked: Instant,
+    looks: u32,
+    /// Whether there was nothing to take once since the last look.
+    was_dry: bool,
 }
 
 /// What one look at the feed came to.
@@ -114,6 +125,9 @@ impl<F: Feed> Poller<F> {
             filled: Vec::new(),
             bytes: 0,
             flushed: Instant::now(),
+            looked: Instant::now(),
+            looks: 0,
+            was_dry: false,
         }
     }
 
@@ -167,6 +181,7 @@ impl<F: Feed> Poller<F> {
                 match step {
                     Step::Took => {}
                     Step::Nothing => {
+                        self.was_dry = true;
                         self.flush_all()?;
                         break;
                     }
@@ -187,7 +202,56 @@ impl<F: Feed> Poller<F> {
             if self.bytes > MAX_BYTES || (!self.filled.is_empty() && self.flushed.elapsed() > LINGER) {
                 self.flush_all()?;
             }
+            if self.looked.elapsed() >= LOOK {
+                self.look()?;
+                self.looked = Instant::now();
+            }
         }
+    }
+
+    /// Looks whether something stands still. What was under way of its former reading and still comes is not taken twice.
+    fn look(&mut self) -> Outcome {
+        for (at, end) in self.feed.found_ends() {
+            let Some(lane) = self.place(at).and_then(|lane| self.lanes.get_mut(lane)) else { continue };
+            if lane.watch.answer(end > lane.next) {
+                let next = lane.next;
+                self.flush_all()?;
+                return Err(Some(fault::stands_still(&self.plan, at, next, end)));
+            }
+        }
+        self.looks = self.looks.wrapping_add(1);
+        if !std::mem::take(&mut self.was_dry) && !self.looks.is_multiple_of(BUSY) {
+            return Ok(());
+        }
+        let ask = self.looks.is_multiple_of(ASKED);
+        let paused: BTreeSet<Partition> = self.paused.iter().copied().collect();
+        let (mut again, mut asked) = (Vec::new(), Vec::new());
+        for lane in self.lanes.iter_mut().filter(|lane| self.reading.contains(&lane.at)) {
+            if paused.contains(&lane.at) {
+                lane.watch.rest();
+            }
+            if lane.watch.look(self.feed.fetched(lane.at)) {
+                again.push((lane.at, lane.next));
+                asked.push(lane.at);
+            } else if ask && lane.watch.is_idle() {
+                asked.push(lane.at);
+            }
+        }
+        for (at, _) in &again {
+            self.feed.unassign(*at)?;
+        }
+        if !again.is_empty() {
+            self.feed.assign(&again)?;
+        }
+        if !asked.is_empty() {
+            self.feed.find_ends(&asked);
+        }
+        Ok(())
+    }
+
+    /// Its lane.
+    fn place(&self, at: Partition) -> Option<usize> {
+        *self.places.get(at.topic)?.get(usize::try_from(at.number).ok()?)?
     }
 
     /// Takes one event from the feed.
@@ -198,8 +262,11 @@ impl<F: Feed> Poller<F> {
             None => return Ok(Step::Nothing),
             Some(Event::Record { at, record }) => (at, record),
             Some(Event::End { at, offset }) => {
-                let Some(index) = place(at) else { return Ok(Step::Took) };
-                let is_done = lanes.get(index).is_some_and(|lane| lane.ended || lane.is_done());
+                let Some((index, lane)) = place(at).and_then(|index| Some((index, lanes.get_mut(index)?))) else {
+                    return Ok(Step::Took);
+                };
+                lane.watch.end();
+                let is_done = lane.ended || lane.is_done();
                 return match offset {
                     None if !is_done => Err(Some(fault::end_unknown(plan, at))),
                     offset => Ok(Step::End(index, offset)),
@@ -210,6 +277,7 @@ impl<F: Feed> Poller<F> {
         let Some((index, lane)) = place(at).and_then(|index| Some((index, lanes.get_mut(index)?))) else {
             return Ok(Step::Took);
         };
+        lane.watch.record();
         let was_empty = lane.is_empty();
         let (taken, full) = match lane.take(&record, plan)? {
             Taken::No if lane.is_done() && !lane.ended => return Ok(Step::End(index, None)),

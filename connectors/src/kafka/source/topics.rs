@@ -5,7 +5,10 @@
 
 use std::{
     cell::Cell,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        mpsc::{Receiver, TryRecvError, channel},
+    },
     time::Duration,
 };
 
@@ -40,6 +43,8 @@ pub(super) struct Topics {
     turn: Cell<usize>,
     streak: Cell<usize>,
     bell: Arc<Bell>,
+    /// The answer to come of [`Feed::find_ends`].
+    finding: Option<Receiver<Vec<(Partition, u64)>>>,
 }
 
 /// Rung when a client's queue is not empty any more.
@@ -52,7 +57,7 @@ struct Bell {
 impl Topics {
     pub(super) fn new(plan: Plan, ends: Ends) -> Self {
         let clients = plan.topics.iter().map(|_| None).collect();
-        Self { plan, ends, clients, turn: Cell::new(0), streak: Cell::new(0), bell: Arc::default() }
+        Self { plan, ends, clients, turn: Cell::new(0), streak: Cell::new(0), bell: Arc::default(), finding: None }
     }
 
     /// The client of a topic, and the topic's name.
@@ -204,6 +209,40 @@ impl Feed for Topics {
         self.offsets(of, Offset::Offset(millis), "for the offsets at a time", |consumer, list, wait| {
             consumer.offsets_for_times(list, wait)
         })
+    }
+
+    fn find_ends(&mut self, of: &[Partition]) {
+        if self.finding.is_some() {
+            return;
+        }
+        let (mut other, of) = (Self::new(self.plan.clone(), Ends::default()), of.to_vec());
+        let (found, finding) = channel();
+        let find = move || {
+            // Without an answer nothing is known.
+            let Ok(ends) = other.offsets(&of, Offset::End, "for the ends", |consumer, list, wait| {
+                consumer.offsets_for_times(list, wait)
+            }) else {
+                return;
+            };
+            let ends = of.into_iter().zip(ends).filter_map(|(at, end)| Some((at, end?)));
+            let _ = found.send(ends.collect());
+        };
+        if std::thread::Builder::new().name("windrow-kafka".into()).spawn(find).is_ok() {
+            self.finding = Some(finding);
+        }
+    }
+
+    fn found_ends(&mut self) -> Vec<(Partition, u64)> {
+        let found = match self.finding.as_ref().map(Receiver::try_recv) {
+            None | Some(Err(TryRecvError::Empty)) => return Vec::new(),
+            Some(found) => found,
+        };
+        self.finding = None;
+        found.unwrap_or_default()
+    }
+
+    fn fetched(&self, at: Partition) -> Option<u64> {
+        self.clients.get(at.topic)?.as_ref()?.consumer().context().fetched(at.number)
     }
 
     fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>> {

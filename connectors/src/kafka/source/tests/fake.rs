@@ -83,6 +83,13 @@ pub(super) struct Inner {
     pub(super) ends_unknown: bool,
     /// Why partitions cannot be added.
     pub(super) silent: bool,
+    /// Nothing comes of these until they are assigned so often.
+    pub(super) stuck: BTreeMap<Partition, u32>,
+    /// What was assigned, in order.
+    pub(super) assigned: Vec<(Partition, u64)>,
+    /// The questions where partitions end, as they are answered; no answer while the cluster is `away`.
+    pub(super) asked: Vec<Vec<Partition>>,
+    pub(super) away: bool,
     pub(super) polls: usize,
 }
 
@@ -104,6 +111,7 @@ impl World {
     pub(super) fn feed(&self, seed: u64, stumbles: bool) -> FakeFeed {
         FakeFeed {
             world: self.clone(),
+            finding: Vec::new(),
             state: RefCell::new(State { rng: Rng::with_seed(seed), stumbles, ..State::default() }),
         }
     }
@@ -111,6 +119,8 @@ impl World {
 
 pub(super) struct FakeFeed {
     world: World,
+    /// Those whose ends are being asked for.
+    finding: Vec<Partition>,
     state: RefCell<State>,
 }
 
@@ -148,8 +158,8 @@ impl Feed for FakeFeed {
         let mut world = self.world.lock();
         world.polls += 1;
         let stale = world.stale;
-        let mut unpaused: Vec<Partition> =
-            state.reading.iter().filter(|(_, reading)| !reading.paused).map(|(at, _)| *at).collect();
+        let flows = |(at, reading): &(&Partition, &Reading)| !reading.paused && !world.stuck.contains_key(at);
+        let mut unpaused: Vec<Partition> = state.reading.iter().filter(flows).map(|(at, _)| *at).collect();
         state.rng.shuffle(&mut unpaused);
         for at in unpaused {
             if state.stumbles && state.rng.u8(..) < 4 {
@@ -230,14 +240,44 @@ impl Feed for FakeFeed {
         Ok(answer)
     }
 
+    fn find_ends(&mut self, of: &[Partition]) {
+        self.finding = of.to_vec();
+        self.world.lock().asked.push(of.to_vec());
+    }
+
+    fn found_ends(&mut self) -> Vec<(Partition, u64)> {
+        let of = std::mem::take(&mut self.finding);
+        if self.world.lock().away {
+            return Vec::new();
+        }
+        of.into_iter().map(|at| (at, self.world.log(at, |log| log.end))).collect()
+    }
+
+    fn fetched(&self, at: Partition) -> Option<u64> {
+        self.state.borrow().reading.get(&at).map(|reading| reading.polled)
+    }
+
     fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>> {
         Ok(of.iter().map(|at| self.world.lock().committed.get(at).copied()).collect())
     }
 
     fn assign(&mut self, from: &[(Partition, u64)]) -> Result<()> {
         for &(at, next) in from {
+            let mut world = self.world.lock();
+            world.assigned.push((at, next));
+            if let Some(times) = world.stuck.get_mut(&at) {
+                *times = times.saturating_sub(1);
+                if *times == 0 {
+                    world.stuck.remove(&at);
+                }
+            }
             let reading = Reading { next, polled: next, paused: false, told_end: None };
             assert!(self.state.get_mut().reading.insert(at, reading).is_none(), "{at:?} is assigned twice");
+            drop(world);
+            // What was under way of its former reading.
+            if self.state.get_mut().stumbles {
+                self.state.get_mut().again(at);
+            }
         }
         Ok(())
     }

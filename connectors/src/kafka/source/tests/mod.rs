@@ -19,6 +19,7 @@ mod edges;
 mod fake;
 mod faults;
 mod reading;
+mod standing;
 mod starting;
 
 fn numbers() -> SchemaRef {
