@@ -11,7 +11,7 @@ pub use windrow_connectors::{
 #[cfg(feature = "kafka")]
 pub use windrow_connectors::{
     SchemaRegistry, Secret,
-    format::{AvroFormat, Protobuf},
+    format::{AvroFormat, JsonSchemaFormat, Protobuf},
     kafka::{Isolation, Kafka, Sasl, Start, Tls},
 };
 pub use windrow_operators::{

@@ -41,7 +41,7 @@ fn payloads() -> Vec<(Option<Vec<u8>>, Option<&'static str>)> {
         (bytes(br#"{"id":8.5}"#), Some("\"id\"")),
         (bytes(br#"{"value":1}"#), Some("\"id\"")),
         (bytes(br#"{"id":9,"text":"\ud800"}"#), Some("")),
-        (bytes(b"\0\0\0\0\x01{\"id\":10}"), Some("")),
+        (bytes(b"\0\0\0\0\x01{\"id\":10}"), Some("json_schema")),
         (bytes("\u{feff}{\"id\":11}".as_bytes()), Some("")),
         (bytes(br#"{"id":12,"text":null,"more":{"a":[1,2,{"b":null}]}}"#), None),
     ]

@@ -12,7 +12,10 @@ use tests::{
     },
     rows, run,
 };
-use windrow::prelude::*;
+use windrow::{
+    arrow::datatypes::{DataType, Field, Schema},
+    prelude::*,
+};
 
 use crate::running::{accounted, has_read, source, store, until, while_running};
 
@@ -146,9 +149,9 @@ struct Named {
 fn protobuf_is_read_and_written_with_and_without_a_registry() -> Result<()> {
     let Some(broker) = Broker::shared() else { return Ok(()) };
     let (kafka, server) = (Kafka::brokers(broker.address()), Registry::start()?);
-    let registry = Arc::new(SchemaRegistry::at(server.url()));
+    let registry = SchemaRegistry::at(server.url());
     let plain = Protobuf::from_proto(PROTO, "shop.Bid")?;
-    for (name, messages) in [("plain", plain.clone()), ("framed", plain.with_registry(registry.clone()))] {
+    for (name, messages) in [("plain", plain.clone()), ("framed", plain.with_registry(&registry))] {
         let (topic, copy) = (broker.new_topic(name, 1)?, broker.new_topic("copy", 1)?);
         let id = server.register(&format!("{topic}-value"), "PROTOBUF", PROTO)?;
         // The second message of the schema: one number, 1, twice as large because of its sign.
@@ -170,6 +173,64 @@ fn protobuf_is_read_and_written_with_and_without_a_registry() -> Result<()> {
         assert_eq!(bad.rows(), 1);
         assert_eq!(sorted(broker.committed(&copy)?), payloads, "{name}");
     }
+    Ok(())
+}
+
+#[test]
+fn json_with_a_registry_is_written_read_and_inferred() -> Result<()> {
+    let Some(broker) = Broker::shared() else { return Ok(()) };
+    let (kafka, server) = (Kafka::brokers(broker.address()), Registry::start()?);
+    let topic = broker.new_topic("json-schema", 1)?;
+    let registry = SchemaRegistry::at(server.url());
+    let job = Job::new("write");
+    job.source(MemorySource::records(bids())).sink(kafka.to_topic(&topic).json_schema(&registry));
+    run(job)?;
+    let id = registry.latest(&format!("{topic}-value"))?.id;
+    let first = [&[0][..], &id.to_be_bytes(), br#"{"id":1,"who":"w1","price":0.5}"#].concat();
+    assert_eq!(sorted(broker.committed(&topic)?)[0], first);
+    let avro = server.register("other", "AVRO", V1)?;
+    broker.produce(&topic, [framed(avro, b"{\"id\":5}".to_vec()), Message::of("{\"id\":6}")])?;
+
+    let (out, inferred) = (MemorySink::new(), MemorySink::new());
+    let job = Job::new("read");
+    let input = || kafka.topic(&topic).bounded();
+    job.source(input().json_schema::<Bid>(&registry)).drop_rejects().sink(out.clone());
+    job.source(input().infer_json_schema(100, &registry)?).drop_rejects().sink(inferred.clone());
+    run(job)?;
+    assert_eq!(rows(&out.batches()), ["1|w1|0.5", "2|null|0.5", "3|w3|0.5", "4|w4|0.5"]);
+    assert_eq!(inferred.rows(), 4);
+    Ok(())
+}
+
+#[test]
+fn columns_of_csv_and_protobuf_are_found_out_and_a_reader_has_its_own_schema() -> Result<()> {
+    let Some(broker) = Broker::shared() else { return Ok(()) };
+    let (kafka, server) = (Kafka::brokers(broker.address()), Registry::start()?);
+    let registry = SchemaRegistry::at(server.url());
+    let (csv, proto_topic, avro) =
+        (broker.new_topic("csv", 1)?, broker.new_topic("proto", 1)?, broker.new_topic("avro", 1)?);
+    broker.produce(&csv, ["1,a,0.5", "2,b,1\n", "no", "3,\"c\",2"].map(Message::of))?;
+    let id = server.register(&format!("{proto_topic}-value"), "PROTOBUF", PROTO)?;
+    broker.produce(&proto_topic, [framed(id, vec![0, 0x08, 7])])?;
+    broker.produce(&avro, [v1(server.register("bids", "AVRO", V1)?, 1, "a")])?;
+
+    let sinks = [MemorySink::new(), MemorySink::new(), MemorySink::new()];
+    let job = Job::new("inferred");
+    let input = |topic: &str| kafka.topic(topic).bounded();
+    job.source(input(&csv).infer_csv(["id", "who", "price"], 100)?).drop_rejects().sink(sinks[0].clone());
+    let messages = Protobuf::from_registry(&registry);
+    job.source(input(&proto_topic).infer_protobuf(&messages)?).sink(sinks[1].clone());
+    // The writer says neither of these, and calls one otherwise.
+    let reader = r#"{"type":"record","name":"Bid","fields":[{"name":"id","type":"long"},
+        {"name":"name","type":"string","aliases":["who"]},{"name":"price","type":"double","default":9.5}]}"#;
+    let columns = [("id", DataType::Int64), ("name", DataType::Utf8), ("price", DataType::Float64)];
+    let columns = columns.map(|(name, data_type)| Field::new(name, data_type, false));
+    let schema = Arc::new(Schema::new(columns.to_vec()));
+    job.source(input(&avro).reader_schema(reader).avro_with(schema, &registry)).sink(sinks[2].clone());
+    run(job)?;
+    let [csv, proto, avro] = sinks.map(|sink| rows(&sink.batches()));
+    assert_eq!(csv, ["1|a|0.5", "2|b|1.0", "3|c|2.0"]);
+    assert_eq!((proto, avro), (vec!["7".to_string()], vec!["1|a|9.5".to_string()]));
     Ok(())
 }
 

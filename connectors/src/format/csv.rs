@@ -94,6 +94,8 @@ impl Decoder for CsvDecoder {
 
     fn push(&mut self, record: &[u8]) -> Result<(), String> {
         let Self { columns, targets, splitter, .. } = self;
+        // Some write the line end into the message. Of a file the framer has taken it off.
+        let record = record.strip_suffix(b"\n").map_or(record, |line| line.strip_suffix(b"\r").unwrap_or(line));
         let rows = columns.rows();
         let decoded = splitter.split(record, |fields| push_fields(columns, targets, fields)).flatten();
         if decoded.is_err() {

@@ -51,6 +51,14 @@ pub(crate) fn csv(header: &[u8], records: &[Vec<u8>], delimiter: u8, columns: Op
     readable(&schema, columns, schema.fields().iter().map(|field| field.name().as_str()))
 }
 
+/// The schema of CSV records without a header: columns of these names, in their order.
+#[cfg(feature = "kafka")]
+pub(crate) fn csv_columns(names: &[String], records: &[Vec<u8>], delimiter: u8) -> Result<SchemaRef> {
+    let quoted = names.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\"")));
+    let header = quoted.collect::<Vec<_>>().join(&char::from(delimiter).to_string());
+    csv(header.as_bytes(), records, delimiter, None)
+}
+
 /// The columns that are wanted, of types that any later value can be read into. `there` are all names in the sample.
 fn readable<'a>(
     schema: &Schema,

@@ -22,6 +22,8 @@ use super::{
 };
 use crate::Result;
 
+const FRAMED: &str = "JSON from a schema registry does: that is read by json_schema";
+
 /// Decodes JSON objects, one a line.
 ///
 /// Values must have the column's type: no number in quotes, no 1.0 for an integer. Times are RFC 3339 text, or whole
@@ -82,7 +84,10 @@ impl Decoder for JsonDecoder {
         if decoded.is_err() {
             self.columns.truncate(rows);
         }
-        decoded
+        decoded.map_err(|reason| match record.first() {
+            Some(0) => format!("{reason}; it begins with a zero, as {FRAMED}"),
+            _ => reason,
+        })
     }
 
     fn len(&self) -> usize {
@@ -220,7 +225,10 @@ impl<'de> Visitor<'de> for Cell<'_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
+        // The parser gives the whole number -0 as this; -0.0 cannot be told from it, and loses nothing either.
+        let is_zero = value == 0.0 && value.is_sign_negative();
         let pushed = self.column.push_f64(value);
+        let pushed = pushed.or_else(|misfit| if is_zero { self.column.push_i64(0) } else { Err(misfit) });
         self.number(pushed)
     }
 

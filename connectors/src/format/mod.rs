@@ -21,6 +21,7 @@
 //! | [`json`], [`csv`] | the two decoders |
 //! | [`encode`] | the two encoders |
 //! | `avro` | records with the id of a schema in a registry, and how columns and schemas fit |
+//! | `json_schema` | JSON with the id of a schema in a registry |
 //! | [`payload`], [`payload_json`], [`payload_csv`] | rows into payloads, one for each |
 //! | [`raw`] | payloads as they are |
 //! | [`debezium`] | the changes of a database |
@@ -42,6 +43,8 @@ pub mod encode;
 mod frame;
 pub(crate) mod infer;
 pub mod json;
+#[cfg(feature = "kafka")]
+pub mod json_schema;
 mod keys;
 pub mod payload;
 pub mod payload_csv;
@@ -60,6 +63,8 @@ pub use debezium::{Debezium, DebeziumDecoder, DebeziumEncoder};
 pub use encode::Encoder;
 pub use frame::{Frame, Span};
 pub use json::JsonDecoder;
+#[cfg(feature = "kafka")]
+pub use json_schema::{JsonSchemaDecoder, JsonSchemaFormat};
 pub use payload::{PayloadFormat, Payloads, RowEncoder};
 pub use payload_csv::CsvRowEncoder;
 pub use payload_json::JsonRowEncoder;

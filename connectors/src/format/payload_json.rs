@@ -31,11 +31,22 @@ impl RowEncoder for JsonRowEncoder {
 
 /// An object of each row: what arrow's writer of lines does, without the lines, which would have to be found again.
 pub(crate) fn objects(batch: &RecordBatch, options: &EncoderOptions, out: &mut Payloads) -> Result<()> {
+    framed_objects(batch, options, &[], out)
+}
+
+/// The same, with `frame` in front of each.
+pub(super) fn framed_objects(
+    batch: &RecordBatch,
+    options: &EncoderOptions,
+    frame: &[u8],
+    out: &mut Payloads,
+) -> Result<()> {
     check_times(batch)?;
     let field = Arc::new(Field::new_struct("", batch.schema_ref().fields().clone(), false));
     let rows = StructArray::from(batch.clone());
     let mut object = make_encoder(&field, &rows, options)?;
     for row in 0..batch.num_rows() {
+        out.buffer().extend_from_slice(frame);
         object.encode(row, out.buffer());
         out.end();
     }

@@ -41,6 +41,8 @@ use client::{Answer, Client, LONGEST_ANSWER, Login};
 
 /// How many schemas are kept. A job meets a handful.
 const MOST_KEPT: usize = 10_000;
+/// How many registered schemas are remembered. More are registered again, which changes nothing.
+const MOST_WRITTEN: usize = 1_000;
 /// How long an id without a schema is not asked for again: garbage must not become a flood of requests, and a schema that is
 /// registered late is found soon.
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
@@ -120,7 +122,11 @@ pub struct ReferencedSchema {
 pub struct SchemaRegistry {
     client: Client,
     kept: Arc<Mutex<Kept>>,
+    written: Arc<Mutex<Written>>,
 }
+
+/// The ids of what was registered, by subject, kind and text.
+type Written = HashMap<(String, SchemaKind, String), u32>;
 
 /// What need not be asked again.
 #[derive(Default)]
@@ -148,7 +154,7 @@ impl SchemaRegistry {
     /// The registry at this address, `http://host:port` or `https://host:port`. Several, separated by commas, are one registry:
     /// they are tried in this order. Nothing is asked yet; an address that is none is reported by the first call.
     pub fn at(addresses: impl AsRef<str>) -> Self {
-        Self { client: Client::new(addresses.as_ref()), kept: Arc::default() }
+        Self { client: Client::new(addresses.as_ref()), kept: Arc::default(), written: Arc::default() }
     }
 
     /// Asks as this user.
@@ -181,7 +187,7 @@ impl SchemaRegistry {
     fn with(self, change: impl FnOnce(&mut Client)) -> Self {
         let mut client = self.client.changed();
         change(&mut client);
-        Self { client, kept: Arc::default() }
+        Self { client, kept: Arc::default(), written: Arc::default() }
     }
 
     /// What to call it in messages.
@@ -252,11 +258,18 @@ impl SchemaRegistry {
     /// # Errors
     /// As [`SchemaRegistry::schema`]; and `Config` if there is no such subject, or its schema cannot be used.
     pub fn latest(&self, subject: &str) -> Result<Arc<RegisteredSchema>> {
+        self.find_latest(subject)?.ok_or_else(|| {
+            ConnectorError::Config(format!("the {} has no schema for the subject {subject:?}", self.name()))
+        })
+    }
+
+    /// As [`SchemaRegistry::latest`]; `None` if there is no such subject.
+    pub(crate) fn find_latest(&self, subject: &str) -> Result<Option<Arc<RegisteredSchema>>> {
         match self.client.call(&["subjects", subject, "versions", "latest"], None)? {
             Answer::Yes(answer) => {
                 let id = self.id(&answer)?;
                 match self.registered(id, &answer) {
-                    Ok(schema) => Ok(Arc::new(schema)),
+                    Ok(schema) => Ok(Some(Arc::new(schema))),
                     Err(Trouble::Error(error)) => Err(error),
                     Err(Trouble::Unusable(why)) => Err(ConnectorError::Config(format!(
                         "the newest schema of the subject {subject:?} in the {} is unusable: {why}",
@@ -264,23 +277,33 @@ impl SchemaRegistry {
                     ))),
                 }
             }
-            Answer::No { code: 40401 | 40402, .. } => {
-                Err(ConnectorError::Config(format!("the {} has no schema for the subject {subject:?}", self.name())))
-            }
+            Answer::No { code: 40401 | 40402, .. } => Ok(None),
             no => Err(self.refused(&format!("subject {subject:?}"), no)),
         }
     }
 
-    /// Registers a schema, unless it is there already, and gives its id. Blocks.
+    /// Registers a schema, unless it is there already, and gives its id. What was registered once is not asked for again: every
+    /// writer of a job asks, and one question is enough. Blocks.
     ///
     /// # Errors
     /// As [`SchemaRegistry::schema`]; and `Config`, with what the registry says, if the schema is not compatible with the former
     /// ones of the subject, or not valid.
     pub fn register(&self, subject: &str, kind: SchemaKind, text: &str) -> Result<u32> {
-        match self.client.call(&["subjects", subject, "versions"], Some(&request(kind, text)))? {
-            Answer::Yes(answer) => self.id(&answer),
-            no => Err(self.refused(&format!("the new schema of subject {subject:?}"), no)),
+        let key = (subject.to_string(), kind, text.to_string());
+        // Held while the registry is asked: the other writers wait for the same answer.
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = written.get(&key) {
+            return Ok(*id);
         }
+        let id = match self.client.call(&["subjects", subject, "versions"], Some(&request(kind, text)))? {
+            Answer::Yes(answer) => self.id(&answer)?,
+            no => return Err(self.refused(&format!("the new schema of subject {subject:?}"), no)),
+        };
+        if written.len() >= MOST_WRITTEN {
+            written.clear();
+        }
+        written.insert(key, id);
+        Ok(id)
     }
 
     /// The id of a schema that is registered already; `None` if it is not. Blocks.

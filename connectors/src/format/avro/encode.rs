@@ -3,13 +3,10 @@
 //! arrow-avro does the work. Around it: the schema of the columns is registered, under names that Avro allows; and a schema from the
 //! registry is compared with the columns, since arrow-avro writes numbers as the column has them, whatever the schema says.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
-    array::{RecordBatch, RecordBatchOptions},
+    array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions},
     datatypes::{DataType, Field, FieldRef, Fields, Schema as Columns, SchemaRef, TimeUnit},
 };
 use arrow_avro::{
@@ -24,6 +21,7 @@ use crate::{
     ConnectorError, Result, SchemaRegistry,
     format::{
         alternatives,
+        encode::elements,
         payload::{PayloadFormat, Payloads, RowEncoder},
     },
     registry::SchemaKind,
@@ -47,14 +45,12 @@ pub struct AvroFormat {
     name: Option<String>,
     subject: Option<String>,
     latest: bool,
-    /// The ids of what was registered, by subject and schema: every writer of a job asks, and one question is enough.
-    registered: Arc<Mutex<HashMap<(String, String), u32>>>,
 }
 
 impl AvroFormat {
     /// Records whose schema is registered in `registry`, under the subject `{topic}-value`.
     pub fn new(registry: SchemaRegistry) -> Self {
-        Self { registry, name: None, subject: None, latest: false, registered: Arc::default() }
+        Self { registry, name: None, subject: None, latest: false }
     }
 
     /// Calls the record this, with its namespace: `shop.Alert`. Otherwise it has the name of the topic.
@@ -72,6 +68,8 @@ impl AvroFormat {
     }
 
     /// Registers nothing, and writes by the newest schema of the subject. It must have the columns, all of them, with the same types.
+    /// A column that may be null can be written into a field that may not, as long as no null comes: the columns of a query are
+    /// often nullable by type alone. A null ends the job, and the error names its column and row.
     #[must_use]
     pub fn use_latest(mut self) -> Self {
         self.latest = true;
@@ -86,25 +84,12 @@ impl AvroFormat {
     pub fn encoder(&self, schema: &SchemaRef, topic: &str) -> Result<AvroEncoder> {
         let subject = self.subject.clone().unwrap_or_else(|| format!("{topic}-value"));
         check(schema.fields(), "")?;
-        let (id, text) =
-            if self.latest { self.newest(schema, &subject)? } else { self.registered(schema, &subject, topic)? };
-        AvroEncoder::new(schema, id, text)
-    }
-
-    fn registered(&self, schema: &SchemaRef, subject: &str, topic: &str) -> Result<(u32, String)> {
+        if self.latest {
+            let (id, text, fields) = self.newest(schema, &subject)?;
+            return Ok(AvroEncoder { fields, ..AvroEncoder::new(schema, id, text)? });
+        }
         let text = self.schema_of(schema, topic)?;
-        let key = (subject.to_string(), text);
-        // Held while the registry is asked: the other writers wait for the same answer.
-        let mut registered = self.registered.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = match registered.get(&key) {
-            Some(id) => *id,
-            None => {
-                let id = self.registry.register(subject, SchemaKind::Avro, &key.1)?;
-                registered.insert(key.clone(), id);
-                id
-            }
-        };
-        Ok((id, key.1))
+        AvroEncoder::new(schema, self.registry.register(&subject, SchemaKind::Avro, &text)?, text)
     }
 
     /// The Avro schema of the columns.
@@ -132,8 +117,8 @@ impl AvroFormat {
         Ok(text.json_string)
     }
 
-    /// The newest schema of the subject, if the columns can be written by it.
-    fn newest(&self, schema: &SchemaRef, subject: &str) -> Result<(u32, String)> {
+    /// The newest schema of the subject and its fields, if the columns can be written by it.
+    fn newest(&self, schema: &SchemaRef, subject: &str) -> Result<(u32, String, Fields)> {
         let found = self.registry.latest(subject)?;
         let wrong = |reason: String| {
             ConnectorError::Config(format!(
@@ -146,7 +131,7 @@ impl AvroFormat {
         }
         let there = super::columns(&found)?;
         same_fields(there.fields(), schema.fields(), "").map_err(wrong)?;
-        Ok((found.id, found.text.clone()))
+        Ok((found.id, found.text.clone(), there.fields().clone()))
     }
 }
 
@@ -154,6 +139,8 @@ impl AvroFormat {
 #[derive(Debug)]
 pub struct AvroEncoder {
     encoder: Encoder,
+    /// The fields of a schema that was not made from the columns: they may be null where it has no null.
+    fields: Fields,
 }
 
 impl AvroEncoder {
@@ -164,7 +151,7 @@ impl AvroEncoder {
             .with_fingerprint_strategy(FingerprintStrategy::Id(id))
             .build_encoder::<AvroSoeFormat>()
             .map_err(|error| ConnectorError::Config(format!("the columns cannot be written as Avro: {error}")))?;
-        Ok(Self { encoder })
+        Ok(Self { encoder, fields: Fields::empty() })
     }
 }
 
@@ -191,6 +178,7 @@ impl RowEncoder for AvroEncoder {
     fn encode(&mut self, batch: &RecordBatch, out: &mut Payloads) -> Result<()> {
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let batch = RecordBatch::try_new_with_options(self.encoder.schema(), batch.columns().to_vec(), &options)?;
+        check_nulls(&self.fields, &batch)?;
         let encoded = self.encoder.encode(&batch);
         let rows = self.encoder.flush();
         encoded.map_err(|error| ConnectorError::Data {
@@ -318,4 +306,47 @@ fn same(there: &DataType, wanted: &DataType, path: &str) -> Result<(), String> {
         (there, wanted) => there == wanted,
     };
     if same { Ok(()) } else { Err(format!("column {path:?} is {wanted}, and would have to be {there}")) }
+}
+
+/// Refuses a null where the schema has none: arrow-avro would write what lies in its place, a 0 or an empty text.
+fn check_nulls(there: &Fields, batch: &RecordBatch) -> Result<()> {
+    for field in there {
+        let Some(column) = batch.column_by_name(field.name()) else { continue };
+        let Some(path) = null_within(field, column) else { continue };
+        let row = (0..column.len()).find(|&row| null_within(field, &column.slice(row, 1)).is_some()).unwrap_or(0);
+        return Err(ConnectorError::Data {
+            at: format!("column {:?}", format!("{}{path}", field.name())),
+            reason: format!(
+                "it is null in row {row} of a batch, and the newest Avro schema of the subject has no null there: filter such rows \
+                 away, put a value in its place, or let the schema allow null"
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Where there is a null that the field has no form for, as what follows its name: nothing, or `.zip`, or `[]`.
+fn null_within(there: &Field, array: &ArrayRef) -> Option<String> {
+    if array.null_count() > 0 && !there.is_nullable() {
+        return Some(String::new());
+    }
+    let found = match (there.data_type(), array.data_type()) {
+        (DataType::Struct(fields), DataType::Struct(_)) => fields.iter().find_map(|field| {
+            let path = null_within(field, array.as_struct().column_by_name(field.name())?)?;
+            Some(format!(".{}{path}", field.name()))
+        }),
+        (DataType::List(item), _) => null_within(item, &elements(array)?).map(|path| format!("[]{path}")),
+        (DataType::Map(entries, _), _) => {
+            let DataType::Struct(entries) = entries.data_type() else { return None };
+            let values = elements(array)?.as_struct_opt()?.columns().get(1)?.clone();
+            null_within(entries.get(1)?, &values).map(|path| format!("{{}}{path}"))
+        }
+        _ => None,
+    }?;
+    // What lies within a null is not written.
+    match (array.null_count(), array.len()) {
+        (0, _) => Some(found),
+        (_, 1) => None,
+        _ => (0..array.len()).find_map(|row| null_within(there, &array.slice(row, 1))),
+    }
 }

@@ -1,6 +1,6 @@
 //! The decoder, and what it remembers of a registry.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::RecordBatch,
@@ -9,18 +9,18 @@ use arrow::{
 use prost_reflect::{FileDescriptor, MessageDescriptor};
 
 use super::{
-    Schemas,
     plan::{For, Plan},
     schema::{compile, message_at, read_indexes},
     walk::{self, Scratch},
 };
 use crate::{
-    ConnectorError, Result,
+    ConnectorError, Result, SchemaRegistry,
     format::{
         Decoder, Frame, Span,
         columns::{Columns, Medium},
         config,
     },
+    registry::SchemaKind,
 };
 
 /// How many schemas, and messages of them, are remembered. More are asked for again.
@@ -42,7 +42,7 @@ pub struct ProtobufDecoder {
 #[derive(Debug)]
 enum Plans {
     One(Arc<Plan>),
-    Registry(Known),
+    Registry(Box<Known>),
 }
 
 impl ProtobufDecoder {
@@ -51,8 +51,9 @@ impl ProtobufDecoder {
         Self::new(schema, Plans::One(Arc::new(plan)))
     }
 
-    pub(super) fn framed(schema: SchemaRef, schemas: Arc<dyn Schemas>) -> Result<Self> {
-        Self::new(schema, Plans::Registry(Known { schemas, files: HashMap::new(), plans: HashMap::new() }))
+    pub(super) fn framed(schema: SchemaRef, registry: SchemaRegistry) -> Result<Self> {
+        let known = Known { registry, files: HashMap::new(), plans: HashMap::new() };
+        Self::new(schema, Plans::Registry(Box::new(known)))
     }
 
     fn new(schema: SchemaRef, plans: Plans) -> Result<Self> {
@@ -115,18 +116,13 @@ impl Decoder for ProtobufDecoder {
 }
 
 /// What is known of a registry.
+#[derive(Debug)]
 struct Known {
-    schemas: Arc<dyn Schemas>,
+    registry: SchemaRegistry,
     /// By id.
     files: HashMap<u32, Result<FileDescriptor, String>>,
     /// By the bytes between the first one and the message: id and which message of the schema.
     plans: HashMap<Vec<u8>, Result<Arc<Plan>, String>>,
-}
-
-impl fmt::Debug for Known {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Known").field("files", &self.files.len()).field("plans", &self.plans.len()).finish()
-    }
 }
 
 impl Known {
@@ -174,15 +170,20 @@ impl Known {
         if let Some(file) = self.files.get(&id) {
             return Ok(file.clone());
         }
-        let text = match self.schemas.schema(id) {
-            Ok(text) => text?,
+        let found = match self.registry.schema(id) {
+            Ok(found) => found?,
             Err(error) => {
                 let reason = format!("the registry did not answer for schema {id}: {error}");
                 *failure = Some(error);
                 return Err(reason);
             }
         };
-        let file = compile(&text).map_err(|reason| format!("schema {id} does not compile: {reason}"));
+        let file = match found.kind {
+            SchemaKind::Protobuf => {
+                compile(&found.as_ref().into()).map_err(|reason| format!("schema {id} does not compile: {reason}"))
+            }
+            kind => Err(format!("schema id {id} is {kind}, not Protobuf")),
+        };
         if self.files.len() >= MAX_KNOWN {
             self.files.clear();
         }

@@ -1,7 +1,5 @@
 //! Rows into messages.
 
-use std::collections::HashSet;
-
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, StructArray},
     datatypes::{
@@ -14,14 +12,14 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_reflect::{Kind, MessageDescriptor};
 
 use super::{
-    Schemas,
     plan::{For, Plan, Target, Value},
     schema::{path_of, write_indexes},
     walk::{Wire, wire_type},
 };
 use crate::{
-    ConnectorError, Result,
+    ConnectorError, Result, SchemaRegistry,
     format::{Payloads, RowEncoder, config},
+    registry::SchemaKind,
 };
 
 /// Makes a message of each row; made by [`Protobuf::encoder`](super::Protobuf::encoder), which has an example.
@@ -36,17 +34,6 @@ pub struct ProtobufEncoder {
 impl ProtobufEncoder {
     pub(super) fn new(schema: &SchemaRef, message: &MessageDescriptor, frame: Vec<u8>) -> Result<Self> {
         let plan = Plan::new(message, schema.fields(), "", For::Writing).map_err(config)?;
-        let mut oneofs = HashSet::new();
-        for field in schema.fields().iter().filter_map(|column| message.get_field_by_name(column.name())) {
-            if let Some(oneof) = field.containing_oneof().filter(|oneof| !oneof.is_synthetic())
-                && !oneofs.insert(oneof.full_name().to_string())
-            {
-                let name = oneof.full_name();
-                return Err(config(format!(
-                    "two columns are of the oneof {name}, which can hold one: write one of them"
-                )));
-            }
-        }
         Ok(Self { schema: schema.clone(), plan, frame })
     }
 
@@ -55,11 +42,11 @@ impl ProtobufEncoder {
         schema: &SchemaRef,
         message: &MessageDescriptor,
         text: &str,
-        topic: &str,
-        schemas: &dyn Schemas,
+        subject: &str,
+        registry: &SchemaRegistry,
     ) -> Result<Self> {
         let mut encoder = Self::new(schema, message, Vec::new())?;
-        let id = schemas.register(&format!("{topic}-value"), text)?;
+        let id = registry.register(subject, SchemaKind::Protobuf, text)?;
         encoder.frame.push(0);
         encoder.frame.extend_from_slice(&id.to_be_bytes());
         write_indexes(&path_of(message), &mut encoder.frame);
@@ -83,8 +70,25 @@ impl RowEncoder for ProtobufEncoder {
 }
 
 fn message(plan: &Plan, columns: &[ArrayRef], row: usize, out: &mut Vec<u8>) -> Result<()> {
+    let there = |field: &Target| columns.get(field.column).filter(|array| array.is_valid(row));
+    for (oneof, members) in &plan.oneofs {
+        let mut set =
+            members.iter().filter_map(|member| plan.fields.get(*member)).filter(|field| there(field).is_some());
+        if let (Some(first), Some(second)) = (set.next(), set.next()) {
+            let reason = format!(
+                "it and {:?} are not null in one row, and the oneof {oneof} can hold one of them: make the others null",
+                second.name
+            );
+            return Err(within(data(reason), &first.name));
+        }
+    }
     for field in &plan.fields {
-        let Some(array) = columns.get(field.column).filter(|array| array.is_valid(row)) else { continue };
+        let Some(array) = there(field) else {
+            if field.required {
+                return Err(within(data("it is null, and the field is required".to_string()), &field.name));
+            }
+            continue;
+        };
         let written = match array.as_list_opt::<i32>() {
             Some(lists) if field.repeated => list(field, &lists.value(row), out),
             _ => value(field, &field.value, array, row, !field.presence, out),

@@ -5,7 +5,7 @@
 //!   with a registry:     │ 0 │ id, 4 bytes │ which message of the schema │ message │        (as Confluent's clients frame)
 //!                                  │
 //!                                  ▼
-//!          Schemas::schema(id) ──► .proto text ──► descriptor ──┐
+//!   SchemaRegistry::schema(id) ──► .proto text ──► descriptor ──┐
 //!                                                               ├──► plan: which field goes into which column ──► columns
 //!                                             wanted columns ───┘
 //! ```
@@ -16,11 +16,13 @@
 //!
 //! | file | why it exists |
 //! |---|---|
+//! | `builtin` | files that schemas import and registries do not have |
 //! | `schema` | .proto text into a descriptor, with limits; the numbers that say which message of a schema |
 //! | `plan` | fields of a message to columns, and which types go together |
 //! | `walk` | a message into columns |
 //! | `decode` | the decoder, and what it remembers of a registry |
 //! | `generate` | columns into .proto text |
+//! | `columns` | fields into columns, where nobody says which |
 //! | `encode` | the encoder |
 
 use std::{fmt, sync::Arc};
@@ -30,10 +32,12 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 use super::{PayloadFormat, RowEncoder, config, text::alternatives};
 use crate::{
-    Result,
+    ConnectorError, Result,
     registry::{RegisteredSchema, SchemaKind, SchemaRegistry},
 };
 
+mod builtin;
+mod columns;
 mod decode;
 mod encode;
 mod generate;
@@ -43,53 +47,6 @@ mod walk;
 
 pub use decode::ProtobufDecoder;
 pub use encode::ProtobufEncoder;
-
-/// The text of a .proto file, with the files that it imports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProtoText {
-    /// The text.
-    pub text: String,
-    /// For each file that it or one of these imports: its name as in the `import`, and its text. Those of Google
-    /// (`google/protobuf/*.proto`) need not be here.
-    pub references: Vec<(String, String)>,
-}
-
-/// A schema registry, as far as Protobuf needs one.
-pub trait Schemas: Send + Sync {
-    /// The schema with this id. The inner error is the reason to reject the record: the registry answers that it has none, or one
-    /// of another kind. The outer one says that the registry did not answer, and fails the job instead. Called for each record whose
-    /// id is not known to be a good one, so it should remember for a while that there is none.
-    fn schema(&self, id: u32) -> Result<Result<ProtoText, String>>;
-
-    /// What is allowed and unwise in how it is asked.
-    fn warnings(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// The id of this .proto text under this subject, for which it is registered if it is not yet.
-    fn register(&self, subject: &str, text: &str) -> Result<u32>;
-}
-
-impl Schemas for SchemaRegistry {
-    fn schema(&self, id: u32) -> Result<Result<ProtoText, String>> {
-        let text = |schema: Arc<RegisteredSchema>| match schema.kind {
-            SchemaKind::Protobuf => Ok(ProtoText {
-                text: schema.text.clone(),
-                references: schema.references.iter().map(|file| (file.name.clone(), file.text.clone())).collect(),
-            }),
-            kind => Err(format!("schema id {id} is {kind}, not Protobuf")),
-        };
-        Ok(Self::schema(self, id)?.and_then(text))
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        Self::warnings(self)
-    }
-
-    fn register(&self, subject: &str, text: &str) -> Result<u32> {
-        Self::register(self, subject, SchemaKind::Protobuf, text)
-    }
-}
 
 /// Messages of Protocol Buffers as payloads.
 ///
@@ -140,20 +97,21 @@ impl Schemas for SchemaRegistry {
 pub struct Protobuf {
     /// The message, and its text if it came as one. Without it a registry says what is read, and the columns what is written.
     message: Option<(MessageDescriptor, Option<Arc<str>>)>,
-    schemas: Option<Arc<dyn Schemas>>,
+    registry: Option<SchemaRegistry>,
+    subject: Option<String>,
 }
 
 impl Protobuf {
     /// Messages of the type `message`, such as `shop.Order`, in a .proto file with this text, without framing. The file may
-    /// import those of Google only. Fails if it does not compile or has no such message.
+    /// import those of `google/protobuf/`, `google/type/` and `confluent/` only. Fails if it does not compile or has no such message.
     pub fn from_proto(text: &str, message: &str) -> Result<Self> {
-        let text_of = ProtoText { text: text.to_string(), references: Vec::new() };
+        let text_of = schema::ProtoText { text: text.to_string(), references: Vec::new() };
         let file = schema::compile(&text_of).map_err(|reason| config(format!("the .proto text: {reason}")))?;
         let found = find(file.parent_pool(), message)?;
         if found.parent_file() != file {
             return Err(config(format!("the message {message:?} is not in the .proto text, only imported by it")));
         }
-        Ok(Self { message: Some((found, Some(text.into()))), schemas: None })
+        Ok(Self { message: Some((found, Some(text.into()))), registry: None, subject: None })
     }
 
     /// Messages of the type `message`, such as `shop.Order`, in the bytes of a `FileDescriptorSet` as
@@ -162,68 +120,136 @@ impl Protobuf {
     pub fn from_descriptor_set(bytes: &[u8], message: &str) -> Result<Self> {
         let pool =
             DescriptorPool::decode(bytes).map_err(|error| config(format!("not a set of descriptors: {error}")))?;
-        Ok(Self { message: Some((find(&pool, message)?, None)), schemas: None })
+        Ok(Self { message: Some((find(&pool, message)?, None)), registry: None, subject: None })
     }
 
     /// Framed messages, of whatever schema the registry has for the id in front of each. What is written has a schema made from
-    /// the columns: the fields are numbered in their order, so that a new column must be the last. It is registered as
-    /// `{topic}-value`.
-    pub fn from_registry(schemas: Arc<dyn Schemas>) -> Self {
-        Self { message: None, schemas: Some(schemas) }
+    /// the columns, registered as `{topic}-value`. A column keeps the number that the newest schema of the subject has for its name,
+    /// wherever it stands; a new one gets a number that was never used.
+    pub fn from_registry(registry: &SchemaRegistry) -> Self {
+        Self { message: None, registry: Some(registry.clone()), subject: None }
     }
 
     /// Messages of the same type, framed: the text of [`Protobuf::from_proto`] is what is registered as `{topic}-value` and
     /// written. Read is whatever the id in front of a message says.
-    pub fn with_registry(self, schemas: Arc<dyn Schemas>) -> Self {
-        Self { schemas: Some(schemas), ..self }
+    #[must_use]
+    pub fn with_registry(self, registry: &SchemaRegistry) -> Self {
+        Self { registry: Some(registry.clone()), ..self }
+    }
+
+    /// Registers under this subject instead of `{topic}-value`.
+    #[must_use]
+    pub fn subject(self, subject: impl Into<String>) -> Self {
+        Self { subject: Some(subject.into()), ..self }
+    }
+
+    /// The columns of the messages, for streams whose rows have no type of their own. With a registry alone they are those of the
+    /// first message in the newest schema of the subject; it is asked now, and blocks.
+    ///
+    /// ```
+    /// use windrow_connectors::format::Protobuf;
+    ///
+    /// let text = r#"syntax = "proto3"; message Order { int64 id = 1; repeated string tags = 2; }"#;
+    /// assert_eq!(Protobuf::from_proto(text, "Order")?.columns("orders")?.fields().len(), 2);
+    /// # Ok::<(), windrow_connectors::ConnectorError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Config`, naming the field, where there is no such column: a group, a message that contains itself.
+    pub fn columns(&self, topic: &str) -> Result<SchemaRef> {
+        let message = match (&self.message, &self.registry) {
+            (Some((message, _)), _) => message.clone(),
+            (None, Some(registry)) => {
+                let subject = self.subject_of(topic);
+                first_message(&*registry.latest(&subject)?, &subject)?
+            }
+            (None, None) => return Err(neither()),
+        };
+        columns::of(&message).map_err(config)
     }
 
     /// What is allowed and unwise in how the registry is asked.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.schemas.as_ref().map_or_else(Vec::new, |schemas| schemas.warnings())
+        self.registry.as_ref().map_or_else(Vec::new, SchemaRegistry::warnings)
+    }
+
+    fn subject_of(&self, topic: &str) -> String {
+        self.subject.clone().unwrap_or_else(|| format!("{topic}-value"))
     }
 
     /// A decoder for rows of `schema`. Without a registry it fails here for a column that the message has no field for, or one
     /// of another type. With one this is found when an id is first met, and a reason to reject its messages; a nullable
     /// column without a field is null.
     pub fn decoder(&self, schema: SchemaRef) -> Result<ProtobufDecoder> {
-        match (&self.schemas, &self.message) {
-            (Some(schemas), _) => ProtobufDecoder::framed(schema, schemas.clone()),
+        match (&self.registry, &self.message) {
+            (Some(registry), _) => ProtobufDecoder::framed(schema, registry.clone()),
             (None, Some((message, _))) => ProtobufDecoder::plain(schema, message),
-            (None, None) => Err(config("Protobuf without a message and without a registry".to_string())),
+            (None, None) => Err(neither()),
         }
     }
 
-    /// An encoder for rows of `schema`. With a registry it registers the schema of the messages here. Fails for a column that
-    /// they cannot hold, naming it.
+    /// An encoder for rows of `schema`. With a registry it registers the schema of the messages here, and blocks. Fails for a
+    /// column that they cannot hold, naming it.
     pub fn encoder(&self, schema: &SchemaRef, topic: &str) -> Result<Box<dyn RowEncoder>> {
-        let (message, text) = self.written(schema, topic)?;
-        Ok(Box::new(match (&self.schemas, text) {
-            (Some(schemas), Some(text)) => {
-                ProtobufEncoder::registered(schema, &message, &text, topic, schemas.as_ref())?
+        let Some(registry) = &self.registry else {
+            let (message, _) = self.written(schema, topic, None)?;
+            return Ok(Box::new(ProtobufEncoder::new(schema, &message, Vec::new())?));
+        };
+        let subject = self.subject_of(topic);
+        let former = match &self.message {
+            Some(_) => None,
+            None => {
+                let former = registry.find_latest(&subject)?.filter(|former| former.kind == SchemaKind::Protobuf);
+                former.map(|former| first_message(&former, &subject)).transpose()?
             }
-            _ => ProtobufEncoder::new(schema, &message, Vec::new())?,
-        }))
+        };
+        let (message, text) = self.written(schema, topic, former.as_ref())?;
+        let text = text.ok_or_else(neither)?;
+        Ok(Box::new(ProtobufEncoder::registered(schema, &message, &text, &subject, registry)?))
     }
 
-    /// The message that rows of `schema` are written as, and its text if a registry is to have it.
-    fn written(&self, schema: &SchemaRef, topic: &str) -> Result<(MessageDescriptor, Option<Arc<str>>)> {
-        match (&self.message, &self.schemas) {
+    /// The message that rows of `schema` are written as, and its text if a registry is to have it. `former` is what rows were
+    /// written as before.
+    fn written(
+        &self,
+        schema: &SchemaRef,
+        topic: &str,
+        former: Option<&MessageDescriptor>,
+    ) -> Result<(MessageDescriptor, Option<Arc<str>>)> {
+        match (&self.message, &self.registry) {
             (Some((message, _)), None) => Ok((message.clone(), None)),
             (Some((message, Some(text))), Some(_)) => Ok((message.clone(), Some(text.clone()))),
             (Some((message, None)), Some(_)) => Err(config(format!(
                 "a registry takes the text of a schema, and {} comes from a set of descriptors: use from_proto",
                 message.full_name()
             ))),
-            (None, Some(_)) => generate::message(schema, topic).map(|(message, text)| (message, Some(text.into()))),
-            (None, None) => Err(config("Protobuf without a message and without a registry".to_string())),
+            (None, Some(_)) => {
+                generate::message(schema, topic, former).map(|(message, text)| (message, Some(text.into())))
+            }
+            (None, None) => Err(neither()),
         }
     }
 }
 
+fn neither() -> ConnectorError {
+    config("Protobuf without a message and without a registry".to_string())
+}
+
+/// The first message of the newest schema of a subject.
+fn first_message(schema: &RegisteredSchema, subject: &str) -> Result<MessageDescriptor> {
+    let wrong =
+        |reason: String| config(format!("the newest schema of subject {subject:?}, id {}: {reason}", schema.id));
+    if schema.kind != SchemaKind::Protobuf {
+        return Err(wrong(format!("it is {}, not Protobuf", schema.kind)));
+    }
+    let file = schema::compile(&schema.into()).map_err(wrong)?;
+    let first = file.messages().next();
+    first.ok_or_else(|| wrong("it has no message".to_string()))
+}
+
 impl PayloadFormat for Protobuf {
     fn accepts(&self, schema: &SchemaRef, topic: &str) -> Result<()> {
-        let (message, _) = self.written(schema, topic)?;
+        let (message, _) = self.written(schema, topic, None)?;
         ProtobufEncoder::new(schema, &message, Vec::new()).map(drop)
     }
 
@@ -239,7 +265,7 @@ impl PayloadFormat for Protobuf {
 impl fmt::Debug for Protobuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let message = self.message.as_ref().map(|(message, _)| message.full_name());
-        f.debug_struct("Protobuf").field("message", &message).field("registry", &self.schemas.is_some()).finish()
+        f.debug_struct("Protobuf").field("message", &message).field("registry", &self.registry).finish()
     }
 }
 

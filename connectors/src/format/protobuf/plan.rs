@@ -1,7 +1,7 @@
 //! Which field of a message goes into which column, found once for each schema.
 
 use arrow::datatypes::{DataType, Fields};
-use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor};
 
 use crate::format::text::alternatives;
 
@@ -11,6 +11,8 @@ pub(super) struct Plan {
     pub(super) fields: Vec<Target>,
     /// By the number of a field, in order: what happens when it comes. Others are passed over.
     numbers: Vec<(u32, Arrival)>,
+    /// Each `oneof` of which several columns are members: its name, and their places in `fields`. A row has one of them at most.
+    pub(super) oneofs: Vec<(String, Vec<usize>)>,
 }
 
 /// A field that has a column.
@@ -26,6 +28,8 @@ pub(super) struct Target {
     pub(super) packed: bool,
     /// Whether "not there" can be told from the default.
     pub(super) presence: bool,
+    /// Whether a message without it is none: `required`.
+    pub(super) required: bool,
 }
 
 /// What a field holds, or each of its elements.
@@ -85,8 +89,17 @@ impl Plan {
             let (name, message) = (field.name(), message.full_name());
             return Err(format!("the field {name:?} of the message {message} is required, and has no column"));
         }
+        let oneofs = oneofs(message, &fields);
+        let always = |place: &&usize| {
+            let column = fields.get(**place).and_then(|field| columns.get(field.column));
+            column.is_some_and(|column| !column.is_nullable())
+        };
+        let two = |(_, members): &&(String, Vec<usize>)| members.iter().filter(always).count() > 1;
+        if let (For::Writing, Some((name, _))) = (aim, oneofs.iter().find(two)) {
+            return Err(format!("two columns are of the oneof {name}, which can hold one, and neither is nullable"));
+        }
         let numbers = numbers(message, &fields);
-        Ok(Self { fields, numbers })
+        Ok(Self { fields, numbers, oneofs })
     }
 
     /// What happens when the field with this number comes; `None` if it is passed over.
@@ -94,6 +107,14 @@ impl Plan {
         let place = self.numbers.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         self.numbers.get(place).map(|(_, arrival)| arrival)
     }
+}
+
+fn oneofs(message: &MessageDescriptor, fields: &[Target]) -> Vec<(String, Vec<usize>)> {
+    let members = |oneof: OneofDescriptor| {
+        let place = |member: FieldDescriptor| fields.iter().position(|field| field.number == member.number());
+        (oneof.full_name().to_string(), oneof.fields().filter_map(place).collect())
+    };
+    message.oneofs().map(members).filter(|(_, members): &(_, Vec<usize>)| members.len() > 1).collect()
 }
 
 fn numbers(message: &MessageDescriptor, fields: &[Target]) -> Vec<(u32, Arrival)> {
@@ -159,15 +180,15 @@ impl Target {
             _ => return Err(refused(&hint(&kind))),
         };
         let (name, number) = (field.name().to_string(), field.number());
-        let presence = field.supports_presence();
-        Ok(Self { column, name, number, value, repeated, packed: field.is_packed(), presence })
+        let (packed, presence, required) = (field.is_packed(), field.supports_presence(), field.is_required());
+        Ok(Self { column, name, number, value, repeated, packed, presence, required })
     }
 }
 
-const TIMESTAMP: &str = "google.protobuf.Timestamp";
+pub(super) const TIMESTAMP: &str = "google.protobuf.Timestamp";
 
 /// What a wrapper of Google's wraps.
-fn wrapped(message: &MessageDescriptor) -> Option<Kind> {
+pub(super) fn wrapped(message: &MessageDescriptor) -> Option<Kind> {
     Some(match message.full_name() {
         "google.protobuf.DoubleValue" => Kind::Double,
         "google.protobuf.FloatValue" => Kind::Float,

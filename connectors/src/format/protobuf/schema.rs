@@ -9,7 +9,24 @@ use protox::{
     file::{ChainFileResolver, File, FileResolver, GoogleFileResolver},
 };
 
-use super::ProtoText;
+use super::builtin;
+use crate::registry::RegisteredSchema;
+
+/// The text of a .proto file, with the files that it imports: for each its name as in the `import`, and its text. Those that
+/// clients have built in need not be among them.
+#[derive(Clone, Debug)]
+pub(super) struct ProtoText {
+    pub(super) text: String,
+    pub(super) references: Vec<(String, String)>,
+}
+
+impl From<&RegisteredSchema> for ProtoText {
+    fn from(schema: &RegisteredSchema) -> Self {
+        let references = schema.references.iter().map(|file| (file.name.clone(), file.text.clone())).collect();
+        Self { text: schema.text.clone(), references }
+    }
+}
+
 /// The longest schema that is compiled, with its imports.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 /// The most files that a schema may import.
@@ -36,6 +53,7 @@ pub(super) fn compile(proto: &ProtoText) -> Result<FileDescriptor, String> {
     let mut resolver = ChainFileResolver::new();
     resolver.add(Texts(proto.clone()));
     resolver.add(GoogleFileResolver::new());
+    resolver.add(BuiltIn);
     let mut compiler = Compiler::with_file_resolver(resolver);
     compiler.open_file(ROOT).map_err(|error| reason(&error))?;
     let pool = compiler.descriptor_pool();
@@ -46,7 +64,14 @@ pub(super) fn compile(proto: &ProtoText) -> Result<FileDescriptor, String> {
 fn reason(error: &protox::Error) -> String {
     const SHOWN: usize = 300;
     let text: String = format!("{error:?}").chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    text.replace(&format!("{ROOT}:"), "line ")
+    let text = text.replace(&format!("{ROOT}:"), "line ");
+    if !error.is_file_not_found() {
+        return text;
+    }
+    format!(
+        "{text}: register that file as a reference of the schema, or, without a registry, use from_descriptor_set with all files in \
+         the set"
+    )
 }
 
 /// The deepest nesting of brackets, wherever they stand.
@@ -72,6 +97,18 @@ impl FileResolver for Texts {
         let text = if name == ROOT { Some(&self.0.text) } else { reference() };
         match text {
             Some(text) => File::from_source(name, text),
+            None => Err(protox::Error::file_not_found(name)),
+        }
+    }
+}
+
+/// The files that clients have built in.
+struct BuiltIn;
+
+impl FileResolver for BuiltIn {
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        match builtin::text(name) {
+            Some(text) => File::from_source(name, &text),
             None => Err(protox::Error::file_not_found(name)),
         }
     }

@@ -102,3 +102,17 @@ fn nested_columns_are_refused() {
     let error = CsvDecoder::new(schema(&[("tags", list, true)]), b',', 100).unwrap_err().to_string();
     assert!(error.contains(r#""tags""#) && error.contains("CSV"), "{error}");
 }
+
+#[test]
+fn a_line_end_behind_a_payload_is_no_part_of_it() {
+    let mut decoder =
+        CsvDecoder::new(schema(&[("n", DataType::Int64, true), ("s", DataType::Utf8, true)]), b',', 100).unwrap();
+    for payload in [&b"1,b\n"[..], b"1,b\r\n", b"1,\"b\"\n", b"1,\"b\"\r\n", b"1,b"] {
+        decoder.push(payload).unwrap();
+    }
+    // One, and no more.
+    decoder.push(b"1,b\n\n").unwrap();
+    let batch = decoder.flush().unwrap();
+    let texts: Vec<_> = batch.column(1).as_string::<i32>().iter().flatten().collect();
+    assert_eq!(texts, ["b", "b", "b", "b", "b", "b\n"]);
+}

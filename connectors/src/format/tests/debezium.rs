@@ -327,7 +327,9 @@ fn plainly(record: &[u8]) -> Option<String> {
         "d" => ("delete", envelope.get("before")?),
         _ => return None,
     };
-    let id = row.get("id")?.as_i64()?;
+    // The parser gives the whole number -0 as a float.
+    let id = row.get("id")?;
+    let id = id.as_i64().or_else(|| id.as_f64().filter(|id| *id == 0.0 && id.is_sign_negative()).map(|_| 0))?;
     let name = row.get("name").and_then(|name| name.as_str()).unwrap_or("-");
     Some(format!("{op} {id} {name}"))
 }

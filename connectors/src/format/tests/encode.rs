@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        ArrayRef, BinaryArray, Float64Array, RecordBatch, StructArray, TimestampMillisecondArray, TimestampSecondArray,
+        Array, ArrayRef, BinaryArray, DictionaryArray, DurationSecondArray, FixedSizeListArray, Float64Array,
+        Int32Array, LargeListArray, ListArray, MapArray, RecordBatch, RunArray, StringArray, StructArray,
+        Time32SecondArray, Time64MicrosecondArray, TimestampMillisecondArray, TimestampSecondArray,
     },
-    datatypes::{DataType, Field, Fields, TimeUnit},
+    buffer::{NullBuffer, OffsetBuffer},
+    datatypes::{DataType, Field, Fields, Int32Type, TimeUnit},
 };
 
 use super::schema;
@@ -37,6 +40,49 @@ fn times_that_no_calendar_holds_are_refused_and_not_written_as_text() {
     assert_eq!(encoded(Format::CSV, fine.clone()).unwrap(), "at\n1969-12-31T23:59:59\n\"\"\n9999-12-31T23:59:59\n");
     let json = "{\"at\":\"1969-12-31T23:59:59\"}\n{}\n{\"at\":\"9999-12-31T23:59:59\"}\n";
     assert_eq!(encoded(Format::Json, fine).unwrap(), json);
+}
+
+/// Each holds a time that has no text in its row 1.
+fn bad_at_row_1() -> Vec<ArrayRef> {
+    let days = Time32SecondArray::from(vec![86_399, 86_400]);
+    let item = |values: &dyn Array| Arc::new(Field::new("item", values.data_type().clone(), true));
+    let ones = OffsetBuffer::<i32>::from_lengths([1, 1]);
+    let stamps: ArrayRef = Arc::new(TimestampSecondArray::from(vec![0, i64::MAX]));
+    let fields = vec![Field::new("key", DataType::Utf8, false), Field::new("value", stamps.data_type().clone(), true)];
+    let entries =
+        StructArray::new(fields.into(), vec![Arc::new(StringArray::from(vec!["a", "b"])), stamps.clone()], None);
+    let entries_field = Arc::new(Field::new("entries", entries.data_type().clone(), false));
+    let keys = Int32Array::from(vec![0, 1]);
+    vec![
+        Arc::new(days.clone()),
+        Arc::new(Time32SecondArray::from(vec![0, -1])),
+        Arc::new(Time64MicrosecondArray::from(vec![0, 1 << 60])),
+        Arc::new(DurationSecondArray::from(vec![0, i64::MAX])),
+        Arc::new(ListArray::new(item(&days), ones.clone(), Arc::new(days.clone()), None)),
+        Arc::new(LargeListArray::new(item(&stamps), OffsetBuffer::from_lengths([1, 1]), stamps.clone(), None)),
+        Arc::new(FixedSizeListArray::new(item(&stamps), 1, stamps.clone(), None)),
+        Arc::new(MapArray::new(entries_field, ones, entries, None, false)),
+        Arc::new(DictionaryArray::<Int32Type>::new(keys, stamps.clone())),
+        Arc::new(RunArray::<Int32Type>::try_new(&Int32Array::from(vec![1, 2]), &stamps).unwrap()),
+    ]
+}
+
+#[test]
+fn times_without_a_text_are_found_wherever_they_stand_and_only_where_they_are_written() {
+    for column in bad_at_row_1() {
+        let data_type = column.data_type().clone();
+        let error = encoded(Format::Json, column.clone()).err().unwrap_or_else(|| panic!("{data_type}")).to_string();
+        assert!(error.contains("column \"at"), "{data_type}: {error}");
+        // The other row is good.
+        let good = encoded(Format::Json, column.slice(0, 1)).unwrap();
+        assert!(good.starts_with("{\"at\":") && !good.contains("ERROR"), "{data_type}: {good}");
+        assert!(encoded(Format::Json, column.slice(1, 1)).is_err(), "{data_type}");
+        // And so it is if the bad one lies within a null.
+        let field = Field::new("x", data_type.clone(), true);
+        let nulls = Some(NullBuffer::from(vec![true, false]));
+        let hidden = StructArray::new(Fields::from(vec![field]), vec![column], nulls);
+        encoded(Format::Json, Arc::new(hidden)).unwrap_or_else(|error| panic!("{data_type}: {error}"));
+    }
 }
 
 #[test]

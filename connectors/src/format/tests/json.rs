@@ -194,3 +194,15 @@ fn types_that_are_not_read_are_refused_by_name() {
     let twice = schema(&[("a", DataType::Int64, true), ("a", DataType::Utf8, true)]);
     assert!(JsonDecoder::new(twice, 100).unwrap_err().to_string().contains("two columns"));
 }
+
+#[test]
+fn minus_zero_is_a_whole_number() {
+    let fields = [("n", DataType::Int64, true), ("u", DataType::UInt8, true), ("f", DataType::Float64, true)];
+    let mut decoder = decoder(&fields);
+    decoder.push(br#"{"n": -0, "u": -0, "f": -0}"#).unwrap();
+    assert!(decoder.push(br#"{"n": 0.5}"#).is_err());
+    let batch = decoder.flush().unwrap();
+    assert_eq!(batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0), 0);
+    assert!(batch.column(1).is_valid(0));
+    assert!(batch.column(2).as_primitive::<Float64Type>().value(0).is_sign_negative());
+}

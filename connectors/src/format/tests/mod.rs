@@ -14,6 +14,8 @@ mod debezium;
 mod encode;
 mod frames;
 mod json;
+#[cfg(feature = "kafka")]
+mod json_schema;
 mod payloads;
 mod properties;
 #[cfg(feature = "kafka")]

@@ -1,12 +1,6 @@
 //! Messages into columns, against bytes written by hand; and what a registry may answer.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::time::Duration;
 
 use arrow::{
     array::RecordBatch,
@@ -16,58 +10,20 @@ use arrow::{
 
 use super::schema;
 use crate::{
-    ConnectorError, Result,
-    format::{
-        Decoder, Frame, Protobuf,
-        protobuf::{ProtoText, Schemas},
-    },
+    ConnectorError, SchemaRegistry,
+    format::{Decoder, Frame, Protobuf},
+    registry::testing::{FakeRegistry, Mood},
 };
 
-/// A registry in memory.
-#[derive(Default)]
-pub(super) struct Registry {
-    pub(super) texts: Mutex<BTreeMap<u32, ProtoText>>,
-    pub(super) registered: Mutex<Vec<(String, String)>>,
-    pub(super) asked: AtomicUsize,
-    pub(super) is_down: std::sync::atomic::AtomicBool,
-}
-
-impl Registry {
-    pub(super) fn with(texts: &[(u32, &str)]) -> Arc<Self> {
-        let registry = Self::default();
-        for (id, text) in texts {
-            let proto = ProtoText { text: text.to_string(), references: Vec::new() };
-            registry.texts.lock().unwrap().insert(*id, proto);
-        }
-        Arc::new(registry)
+/// A registry with these .proto texts by id, and how to ask it.
+pub(super) fn registry(texts: &[(u32, &str)]) -> (FakeRegistry, SchemaRegistry) {
+    let fake = FakeRegistry::start();
+    for (id, text) in texts {
+        fake.next_id(*id);
+        assert_eq!(fake.add(&format!("s{id}"), "PROTOBUF", text, &[]), *id);
     }
-
-    fn answer(&self) -> Result<()> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        let (system, reason) = ("registry".to_string(), "connection refused".to_string());
-        match self.is_down.load(Ordering::Relaxed) {
-            true => Err(ConnectorError::Remote { system, reason, passes: true }),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Schemas for Registry {
-    fn schema(&self, id: u32) -> Result<Result<ProtoText, String>> {
-        self.answer()?;
-        let found = self.texts.lock().unwrap().get(&id).cloned();
-        Ok(found.ok_or_else(|| format!("the registry has no Protobuf schema with the id {id}")))
-    }
-
-    fn register(&self, subject: &str, text: &str) -> Result<u32> {
-        self.answer()?;
-        let mut registered = self.registered.lock().unwrap();
-        registered.push((subject.to_string(), text.to_string()));
-        let id = 100 + registered.len() as u32;
-        let proto = ProtoText { text: text.to_string(), references: Vec::new() };
-        self.texts.lock().unwrap().insert(id, proto);
-        Ok(id)
-    }
+    let registry = SchemaRegistry::at(&fake.url).patience(Duration::from_secs(5), Duration::from_millis(1));
+    (fake, registry)
 }
 
 /// The rows as JSON, nulls left out.
@@ -327,7 +283,7 @@ fn descriptor_sets_are_schemas_too() {
         &[0x62, 6, b'p', b'r', b'o', b't', b'o', b'3'],
     ];
     let protobuf = Protobuf::from_descriptor_set(&set.concat(), "M").unwrap();
-    let registry = protobuf.clone().with_registry(Arc::new(Registry::default()));
+    let registry = protobuf.clone().with_registry(&SchemaRegistry::at("http://127.0.0.1:1"));
     let columns = schema(&[("a", DataType::Int64, false)]);
     assert!(registry.encoder(&columns, "t").err().unwrap().to_string().contains("use from_proto"));
     let mut decoder = protobuf.decoder(columns).unwrap();
@@ -345,8 +301,12 @@ fn ids() -> SchemaRef {
 
 #[test]
 fn frames_say_which_message_of_which_schema() {
-    let registry = Registry::with(&[(1, SHOP), (0xff00_0102, SHOP), (3, "what?"), (4, "syntax = \"proto3\";")]);
-    let mut decoder = Protobuf::from_registry(registry.clone()).decoder(ids()).unwrap();
+    let again = format!("{SHOP} ");
+    let texts = [(1, SHOP), (3, "what?"), (4, "syntax = \"proto3\";"), (0xff00_0102, &again)];
+    let (fake, registry) = registry(&texts);
+    let avro = fake.add_avro("a", "\"int\"");
+    assert_eq!(avro, 0xff00_0103);
+    let mut decoder = Protobuf::from_registry(&registry).decoder(ids()).unwrap();
     for message in [
         &[0, 0, 0, 0, 1, 0, 0x08, 1][..],   // the first message, in short
         &[0, 0, 0, 0, 1, 2, 0, 0x08, 2],    // in long
@@ -372,7 +332,8 @@ fn frames_say_which_message_of_which_schema() {
             &[0, 0, 0, 0, 1, 4, 0, 0],
             "schema 1: column \"id\": the message shop.First.A has no such field; it has \"x\"",
         ),
-        (&[0, 0, 0, 0, 2, 0], "no Protobuf schema with the id 2"),
+        (&[0, 0, 0, 0, 2, 0], "schema id 2 is not in the schema registry"),
+        (&[0, 0xff, 0, 1, 3, 0], "is Avro, not Protobuf"),
         (&[0, 0, 0, 0, 3, 0], "schema 3 does not compile: line 1:1:"),
         (&[0, 0, 0, 0, 4, 0], "message [0] of schema 4"),
         (&[0, 0, 0, 0, 1, 0, 0x08], "not a message"),
@@ -384,49 +345,83 @@ fn frames_say_which_message_of_which_schema() {
     let rows = json(&decoder.flush().unwrap());
     assert_eq!(rows, [r#"{"id":1}"#, r#"{"id":2}"#, r#"{"id":3}"#, r#"{"id":4}"#, r#"{"id":0}"#]);
 
-    let asked = registry.asked.load(Ordering::Relaxed);
+    let asked = fake.requests().len();
     decoder.push(&[0, 0, 0, 0, 1, 0, 0x08, 1]).unwrap();
     decoder.push(&[0, 0, 0, 0, 3, 0]).unwrap_err();
-    assert_eq!(registry.asked.load(Ordering::Relaxed), asked, "what is known is not asked for again");
+    assert_eq!(fake.requests().len(), asked, "what is known is not asked for again");
 }
 
 #[test]
 fn a_registry_that_is_down_rejects_nothing() {
-    let registry = Registry::with(&[(1, SHOP)]);
-    let mut decoder = Protobuf::from_registry(registry.clone()).decoder(ids()).unwrap();
-    registry.is_down.store(true, Ordering::Relaxed);
+    let (fake, registry) = registry(&[(1, SHOP)]);
+    let mut decoder = Protobuf::from_registry(&registry).decoder(ids()).unwrap();
+    fake.mood(Mood::Status(500));
     assert!(decoder.push(&[0, 0, 0, 0, 1, 0]).unwrap_err().contains("did not answer"));
     assert!(matches!(decoder.failure(), Some(ConnectorError::Remote { passes: true, .. })));
     assert!(decoder.failure().is_none());
-    registry.is_down.store(false, Ordering::Relaxed);
+    fake.mood(Mood::Fine);
     decoder.push(&[0, 0, 0, 0, 1, 0]).unwrap();
-    registry.is_down.store(true, Ordering::Relaxed);
+    fake.mood(Mood::Status(500));
     decoder.push(&[0, 0, 0, 0, 1, 0]).unwrap();
     assert!(decoder.push(&[7]).is_err());
     assert!(decoder.failure().is_none());
     assert_eq!(decoder.len(), 2);
 }
 
+/// Confluent's clients have these files built in, so no registry has them.
+#[test]
+fn what_clients_have_built_in_is_imported_without_a_reference() {
+    let text = r#"syntax = "proto3"; import "google/type/money.proto"; import "google/type/date.proto";
+        import "confluent/meta.proto"; import "confluent/type/decimal.proto"; package shop;
+        message Bid { option (confluent.message_meta).doc = "what is offered"; google.type.Money price = 1;
+            google.type.Date day = 2 [(confluent.field_meta) = { doc: "of the bid", tags: ["PII"] }];
+            confluent.type.Decimal total = 3 [(confluent.field_meta).params = { key: "precision", value: "10" }]; }"#;
+    let (_fake, registry) = registry(&[(1, text)]);
+    let protobuf = Protobuf::from_registry(&registry);
+    let columns = schema(&[
+        ("price", structure(&[("currency_code", DataType::Utf8, false), ("units", DataType::Int64, false)]), true),
+        ("day", structure(&[("year", DataType::Int32, false)]), true),
+        ("total", structure(&[("value", DataType::Binary, false), ("scale", DataType::Int32, false)]), true),
+    ]);
+    let mut decoder = protobuf.decoder(columns).unwrap();
+    let message = [
+        &[0, 0, 0, 0, 1, 0][..],
+        &[0x0a, 6, 0x0a, 2, b'E', b'U', 0x10, 7, 0x12, 3, 0x08, 0xea, 0x0f],
+        &[0x1a, 5, 0x0a, 1, 0xff, 0x18, 2],
+    ];
+    decoder.push(&message.concat()).unwrap();
+    let expected = r#"{"price":{"currency_code":"EU","units":7},"day":{"year":2026},"total":{"value":"ff","scale":2}}"#;
+    assert_eq!(json(&decoder.flush().unwrap()), [expected]);
+    let error = Protobuf::from_proto("import \"shop/x.proto\";", "M").unwrap_err().to_string();
+    assert!(
+        error.contains("shop/x.proto") && error.contains("not found: register that file as a reference"),
+        "{error}"
+    );
+}
+
 #[test]
 fn references_are_imports() {
     let texts = |references: &[(&str, &str)]| {
-        let registry = Registry::default();
-        let text = "syntax = \"proto3\"; import \"other.proto\"; message M { o.Other id = 1; }".to_string();
-        let references = references.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
-        registry.texts.lock().unwrap().insert(1, ProtoText { text, references });
+        let (fake, registry) = registry(&[]);
+        let text = "syntax = \"proto3\"; import \"other.proto\"; message M { o.Other id = 1; }";
+        fake.next_id(1);
+        fake.add("m", "PROTOBUF", text, &references.iter().map(|(name, _)| (*name, *name, 1)).collect::<Vec<_>>());
+        for (name, text) in references {
+            fake.add(name, "PROTOBUF", text, &[]);
+        }
         let columns = schema(&[("id", structure(&[("id", DataType::Int32, true)]), true)]);
-        Protobuf::from_registry(Arc::new(registry)).decoder(columns).unwrap()
+        (Protobuf::from_registry(&registry).decoder(columns).unwrap(), fake)
     };
     let message = [0, 0, 0, 0, 1, 0, 0x0a, 2, 0x08, 5];
     let other = "syntax = \"proto3\"; package o; message Other { int32 id = 1; }";
-    let mut decoder = texts(&[("other.proto", other)]);
+    let (mut decoder, _fake) = texts(&[("other.proto", other)]);
     decoder.push(&message).unwrap();
     assert_eq!(json(&decoder.flush().unwrap()), [r#"{"id":{"id":5}}"#]);
-    assert!(texts(&[]).push(&message).unwrap_err().contains("other.proto"));
+    assert!(texts(&[]).0.push(&message).unwrap_err().contains("other.proto"));
     assert!(
-        texts(&[("other.proto", "import \"other.proto\";")]).push(&message).unwrap_err().contains("does not compile")
+        texts(&[("other.proto", "import \"other.proto\";")]).0.push(&message).unwrap_err().contains("does not compile")
     );
-    let many: Vec<(String, String)> = (0..200).map(|i| (format!("{i}.proto"), String::new())).collect();
+    let many: Vec<(String, String)> = (0..200).map(|i| (format!("{i}.proto"), format!("// {i}"))).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-    assert!(texts(&many).push(&message).unwrap_err().contains("200 imports"));
+    assert!(texts(&many).0.push(&message).unwrap_err().contains("200 imports"));
 }

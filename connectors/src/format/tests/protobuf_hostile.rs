@@ -1,7 +1,7 @@
 //! Any bytes as messages: nothing panics, no neighbour is harmed, memory follows the bytes, and `prost-reflect` agrees on
 //! what a message says.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, sync::LazyLock};
 
 use arrow::{
     compute::concat_batches,
@@ -11,8 +11,12 @@ use proptest::prelude::*;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
-use super::{protobuf::Registry, schema};
-use crate::format::{Decoder, Protobuf, protobuf::ProtobufDecoder};
+use super::{protobuf::registry, schema};
+use crate::{
+    SchemaRegistry,
+    format::{Decoder, Protobuf, protobuf::ProtobufDecoder},
+    registry::testing::FakeRegistry,
+};
 
 const TEXT: &str = r#"syntax = "proto3"; import "google/protobuf/wrappers.proto";
 message M {
@@ -175,9 +179,10 @@ proptest! {
     #[test]
     fn hostile_frames_harm_nobody(frames in prop::collection::vec(
         (0..3u8, 0..3u32, prop::collection::vec(prop_oneof![0..6u8, any::<u8>()], 0..4), messages()), 1..4)) {
+        static REGISTRY: LazyLock<(FakeRegistry, SchemaRegistry)> = LazyLock::new(|| registry(&[(1, TEXT), (2, "no")]));
         // One decoder for all cases, because each compiles the schema for itself.
         thread_local!(static DECODER: RefCell<ProtobufDecoder> = RefCell::new(
-            Protobuf::from_registry(Registry::with(&[(1, TEXT), (2, "no")])).decoder(columns()).unwrap()
+            Protobuf::from_registry(&REGISTRY.1).decoder(columns()).unwrap()
         ));
         DECODER.with_borrow_mut(|decoder| {
             decoder.flush().unwrap();

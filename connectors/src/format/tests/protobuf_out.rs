@@ -1,6 +1,6 @@
 //! Rows into messages: the schema that is made of columns, frames, and what cannot be written.
 
-use std::{sync::Arc, sync::atomic::Ordering};
+use std::sync::{Arc, LazyLock};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray},
@@ -9,8 +9,12 @@ use arrow::{
 };
 use proptest::prelude::*;
 
-use super::{protobuf::Registry, schema};
-use crate::format::{Decoder, JsonDecoder, Payloads, Protobuf};
+use super::{protobuf::registry, schema};
+use crate::{
+    SchemaRegistry,
+    format::{Decoder, JsonDecoder, Payloads, Protobuf},
+    registry::testing::{FakeRegistry, Mood},
+};
 
 fn all() -> SchemaRef {
     let line =
@@ -53,10 +57,11 @@ fn refused(protobuf: &Protobuf, columns: &[(&str, DataType, bool)]) -> String {
 
 #[test]
 fn a_schema_is_made_of_the_columns() {
-    let registry = Arc::new(Registry::default());
+    let (fake, registry) = registry(&[]);
+    fake.next_id(101);
     let lines = [r#"{"id":1,"note":"","d":0.5,"ms":1500,"lines":[{"sku":"a","n":0}],"numbers":[1,-1]}"#.to_string()];
-    let messages = encoded(&Protobuf::from_registry(registry.clone()), &rows(all(), &lines));
-    let registered = registry.registered.lock().unwrap().clone();
+    let messages = encoded(&Protobuf::from_registry(&registry), &rows(all(), &lines));
+    let registered = fake.latest("orders-eu-value").unwrap();
     let text = r#"syntax = "proto3";
 
 import "google/protobuf/timestamp.proto";
@@ -85,7 +90,7 @@ message OrdersEu {
   repeated int32 numbers = 13;
 }
 "#;
-    assert_eq!(registered, [("orders-eu-value".to_string(), text.to_string())]);
+    assert_eq!((registered.kind.as_str(), registered.text.as_str()), ("PROTOBUF", text));
     let expected = [
         &[0, 0, 0, 0, 101, 0][..],                               // frame: id 101, the first message
         &[0x08, 1, 0x12, 0],                                     // id: 1; note is there and empty
@@ -97,9 +102,74 @@ message OrdersEu {
     assert_eq!(messages[0], expected.concat());
 }
 
+/// A reader finds a field by its number, so a name keeps it.
+#[test]
+fn a_column_keeps_its_number_wherever_it_stands() {
+    let (fake, registry) = registry(&[]);
+    let made = Protobuf::from_registry(&registry);
+    let inner = |names: &[&str]| {
+        let fields: Vec<_> = names.iter().map(|name| (*name, DataType::Int64, false)).collect();
+        DataType::Struct(schema(&fields).fields().clone())
+    };
+    let int = DataType::Int64;
+    let write = |columns: &[(&str, DataType, bool)]| {
+        // As another job would, which remembers nothing.
+        let made = Protobuf::from_registry(&SchemaRegistry::at(&fake.url));
+        made.encoder(&schema(columns), "t").unwrap();
+        let text = fake.latest("t-value").unwrap().text;
+        text.split_once("message").unwrap().1.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    made.encoder(&schema(&[("a", int.clone(), false), ("b", int.clone(), false)]), "t").unwrap();
+    let two = [("b", int.clone(), false), ("a", int.clone(), false)];
+    for _ in 0..2 {
+        assert_eq!(write(&two), "T { int64 b = 2; int64 a = 1; }");
+    }
+    let three = [("s", inner(&["x", "y"]), false), ("a", int.clone(), false)];
+    for _ in 0..2 {
+        let text = "T { reserved 2; message S { int64 x = 1; int64 y = 2; } S s = 3; int64 a = 1; }";
+        assert_eq!(write(&three), text);
+    }
+    let four = [("c", int, false), ("s", inner(&["z", "y"]), false)];
+    for _ in 0..2 {
+        let text = "T { reserved 1 to 2; int64 c = 4; message S { reserved 1; int64 z = 3; int64 y = 2; } S s = 3; }";
+        assert_eq!(write(&four), text);
+    }
+    fake.add("t-value", "PROTOBUF", "no schema", &[]);
+    let error = made.encoder(&schema(&two), "t").err().unwrap().to_string();
+    assert!(error.contains("the newest schema of subject \"t-value\""), "{error}");
+}
+
+#[test]
+fn columns_are_those_of_the_message() {
+    let text = r#"syntax = "proto3"; import "google/protobuf/timestamp.proto"; import "google/protobuf/wrappers.proto";
+        message M { int32 a = 1; E e = 2; google.protobuf.Timestamp at = 3; google.protobuf.StringValue s = 4;
+        repeated N n = 5; map<string, bytes> m = 6; message N { double d = 1; } } enum E { NO = 0; }
+        message Ring { Ring ring = 1; }"#;
+    let structure = |fields: &[(&str, DataType, bool)]| DataType::Struct(schema(fields).fields().clone());
+    let list = |item| DataType::List(Arc::new(Field::new_list_field(item, false)));
+    let expected = schema(&[
+        ("a", DataType::Int32, true),
+        ("e", DataType::Utf8, true),
+        ("at", DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())), true),
+        ("s", DataType::Utf8, true),
+        ("n", list(structure(&[("d", DataType::Float64, true)])), true),
+        ("m", list(structure(&[("key", DataType::Utf8, true), ("value", DataType::Binary, true)])), true),
+    ]);
+    let plain = Protobuf::from_proto(text, "M").unwrap();
+    assert_eq!(plain.columns("t").unwrap(), expected);
+    plain.decoder(expected.clone()).unwrap();
+    let (fake, registry) = registry(&[]);
+    fake.add("ours", "PROTOBUF", text, &[]);
+    assert_eq!(Protobuf::from_registry(&registry).subject("ours").columns("t").unwrap(), expected);
+    assert!(Protobuf::from_registry(&registry).columns("t").unwrap_err().to_string().contains("\"t-value\""));
+    let error = Protobuf::from_proto(text, "Ring").unwrap().columns("t").unwrap_err().to_string();
+    assert!(error.contains("Ring contains itself"), "{error}");
+}
+
 #[test]
 fn any_word_can_be_a_column() {
-    let registry = Protobuf::from_registry(Arc::new(Registry::default()));
+    let (_fake, registry) = registry(&[]);
+    let registry = Protobuf::from_registry(&registry);
     let inner = DataType::Struct(schema(&[("Inner", DataType::Int8, true)]).fields().clone());
     let names = ["google", "message", "optional", "string", "_", "import"];
     let at = DataType::Timestamp(TimeUnit::Second, None);
@@ -119,22 +189,24 @@ fn given_messages_are_framed_with_their_place() {
     let batch = RecordBatch::try_new(ids, vec![Arc::new(Int32Array::from(vec![Some(-3), None]))]).unwrap();
     let plain = Protobuf::from_proto(text, "p.A.B").unwrap();
     assert_eq!(encoded(&plain, &batch), [vec![0x18, 5], vec![]]);
-    let registry = Arc::new(Registry::default());
-    let framed = plain.with_registry(registry.clone());
+    let (fake, registry) = registry(&[]);
+    fake.next_id(101);
+    let framed = plain.with_registry(&registry).subject("ours");
     assert_eq!(encoded(&framed, &batch), [vec![0, 0, 0, 0, 101, 4, 0, 2, 0x18, 5], vec![0, 0, 0, 0, 101, 4, 0, 2]]);
-    assert_eq!(registry.registered.lock().unwrap()[0].1, text);
+    assert_eq!(fake.latest("ours").unwrap().text, text);
     let mut decoder = framed.decoder(batch.schema()).unwrap();
     for message in encoded(&framed, &batch) {
         decoder.push(&message).unwrap();
     }
     assert_eq!(decoder.flush().unwrap(), batch);
-    registry.is_down.store(true, Ordering::Relaxed);
-    assert!(framed.encoder(&batch.schema(), "t").is_err());
+    fake.mood(Mood::Status(500));
+    assert!(framed.subject("another").encoder(&batch.schema(), "t").is_err());
 }
 
 #[test]
 fn columns_that_cannot_be_written_are_named() {
-    let made = Protobuf::from_registry(Arc::new(Registry::default()));
+    let (_fake, registry) = registry(&[]);
+    let made = Protobuf::from_registry(&registry);
     assert!(refused(&made, &[("a-b", DataType::Int64, true)]).contains("column \"a-b\""));
     assert!(refused(&made, &[("", DataType::Int64, true)]).contains("column \"\""));
     assert!(
@@ -157,7 +229,8 @@ fn columns_that_cannot_be_written_are_named() {
     assert!(refused(&given, &[s.clone(), ("f", DataType::Float64, true)]).contains("column \"f\""));
     assert!(refused(&given, &[s.clone(), ("z", DataType::Float64, true)]).contains("column \"z\""));
     assert!(
-        refused(&given, &[s.clone(), ("x", DataType::Int32, true), ("y", DataType::Int32, true)]).contains("oneof M.o")
+        refused(&given, &[s.clone(), ("x", DataType::Int32, false), ("y", DataType::Int32, false)])
+            .contains("oneof M.o")
     );
 
     let columns = schema(&[s, ("e", DataType::Utf8, true)]);
@@ -176,6 +249,45 @@ fn columns_that_cannot_be_written_are_named() {
     assert!(encoder.encode(&other, &mut Payloads::new()).unwrap_err().to_string().contains("other columns"));
 }
 
+/// What a `oneof` is read into can be written, and two of its members in one row cannot: one would be lost.
+#[test]
+fn a_oneof_is_written_as_it_is_read_wherever_it_stands() {
+    let text = r#"syntax = "proto3"; message M { oneof o { int32 x = 1; string y = 2; } repeated N n = 3;
+        message N { oneof p { int32 a = 1; int32 b = 2; } } }"#;
+    let messages = Protobuf::from_proto(text, "M").unwrap();
+    let inner = schema(&[("a", DataType::Int32, true), ("b", DataType::Int32, true)]).fields().clone();
+    let item = Arc::new(Field::new_list_field(DataType::Struct(inner), true));
+    let columns =
+        schema(&[("x", DataType::Int32, true), ("y", DataType::Utf8, true), ("n", DataType::List(item), true)]);
+    let written = [&[0x08, 0, 0x1a, 2, 0x08, 7, 0x1a, 2, 0x10, 0][..], &[0x12, 0], &[]];
+    let mut decoder = messages.decoder(columns.clone()).unwrap();
+    written.iter().for_each(|message| decoder.push(message).unwrap());
+    assert_eq!(encoded(&messages, &decoder.flush().unwrap()), written);
+    let mut encoder = messages.encoder(&columns, "t").unwrap();
+    for (line, why) in [
+        (r#"{"x":0,"y":"","n":[]}"#, r#"column "x": it and "y" are not null"#),
+        (r#"{"x":0,"n":[{"a":1},{"a":1,"b":2}]}"#, r#"column "n.a": it and "b" are not null"#),
+    ] {
+        let error = encoder.encode(&rows(columns.clone(), &[line.to_string()]), &mut Payloads::new()).unwrap_err();
+        assert!(matches!(error, crate::ConnectorError::Data { .. }) && error.to_string().starts_with(why), "{error}");
+    }
+}
+
+#[test]
+fn a_null_in_a_required_field_is_an_error_that_names_it() {
+    let text = r#"syntax = "proto2"; message M { required int32 a = 1; optional N n = 2; message N { required int32 b = 1; } }"#;
+    let messages = Protobuf::from_proto(text, "M").unwrap();
+    let inner = DataType::Struct(schema(&[("b", DataType::Int32, true)]).fields().clone());
+    let columns = schema(&[("a", DataType::Int32, true), ("n", inner, true)]);
+    // Nullable by type alone is fine.
+    assert_eq!(encoded(&messages, &rows(columns.clone(), &[r#"{"a":0}"#.to_string()])), [[0x08, 0]]);
+    let mut encoder = messages.encoder(&columns, "t").unwrap();
+    for (line, column) in [("{}", "a"), (r#"{"a":1,"n":{}}"#, "n.b")] {
+        let error = encoder.encode(&rows(columns.clone(), &[line.to_string()]), &mut Payloads::new()).unwrap_err();
+        assert_eq!(error.to_string(), format!("column {column:?}: it is null, and the field is required"));
+    }
+}
+
 #[test]
 fn a_null_in_a_list_is_an_error_that_names_it() {
     let items: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
@@ -190,7 +302,8 @@ fn a_null_in_a_list_is_an_error_that_names_it() {
         Arc::new(list) as ArrayRef,
     )]);
     let batch = RecordBatch::try_from_iter([("s", Arc::new(inner) as ArrayRef)]).unwrap();
-    let made = Protobuf::from_registry(Arc::new(Registry::default()));
+    let (_fake, registry) = registry(&[]);
+    let made = Protobuf::from_registry(&registry);
     let error = made.encoder(&batch.schema(), "t").unwrap().encode(&batch, &mut Payloads::new()).unwrap_err();
     assert!(error.to_string().starts_with("column \"s.l\": a list has a null in it"), "{error}");
 }
@@ -212,7 +325,8 @@ proptest! {
                 "ms": ms, "line": line, "lines": lines, "numbers": numbers}).to_string()
         }).collect();
         let batch = rows(all(), &lines);
-        let registry = Protobuf::from_registry(Arc::new(Registry::default()));
+        static REGISTRY: LazyLock<(FakeRegistry, SchemaRegistry)> = LazyLock::new(|| registry(&[]));
+        let registry = Protobuf::from_registry(&REGISTRY.1);
         let mut decoder = registry.decoder(all()).unwrap();
         for message in encoded(&registry, &batch) {
             decoder.push(&message).unwrap();

@@ -33,7 +33,8 @@ const COLUMNS: [(&str, DataType); 7] = [
 
 /// The same topic, for rows of [`schema`].
 pub(super) fn output(output: KafkaOutput) -> KafkaOutput {
-    KafkaOutput { key: vec![KEY.into()], headers: Some(HEADERS.into()), partition: None, timestamp: None, ..output }
+    let (key, headers) = (vec![KEY.into()], Some(HEADERS.into()));
+    KafkaOutput { key, key_format: None, headers, partition: None, timestamp: None, ..output }
 }
 
 /// Whether these are the rows of rejected records.

@@ -2,11 +2,52 @@
 
 use std::sync::Arc;
 
-use super::{KafkaOutput, KafkaSink};
+use super::{KafkaOutput, KafkaSink, KeyFormat};
 use crate::{
     SchemaRegistry,
-    format::{AvroFormat, Debezium, Format, PayloadFormat, Protobuf, Raw},
+    format::{AvroFormat, Debezium, Format, JsonSchemaFormat, PayloadFormat, Protobuf, Raw},
 };
+
+/// How keys are encoded that are not written as they are.
+impl KafkaOutput {
+    /// Keys are Avro records of the columns of [`key`](Self::key), with the id of their schema in front, which is registered as
+    /// `{topic}-key`. A key of one column is a record of one field.
+    ///
+    /// ```
+    /// use windrow_connectors::{SchemaRegistry, kafka::Kafka};
+    ///
+    /// let (kafka, registry) = (Kafka::brokers("localhost:9092"), SchemaRegistry::at("http://localhost:8081"));
+    /// let alerts = kafka.to_topic("alerts").key("card").avro_key(&registry).avro(&registry);
+    /// ```
+    pub fn avro_key(self, registry: &SchemaRegistry) -> Self {
+        let subject = self.key_name();
+        self.key_encoded(AvroFormat::new(registry.clone()).subject(subject))
+    }
+
+    /// Keys are JSON objects of the columns of [`key`](Self::key), with the id of their JSON Schema in front, which is registered as
+    /// `{topic}-key`.
+    pub fn json_schema_key(self, registry: &SchemaRegistry) -> Self {
+        let subject = self.key_name();
+        self.key_encoded(JsonSchemaFormat::new(registry.clone()).subject(subject))
+    }
+
+    /// Keys are messages of Protocol Buffers of the columns of [`key`](Self::key); with a registry their schema is registered as
+    /// `{topic}-key`.
+    pub fn protobuf_key(self, messages: &Protobuf) -> Self {
+        let subject = self.key_name();
+        self.key_encoded(messages.clone().subject(subject))
+    }
+
+    fn key_encoded(mut self, format: impl PayloadFormat) -> Self {
+        self.key_format = Some(KeyFormat(Arc::new(format)));
+        self
+    }
+
+    /// What the schema of the keys is called.
+    pub(super) fn key_name(&self) -> String {
+        format!("{}-key", self.topic)
+    }
+}
 
 /// With a format it is a sink.
 impl KafkaOutput {
@@ -61,14 +102,26 @@ impl KafkaOutput {
         self.encoded(AvroFormat::new(registry.clone()))
     }
 
+    /// Values are JSON objects with the id of their JSON Schema in front. It is made from the columns, and registered as
+    /// `{topic}-value` before the first row is written; [`JsonSchemaFormat`] has another subject.
+    ///
+    /// ```
+    /// use windrow_connectors::{SchemaRegistry, kafka::Kafka};
+    ///
+    /// let registry = SchemaRegistry::at("http://localhost:8081");
+    /// let alerts = Kafka::brokers("localhost:9092").to_topic("alerts").json_schema(&registry);
+    /// ```
+    pub fn json_schema(self, registry: &SchemaRegistry) -> KafkaSink {
+        self.encoded(JsonSchemaFormat::new(registry.clone()))
+    }
+
     /// Values are messages of Protocol Buffers.
     ///
     /// ```
-    /// use std::sync::Arc;
     /// use windrow_connectors::{SchemaRegistry, format::Protobuf, kafka::Kafka};
     ///
     /// let registry = SchemaRegistry::at("http://localhost:8081");
-    /// let messages = Protobuf::from_registry(Arc::new(registry)); // or from_proto(text, "shop.Alert")
+    /// let messages = Protobuf::from_registry(&registry); // or from_proto(text, "shop.Alert")
     /// let alerts = Kafka::brokers("localhost:9092").to_topic("alerts").protobuf(&messages);
     /// ```
     pub fn protobuf(self, messages: &Protobuf) -> KafkaSink {

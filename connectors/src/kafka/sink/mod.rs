@@ -34,7 +34,7 @@ mod tests;
 mod writer;
 
 use record::Layout;
-use writer::{KafkaWriter, Target};
+use writer::{Encoders, KafkaWriter, Target};
 
 /// Topics as sinks.
 impl Kafka {
@@ -46,6 +46,7 @@ impl Kafka {
             kafka: self.clone(),
             topic,
             key: none,
+            key_format: None,
             headers: None,
             partition: None,
             timestamp: None,
@@ -73,11 +74,23 @@ pub struct KafkaOutput {
     kafka: Kafka,
     topic: String,
     key: Vec<String>,
+    /// What is in the keys, if they are not written as they are.
+    key_format: Option<KeyFormat>,
     headers: Option<String>,
     partition: Option<String>,
     timestamp: Option<String>,
     /// Key and time are not in the value too.
     bare: bool,
+}
+
+/// How keys are encoded.
+#[derive(Clone)]
+struct KeyFormat(Arc<dyn PayloadFormat>);
+
+impl fmt::Debug for KeyFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyFormat")
+    }
 }
 
 /// The columns that make a key: one name, or several.
@@ -199,10 +212,15 @@ impl KafkaSink {
         layout.map_err(|error| self.named(error))
     }
 
-    /// An encoder for the columns of the value. A registry may have to be asked for it.
-    async fn encoder(&self, schema: SchemaRef) -> Result<Box<dyn RowEncoder>> {
-        let (format, output) = (self.format.clone(), self.output.clone());
-        let made = tokio::task::spawn_blocking(move || format.encoder(&schema, &output.topic)).await;
+    /// An encoder for columns of the value, or of the key. A registry may have to be asked for it.
+    async fn encoder(
+        &self,
+        format: &Arc<dyn PayloadFormat>,
+        schema: SchemaRef,
+        name: String,
+    ) -> Result<Box<dyn RowEncoder>> {
+        let format = format.clone();
+        let made = tokio::task::spawn_blocking(move || format.encoder(&schema, &name)).await;
         let made = made.unwrap_or_else(|error| {
             let (system, reason) = ("the format".to_owned(), format!("making an encoder was stopped: {error}"));
             Err(ConnectorError::Remote { system, reason, passes: true })
@@ -218,12 +236,25 @@ impl Sink for KafkaSink {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.output.kafka.warnings().into_iter().chain(self.format.warnings()).collect()
+        let mut warnings = self.output.kafka.warnings();
+        let keys = self.output.key_format.iter().flat_map(|KeyFormat(format)| format.warnings());
+        for warning in self.format.warnings().into_iter().chain(keys) {
+            // The registry of both is mostly the same.
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        warnings
     }
 
     fn accepts(&self, schema: &SchemaRef) -> Result<()> {
         let layout = self.layout(schema)?;
-        self.format.accepts(layout.value_schema(), &self.output.topic).map_err(|error| self.named(error))
+        let key = match &self.output.key_format {
+            Some(KeyFormat(format)) => format.accepts(layout.key_schema(), &self.output.key_name()),
+            None => Ok(()),
+        };
+        let accepted = key.and_then(|()| self.format.accepts(layout.value_schema(), &self.output.topic));
+        accepted.map_err(|error| self.named(error))
     }
 
     fn accepts_changes(&self, schema: &SchemaRef, key: &[usize]) -> Result<()> {
@@ -255,7 +286,13 @@ impl Sink for KafkaSink {
         let layout = self.layout(&schema)?;
         // A topic that is not there is an error now, not when the first row has waited for it.
         self.cluster().partitions(&self.output.topic).await?;
-        let encoder = self.encoder(layout.value_schema().clone()).await?;
+        let keys = match &self.output.key_format {
+            Some(KeyFormat(format)) => {
+                Some(self.encoder(format, layout.key_schema().clone(), self.output.key_name()).await?)
+            }
+            None => None,
+        };
+        let values = self.encoder(&self.format, layout.value_schema().clone(), self.output.topic.clone()).await?;
         let Kafka { config, transactions } = &self.output.kafka;
         let target = if self.exactly_once {
             Target::Transaction(transactions.join(incarnation)?)
@@ -263,7 +300,7 @@ impl Sink for KafkaSink {
             Target::Plain(transactions.plain(config).await?, transactions.clone())
         };
         let output = self.output.clone();
-        Ok(Box::new(KafkaWriter::new(output, target, layout, encoder, self.dead_letters)))
+        Ok(Box::new(KafkaWriter::new(output, target, layout, Encoders { keys, values }, self.dead_letters)))
     }
 }
 

@@ -21,7 +21,7 @@ use arrow::{
 use super::KafkaOutput;
 use crate::{
     ConnectorError, OP, Result,
-    format::{Encoder, Format, Payloads, payload_json::objects},
+    format::{Encoder, Format, Payloads, RowEncoder, payload_json::objects},
 };
 
 /// A delete, in the column [`OP`].
@@ -30,6 +30,9 @@ const DELETE: u8 = 2;
 /// Which column of a batch is what.
 pub(super) struct Layout {
     key: Vec<usize>,
+    key_schema: SchemaRef,
+    /// Keys have a format of their own.
+    key_encoded: bool,
     headers: Option<usize>,
     partition: Option<usize>,
     timestamp: Option<usize>,
@@ -62,14 +65,30 @@ impl Layout {
         if output.bare && !value.iter().all(beside) {
             value.retain(|column| !beside(column));
         }
-        let value_schema = Arc::new(schema.project(&value)?);
-        let layout = Self { key, headers, partition, timestamp, op, takes_changes, value, value_schema };
+        let (key_schema, value_schema) = (Arc::new(schema.project(&key)?), Arc::new(schema.project(&value)?));
+        let key_encoded = output.key_format.is_some();
+        let layout = Self {
+            key,
+            key_schema,
+            key_encoded,
+            headers,
+            partition,
+            timestamp,
+            op,
+            takes_changes,
+            value,
+            value_schema,
+        };
         layout.check(schema)?;
         Ok(layout)
     }
 
     fn check(&self, schema: &Schema) -> Result<()> {
-        check_key(&self.key.iter().map(|&column| schema.field(column)).collect::<Vec<_>>())?;
+        match (self.key_encoded, self.key.is_empty()) {
+            (true, true) => return Err(refused("the key has a format and no column: say .key(…)".into())),
+            (true, false) => {}
+            (false, _) => check_key(&self.key.iter().map(|&column| schema.field(column)).collect::<Vec<_>>())?,
+        }
         let columns = [
             (
                 self.headers,
@@ -91,13 +110,22 @@ impl Layout {
         }
     }
 
+    /// The columns of the key.
+    pub(super) fn key_schema(&self) -> &SchemaRef {
+        &self.key_schema
+    }
+
     /// The columns of the value.
     pub(super) fn value_schema(&self) -> &SchemaRef {
         &self.value_schema
     }
 
     /// The values of the rows that have one, and what else the rows have.
-    pub(super) fn split(&self, batch: &RecordBatch) -> Result<(RecordBatch, Parts)> {
+    pub(super) fn split(
+        &self,
+        batch: &RecordBatch,
+        key_encoder: Option<&mut Box<dyn RowEncoder>>,
+    ) -> Result<(RecordBatch, Parts)> {
         let deletes = match self.op.filter(|_| !self.takes_changes) {
             Some(op) => {
                 let op = batch.column(op).as_primitive_opt::<UInt8Type>();
@@ -112,7 +140,7 @@ impl Layout {
             _ => values,
         };
         let parts = Parts {
-            key: self.keys(batch)?,
+            key: self.keys(batch, key_encoder)?,
             headers: self.headers.map(|column| Headers::new(batch, column)).transpose()?,
             partition: self.partition.map(|column| partitions(batch, column)).transpose()?,
             timestamp: self.timestamp.map(|column| times(batch, column)).transpose()?,
@@ -121,15 +149,20 @@ impl Layout {
         Ok((values, parts))
     }
 
-    fn keys(&self, batch: &RecordBatch) -> Result<Option<Keys>> {
-        let keys = match self.key.as_slice() {
-            [] => return Ok(None),
-            [column] => Keys::Bytes(key_bytes(batch.column(*column))?),
-            columns => {
+    fn keys(&self, batch: &RecordBatch, encoder: Option<&mut Box<dyn RowEncoder>>) -> Result<Option<Keys>> {
+        let keys = match (self.key.as_slice(), encoder) {
+            ([], _) => return Ok(None),
+            (columns, Some(encoder)) => {
+                let mut keys = Payloads::new();
+                encoder.encode(&batch.project(columns)?, &mut keys)?;
+                Keys::Encoded(keys)
+            }
+            ([column], None) => Keys::Bytes(key_bytes(batch.column(*column))?),
+            (columns, None) => {
                 let columns = batch.project(columns)?;
                 let mut keys = Payloads::new();
                 objects(&columns, &EncoderOptions::default().with_explicit_nulls(true), &mut keys)?;
-                Keys::Json(keys)
+                Keys::Encoded(keys)
             }
         };
         let missing = (0..batch.num_rows()).find(|&row| self.op.is_some() && keys.get(row).is_none());
@@ -223,14 +256,14 @@ pub(super) struct Parts {
 
 enum Keys {
     Bytes(BinaryArray),
-    Json(Payloads),
+    Encoded(Payloads),
 }
 
 impl Keys {
     fn get(&self, row: usize) -> Option<&[u8]> {
         match self {
             Self::Bytes(keys) => keys.is_valid(row).then(|| keys.value(row)),
-            Self::Json(keys) => keys.get(row),
+            Self::Encoded(keys) => keys.get(row),
         }
     }
 }

@@ -86,6 +86,28 @@ async fn keys_are_text_or_a_json_object() {
 }
 
 #[tokio::test]
+async fn keys_can_have_a_schema_of_their_own() {
+    let fake = crate::registry::testing::FakeRegistry::start();
+    let registry = crate::SchemaRegistry::at(&fake.url);
+    let messages = crate::format::Protobuf::from_registry(&registry);
+    let one = batch(vec![("n", Arc::new(Int64Array::from(vec![3]))), ("x", Arc::new(Int64Array::from(vec![4])))]);
+    let key = |mut written: Vec<Written>| written.remove(0).key.unwrap();
+    let text = key(written(|to| to.key("n").json_schema_key(&registry).json(), &one).await.unwrap());
+    assert_eq!(text, "\0\0\0\0\u{1}{\"n\":3}");
+    let avro = written(|to| to.key("n").avro_key(&registry).avro(&registry), &one).await.unwrap();
+    assert_eq!((avro[0].key.as_deref(), fake.latest("t-key").unwrap().id), (Some("\0\0\0\0\u{2}\u{2}\u{6}"), 2));
+    assert!(fake.latest("t-key").unwrap().text.contains("\"t_key\"") && fake.latest("t-value").unwrap().id == 3);
+    let proto = key(written(|to| to.key("n").protobuf_key(&messages).json(), &one).await.unwrap());
+    assert_eq!(proto, "\0\0\0\0\u{4}\0\u{8}\u{3}");
+    let refused = written(|to| to.avro_key(&registry).json(), &one).await.unwrap_err().to_string();
+    assert!(refused.contains("say .key("), "{refused}");
+    let odd = batch(vec![("a b", Arc::new(Int64Array::from(vec![3])))]).schema();
+    let (_, kafka) = connection();
+    let refused = kafka.to_topic("t").key("a b").avro_key(&registry).json().accepts(&odd).unwrap_err().to_string();
+    assert!(refused.starts_with("topic t: column \"a b\""), "{refused}");
+}
+
+#[tokio::test]
 async fn what_a_record_cannot_have_is_an_error_that_says_where() {
     let refused = |batch: RecordBatch, output: fn(KafkaOutput) -> KafkaSink| async move {
         written(output, &batch).await.unwrap_err().to_string()
@@ -248,10 +270,11 @@ async fn an_encoder_is_made_where_waiting_is_allowed_and_its_failure_names_the_t
 fn formats_with_a_registry_are_described_without_it() {
     let registry = crate::SchemaRegistry::at("http://127.0.0.1:1");
     let (_, kafka) = connection();
-    let messages = crate::format::Protobuf::from_registry(Arc::new(registry.clone()));
+    let messages = crate::format::Protobuf::from_registry(&registry);
     let good = batch(vec![("n", Arc::new(Int64Array::from(vec![1])))]).schema();
     let bad = batch(vec![("a b", Arc::new(Int64Array::from(vec![1])))]).schema();
     let to = || kafka.to_topic("t");
+    to().json_schema(&registry).accepts(&good).unwrap();
     for sink in [to().avro(&registry), to().protobuf(&messages)] {
         sink.accepts(&good).unwrap();
         let refused = sink.accepts(&bad).unwrap_err().to_string();
@@ -264,11 +287,14 @@ fn logins_without_encryption_are_warnings() {
     let (_, kafka) = connection();
     let secret = || crate::Secret::new("canary");
     let registry = crate::SchemaRegistry::at("http://r:1").basic_auth("me", secret());
-    let messages = crate::format::Protobuf::from_registry(Arc::new(registry.clone()));
+    let messages = crate::format::Protobuf::from_registry(&registry);
     let open = kafka.clone().sasl(crate::kafka::Sasl::plain("me", secret()));
     for (sink, expected) in [
         (kafka.to_topic("t").avro(&registry), 1),
         (kafka.to_topic("t").protobuf(&messages), 1),
+        (kafka.to_topic("t").json_schema(&registry), 1),
+        (kafka.to_topic("t").key("k").avro_key(&registry).json(), 1),
+        (kafka.to_topic("t").key("k").avro_key(&registry).avro(&registry), 1),
         (open.to_topic("t").avro(&registry), 2),
         (open.to_topic("t").json(), 1),
         (kafka.to_topic("t").json(), 0),

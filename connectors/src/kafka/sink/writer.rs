@@ -65,11 +65,17 @@ impl Target {
     }
 }
 
+/// What makes the bytes of values, and of keys that are not written as they are.
+pub(super) struct Encoders {
+    pub(super) keys: Option<Box<dyn RowEncoder>>,
+    pub(super) values: Box<dyn RowEncoder>,
+}
+
 pub(super) struct KafkaWriter {
     output: Arc<KafkaOutput>,
     target: Target,
     layout: Layout,
-    encoder: Box<dyn RowEncoder>,
+    encoders: Encoders,
     payloads: Payloads,
     dead_letters: bool,
     /// A call failed or was given up half-way: records may be missing.
@@ -81,17 +87,17 @@ impl KafkaWriter {
         output: Arc<KafkaOutput>,
         target: Target,
         layout: Layout,
-        encoder: Box<dyn RowEncoder>,
+        encoders: Encoders,
         dead_letters: bool,
     ) -> Self {
-        Self { output, target, layout, encoder, payloads: Payloads::new(), dead_letters, broken: false }
+        Self { output, target, layout, encoders, payloads: Payloads::new(), dead_letters, broken: false }
     }
 
     async fn take(&mut self, batch: RecordBatch) -> Result<()> {
         let batch = if self.dead_letters { dead_letter::rows(&batch)? } else { batch };
-        let (values, parts) = self.layout.split(&batch)?;
+        let (values, parts) = self.layout.split(&batch, self.encoders.keys.as_mut())?;
         self.payloads.clear();
-        self.encoder.encode(&values, &mut self.payloads)?;
+        self.encoders.values.encode(&values, &mut self.payloads)?;
         if self.payloads.len() != values.num_rows() {
             let (rows, payloads, topic) = (values.num_rows(), self.payloads.len(), &self.output.topic);
             return Err(ConnectorError::Config(format!(

@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     ConnectorError, Result, SchemaRegistry, Untyped,
-    format::{AvroDecoder, DebeziumDecoder, Format, Protobuf, RawDecoder, avro, infer, raw::RAW_COLUMN},
+    format::{
+        AvroDecoder, CsvDecoder, DebeziumDecoder, Decoder, Format, JsonSchemaDecoder, MAX_RECORD_BYTES, Protobuf,
+        RawDecoder, avro, infer, json_schema, raw::RAW_COLUMN,
+    },
 };
 
 impl KafkaInput {
@@ -75,8 +78,49 @@ impl KafkaInput {
 
     fn read_avro<T: 'static>(mut self, schema: SchemaRef, registry: &SchemaRegistry) -> KafkaSource<T> {
         self.warnings = registry.warnings();
+        let (registry, reader) = (registry.clone(), self.reader_schema.take());
+        self.decoded(schema, move |schema, max| {
+            let decoder = AvroDecoder::new(schema, registry.clone(), max)?;
+            Ok(Box::new(match &reader {
+                Some(reader) => decoder.reader_schema(reader)?,
+                None => decoder,
+            }))
+        })
+    }
+
+    /// JSON objects with the columns of a `#[derive(Record)]` struct. In front of each stands the id of its JSON Schema, which the
+    /// registry has. See [`JsonSchemaDecoder`].
+    ///
+    /// ```
+    /// # use typed_arrow::Record;
+    /// # use windrow_connectors::{SchemaRegistry, kafka::Kafka};
+    /// #[derive(Record)]
+    /// struct Bid { auction: i64, price: i64 }
+    ///
+    /// let registry = SchemaRegistry::at("http://localhost:8081");
+    /// let bids = Kafka::brokers("localhost:9092").topic("bids").json_schema::<Bid>(&registry);
+    /// ```
+    pub fn json_schema<T: SchemaMeta + 'static>(self, registry: &SchemaRegistry) -> KafkaSource<T> {
+        self.read_json_schema(T::schema(), registry)
+    }
+
+    /// JSON objects with the id of their JSON Schema in front, with these columns.
+    pub fn json_schema_with(self, schema: SchemaRef, registry: &SchemaRegistry) -> KafkaSource<Untyped> {
+        self.read_json_schema(schema, registry)
+    }
+
+    /// JSON objects with the id of their JSON Schema in front, with the columns that the first `records` of them show, as with
+    /// [`infer_json`](Self::infer_json).
+    pub fn infer_json_schema(self, records: usize, registry: &SchemaRegistry) -> Result<KafkaSource<Untyped>> {
+        let object = |payload: &[u8]| json_schema::text_of(payload).filter(|text| is_object(text)).map(<[u8]>::to_vec);
+        let schema = self.infer(records, object, |sample| infer::json(sample, None))?;
+        Ok(self.json_schema_with(schema, registry))
+    }
+
+    fn read_json_schema<T: 'static>(mut self, schema: SchemaRef, registry: &SchemaRegistry) -> KafkaSource<T> {
+        self.warnings = registry.warnings();
         let registry = registry.clone();
-        self.decoded(schema, move |schema, max| Ok(Box::new(AvroDecoder::new(schema, registry.clone(), max)?)))
+        self.decoded(schema, move |schema, max| Ok(Box::new(JsonSchemaDecoder::new(schema, registry.clone(), max)?)))
     }
 
     /// Messages of Protocol Buffers with the columns of a `#[derive(Record)]` struct.
@@ -84,12 +128,11 @@ impl KafkaInput {
     /// ```
     /// # use typed_arrow::Record;
     /// # use windrow_connectors::{SchemaRegistry, format::Protobuf, kafka::Kafka};
-    /// # use std::sync::Arc;
     /// #[derive(Record)]
     /// struct Bid { auction: i64, price: i64 }
     ///
     /// let registry = SchemaRegistry::at("http://localhost:8081");
-    /// let messages = Protobuf::from_registry(Arc::new(registry)); // or from_proto(text, "shop.Bid")
+    /// let messages = Protobuf::from_registry(&registry); // or from_proto(text, "shop.Bid")
     /// let bids = Kafka::brokers("localhost:9092").topic("bids").protobuf::<Bid>(&messages);
     /// ```
     pub fn protobuf<T: SchemaMeta + 'static>(self, messages: &Protobuf) -> KafkaSource<T> {
@@ -99,6 +142,16 @@ impl KafkaInput {
     /// Messages of Protocol Buffers with these columns.
     pub fn protobuf_with(self, schema: SchemaRef, messages: &Protobuf) -> KafkaSource<Untyped> {
         self.read_protobuf(schema, messages)
+    }
+
+    /// Messages of Protocol Buffers with the columns that they have themselves; with a registry alone those of the first message in
+    /// the newest schema of `{topic}-value`, or of the subject that was given. Asks it now, and blocks.
+    pub fn infer_protobuf(self, messages: &Protobuf) -> Result<KafkaSource<Untyped>> {
+        let schema = match self.topics.first() {
+            Some(topic) => messages.columns(topic)?,
+            None => Arc::new(Schema::empty()),
+        };
+        Ok(self.protobuf_with(schema, messages))
     }
 
     fn read_protobuf<T: 'static>(mut self, schema: SchemaRef, messages: &Protobuf) -> KafkaSource<T> {
@@ -121,7 +174,7 @@ impl KafkaInput {
 
     /// The changes of a table with the columns that the first `records` of them show, as with [`infer_json`](Self::infer_json).
     pub fn infer_debezium(self, records: usize) -> Result<KafkaSource<Untyped>> {
-        let schema = self.infer(records, |sample| DebeziumDecoder::infer(sample, None))?;
+        let schema = self.infer(records, object, |sample| DebeziumDecoder::infer(sample, None))?;
         Ok(self.debezium_with(schema))
     }
 
@@ -138,18 +191,42 @@ impl KafkaInput {
     /// JSON objects with the columns that the first `records` records show of those that the topics hold now. Every column is nullable;
     /// one that was always null is text. Reads them now, for at most ten seconds after the brokers have answered, and blocks.
     pub fn infer_json(self, records: usize) -> Result<KafkaSource<Untyped>> {
-        let schema = self.infer(records, |sample| infer::json(sample, None))?;
+        let schema = self.infer(records, object, |sample| infer::json(sample, None))?;
         Ok(self.json_with(schema))
     }
 
-    fn infer(&self, records: usize, infer: impl Fn(&[Vec<u8>]) -> Result<SchemaRef>) -> Result<SchemaRef> {
+    /// Records of CSV with columns of these names, in their order, and of the types that the first `records` of them show, as with
+    /// [`infer_json`](Self::infer_json): a message has no header, so nobody else knows the names.
+    pub fn infer_csv<N: Into<String>>(
+        self,
+        columns: impl IntoIterator<Item = N>,
+        records: usize,
+    ) -> Result<KafkaSource<Untyped>> {
+        let columns: Vec<String> = columns.into_iter().map(Into::into).collect();
+        let texts = columns.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>();
+        let mut probe = CsvDecoder::new(Arc::new(Schema::new(texts)), self.delimiter, MAX_RECORD_BYTES)?;
+        // A record with other fields is no reason to guess less of the rest.
+        let record = |payload: &[u8]| {
+            let fits = probe.push(payload).is_ok() && probe.flush().is_ok();
+            fits.then(|| payload.strip_suffix(b"\n").unwrap_or(payload).to_vec())
+        };
+        let schema = self.infer(records, record, |sample| infer::csv_columns(&columns, sample, self.delimiter))?;
+        Ok(self.csv_with(schema))
+    }
+
+    fn infer(
+        &self,
+        records: usize,
+        keep: impl FnMut(&[u8]) -> Option<Vec<u8>>,
+        infer: impl Fn(&[Vec<u8>]) -> Result<SchemaRef>,
+    ) -> Result<SchemaRef> {
         let make: Arc<Make> = Arc::new(|schema, max| Format::Json.decoder(schema, max));
         let plan: Plan = self.plan::<Untyped>(Arc::new(Schema::empty()), make)?;
         let plan = Plan { start: Start::Earliest, bounded: true, grows: false, ..plan };
-        let records = sample(&plan, records.max(1))?;
+        let records = sample(&plan, records.max(1), keep)?;
         if records.is_empty() {
             return Err(ConnectorError::Config(format!(
-                "{}: the columns cannot be inferred: no record in it is a JSON object; give a schema instead",
+                "{}: the columns cannot be inferred: no record in it is of this format; give a schema instead",
                 plan.name()
             )));
         }
@@ -162,4 +239,12 @@ impl KafkaInput {
     fn read<T: 'static>(self, format: Format, schema: SchemaRef) -> KafkaSource<T> {
         self.decoded(schema, move |schema, max_record_bytes| format.decoder(schema, max_record_bytes))
     }
+}
+
+fn is_object(payload: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(payload).is_ok()
+}
+
+fn object(payload: &[u8]) -> Option<Vec<u8>> {
+    is_object(payload).then(|| payload.to_vec())
 }

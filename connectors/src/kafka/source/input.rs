@@ -35,6 +35,7 @@ pub struct KafkaInput {
     batch_rows: usize,
     max_record_bytes: usize,
     pub(super) delimiter: u8,
+    pub(super) reader_schema: Option<String>,
     parts: Vec<(Part, String)>,
     /// What is allowed and unwise of the format.
     pub(super) warnings: Vec<String>,
@@ -89,6 +90,7 @@ impl Kafka {
             batch_rows: 8192,
             max_record_bytes: MAX_RECORD_BYTES,
             delimiter: b',',
+            reader_schema: None,
             parts: Vec::new(),
             warnings: Vec::new(),
         }
@@ -146,6 +148,13 @@ impl KafkaInput {
     /// What stands between two fields of CSV; a comma if not said.
     pub fn delimiter(mut self, delimiter: u8) -> Self {
         self.delimiter = delimiter;
+        self
+    }
+
+    /// Reads Avro by this schema, in JSON: with its defaults for fields that a writer does not have, its aliases for fields that
+    /// were called otherwise, and its logical types for numbers that were written without. It has a field for each column.
+    pub fn reader_schema(mut self, json: impl Into<String>) -> Self {
+        self.reader_schema = Some(json.into());
         self
     }
 

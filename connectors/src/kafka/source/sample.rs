@@ -20,8 +20,12 @@ const MAX_BYTES: usize = 16 << 20;
 /// How long to wait for records.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Up to `records` JSON objects, from the first offsets on. Blocks.
-pub(super) fn sample(plan: &Plan, records: usize) -> Result<Vec<Vec<u8>>> {
+/// Up to `records` payloads, from the first offsets on, as `keep` wants them: `None` for one that shows nothing. Blocks.
+pub(super) fn sample(
+    plan: &Plan,
+    records: usize,
+    mut keep: impl FnMut(&[u8]) -> Option<Vec<u8>>,
+) -> Result<Vec<Vec<u8>>> {
     let mut feed = Topics::new(plan.clone(), Ends::default());
     let mut assigned = Vec::new();
     for topic in 0..plan.topics.len() {
@@ -42,12 +46,9 @@ pub(super) fn sample(plan: &Plan, records: usize) -> Result<Vec<Vec<u8>>> {
         match feed.poll(Duration::from_millis(100)) {
             Some(Event::Record { record, .. }) => {
                 let payload = record.payload().filter(|payload| payload.len() <= plan.max_record_bytes);
-                let is_object = |payload: &&[u8]| {
-                    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(payload).is_ok()
-                };
-                if let Some(payload) = payload.filter(is_object) {
-                    bytes += payload.len();
-                    sample.push(payload.to_vec());
+                if let Some(kept) = payload.and_then(&mut keep) {
+                    bytes += kept.len();
+                    sample.push(kept);
                 }
             }
             Some(Event::End { at, .. }) => unread.retain(|other| *other != at),

@@ -257,3 +257,43 @@ fn other_widths_and_units() {
         assert!(matches!(error, ConnectorError::Config(_)), "{error}");
     }
 }
+
+/// arrow-avro would write the 0 or the empty text that lies in the place of the null.
+#[test]
+fn a_null_is_never_written_where_the_newest_schema_has_none() {
+    let fake = FakeRegistry::start();
+    let fields = r#"{"name":"id","type":"long"},
+        {"name":"s","type":["null",{"type":"record","name":"S","fields":[{"name":"zip","type":"string"}]}]},
+        {"name":"l","type":{"type":"array","items":"long"}},{"name":"m","type":{"type":"map","values":"double"}}"#;
+    fake.add_avro("t-value", &record(fields));
+    let zip = D::Struct(vec![nullable("zip", D::Utf8)].into());
+    let entries = D::Struct(vec![needed("key", D::Utf8), nullable("value", D::Float64)].into());
+    let schema = columns(vec![
+        nullable("id", D::Int64),
+        nullable("s", zip),
+        nullable("l", D::List(Arc::new(nullable("item", D::Int64)))),
+        nullable("m", D::Map(Arc::new(needed("entries", entries)), false)),
+    ]);
+    let mut encoder = AvroFormat::new(quick(&fake)).use_latest().encoder(&schema, "t").unwrap();
+    let mut json = |lines: &str| {
+        let reader = arrow::json::ReaderBuilder::new(schema.clone()).build(lines.as_bytes()).unwrap();
+        let batch = reader.into_iter().next().unwrap().unwrap();
+        let mut out = Payloads::new();
+        encoder.encode(&batch, &mut out).map(|()| out.len())
+    };
+    let good = r#"{"id":1,"s":{"zip":"z"},"l":[1,2],"m":{"a":0.5}}"#;
+    // What is nullable by its type alone is written, and what lies within a null does not count.
+    assert_eq!(json(&format!("{good}\n{}", r#"{"id":1,"s":null,"l":[],"m":{}}"#)).unwrap(), 2);
+    for (bad, path) in [
+        (r#"{"s":{"zip":"z"},"l":[1,2],"m":{}}"#, "id"),
+        (r#"{"id":1,"s":{},"l":[],"m":{}}"#, "s.zip"),
+        (r#"{"id":1,"s":null,"l":[3,null],"m":{}}"#, "l[]"),
+        (r#"{"id":1,"s":null,"m":{}}"#, "l"),
+        (r#"{"id":1,"s":null,"l":[],"m":{"b":null}}"#, "m{}"),
+    ] {
+        let error = json(&format!("{good}\n{bad}\n{good}")).unwrap_err();
+        assert!(matches!(error, ConnectorError::Data { .. }), "{error}");
+        let error = error.to_string();
+        assert!(error.contains(&format!("column {path:?}")) && error.contains("row 1 of"), "{path}: {error}");
+    }
+}
