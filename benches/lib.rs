@@ -3,6 +3,7 @@
 //! A claim about speed is a ratio to a baseline of the same run; machines differ and drift.
 
 mod add_up;
+pub mod nexmark;
 
 use std::{
     collections::{BTreeMap, HashMap},

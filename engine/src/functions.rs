@@ -53,6 +53,58 @@ pub fn count() -> Expr {
     datafusion_functions_aggregate::expr_fn::count(lit(1)).alias("count")
 }
 
+/// An aggregate of those rows only that meet a condition, as SQL's `FILTER (WHERE …)`. What is no aggregate is a mistake that
+/// is told when the job runs.
+///
+/// ```
+/// use windrow::prelude::*;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> windrow::Result<()> {
+/// let job = Job::new("small-and-all");
+/// let out = MemorySink::new();
+/// job.source(Sequence::new(10))
+///     .event_time("at", Watermarks::in_order())
+///     .window(Tumbling::of(secs(10)))
+///     .aggregate([filtered(count(), col("value").lt(lit(3))).alias("small"), count().alias("all")])
+///     .drop_late()
+///     .select(["small", "all"].map(col))
+///     .sink(out.clone());
+/// job.run().await?;
+/// assert_eq!(out.to_string(), "\
+/// +-------+-----+
+/// | small | all |
+/// +-------+-----+
+/// | 3     | 10  |
+/// +-------+-----+");
+///
+/// let job = Job::new("mistaken");
+/// let numbers = job.source(Sequence::new(10)).event_time("at", Watermarks::in_order());
+/// let mistaken = filtered(col("value"), lit(true));
+/// numbers.window(Tumbling::of(secs(10))).aggregate([mistaken]).drop_late().sink(MemorySink::new());
+/// assert!(job.run().await.unwrap_err().to_string().contains("of what is no aggregate"));
+/// # Ok(())
+/// # }
+/// ```
+pub fn filtered(aggregate: Expr, condition: Expr) -> Expr {
+    match aggregate {
+        Expr::Alias(mut alias) => {
+            alias.expr = Box::new(filtered(*alias.expr, condition));
+            Expr::Alias(alias)
+        }
+        Expr::AggregateFunction(mut function) => {
+            let filter = &mut function.params.filter;
+            *filter = Some(Box::new(match filter.take() {
+                Some(former) => former.and(condition),
+                None => condition,
+            }));
+            Expr::AggregateFunction(function)
+        }
+        // No stream has such a column: so the job does not run, and says why.
+        other => col(format!("filtered({other}, {condition}), of what is no aggregate")),
+    }
+}
+
 /// `n` milliseconds.
 ///
 /// ```

@@ -188,7 +188,7 @@ pub use checkpoint::{CheckpointError, Restarts, Restore};
 pub use checkpoint::{Faults, MUTANTS};
 pub use error::{Error, Result};
 pub use event_time::{EventTime, WatermarkGenerator, Watermarks};
-pub use functions::{col, col_of, count, hours, left, millis, mins, right, secs};
+pub use functions::{col, col_of, count, filtered, hours, left, millis, mins, right, secs};
 pub use runtime::async_task::{call::Retry, lookup::LookupKind};
 
 pub use arrow;

@@ -27,5 +27,5 @@ pub use windrow_operators::{
 
 pub use crate::{
     EventTime, Job, LookupKind, Restarts, Restore, Retry, Stream, Watermarks,
-    functions::{col, col_of, count, hours, left, millis, mins, right, secs},
+    functions::{col, col_of, count, filtered, hours, left, millis, mins, right, secs},
 };

@@ -2,7 +2,7 @@
 
 use datafusion_expr::Expr;
 use windrow_operators::{
-    OperatorError,
+    OperatorError, StreamSchema,
     count::{Count, CountPlan},
     session::{Session, SessionPlan},
     window::{AggregatePlan, TopPlan, Window},
@@ -211,7 +211,9 @@ impl<T: 'static> Windowed<T> {
 
     /// The `n` rows of each window (and key) with the greatest value in the column `by`: `window_start`, `window_end`,
     /// `rank` from 1, and the columns of the row. Equal values are ordered by the other columns. Rows that are results of a window
-    /// of the same bounds themselves are ranked within it: the busiest three auctions of every ten seconds.
+    /// of the same bounds themselves are ranked within it: the busiest three auctions of every ten seconds. Results of windows that
+    /// overlap are ranked in `Tumbling` windows of their step: the event time of a result is the last instant of its window, which
+    /// lies in several windows that overlap, but in one of those.
     ///
     /// The job does not run when `n` is 0, the column does not exist or has no order, or the window is a [`Session`] or a [`Count`].
     ///
@@ -239,8 +241,53 @@ impl<T: 'static> Windowed<T> {
     /// # }
     /// ```
     pub fn top(self, n: usize, by: &str) -> Results<T> {
-        let at = self.stream.then(&self.name(&format!("top {n} by {by} of")), |schema| match self.window.clone() {
-            WindowKind::Slices(window) => Ok(stateful(TopPlan::new(schema, &self.key.names(), window, n, by)?)),
+        self.greatest(&format!("top {n} by {by} of"), |schema, key, window| TopPlan::new(schema, key, window, n, by))
+    }
+
+    /// The same, and all rows whose value equals that of the last of the `n`, ranked on: of those with the greatest value
+    /// [`top`](Self::top) gives one, and this all.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// #[derive(Record)]
+    /// struct Shot { player: i64, points: i64, at: Timestamp }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let shots = [(1, 7), (2, 9), (3, 9)].map(|(player, points)| Shot { player, points, at: Timestamp::default() });
+    /// let job = Job::new("best");
+    /// let out = MemorySink::new();
+    /// job.source(MemorySource::records(shots.into()))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .window(Tumbling::of(secs(10)))
+    ///     .top_with_ties(1, "points")
+    ///     .drop_late()
+    ///     .select(["rank", "player"].map(col))
+    ///     .sink(out.clone());
+    /// job.run().await?;
+    /// assert_eq!(out.to_string(), "\
+    /// +------+--------+
+    /// | rank | player |
+    /// +------+--------+
+    /// | 1    | 2      |
+    /// | 2    | 3      |
+    /// +------+--------+");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn top_with_ties(self, n: usize, by: &str) -> Results<T> {
+        let name = format!("top {n} with ties by {by} of");
+        self.greatest(&name, |schema, key, window| TopPlan::with_ties(schema, key, window, n, by))
+    }
+
+    fn greatest(
+        self,
+        name: &str,
+        plan: impl Fn(&StreamSchema, &[&str], Window) -> windrow_operators::Result<TopPlan>,
+    ) -> Results<T> {
+        let at = self.stream.then(&self.name(name), |schema| match self.window.clone() {
+            WindowKind::Slices(window) => Ok(stateful(plan(schema, &self.key.names(), window)?)),
             WindowKind::Session(_) | WindowKind::Count(_) => Err(OperatorError::Plan(
                 "the greatest rows are there for windows whose bounds do not depend on the rows: aggregate this one"
                     .into(),

@@ -142,9 +142,7 @@ impl<A: Aggregate> AggregateUDFImpl for Function<A> {
         for (argument, field) in arguments.iter().zip(A::Row::fields()) {
             if argument.is_nullable() && !field.is_nullable() {
                 let name = field.name();
-                return plan_err!(
-                    "column {name:?} may be null: make the field an Option, or filter the nulls out first"
-                );
+                return plan_err!("column {name:?} may be null: make the field an Option");
             }
         }
         Ok(Arc::new(Field::new(A::NAME, A::Output::data_type(), true)))

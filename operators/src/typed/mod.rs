@@ -70,7 +70,7 @@ impl<T: FromRecordBatch + SchemaMeta> Rows<T> {
             }
             if column.is_nullable() && !field.is_nullable() {
                 return Err(OperatorError::Plan(format!(
-                    "record {name}: column {:?} may be null: make the field an Option, or filter the nulls out first",
+                    "record {name}: column {:?} may be null: make the field an Option",
                     field.name()
                 )));
             }

@@ -96,8 +96,8 @@ pub(super) fn with_windows(mut form: StateForm) -> StateForm {
     StateForm { columns: Arc::new(Schema::new(fields)), identity: form.identity + 1, ..form }
 }
 
-/// The form of the greatest `n` rows, which have these columns: the key first.
-pub(super) fn of_top(window: String, key: &[FieldRef], columns: &Schema, n: usize, by: &str) -> Result<StateForm> {
+/// The form of the greatest rows, which have these columns: the key first. `n` says how many, as `3` or `3 with ties`.
+pub(super) fn of_top(window: String, key: &[FieldRef], columns: &Schema, n: &str, by: &str) -> Result<StateForm> {
     let own = columns.fields().iter().map(|field| field.as_ref().clone()).collect();
     let key: Vec<&str> = key.iter().map(|field| field.name().as_str()).collect();
     let per = if key.is_empty() { String::new() } else { format!(" per {}", key.join(", ")) };

@@ -46,6 +46,7 @@ pub const RANK: &str = "rank";
 ///
 /// Equal values are ordered by the other columns, ascending, so that the answer does not depend on the order of
 /// arrival. Nulls are least, NaN is greatest. The result has the columns `window_start`, `window_end`, `rank`, and those of the input.
+/// With ties there are also the rows whose value equals that of the last of the `n`, ranked on.
 #[derive(Clone, Debug)]
 pub struct TopPlan(Arc<Shared>);
 
@@ -53,6 +54,8 @@ pub struct TopPlan(Arc<Shared>);
 struct Shared {
     window: Window,
     n: usize,
+    /// Whether rows that are as great as the last of the n are there too.
+    ties: bool,
     key: Vec<usize>,
     by: usize,
     input_time: usize,
@@ -69,6 +72,15 @@ struct Shared {
 impl TopPlan {
     /// Over rows of `input`: the `n` with the greatest `by`, per value of the columns `key`.
     pub fn new(input: &StreamSchema, key: &[&str], window: Window, n: usize, by: &str) -> Result<Self> {
+        Self::build(input, key, window, n, by, false)
+    }
+
+    /// The same, with all rows that are as great as the last of the `n`.
+    pub fn with_ties(input: &StreamSchema, key: &[&str], window: Window, n: usize, by: &str) -> Result<Self> {
+        Self::build(input, key, window, n, by, true)
+    }
+
+    fn build(input: &StreamSchema, key: &[&str], window: Window, n: usize, by: &str, ties: bool) -> Result<Self> {
         let input_time = input.event_time("a window")?;
         window.slicing()?;
         window.only_final("the top rows of a window")?;
@@ -100,10 +112,18 @@ impl TopPlan {
                 saved.push(column);
             }
         }
+        let how_many = if ties { format!("{n} with ties") } else { n.to_string() };
         Ok(Self(Arc::new(Shared {
-            form: of_top(window.describe(), &key_fields, &visible.project(&saved)?, n, visible.field(by).name())?,
+            form: of_top(
+                window.describe(),
+                &key_fields,
+                &visible.project(&saved)?,
+                &how_many,
+                visible.field(by).name(),
+            )?,
             window,
             n,
+            ties,
             key,
             by,
             input_time,

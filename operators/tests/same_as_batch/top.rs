@@ -33,11 +33,18 @@ pub(crate) fn oracle(rows: &[Bid], key: &[&str], size: u64, n: usize) -> Vec<Row
 
 /// The same over windows of which a row may be in several.
 pub(crate) fn oracle_of(rows: &[Bid], key: &[&str], n: usize, windows: impl Fn(Timestamp) -> Vec<Bounds>) -> Vec<Row> {
+    ranked(rows, key, n, false, windows)
+}
+
+/// With ties the price of the n-th decides who else is there.
+fn ranked(rows: &[Bid], key: &[&str], n: usize, ties: bool, windows: impl Fn(Timestamp) -> Vec<Bounds>) -> Vec<Row> {
     let mut results = Vec::new();
     for ((window, _), mut bids) in groups(rows, key, windows) {
         let (start, end) = cut(window);
         bids.sort_by_key(|bid| (Reverse(bid.price), bid.auction, bid.who.is_none(), bid.who.clone(), bid.at));
-        for (rank, bid) in bids.into_iter().take(n).enumerate() {
+        let least = bids.get(n - 1).map(|bid| bid.price);
+        let tied = bids.iter().skip(n).take_while(|bid| ties && Some(bid.price) == least).count();
+        for (rank, bid) in bids.into_iter().take(n + tied).enumerate() {
             results.push(Row::from((start, end, rank + 1, bid.auction, bid.who.clone(), bid.price, bid.at)));
         }
     }
@@ -53,15 +60,18 @@ proptest! {
         key in prop::sample::select(KEYS.to_vec()),
         two_phases: bool,
         n in 1usize..6,
+        ties: bool,
         size in prop_oneof![Just(1u64), 2u64..40, Just(1_000_000)],
         lateness in prop_oneof![Just(0u64), 0u64..30],
         bound in 0u64..20,
         seed: u64,
     ) {
         let window = Tumbling::of(us(size)).allowed_lateness(us(lateness));
-        let plan = TopPlan::new(&bids(), key, window, n, "price").unwrap();
+        let plan = if ties { TopPlan::with_ties } else { TopPlan::new };
+        let plan = plan(&bids(), key, window, n, "price").unwrap();
         let check = Check::new(pipeline(&plan, key, two_phases)).out_of_order(us(bound)).seed(seed);
-        check.run(&rows, |rows| oracle(rows, key, size, n)).map_err(fail)?;
+        let windows = |time| vec![wide(window_of(time, size.into(), 0))];
+        check.run(&rows, |rows| ranked(rows, key, n, ties, windows)).map_err(fail)?;
     }
 }
 
@@ -78,9 +88,13 @@ fn losers_are_dropped_on_the_way() {
         let rows: Vec<Bid> = (0..40_000).map(bid).collect();
         for key in [KEYS[0], KEYS[1]] {
             for two_phases in [false, true] {
-                let plan = TopPlan::new(&bids(), key, Tumbling::of(us(25)), 3, "price").unwrap();
-                let check = Check::new(pipeline(&plan, key, two_phases)).out_of_order(us(50)).rounds(2);
-                check.batch_rows(2_000..=6_000).assert(&rows, |rows| oracle(rows, key, 25, 3));
+                for ties in [false, true] {
+                    let plan = if ties { TopPlan::with_ties } else { TopPlan::new };
+                    let plan = plan(&bids(), key, Tumbling::of(us(25)), 3, "price").unwrap();
+                    let check = Check::new(pipeline(&plan, key, two_phases)).out_of_order(us(50)).rounds(2);
+                    let windows = |time| vec![wide(window_of(time, 25, 0))];
+                    check.batch_rows(2_000..=6_000).assert(&rows, |rows| ranked(rows, key, 3, ties, windows));
+                }
             }
         }
     }

@@ -10,9 +10,10 @@
 //! all their winners, and of a key the newest segment that has rows of it has all that count.
 
 use arrow::{
-    array::{Array, ArrayRef, RecordBatch, UInt32Array},
+    array::{Array, ArrayRef, RecordBatch, Scalar, UInt32Array},
     compute::{
-        SortColumn, SortOptions, concat_batches, lexsort_to_indices, partition, take, take_arrays, take_record_batch,
+        SortColumn, SortOptions, concat_batches, kernels::cmp::gt_eq, lexsort_to_indices, partition, sort_to_indices,
+        take, take_arrays, take_record_batch,
     },
     datatypes::SchemaRef,
 };
@@ -186,34 +187,75 @@ impl Buffer {
     /// The rows that may still win.
     pub(super) fn sort(&self, plan: &Shared) -> Result<Winners> {
         let rows = concat_batches(&self.schema()?, &self.batches)?;
-        let visible = plan.input.visible().fields().len();
-        let ascending = SortOptions { descending: false, nulls_first: false };
-        let descending = SortOptions { descending: true, nulls_first: false };
-        let sort = |values: ArrayRef, options| SortColumn { values, options: Some(options) };
-        let key: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(rows.column(i))).collect();
-        let mut order: Vec<SortColumn> = key.iter().map(|column| sort(column.clone(), ascending)).collect();
-        order.push(sort(comparable(rows.column(plan.by)), descending));
-        // What breaks ties: the other columns, and floats as they are, because of equal ones only one may win.
-        let is_sorted = |i: usize| i == plan.by || plan.key.contains(&i);
-        let breaks_ties = |i: &usize| !is_sorted(*i) || rows.column(*i).data_type().is_floating();
-        order.extend((0..visible).filter(breaks_ties).map(|i| sort(rows.column(i).clone(), ascending)));
-        let limit = plan.key.is_empty().then_some(plan.n);
-        let sorted = lexsort_to_indices(&order, limit)?;
-        if plan.key.is_empty() {
-            let ranks = (1..=sorted.len() as u64).collect();
-            return Ok(Winners { rows: take_record_batch(&rows, &sorted)?, ranks, places: sorted });
+        if let Some(hopeful) = hopeful(plan, &rows)? {
+            let mut winners = order(plan, take_record_batch(&rows, &hopeful)?)?;
+            winners.places = UInt32Array::from(take(&hopeful, &winners.places, None)?.to_data());
+            return Ok(winners);
         }
-        let mut winners = Vec::new();
-        let mut ranks = Vec::new();
-        for range in partition(&take_arrays(&key, &sorted, None)?)?.ranges() {
-            let n = range.len().min(plan.n);
-            winners.extend(range.start as u32..(range.start + n) as u32);
-            ranks.extend(1..=n as u64);
-        }
-        let places = take(&sorted, &UInt32Array::from(winners), None)?;
-        let places = UInt32Array::from(places.to_data());
-        Ok(Winners { rows: take_record_batch(&rows, &places)?, ranks, places })
+        order(plan, rows)
     }
+}
+
+/// Where the rows are that are not less than the n-th greatest, when they are to be found without a key and with ties: few, so
+/// that the others need not be sorted by all their columns.
+fn hopeful(plan: &Shared, rows: &RecordBatch) -> Result<Option<UInt32Array>> {
+    if !plan.ties || !plan.key.is_empty() {
+        return Ok(None);
+    }
+    let by = comparable(rows.column(plan.by));
+    let descending = SortOptions { descending: true, nulls_first: false };
+    let greatest = sort_to_indices(&by, Some(descending), Some(plan.n))?;
+    let Some(&last) = greatest.values().last().filter(|last| greatest.len() == plan.n && by.is_valid(**last as usize))
+    else {
+        return Ok(None);
+    };
+    let least = by.slice(last as usize, 1);
+    let enough = gt_eq(&by, &Scalar::new(least))?;
+    let places = (0..).zip(enough.iter()).filter(|(_, enough)| *enough == Some(true));
+    Ok(Some(places.map(|(place, _)| place).collect()))
+}
+
+/// The first rows of each key, sorted by all columns.
+fn order(plan: &Shared, rows: RecordBatch) -> Result<Winners> {
+    let visible = plan.input.visible().fields().len();
+    let ascending = SortOptions { descending: false, nulls_first: false };
+    let descending = SortOptions { descending: true, nulls_first: false };
+    let sort = |values: ArrayRef, options| SortColumn { values, options: Some(options) };
+    let key: Vec<ArrayRef> = plan.key.iter().map(|&i| comparable(rows.column(i))).collect();
+    let mut order: Vec<SortColumn> = key.iter().map(|column| sort(column.clone(), ascending)).collect();
+    order.push(sort(comparable(rows.column(plan.by)), descending));
+    // What breaks ties: the other columns, and floats as they are, because of equal ones only one may win.
+    let is_sorted = |i: usize| i == plan.by || plan.key.contains(&i);
+    let breaks_ties = |i: &usize| !is_sorted(*i) || rows.column(*i).data_type().is_floating();
+    order.extend((0..visible).filter(breaks_ties).map(|i| sort(rows.column(i).clone(), ascending)));
+    let limit = (plan.key.is_empty() && !plan.ties).then_some(plan.n);
+    let sorted = lexsort_to_indices(&order, limit)?;
+    if limit.is_some() {
+        let ranks = (1..=sorted.len() as u64).collect();
+        return Ok(Winners { rows: take_record_batch(&rows, &sorted)?, ranks, places: sorted });
+    }
+    let mut winners = Vec::new();
+    let mut ranks = Vec::new();
+    let keys = match key.is_empty() {
+        true => std::iter::once(0..sorted.len()).collect(),
+        false => partition(&take_arrays(&key, &sorted, None)?)?.ranges(),
+    };
+    let mut ends = Vec::new();
+    if plan.ties {
+        let values = [key, vec![comparable(rows.column(plan.by))]].concat();
+        ends = partition(&take_arrays(&values, &sorted, None)?)?.ranges().into_iter().map(|equal| equal.end).collect();
+    }
+    for range in keys {
+        let n = range.len().min(plan.n);
+        // Where the last of the rows ends that are equal to the last of the n.
+        let end = ends.partition_point(|end| *end < range.start + n);
+        let n = ends.get(end).map_or(n, |end| end - range.start);
+        winners.extend(range.start as u32..(range.start + n) as u32);
+        ranks.extend(1..=n as u64);
+    }
+    let places = take(&sorted, &UInt32Array::from(winners), None)?;
+    let places = UInt32Array::from(places.to_data());
+    Ok(Winners { rows: take_record_batch(&rows, &places)?, ranks, places })
 }
 
 /// The bytes of the rows of a batch, which may be a slice of a larger one.
