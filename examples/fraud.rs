@@ -7,7 +7,8 @@
 //!      └── records that do not decode, of both ────────────────────────────────────────► fraud.dead      ┘
 //! ```
 //!
-//! Two commands, against any broker; `fraud_events` makes the topics and fills them for half a minute, so run both at once:
+//! Two commands, against any broker, in any order; `fraud_events` makes the topics, for which this one waits, and fills them for half
+//! a minute:
 //!
 //! ```sh
 //! cargo run --release --example fraud_events -- localhost:9092
@@ -19,7 +20,7 @@
 //!
 //! The dead letters are payments of a new version of the shop, which writes euros where cents were. `--redrive` reads them again, by
 //! a reader that knows the new form, against the same orders, up to where the topics end. Done again it does nothing: the job has
-//! ended. Letters of a later day are re-driven with `--redrive=2026-12-24T00:00:00Z`: those that were written since then.
+//! ended. Letters of a later day are re-driven with `--redrive=2026-12-24T00:00:00Z`: those of payments that were written since then.
 
 #![allow(missing_docs, reason = "derive(Record) makes public types")]
 
@@ -29,7 +30,12 @@ use std::{
 };
 
 use clap::Parser;
-use windrow::{JobHandle, Report, connectors::kafka::KafkaSink, metrics::OperatorMetrics, prelude::*};
+use windrow::{
+    JobHandle, Report,
+    connectors::{ConnectorError, Source, kafka::KafkaSink},
+    metrics::OperatorMetrics,
+    prelude::*,
+};
 
 /// Finds payments that do not fit their order.
 #[derive(Parser, Debug)]
@@ -43,7 +49,7 @@ struct Args {
     /// Tasks per operator: may differ from start to start
     #[arg(long, default_value_t = 2)]
     parallelism: usize,
-    /// Reads dead letters again: all, or those written since a time, in RFC 3339
+    /// Reads dead letters again: all, or those of payments written since a time, in RFC 3339
     #[arg(long, value_name = "SINCE", num_args = 0..=1, require_equals = true, default_missing_value = "1970-01-01T00:00:00Z",
         value_parser = humantime::parse_rfc3339)]
     redrive: Option<SystemTime>,
@@ -130,7 +136,7 @@ pub fn find(job: &Job, kafka: &Kafka, topics: &Topics) {
     bad_orders.union(bad_payments).sink(kafka.to_topic(&topics.dead).dead_letters().exactly_once());
 }
 
-/// The job that reads dead letters again, of all that were written `since`, in milliseconds. What still does not decode is counted
+/// The job that reads dead letters again, of all payments that were written `since`, in milliseconds. What still does not decode is counted
 /// and stays where it is.
 pub fn redrive(job: &Job, kafka: &Kafka, topics: &Topics, since: i64) {
     let orders = kafka.topic(&topics.orders).bounded().json::<Order>();
@@ -155,12 +161,22 @@ async fn run(args: &Args) -> windrow::Result<Report> {
         None => find(&job, &kafka, &topics),
     }
     eprintln!("{job}");
+    wait_for_topics(&kafka, &topics).await;
 
     let running = job.start().await?;
     let progress = tokio::spawn(progress(running.handle()));
     let report = running.wait().await;
     progress.abort();
     report
+}
+
+/// They are made by `fraud_events`. What else may be wrong with the cluster the job says.
+async fn wait_for_topics(kafka: &Kafka, topics: &Topics) {
+    let source = kafka.topics([&topics.orders, &topics.payments]).raw();
+    while let Err(ConnectorError::Config(missing)) = source.splits().await {
+        eprintln!("{missing}; waiting for fraud_events");
+        tokio::time::sleep(secs(2)).await;
+    }
 }
 
 /// A line every two seconds, if there is anything new.

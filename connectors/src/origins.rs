@@ -31,6 +31,10 @@ pub struct Origins {
     /// Of each record its bytes, then its key.
     bytes: Vec<u8>,
     records: Vec<Record>,
+    /// The headers of the records that have some, in their order.
+    headers: Vec<Header>,
+    /// The partition that the split is, if it is one of a topic.
+    partition: Option<i32>,
     /// How long both were in the former batch: the next one is likely to be as long.
     expected: (usize, usize),
 }
@@ -43,12 +47,30 @@ struct Record {
     end: usize,
     /// The end of its key, if it has one, which begins there.
     key_end: Option<usize>,
+    /// The end of its headers, or of what it has without any: where the next record begins.
+    last: usize,
+    timestamp: Option<i64>,
+}
+
+/// A header, which begins where the former one of its record ends, or behind the record's bytes and key.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    row: usize,
+    /// The end of its name.
+    end: usize,
+    /// The end of its value, if it has one, which begins there.
+    value_end: Option<usize>,
 }
 
 impl Origins {
     /// No records.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// No records of a partition of a topic.
+    pub fn of_partition(partition: i32) -> Self {
+        Self { partition: Some(partition), ..Self::default() }
     }
 
     /// The next row was this record: where it begins in its split, its line counted from 1 if that is known, its bytes
@@ -64,7 +86,29 @@ impl Origins {
             self.bytes.extend_from_slice(key);
             self.bytes.len()
         });
-        self.records.push(Record { position, line: line.and_then(NonZeroU64::new), end, key_end });
+        let (line, last) = (line.and_then(NonZeroU64::new), key_end.unwrap_or(end));
+        self.records.push(Record { position, line, end, key_end, last, timestamp: None });
+    }
+
+    /// What the last record had beside its bytes and its key: its headers, and its time in milliseconds since 1970.
+    pub fn beside<'a>(
+        &mut self,
+        headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
+        timestamp: Option<i64>,
+    ) {
+        let row = self.records.len().wrapping_sub(1);
+        let Some(record) = self.records.last_mut() else { return };
+        record.timestamp = timestamp;
+        for (name, value) in headers {
+            self.bytes.extend_from_slice(name.as_bytes());
+            let end = self.bytes.len();
+            let value_end = value.map(|value| {
+                self.bytes.extend_from_slice(value);
+                self.bytes.len()
+            });
+            self.headers.push(Header { row, end, value_end });
+        }
+        record.last = self.bytes.len();
     }
 
     /// How many rows there are.
@@ -80,14 +124,14 @@ impl Origins {
     /// Gives the records away with their batch, and begins those of the next one.
     pub fn take(&mut self) -> Self {
         let expected = (self.bytes.len(), self.records.len());
-        std::mem::replace(self, Self { expected, ..Self::default() })
+        std::mem::replace(self, Self { expected, partition: self.partition, ..Self::default() })
     }
 
     /// The record that a row was, rejected for this reason; `None` beyond the last row.
     pub fn reject(&self, row: usize, reason: String) -> Option<Rejected> {
         let record = self.records.get(row)?;
         let former = row.checked_sub(1).and_then(|former| self.records.get(former));
-        let start = former.map_or(0, |former| former.key_end.unwrap_or(former.end));
+        let start = former.map_or(0, |former| former.last);
         let key = record.key_end.and_then(|key_end| self.bytes.get(record.end..key_end));
         Some(Rejected {
             position: Some(record.position),
@@ -95,7 +139,25 @@ impl Origins {
             reason,
             bytes: Some(self.bytes.get(start..record.end)?.to_vec()),
             key: key.map(<[u8]>::to_vec),
+            headers: self.headers_of(row, record.key_end.unwrap_or(record.end)),
+            timestamp: record.timestamp,
+            partition: self.partition,
+            truncated: None,
         })
+    }
+
+    /// The headers of a row, the first of which begins at `at`.
+    fn headers_of(&self, row: usize, mut at: usize) -> Vec<(String, Option<Vec<u8>>)> {
+        let first = self.headers.partition_point(|header| header.row < row);
+        let of_row = self.headers.iter().skip(first).take_while(|header| header.row == row);
+        let bytes = |from: usize, to: usize| self.bytes.get(from..to).unwrap_or_default();
+        let header = |header: &Header| {
+            let name = String::from_utf8_lossy(bytes(at, header.end)).into_owned();
+            let value = header.value_end.map(|end| bytes(header.end, end).to_vec());
+            at = header.value_end.unwrap_or(header.end);
+            (name, value)
+        };
+        of_row.map(header).collect()
     }
 }
 
@@ -128,5 +190,31 @@ mod tests {
         assert_eq!(was(&first, 3), Some((12, None, "four".into(), None)));
         assert_eq!(was(&first, 4), None);
         assert_eq!(was(&origins, 0), Some((20, None, String::new(), None)));
+    }
+
+    #[test]
+    fn records_of_topics_keep_their_headers_and_their_time() {
+        let mut origins = Origins::of_partition(3);
+        origins.push(Position(1), None, b"one", Some(b"k"));
+        origins.beside([("a", Some(&b"x"[..])), ("a", None), ("", Some(b""))], Some(7));
+        origins.push(Position(2), None, b"two", None);
+        origins.beside([], None);
+        origins.push(Position(3), None, b"three", None);
+        origins.beside([("b", Some(&b"y"[..]))], Some(-1));
+        let batches = [origins.take(), {
+            origins.push(Position(4), None, b"four", None);
+            origins.take()
+        }];
+        let header = |name: &str, value: Option<&str>| (name.to_string(), value.map(|value| value.as_bytes().to_vec()));
+        let beside = |batch: usize, row: usize| {
+            let rejected = batches[batch].reject(row, "bad".into()).unwrap();
+            assert_eq!((rejected.partition, rejected.truncated), (Some(3), None));
+            (rejected.bytes.unwrap(), rejected.headers, rejected.timestamp)
+        };
+        let first = vec![header("a", Some("x")), header("a", None), header("", Some(""))];
+        assert_eq!(beside(0, 0), (b"one".to_vec(), first, Some(7)));
+        assert_eq!(beside(0, 1), (b"two".to_vec(), vec![], None));
+        assert_eq!(beside(0, 2), (b"three".to_vec(), vec![header("b", Some("y"))], Some(-1)));
+        assert_eq!(beside(1, 0), (b"four".to_vec(), vec![], None));
     }
 }

@@ -7,7 +7,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, Field, Fields, SchemaRef},
+};
 use async_trait::async_trait;
 
 use crate::{ConnectorError, Origins, Result};
@@ -46,7 +49,14 @@ impl fmt::Display for Position {
 }
 
 /// A record that did not decode, or has no usable event time. It travels as a row of its own, so that nothing is lost silently.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// ```
+/// use windrow_connectors::{Position, Rejected};
+///
+/// let bytes = Some(b"8,cheap".to_vec());
+/// let rejected = Rejected { position: Some(Position(22)), line: Some(3), bytes, ..Rejected::of("price: cheap is no number") };
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rejected {
     /// Where the record begins in its split. Always there if the record did not decode; absent for one that did if its source
     /// does not say what its rows were.
@@ -60,6 +70,28 @@ pub struct Rejected {
     pub bytes: Option<Vec<u8>>,
     /// The key of the record, where records have one.
     pub key: Option<Vec<u8>>,
+    /// How many bytes the record has, if it is too long to be kept: `bytes` and `key` are only their beginnings then.
+    pub truncated: Option<u64>,
+    /// Its headers, where records have some: names and values.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// The time that its topic keeps of it, in milliseconds since 1970.
+    pub timestamp: Option<i64>,
+    /// The partition that its split is, if it is one of a topic.
+    pub partition: Option<i32>,
+}
+
+impl Rejected {
+    /// A record that is rejected for this reason. What else is known of it is in the other fields.
+    pub fn of(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), ..Self::default() }
+    }
+
+    /// The type of a column of headers: a map of text to bytes, which may be null.
+    pub fn headers_type() -> DataType {
+        let names = Field::new("keys", DataType::Utf8, false);
+        let entries = Fields::from(vec![names, Field::new("values", DataType::Binary, true)]);
+        DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries), false)), false)
+    }
 }
 
 /// Rows of one split, in its order.

@@ -242,9 +242,12 @@ fn rejects_are_dropped_and_counted_or_kept_with_everything_about_them() {
     accounted(&report, 6, 3);
     assert_eq!(good, ["a|1|1"; 3]);
     let columns: Vec<String> = bad[0].schema().fields().iter().map(|field| field.name().clone()).collect();
-    assert_eq!(columns, ["source", "split", "position", "line", "reason", "bytes", "key"]);
+    let all_have = ["source", "split", "position", "line", "reason", "bytes"];
+    let some_have = ["key", "truncated", "headers", "timestamp", "partition"];
+    assert_eq!(columns, [&all_have[..], &some_have].concat());
     let batch = &bad[0];
     assert_eq!(batch.num_rows(), 3);
+    assert!(batch.columns()[6..].iter().all(|column| column.null_count() == 3), "what files do not have");
     let of = |row: usize| {
         let number = |column: usize| {
             let column = batch.column(column).as_primitive::<UInt64Type>();

@@ -96,10 +96,7 @@ impl Hand {
     /// Gives a record that is none, of a line.
     pub(crate) fn reject(&self, line: u64, reason: &str) {
         let position = Some(windrow::connectors::Position(line));
-        self.input.reject(
-            0,
-            Rejected { position, line: Some(line), reason: reason.into(), bytes: Some(Vec::new()), key: None },
-        );
+        self.input.reject(0, Rejected { position, line: Some(line), bytes: Some(Vec::new()), ..Rejected::of(reason) });
     }
 
     /// Gives rows, and waits until nothing moves any more: on a paused clock that is when it leaps.

@@ -189,9 +189,8 @@ fn rejected_records_can_be_processed_like_any_stream() {
         let reject = |line: u64, reason: &str| Rejected {
             position: Some(Default::default()),
             line: Some(line),
-            reason: reason.into(),
             bytes: Some(b"x".to_vec()),
-            key: None,
+            ..Rejected::of(reason)
         };
         input.push(0, batch(&[1, 2]));
         input.reject(0, reject(3, "bad"));

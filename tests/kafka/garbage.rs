@@ -88,7 +88,7 @@ fn dead_letters_are_what_they_were_say_why_and_come_back() -> Result<()> {
         let header = |name: &str| letter.header(name).unwrap_or_else(|| panic!("no {name}: {letter:?}"));
         let place = (header("windrow.partition").parse()?, header("windrow.offset").parse()?);
         let original = bad.get(&place).unwrap_or_else(|| panic!("nothing bad at {place:?}"));
-        assert_eq!((&letter.key, &letter.value), (&original.key, &original.value));
+        assert_eq!((&letter.key, &letter.value, letter.time), (&original.key, &original.value, original.time));
         assert_eq!(header("windrow.topic"), topic);
         assert_eq!(header("windrow.split"), format!("{topic}/{}", place.0));
         assert_eq!(header("windrow.position"), place.1.to_string());

@@ -42,6 +42,8 @@ fn a_message_of_20_mb_is_rejected_unless_the_limit_is_raised() -> Result<()> {
     let why = format!("has {} bytes, more than the 10485760 of max_record_bytes", large.len() + "large".len());
     assert_eq!((letter.header("windrow.error"), letter.header("windrow.offset")), (Some(why.as_str()), Some("5")));
     assert_eq!(letter.text(), &large[..1024], "its first KiB");
+    let whole = (large.len() + "large".len()).to_string();
+    assert_eq!(letter.header("windrow.truncated"), Some(whole.as_str()));
 
     let job = Job::new("all");
     let lengths = MemorySink::new();
@@ -52,6 +54,75 @@ fn a_message_of_20_mb_is_rejected_unless_the_limit_is_raised() -> Result<()> {
     accounted(&run(job)?, 11, 0);
     let lengths: Vec<Order> = lengths.records()?;
     assert!(lengths.iter().any(|order| order.amount == LARGE as i64));
+    Ok(())
+}
+
+/// A record that a topic takes and librdkafka, or the topic of the dead letters, does not must not end the job for ever.
+#[test]
+fn garbage_of_any_size_becomes_a_dead_letter() -> Result<()> {
+    let Some(broker) = Broker::shared() else { return Ok(()) };
+    let kafka = Kafka::brokers(broker.address());
+    let name = |name: &str| format!("{name}-{:08x}", fastrand::u32(..));
+    let topic = name("garbage");
+    broker.create_topic(&topic, 1, &[("max.message.bytes", "10000000")])?;
+    // As large as letters get in a topic as it is by default; beyond it; beyond what brokers take; and what comes after it.
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut garbage = |size: usize| (0..size).map(|_| random.alphanumeric()).collect::<String>();
+    let sizes = [1_030_000, 1_048_000, 1_048_500, 1_048_560, 5_000_000, 300_000, 7];
+    let records = sizes.map(&mut garbage);
+    let message = |(n, text): (usize, &String)| {
+        Message::of(text.clone()).header("n", n.to_string()).time(1_700_000_000_000 + n as i64)
+    };
+    broker.produce(&topic, records.iter().enumerate().map(message))?;
+
+    // A topic of half a megabyte takes less than the client.
+    for (exactly_once, limit, whole) in [
+        (false, 1_048_588, 1_048_100),
+        (true, 1_048_588, 1_048_100),
+        (false, 500_000, 499_000),
+        (true, 500_000, 499_000),
+    ] {
+        let dead = name("dead");
+        broker.create_topic(&dead, 1, &[("max.message.bytes", &limit.to_string())])?;
+        let place = tempfile::tempdir()?;
+        let job = Job::new(name("garbage")).checkpoint(crate::running::store(place.path()), millis(100));
+        let (good, rejected) = job.source(kafka.topic(&topic).bounded().json::<Order>()).with_rejects();
+        good.discard();
+        let letters = kafka.to_topic(&dead).dead_letters();
+        rejected.sink(if exactly_once { letters.exactly_once() } else { letters });
+        accounted(&run(job)?, sizes.len() as u64, sizes.len() as u64);
+        let letters = broker.committed(&dead)?;
+        assert_eq!(letters.len(), sizes.len());
+        for (letter, record) in letters.iter().zip(&records) {
+            let at: usize = letter.header("windrow.offset").unwrap_or_default().parse()?;
+            let size = sizes[at];
+            assert_eq!(letter.time, 1_700_000_000_000 + at as i64);
+            if size < whole {
+                assert_eq!((letter.text(), letter.header("windrow.truncated")), (record.clone(), None), "{size}");
+                assert_eq!(letter.header("n"), Some(at.to_string().as_str()));
+            } else {
+                assert_eq!(letter.text(), record[..1024], "{size}");
+                // With its header.
+                assert_eq!(letter.header("windrow.truncated"), Some((size + 2).to_string().as_str()));
+            }
+        }
+
+        // To try them again is to meet the same garbage, and never a record that is none.
+        let again = MemorySink::new();
+        let job = Job::new("again");
+        let (rows, rejected) = job.source(kafka.topic(&dead).bounded().raw()).with_rejects();
+        rows.sink(again.clone());
+        rejected.sink(kafka.to_topic(&dead).dead_letters());
+        run(job)?;
+        let cut = sizes.iter().filter(|size| **size >= whole).count();
+        assert_eq!(again.rows(), sizes.len() - cut);
+        let letters = broker.committed(&dead)?;
+        assert_eq!(letters.len(), sizes.len() + cut);
+        for letter in &letters[sizes.len()..] {
+            assert_eq!(letter.header("windrow.topic"), Some(topic.as_str()), "where it came from first");
+            assert!(letter.header("windrow.error").unwrap_or_default().contains("only the beginning of a record of"));
+        }
+    }
     Ok(())
 }
 

@@ -232,7 +232,7 @@ impl SplitFile {
 
     fn reject(&self, end: usize, reason: String) -> Rejected {
         let bytes = Some(self.buffer.unread()[..end].to_vec());
-        Rejected { position: Some(Position(self.position)), line: self.line, reason, bytes, key: None }
+        Rejected { position: Some(Position(self.position)), line: self.line, bytes, ..Rejected::of(reason) }
     }
 
     fn pass(&mut self, span: Span) {
@@ -267,6 +267,7 @@ impl SplitFile {
         self.line = self.line.map(|line| line + 1);
         record.reason =
             format!("the record is longer than max_record_bytes ({limit}): {passed} bytes with its line end");
+        record.truncated = Some(passed);
         Some(record)
     }
 

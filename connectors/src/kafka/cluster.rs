@@ -33,6 +33,12 @@ pub trait Cluster: Send + Sync + 'static {
     /// How many partitions a topic has. Fails when it does not exist.
     async fn partitions(&self, topic: &str) -> Result<usize>;
 
+    /// The largest record that a topic takes, if that can be found out.
+    async fn max_record_bytes(&self, topic: &str) -> Option<usize> {
+        let _ = topic;
+        None
+    }
+
     /// Creates a compacted topic with one partition, unless it is there.
     async fn create_compacted(&self, topic: &str) -> Result<()>;
 

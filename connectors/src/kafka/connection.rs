@@ -17,6 +17,12 @@ use super::{
 };
 use crate::{ConnectorError, Result};
 
+/// What a broker adds to a record that is alone in its batch.
+pub(super) const BATCH_BYTES: usize = 61;
+
+/// The largest record that brokers and topics take, unless they are told otherwise, which librdkafka's own default is below.
+const MAX_MESSAGE_BYTES: usize = 1_048_588 - BATCH_BYTES;
+
 /// A Kafka cluster. A clone is the same connection: every exactly-once sink made from it, or from a clone of it, commits in the
 /// same transaction.
 ///
@@ -113,6 +119,12 @@ impl Config {
     /// (`transaction.max.timeout.ms`).
     pub(super) fn transaction_timeout(&self) -> Duration {
         self.transaction_timeout.unwrap_or(Duration::from_secs(15 * 60))
+    }
+
+    /// The largest record that a producer takes.
+    pub(super) fn max_message_bytes(&self) -> usize {
+        let set = self.settings.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());
+        set.unwrap_or(MAX_MESSAGE_BYTES)
     }
 
     /// The settings of any client: addresses, security, and what the user has set. Reads the secrets, so not on a worker of the

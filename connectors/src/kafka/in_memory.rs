@@ -47,6 +47,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     topics: BTreeMap<String, usize>,
+    /// The largest records of topics.
+    largest: BTreeMap<String, usize>,
     committed: Vec<Written>,
     /// What happened, in order.
     story: Vec<String>,
@@ -70,6 +72,11 @@ impl InMemory {
 
     pub(super) fn topic(&self, topic: &str, partitions: usize) {
         self.state().topics.insert(topic.into(), partitions);
+    }
+
+    /// What a topic takes at most.
+    pub(super) fn takes(&self, topic: &str, bytes: usize) {
+        self.state().largest.insert(topic.into(), bytes);
     }
 
     pub(super) fn committed(&self) -> Vec<Written> {
@@ -146,6 +153,10 @@ impl Cluster for InMemory {
     async fn partitions(&self, topic: &str) -> Result<usize> {
         let missing = || ConnectorError::Config(format!("topic {topic:?} does not exist"));
         self.state().topics.get(topic).copied().ok_or_else(missing)
+    }
+
+    async fn max_record_bytes(&self, topic: &str) -> Option<usize> {
+        self.state().largest.get(topic).copied()
     }
 
     async fn create_compacted(&self, topic: &str) -> Result<()> {
@@ -262,6 +273,8 @@ impl Producer for InMemoryProducer {
 
     async fn commit(&self) -> Result<()> {
         self.wait("commit").await;
+        // Before it asks for the commit, what was sent must be there.
+        self.may("flush")?;
         self.may("commit")?;
         self.tell("commit");
         assert!(self.open.swap(false, SeqCst), "no transaction is open");

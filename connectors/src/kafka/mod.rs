@@ -24,6 +24,13 @@ pub mod sink;
 pub mod source;
 pub mod transaction;
 
+/// The header of a dead letter that is only the beginning of its record: how many bytes that has. No source takes it for a record.
+const TRUNCATED: &str = "windrow.truncated";
+
+/// When to ask again for a topic that should be there, in milliseconds from one question to the next: what was just made is not
+/// known to all brokers at once, and a broker that was just started knows nothing for a while.
+const LATE: [u64; 4] = [500, 500, 1_000, 2_000];
+
 pub use connection::Kafka;
 pub use security::{Sasl, Tls, Token};
 pub use sink::{KafkaOutput, KafkaSink};

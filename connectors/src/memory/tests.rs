@@ -121,9 +121,8 @@ async fn a_hand_feeds_a_waiting_reader() {
     let bad = Rejected {
         position: Some(Position(1)),
         line: Some(2),
-        reason: "not a number".into(),
         bytes: Some(b"x".to_vec()),
-        key: None,
+        ..Rejected::of("not a number")
     };
     input.reject(1, bad.clone());
     let Fetch::Rows(rows) = reader.fetch().await.unwrap() else { panic!("rows expected") };

@@ -87,9 +87,11 @@ impl<T: 'static> Stream<T, FromSource> {
     }
 
     /// Records that do not decode, or have no usable event time, become a stream of their own, with the columns `source`,
-    /// `split`, `position`, `line`, `reason`, `bytes` and `key`. The others go on. `bytes` is the record as it was read, of
-    /// files and topics also when it is its event time that cannot be used; other sources have no bytes of such rows, and show their
-    /// columns as text, without a `position`. See also [`drop_rejects`](Self::drop_rejects) and
+    /// `split`, `position`, `line`, `reason`, `bytes` and `key`, and `truncated`, `headers`, `timestamp` and `partition`. The
+    /// others go on. `bytes` is the record as it was read, of files and topics also when it is its event time that cannot be
+    /// used; other sources have no bytes of such rows, and show their columns as text, without a `position`. Of a record that is too
+    /// long it is only the beginning, and `truncated` says how many bytes the record has. The last three are of records of
+    /// topics. See also [`drop_rejects`](Self::drop_rejects) and
     /// [`fail_on_rejects`](Self::fail_on_rejects).
     ///
     /// ```

@@ -164,7 +164,7 @@ impl EventTimeReader {
         }
         let values = (0..batch.num_columns()).map(|column| Ok(format!("{}={}", field(column), text(column)?)));
         let bytes = Some(values.collect::<Result<Vec<_>>>()?.join(" ").into_bytes());
-        Ok(Rejected { position: None, line: None, reason, bytes, key: None })
+        Ok(Rejected { bytes, ..Rejected::of(reason) })
     }
 }
 
@@ -250,10 +250,10 @@ mod tests {
         };
         let reason = r#"column "t": event time is null"#.to_string();
         let (bytes, key) = (b"{}".to_vec(), Some(b"k".to_vec()));
-        let known =
-            Rejected { position: Some(Position(16)), line: Some(4), reason: reason.clone(), bytes: Some(bytes), key };
+        let (position, line, bytes) = (Some(Position(16)), Some(4), Some(bytes));
+        let known = Rejected { position, line, bytes, key, ..Rejected::of(&reason) };
         assert_eq!(reject(Some(&origins)), known);
-        let unknown = Rejected { position: None, line: None, reason, bytes: Some(b"t=null".to_vec()), key: None };
+        let unknown = Rejected { bytes: Some(b"t=null".to_vec()), ..Rejected::of(reason) };
         assert_eq!(reject(None), unknown);
     }
 

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, BinaryArray, RecordBatch, StringArray, UInt64Array},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{
+        ArrayRef, BinaryArray, BinaryBuilder, Int32Array, MapBuilder, RecordBatch, StringArray, StringBuilder,
+        TimestampMillisecondArray, UInt64Array,
+    },
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
 use windrow_connectors::{Rejected, SplitId};
 
@@ -29,6 +32,10 @@ pub(crate) fn rejects_schema() -> SchemaRef {
         Field::new("reason", DataType::Utf8, false),
         Field::new("bytes", DataType::Binary, true),
         Field::new("key", DataType::Binary, true),
+        Field::new("truncated", DataType::UInt64, true),
+        Field::new("headers", Rejected::headers_type(), true),
+        Field::new("timestamp", DataType::Timestamp(TimeUnit::Millisecond, Some("+00:00".into())), true),
+        Field::new("partition", DataType::Int32, true),
     ]))
 }
 
@@ -54,8 +61,25 @@ pub(super) fn rejects(
         Arc::new(StringArray::from_iter_values(rejected.iter().map(|r| &r.reason))),
         Arc::new(rejected.iter().map(|r| r.bytes.as_deref()).collect::<BinaryArray>()),
         Arc::new(rejected.iter().map(|r| r.key.as_deref()).collect::<BinaryArray>()),
+        Arc::new(rejected.iter().map(|r| r.truncated).collect::<UInt64Array>()),
+        headers(rejected)?,
+        Arc::new(rejected.iter().map(|r| r.timestamp).collect::<TimestampMillisecondArray>().with_timezone("+00:00")),
+        Arc::new(rejected.iter().map(|r| r.partition).collect::<Int32Array>()),
     ];
     Ok(RecordBatch::try_new(rejects_schema(), columns)?)
+}
+
+/// Their headers; null for none, which most have.
+fn headers(rejected: &[Rejected]) -> windrow_operators::Result<ArrayRef> {
+    let mut maps = MapBuilder::new(None, StringBuilder::new(), BinaryBuilder::new());
+    for record in rejected {
+        for (name, value) in &record.headers {
+            maps.keys().append_value(name);
+            maps.values().append_option(value.as_deref());
+        }
+        maps.append(!record.headers.is_empty())?;
+    }
+    Ok(Arc::new(maps.finish()))
 }
 
 #[cfg(test)]
@@ -66,7 +90,7 @@ mod tests {
 
     #[test]
     fn rows_name_their_source_without_its_number_in_the_job() {
-        let rejected = [Rejected { position: None, line: None, reason: "x".into(), bytes: None, key: None }];
+        let rejected = [Rejected::of("x")];
         for (operator, source) in [("#3 source kafka k:1, topic a", "kafka k:1, topic a"), ("tests", "tests")] {
             let rows = rejects(operator, &SplitId::new("a/0"), &rejected).unwrap();
             assert_eq!(rows.column(0).as_string::<i32>().value(0), source);

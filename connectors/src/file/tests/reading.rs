@@ -111,6 +111,8 @@ async fn rejected_records_carry_their_place() {
     let places: Vec<_> = delivered.rejected.iter().map(|r| (r.position.unwrap().0, r.line, length(r))).collect();
     let last = text.find("{\"price\":1e400}").unwrap() as u64;
     assert_eq!(places, [(13, Some(3), 7), (22, Some(4), 1024), (last, Some(5), 15)]);
+    let truncated: Vec<_> = delivered.rejected.iter().map(|r| r.truncated).collect();
+    assert_eq!(truncated, [None, Some(5013), None]);
     assert!(
         delivered.rejected[1].reason.contains("max_record_bytes (2000): 5013 bytes"),
         "{}",

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `producer` | sends, waits, commits |
 //! | `reports` | what comes back about what was sent |
+//! | `limits` | the largest record that a topic takes |
 //! | `newest` | the last committed value of a topic |
 //! | `refused` | errors in words that say what to do |
 
@@ -31,12 +32,14 @@ use rdkafka::{
 };
 
 use super::{
+    LATE,
     cluster::{Cluster, Producer},
     connection::Config,
     context::Context,
 };
 use crate::{ConnectorError, Result};
 
+mod limits;
 mod newest;
 mod producer;
 mod refused;
@@ -76,6 +79,7 @@ fn producer_settings(config: &Config, transactional: Option<&Transactional>) -> 
     unless_set(&["compression.type", "compression.codec"], "lz4".into());
     unless_set(&["allow.auto.create.topics"], "false".into());
     unless_set(&["enable.idempotence"], "true".into());
+    unless_set(&["message.max.bytes"], config.max_message_bytes().to_string());
     unless_set(&["queue.buffering.max.kbytes"], queue_kbytes(settings).to_string());
     let most = transactional.map_or(MESSAGE_TIMEOUT, |transactional| transactional.timeout.mul_f32(0.8));
     let timeout = MESSAGE_TIMEOUT.min(most).as_millis();
@@ -143,6 +147,34 @@ impl Librdkafka {
     }
 }
 
+impl Librdkafka {
+    /// rdkafka's administrator does not serve what librdkafka asks of it, so it would wait for a token for ever.
+    fn has_admin(&self) -> bool {
+        self.config.sasl.as_ref().is_none_or(|sasl| sasl.provider().is_none())
+    }
+
+    /// An administrator. Its end waits for a thread.
+    async fn admin(&self) -> Result<AdminClient<Context>> {
+        let make = |config: Arc<Config>| {
+            let admin = config.client()?.create_with_context(config.context());
+            admin.map_err(|error| config.not_made(error))
+        };
+        self.blocking(make).await
+    }
+
+    /// As [`Librdkafka::find`] of a topic that should be there.
+    async fn find_late(&self, topic: &str) -> Result<Option<usize>> {
+        for pause in LATE {
+            let found = self.find(topic).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        self.find(topic).await
+    }
+}
+
 /// The bound on a producer's queue: at least two of the largest records have to fit, or there would never be room for one.
 fn queue_kbytes(settings: &BTreeMap<String, String>) -> u64 {
     let largest = settings.get("message.max.bytes").and_then(|bytes| bytes.parse::<u64>().ok());
@@ -180,7 +212,11 @@ impl Cluster for Librdkafka {
                 self.name()
             ))
         };
-        self.find(topic).await?.ok_or_else(missing)
+        self.find_late(topic).await?.ok_or_else(missing)
+    }
+
+    async fn max_record_bytes(&self, topic: &str) -> Option<usize> {
+        limits::max_record_bytes(self, topic).await
     }
 
     async fn create_compacted(&self, topic: &str) -> Result<()> {
@@ -191,30 +227,31 @@ impl Cluster for Librdkafka {
         let by_hand = format!(
             "Create it by hand: kafka-topics --create --topic {topic} --partitions 1 --config cleanup.policy=compact"
         );
-        if self.config.sasl.as_ref().is_some_and(|sasl| sasl.provider().is_some()) {
-            // rdkafka's administrator does not serve what librdkafka asks of it, so it would wait for a token for ever.
+        if !self.has_admin() {
+            if self.find_late(topic).await?.is_some() {
+                return Ok(());
+            }
             return Err(ConnectorError::Config(format!(
                 "{}: there is no topic {topic}, and with OAUTHBEARER it is not created from here. {by_hand}",
                 self.name()
             )));
         }
-        let make = |config: Arc<Config>| {
-            let admin = config.client()?.create_with_context(config.context());
-            admin.map_err(|error| config.not_made(error))
-        };
-        let admin: AdminClient<Context> = self.blocking(make).await?;
+        let admin = self.admin().await?;
         let options =
             AdminOptions::new().operation_timeout(Some(CREATE_PATIENCE)).request_timeout(Some(CREATE_PATIENCE));
         // -1: as many replicas as the brokers give by default.
         let new = NewTopic::new(topic, 1, TopicReplication::Fixed(-1)).set("cleanup.policy", "compact");
         let created = admin.create_topics([&new], &options).await;
-        // Its end waits for a thread.
         drop(tokio::task::spawn_blocking(move || drop(admin)));
         let created = created.map_err(|error| refused::refused_by(&self.name(), &action, &error))?;
         match created.into_iter().next() {
             // Somebody else has just created it.
             Some(Err((_, Code::TopicAlreadyExists))) | Some(Ok(_)) => self.wait_for(topic).await,
-            Some(Err((_, code))) => Err(refused(&self.name(), &action, code, &by_hand)),
+            // It may be that this user must not create topics, and that a broker which was just started did not know of this one.
+            Some(Err((_, code))) => match self.find_late(topic).await? {
+                Some(_) => Ok(()),
+                None => Err(refused(&self.name(), &action, code, &by_hand)),
+            },
             None => Err(refused(&self.name(), &action, Code::Fail, &by_hand)),
         }
     }
@@ -239,12 +276,37 @@ impl Librdkafka {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::{mocking::MockCluster, types::RDKafkaRespErr};
+
     use super::*;
 
     fn settings(set: &[(&str, &str)], transactional: Option<&Transactional>) -> ClientConfig {
         let settings = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let config = Config { brokers: "127.0.0.1:1".into(), settings, ..Config::default() };
         producer_settings(&config, transactional).unwrap()
+    }
+
+    /// A broker that was just started. Without this a job that starts just after it would end, and for good.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_topic_that_is_not_known_yet_is_asked_for_again() {
+        let brokers = MockCluster::new(1).unwrap();
+        brokers.create_topic("late", 3, 1).unwrap();
+        brokers.topic_error("late", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+        let config = Config { brokers: brokers.bootstrap_servers(), ..Config::default() };
+        let asking = async {
+            let cluster = Librdkafka::new(config);
+            (cluster.partitions("late").await, cluster.partitions("late").await)
+        };
+        let meanwhile = async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            brokers.topic_error("late", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+        };
+        let ((late, known), ()) = tokio::join!(asking, meanwhile);
+        assert_eq!((late.unwrap(), known.unwrap()), (3, 3));
+        brokers.topic_error("late", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+        let config = Config { brokers: brokers.bootstrap_servers(), ..Config::default() };
+        let missing = Librdkafka::new(config).partitions("late").await.unwrap_err();
+        assert!(matches!(missing, ConnectorError::Config(_)), "{missing}");
     }
 
     #[test]
@@ -254,6 +316,7 @@ mod tests {
         assert_eq!(config.get("partitioner"), Some("murmur2_random"));
         assert_eq!(config.get("queue.buffering.max.kbytes"), Some("65536"));
         assert_eq!(config.get("message.timeout.ms"), Some("300000"));
+        assert_eq!(config.get("message.max.bytes"), Some("1048527"), "with what is around it 1048588");
         assert_eq!(config.get("transactional.id"), None);
     }
 

@@ -1,45 +1,72 @@
 //! Rejected records as records of a topic: what they were, with the reason in headers.
 //!
 //! ```text
-//!   source    split      position  reason              bytes   key        value  key  headers
+//!   source    split      position  reason              bytes   key        value  key  headers (its own, and)
 //!   orders    orders/3   1207      column "price": …   {"pr…   u7    ──►  {"pr…  u7   windrow.error: column "price": …
 //!                                                                                     windrow.topic: orders, windrow.partition: 3 …
+//!   too large: the beginning of it                                   ──►  {"pr   u7   windrow.truncated: 5000000 …
 //! ```
 
-use std::sync::Arc;
-
-use arrow::{
-    array::{Array, ArrayRef, AsArray, BinaryBuilder, ListBuilder, RecordBatch, StringBuilder, StructBuilder},
-    datatypes::{DataType, Field, Fields, Schema, SchemaRef, UInt64Type},
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::KafkaOutput;
-use crate::{ConnectorError, Result};
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, ListBuilder, MapArray, RecordBatch,
+        StringArray, StringBuilder, StructBuilder, TimestampMillisecondArray, UInt64Array,
+    },
+    datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit},
+};
+
+use super::{super::TRUNCATED, KafkaOutput};
+use crate::{ConnectorError, Rejected, Result};
 
 const VALUE: &str = "value";
 const KEY: &str = "key";
 const HEADERS: &str = "headers";
+const TIMESTAMP: &str = "timestamp";
+
+const ERROR: &str = "windrow.error";
+const ITS_TIME: &str = "windrow.timestamp";
+
+/// Of each part of a record that is too large this much is kept.
+const EXCERPT_BYTES: usize = 1 << 10;
+
+/// What librdkafka counts for a record, and for each of its headers, beside the bytes: at most.
+const RECORD_BYTES: usize = 36;
+const HEADER_BYTES: usize = 10;
+
+/// Clocks differ by less. Brokers may refuse what is far in the future.
+const SKEW: Duration = Duration::from_secs(60);
 
 /// What the rows of rejected records have, in the order in which the engine gives them.
-const COLUMNS: [(&str, DataType); 7] = [
-    ("source", DataType::Utf8),
-    ("split", DataType::Utf8),
-    ("position", DataType::UInt64),
-    ("line", DataType::UInt64),
-    ("reason", DataType::Utf8),
-    ("bytes", DataType::Binary),
-    ("key", DataType::Binary),
-];
+fn columns() -> [(&'static str, DataType); 11] {
+    [
+        ("source", DataType::Utf8),
+        ("split", DataType::Utf8),
+        ("position", DataType::UInt64),
+        ("line", DataType::UInt64),
+        ("reason", DataType::Utf8),
+        ("bytes", DataType::Binary),
+        ("key", DataType::Binary),
+        ("truncated", DataType::UInt64),
+        ("headers", Rejected::headers_type()),
+        ("timestamp", DataType::Timestamp(TimeUnit::Millisecond, Some("+00:00".into()))),
+        ("partition", DataType::Int32),
+    ]
+}
 
 /// The same topic, for rows of [`schema`].
 pub(super) fn output(output: KafkaOutput) -> KafkaOutput {
-    let (key, headers) = (vec![KEY.into()], Some(HEADERS.into()));
-    KafkaOutput { key, key_format: None, headers, partition: None, timestamp: None, ..output }
+    let (headers, timestamp) = (Some(HEADERS.into()), Some(TIMESTAMP.into()));
+    KafkaOutput { key: vec![KEY.into()], key_format: None, headers, partition: None, timestamp, ..output }
 }
 
 /// Whether these are the rows of rejected records.
 pub(super) fn accepts(schema: &SchemaRef) -> Result<()> {
-    for (name, data_type) in &COLUMNS {
+    for (name, data_type) in &columns() {
         if schema.field_with_name(name).is_ok_and(|field| field.data_type() == data_type) {
             continue;
         }
@@ -57,6 +84,7 @@ pub(super) fn schema() -> SchemaRef {
         Field::new(VALUE, DataType::Binary, true),
         Field::new(KEY, DataType::Binary, true),
         Field::new(HEADERS, DataType::new_list(DataType::Struct(header_fields()), false), false),
+        Field::new(TIMESTAMP, DataType::Timestamp(TimeUnit::Millisecond, None), true),
     ]))
 }
 
@@ -64,44 +92,141 @@ fn header_fields() -> Fields {
     Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)])
 }
 
-/// Rejected records as rows of [`schema`].
-pub(super) fn rows(batch: &RecordBatch) -> Result<RecordBatch> {
-    let column = |name: &str| {
-        batch.column_by_name(name).ok_or_else(|| ConnectorError::Config(format!("dead letters: no column {name:?}")))
-    };
-    let text = |name| Ok::<_, ConnectorError>(column(name)?.as_string::<i32>());
-    let number = |name| Ok::<_, ConnectorError>(column(name)?.as_primitive::<UInt64Type>());
-    let (source, split, reason) = (text("source")?, text("split")?, text("reason")?);
-    let (position, line) = (number("position")?, number("line")?);
-    let mut headers = Headers::new();
+/// Rejected records as rows of [`schema`], none of them `largest` bytes or more as a record of its topic.
+pub(super) fn rows(batch: &RecordBatch, largest: usize, now: SystemTime) -> Result<RecordBatch> {
+    let rejects = Rejects::of(batch)?;
+    let latest = (now + SKEW).duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let (mut values, mut keys) = (BinaryBuilder::new(), BinaryBuilder::new());
+    let (mut headers, mut times) = (Headers::new(), Vec::new());
     for row in 0..batch.num_rows() {
-        let position = position.is_valid(row).then(|| position.value(row).to_string());
-        headers.add("windrow.error", reason.value(row));
-        headers.add("windrow.source", source.value(row));
-        headers.add("windrow.split", split.value(row));
-        if let Some(position) = &position {
-            headers.add("windrow.position", position);
-        }
-        if line.is_valid(row) {
-            headers.add("windrow.line", &line.value(row).to_string());
-        }
-        if let (Some((topic, partition)), Some(offset)) = (topic_partition(split.value(row)), &position) {
-            headers.add("windrow.topic", topic);
-            headers.add("windrow.partition", partition);
-            headers.add("windrow.offset", offset);
-        }
-        headers.end();
+        let letter = rejects.letter(row, latest).cut(largest);
+        values.append_option(letter.value);
+        keys.append_option(letter.key);
+        times.push(letter.timestamp);
+        headers.push(letter.headers());
     }
-    let columns = vec![column("bytes")?.clone(), column("key")?.clone(), headers.finish()];
+    let times = Arc::new(TimestampMillisecondArray::from(times));
+    let columns: Vec<ArrayRef> = vec![Arc::new(values.finish()), Arc::new(keys.finish()), headers.finish(), times];
     Ok(RecordBatch::try_new(schema(), columns)?)
 }
 
-/// The topic and partition of a split that is one: `orders/3`. A path has other parts than that.
-fn topic_partition(split: &str) -> Option<(&str, &str)> {
-    let (topic, partition) = split.rsplit_once('/')?;
-    let is_topic = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let is_one = !topic.is_empty() && topic.chars().all(is_topic) && partition.parse::<u32>().is_ok();
-    is_one.then_some((topic, partition))
+/// The columns of rejected records.
+struct Rejects<'a> {
+    source: &'a StringArray,
+    split: &'a StringArray,
+    position: &'a UInt64Array,
+    line: &'a UInt64Array,
+    reason: &'a StringArray,
+    bytes: &'a BinaryArray,
+    key: &'a BinaryArray,
+    truncated: &'a UInt64Array,
+    headers: &'a MapArray,
+    timestamp: &'a TimestampMillisecondArray,
+    partition: &'a Int32Array,
+}
+
+impl<'a> Rejects<'a> {
+    fn of(batch: &'a RecordBatch) -> Result<Self> {
+        accepts(batch.schema_ref())?;
+        let column = |name: &str| {
+            batch
+                .column_by_name(name)
+                .ok_or_else(|| ConnectorError::Config(format!("dead letters: no column {name:?}")))
+        };
+        Ok(Self {
+            source: column("source")?.as_string(),
+            split: column("split")?.as_string(),
+            position: column("position")?.as_primitive(),
+            line: column("line")?.as_primitive(),
+            reason: column("reason")?.as_string(),
+            bytes: column("bytes")?.as_binary(),
+            key: column("key")?.as_binary(),
+            truncated: column("truncated")?.as_primitive(),
+            headers: column("headers")?.as_map(),
+            timestamp: column("timestamp")?.as_primitive(),
+            partition: column("partition")?.as_primitive(),
+        })
+    }
+
+    /// The headers that the record had.
+    fn headers(&self, row: usize) -> Vec<(&'a str, Option<&'a [u8]>)> {
+        let offsets = self.headers.value_offsets();
+        let (Some(&start), Some(&end)) = (offsets.get(row), offsets.get(row + 1)) else { return Vec::new() };
+        let (names, values) = (self.headers.keys().as_string::<i32>(), self.headers.values().as_binary::<i32>());
+        let entries = (start as usize..end as usize).filter(|_| self.headers.is_valid(row));
+        entries.map(|i| (names.value(i), values.is_valid(i).then(|| values.value(i)))).collect()
+    }
+
+    fn letter(&self, row: usize, latest: u128) -> Letter<'a> {
+        let number = |column: &UInt64Array| column.is_valid(row).then(|| column.value(row).to_string());
+        let millis = self.timestamp.is_valid(row).then(|| self.timestamp.value(row));
+        let timestamp = millis.filter(|&millis| u128::try_from(millis).is_ok_and(|millis| millis <= latest));
+        let (split, position) = (self.split.value(row), number(self.position));
+        let mut said = vec![("windrow.source", self.source.value(row).to_owned()), ("windrow.split", split.to_owned())];
+        let mut say = |name, value: Option<String>| said.extend(value.map(|value| (name, value)));
+        say("windrow.position", position.clone());
+        say("windrow.line", number(self.line));
+        if self.partition.is_valid(row) {
+            let partition = self.partition.value(row).to_string();
+            let topic = split.strip_suffix(&partition).and_then(|topic| topic.strip_suffix('/'));
+            say("windrow.topic", Some(topic.unwrap_or(split).to_owned()));
+            say("windrow.partition", Some(partition));
+            say("windrow.offset", position);
+        }
+        say(ITS_TIME, millis.filter(|_| timestamp.is_none()).map(|millis| millis.to_string()));
+        say(TRUNCATED, number(self.truncated));
+        Letter {
+            value: self.bytes.is_valid(row).then(|| self.bytes.value(row)),
+            key: self.key.is_valid(row).then(|| self.key.value(row)),
+            timestamp,
+            own: self.headers(row),
+            error: self.reason.value(row),
+            said,
+        }
+    }
+}
+
+/// A rejected record on its way into the topic.
+struct Letter<'a> {
+    value: Option<&'a [u8]>,
+    key: Option<&'a [u8]>,
+    timestamp: Option<i64>,
+    /// The headers of the record.
+    own: Vec<(&'a str, Option<&'a [u8]>)>,
+    error: &'a str,
+    /// Where it came from.
+    said: Vec<(&'static str, String)>,
+}
+
+impl Letter<'_> {
+    /// The same, or its beginning if it is too large for the topic.
+    fn cut(mut self, largest: usize) -> Self {
+        let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        let own = self.own.iter().map(|(name, value)| name.len() + length(*value)).sum::<usize>();
+        let record = length(self.value) + length(self.key) + own;
+        let said = self.said.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let headers = (self.own.len() + self.said.len() + 1) * HEADER_BYTES;
+        if record + said + ERROR.len() + self.error.len() + headers + RECORD_BYTES <= largest {
+            return self;
+        }
+        let beginning = |part: &'_ [u8]| part.len().min(EXCERPT_BYTES);
+        self.value = self.value.map(|value| &value[..beginning(value)]);
+        self.key = self.key.map(|key| &key[..beginning(key)]);
+        self.error = &self.error[..self.error.floor_char_boundary(EXCERPT_BYTES)];
+        self.own.clear();
+        if !self.said.iter().any(|(name, _)| *name == TRUNCATED) {
+            self.said.push((TRUNCATED, record.to_string()));
+        }
+        self
+    }
+
+    /// Its headers. One that was a letter before tells where it came from first, and what is wrong with it now.
+    fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        let is_again = self.own.iter().any(|(name, _)| *name == ERROR);
+        let own = self.own.iter().copied().filter(|(name, _)| *name != ERROR);
+        let said = self.said.iter().filter(move |_| !is_again).map(|(name, value)| (*name, Some(value.as_bytes())));
+        own.chain([(ERROR, Some(self.error.as_bytes()))]).chain(said)
+    }
 }
 
 struct Headers {
@@ -116,18 +241,18 @@ impl Headers {
         Self { list: ListBuilder::new(entry).with_field(field) }
     }
 
-    fn add(&mut self, name: &str, value: &str) {
-        let entry = self.list.values();
-        if let Some(names) = entry.field_builder::<StringBuilder>(0) {
-            names.append_value(name);
+    /// Those of the next row.
+    fn push<'a>(&mut self, headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) {
+        for (name, value) in headers {
+            let entry = self.list.values();
+            if let Some(names) = entry.field_builder::<StringBuilder>(0) {
+                names.append_value(name);
+            }
+            if let Some(values) = entry.field_builder::<BinaryBuilder>(1) {
+                values.append_option(value);
+            }
+            entry.append(true);
         }
-        if let Some(values) = entry.field_builder::<BinaryBuilder>(1) {
-            values.append_value(value);
-        }
-        entry.append(true);
-    }
-
-    fn end(&mut self) {
         self.list.append(true);
     }
 

@@ -158,7 +158,8 @@ impl KafkaOutput {
     }
 
     /// The topic takes the records that a source rejected, as they were: value and key are those of the record, so that reading the
-    /// topic with the same format is to try them again. Why they were rejected, and where they came from, is in the headers:
+    /// topic with the same format is to try them again. So are its headers and its time; behind them more headers say why it was
+    /// rejected, and where it came from:
     ///
     /// | header | what it says |
     /// |---|---|
@@ -166,6 +167,15 @@ impl KafkaOutput {
     /// | `windrow.source`, `windrow.split` | which source read it, `kafka localhost:9092, topic orders`, and which part of it |
     /// | `windrow.position`, `windrow.line` | where in that part it begins, where that is known |
     /// | `windrow.topic`, `windrow.partition`, `windrow.offset` | the same for a record of a topic |
+    /// | `windrow.truncated` | how many bytes the record has, where only its beginning is kept |
+    /// | `windrow.timestamp` | its time in milliseconds since 1970, where that cannot be the time of the letter |
+    ///
+    /// A letter that is read again and rejected again keeps what it says; `windrow.error` tells of the last time.
+    ///
+    /// Of a record that is larger than its source allows (`max_record_bytes`), or than client and topic take (`message.max.bytes`,
+    /// `max.message.bytes`), value, key and error are cut off after 1024 bytes, and its own headers are left out. No source of
+    /// Windrow takes such a letter for a record: it rejects it. The time of a letter is that of now if the record's is in the
+    /// future or before 1970, which brokers may refuse.
     ///
     /// [`exactly_once`](KafkaSink::exactly_once) puts them into the transaction of the other sinks of the connection.
     pub fn dead_letters(self) -> KafkaSink {
@@ -199,6 +209,12 @@ impl KafkaSink {
 
     fn cluster(&self) -> &Arc<dyn Cluster> {
         self.output.kafka.transactions.cluster(&self.output.kafka.config)
+    }
+
+    /// The largest dead letter that client and topic take.
+    async fn letter_bytes(&self) -> usize {
+        let topic = self.cluster().max_record_bytes(&self.output.topic).await;
+        topic.unwrap_or(usize::MAX).min(self.output.kafka.config.max_message_bytes())
     }
 
     /// What becomes of the columns of `schema`. Asks nobody outside.
@@ -300,7 +316,8 @@ impl Sink for KafkaSink {
             Target::Plain(transactions.plain(config).await?, transactions.clone())
         };
         let output = self.output.clone();
-        Ok(Box::new(KafkaWriter::new(output, target, layout, Encoders { keys, values }, self.dead_letters)))
+        let letters = if self.dead_letters { Some(self.letter_bytes().await) } else { None };
+        Ok(Box::new(KafkaWriter::new(output, target, layout, Encoders { keys, values }, letters)))
     }
 }
 

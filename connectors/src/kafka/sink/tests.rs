@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::{
     array::{
         ArrayRef, BinaryArray, BinaryBuilder, Float64Array, Int32Array, Int64Array, MapBuilder, RecordBatch,
-        StringArray, StringBuilder, TimestampMicrosecondArray, UInt8Array, UInt64Array,
+        StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMillisecondArray, UInt8Array, UInt64Array,
     },
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
@@ -314,7 +314,39 @@ fn rejects() -> RecordBatch {
         ("reason", texts(vec!["column \"price\": x", "no", "it has no payload"])),
         ("bytes", Arc::new(BinaryArray::from(vec![Some(&b"{\"pr"[..]), Some(&b"a,b"[..]), None]))),
         ("key", Arc::new(BinaryArray::from(vec![Some(&b"u7"[..]), None, Some(&b"u8"[..])]))),
+        ("truncated", Arc::new(UInt64Array::from(vec![None, Some(5_000_000), None]))),
+        ("headers", own_headers(&[&[("trace", Some("7")), ("none", None)], &[], &[]])),
+        ("timestamp", times(vec![Some(1_700_000_000_123), None, Some(0)])),
+        ("partition", Arc::new(Int32Array::from(vec![Some(3), None, Some(3)]))),
     ])
+}
+
+fn times(times: Vec<Option<i64>>) -> ArrayRef {
+    Arc::new(TimestampMillisecondArray::from(times).with_timezone("+00:00"))
+}
+
+/// What the records of a topic had for headers.
+fn own_headers(rows: &[&[(&str, Option<&str>)]]) -> ArrayRef {
+    let mut maps = MapBuilder::new(None, StringBuilder::new(), BinaryBuilder::new());
+    for row in rows {
+        for (name, value) in *row {
+            maps.keys().append_value(name);
+            maps.values().append_option(*value);
+        }
+        maps.append(!row.is_empty()).unwrap();
+    }
+    Arc::new(maps.finish())
+}
+
+/// Rejected records, some of their columns replaced.
+fn but(mut columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    let rejects = rejects();
+    let column = |(field, column): (&Arc<Field>, &ArrayRef)| {
+        let other = columns.iter().position(|(name, _)| name == field.name());
+        other.map_or_else(|| column.clone(), |at| columns.remove(at).1)
+    };
+    let columns = rejects.schema_ref().fields().iter().zip(rejects.columns()).map(column).collect();
+    RecordBatch::try_new(rejects.schema(), columns).unwrap()
 }
 
 #[tokio::test]
@@ -322,12 +354,16 @@ async fn dead_letters_are_the_records_as_they_were_with_the_reason_in_headers() 
     let letters = written(KafkaOutput::dead_letters, &rejects()).await.unwrap();
     let headers: Vec<Vec<_>> = letters
         .iter()
-        .map(|letter| letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap())).collect())
+        .map(|letter| {
+            letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or("null"))).collect()
+        })
         .collect();
     assert_eq!((letters[0].key.as_deref(), letters[0].value.as_deref()), (Some("u7"), Some("{\"pr")));
     assert_eq!(
         headers[0],
         [
+            ("trace", "7"),
+            ("none", "null"),
             ("windrow.error", "column \"price\": x"),
             ("windrow.source", "orders"),
             ("windrow.split", "orders.v1/3"),
@@ -345,9 +381,78 @@ async fn dead_letters_are_the_records_as_they_were_with_the_reason_in_headers() 
             ("windrow.source", "files"),
             ("windrow.split", "/data/in.csv"),
             ("windrow.line", "4"),
+            ("windrow.truncated", "5000000"),
         ]
     );
     assert_eq!((letters[2].key.as_deref(), letters[2].value.as_deref()), (Some("u8"), None), "a tombstone stays one");
+    let times: Vec<_> = letters.iter().map(|letter| letter.timestamp).collect();
+    assert_eq!(times, [Some(1_700_000_000_123), None, Some(0)]);
+}
+
+#[tokio::test]
+async fn a_letter_that_is_rejected_again_says_where_it_came_from_first() {
+    let first = [("windrow.error", Some("then")), ("windrow.topic", Some("orders")), ("trace", Some("7"))];
+    let again = but(vec![("headers", own_headers(&[&first, &[], &[]]))]);
+    let letters = written(KafkaOutput::dead_letters, &again).await.unwrap();
+    let headers: Vec<_> = letters[0].headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+    let expected =
+        [("windrow.topic", Some("orders")), ("trace", Some("7")), ("windrow.error", Some("column \"price\": x"))];
+    assert_eq!(headers, expected);
+}
+
+/// A file may lie at `in/7`.
+#[tokio::test]
+async fn only_what_its_source_says_is_a_partition_is_one() {
+    let of_files = but(vec![("partition", Arc::new(Int32Array::from(vec![None; 3])))]);
+    let letters = written(KafkaOutput::dead_letters, &of_files).await.unwrap();
+    let is_place = |name: &str| ["windrow.topic", "windrow.partition", "windrow.offset"].contains(&name);
+    assert!(letters.iter().flat_map(|letter| &letter.headers).all(|(name, _)| !is_place(name)), "{letters:?}");
+}
+
+#[tokio::test]
+async fn a_time_that_brokers_may_refuse_is_in_a_header() {
+    let times = times(vec![Some(i64::MAX), Some(-5), Some(5)]);
+    let letters = written(KafkaOutput::dead_letters, &but(vec![("timestamp", times)])).await.unwrap();
+    let of = |letter: &Written| {
+        let header = letter.headers.iter().find(|(name, _)| name == "windrow.timestamp");
+        (letter.timestamp, header.and_then(|(_, value)| value.clone()))
+    };
+    let expected = [(None, Some("9223372036854775807".into())), (None, Some("-5".into())), (Some(5), None)];
+    assert_eq!(letters.iter().map(of).collect::<Vec<_>>(), expected);
+}
+
+/// Whatever is large in it: a letter that nobody takes would end the job, at every start again.
+#[tokio::test]
+async fn a_letter_that_is_too_large_for_client_or_topic_is_an_excerpt() {
+    let large = "ä".repeat(600_000);
+    let bytes = || Arc::new(BinaryArray::from(vec![Some(large.as_bytes()), Some(b"x"), None])) as ArrayRef;
+    let texts = || Arc::new(StringArray::from(vec![large.as_str(), "no", "no"])) as ArrayRef;
+    let header = || own_headers(&[&[("large", Some(large.as_str()))], &[], &[]]);
+    for (column, array, whole) in [
+        ("bytes", bytes(), 1_200_012),
+        ("key", bytes(), 1_200_014),
+        ("reason", texts(), 16),
+        ("headers", header(), 1_200_011),
+    ] {
+        let letters = written(KafkaOutput::dead_letters, &but(vec![(column, array)])).await.unwrap();
+        let Written { key, value, headers, .. } = &letters[0];
+        let truncated = headers.iter().find(|(name, _)| name == "windrow.truncated");
+        assert_eq!(truncated.and_then(|(_, value)| value.clone()), Some(whole.to_string()), "{column}");
+        let lengths = headers.iter().filter_map(|(_, value)| value.as_ref()).chain(key).chain(value).map(String::len);
+        assert!(lengths.max() <= Some(1024), "{column}");
+        assert!(headers.iter().any(|(name, _)| name == "windrow.offset"), "{column}");
+        assert_eq!(letters[1].key, if column == "key" { Some("x".into()) } else { None }, "the others are whole");
+    }
+    let (cluster, kafka) = connection();
+    cluster.takes("t", 2_500);
+    let mut letters = kafka.to_topic("t").dead_letters().writer(&incarnation(), 0, rejects().schema()).await.unwrap();
+    let bytes = Arc::new(BinaryArray::from(vec![Some(&[b'x'; 2_400][..]), None, Some(&[b'y'; 2_000][..])]));
+    letters
+        .write(but(vec![("bytes", bytes), ("truncated", Arc::new(UInt64Array::from(vec![None; 3])))]))
+        .await
+        .unwrap();
+    let lengths: Vec<_> = cluster.values("t").iter().map(String::len).collect();
+    assert_eq!(lengths, [1_024, "tombstone".len(), 2_000], "what the topic takes counts");
 }
 
 #[tokio::test]

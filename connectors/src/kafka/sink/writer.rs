@@ -7,7 +7,7 @@
 //!   stage ──► at least once: everything written       exactly once: the gate of all writers of the connection
 //! ```
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -77,7 +77,8 @@ pub(super) struct KafkaWriter {
     layout: Layout,
     encoders: Encoders,
     payloads: Payloads,
-    dead_letters: bool,
+    /// Its rows are rejected records, and this is the largest letter.
+    letters: Option<usize>,
     /// A call failed or was given up half-way: records may be missing.
     broken: bool,
 }
@@ -88,13 +89,16 @@ impl KafkaWriter {
         target: Target,
         layout: Layout,
         encoders: Encoders,
-        dead_letters: bool,
+        letters: Option<usize>,
     ) -> Self {
-        Self { output, target, layout, encoders, payloads: Payloads::new(), dead_letters, broken: false }
+        Self { output, target, layout, encoders, payloads: Payloads::new(), letters, broken: false }
     }
 
     async fn take(&mut self, batch: RecordBatch) -> Result<()> {
-        let batch = if self.dead_letters { dead_letter::rows(&batch)? } else { batch };
+        let batch = match self.letters {
+            Some(largest) => dead_letter::rows(&batch, largest, SystemTime::now())?,
+            None => batch,
+        };
         let (values, parts) = self.layout.split(&batch, self.encoders.keys.as_mut())?;
         self.payloads.clear();
         self.encoders.values.encode(&values, &mut self.payloads)?;

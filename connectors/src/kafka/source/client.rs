@@ -24,17 +24,16 @@ use super::{
     plan::{Isolation, Plan},
     reader::Ends,
 };
-use crate::{ConnectorError, Result, kafka::context::Context};
+use crate::{
+    ConnectorError, Result,
+    kafka::{LATE, context::Context},
+};
 
 /// How long a cluster may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One turn of asking.
 const TURN: Duration = Duration::from_secs(2);
-
-/// When to ask again for a topic that should be there, in milliseconds from one question to the next: what was just made is not
-/// known to all brokers at once, and a broker that was just started knows nothing for a while.
-const LATE: [u64; 4] = [500, 500, 1_000, 2_000];
 
 /// librdkafka's queue of one client, in KiB. It and what it takes to receive one answer bound the memory of a client.
 const QUEUE_KIB: usize = 32 << 10;

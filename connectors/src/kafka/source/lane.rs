@@ -2,9 +2,15 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use rdkafka::Message;
+use rdkafka::{Message, message::Header};
 
-use super::{feed::Partition, layout::Builder, plan::Plan, watch::Watch};
+use super::{
+    super::TRUNCATED,
+    feed::Partition,
+    layout::{Builder, headers},
+    plan::Plan,
+    watch::Watch,
+};
 use crate::{Origins, Position, Rejected, Result, Rows, SplitId, format::Decoder};
 
 /// Of a record that is too long this much is kept.
@@ -40,6 +46,8 @@ pub(super) struct Lane {
     rejected: Vec<Rejected>,
     /// Records that are no rows by their format.
     passed_over: u64,
+    /// Headers that no column is for are not looked at any more: the name of one could not be read, and that is as slow as a panic.
+    blind: bool,
 }
 
 /// What became of a record.
@@ -67,9 +75,10 @@ impl Lane {
             held: 0,
             decoder: None,
             builders: plan.layout.builders(),
-            origins: Origins::new(),
+            origins: Origins::of_partition(at.number),
             rejected: Vec::new(),
             passed_over: 0,
+            blind: false,
         }
     }
 
@@ -100,24 +109,26 @@ impl Lane {
             return Ok(Taken::No);
         }
         let own = record.payload().map_or(0, <[u8]>::len) + record.key().map_or(0, <[u8]>::len);
-        let headers = plan.layout.header_bytes(record);
-        let bytes = own + headers.as_ref().copied().unwrap_or_default();
+        let (headers, unreadable) = self.headers(record, own, plan);
+        let bytes = own + headers.iter().map(size).sum::<usize>();
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
             empty => empty.insert(plan.decoder()?),
         };
-        match headers.and_then(|_| decode(record, bytes, decoder.as_mut(), plan)) {
+        match unreadable.map_or_else(|| decode(record, &headers, bytes, decoder.as_mut(), plan), Err) {
             Ok(true) => {
                 self.builders.iter_mut().for_each(|builder| builder.push(record));
                 if !plan.without_origins.load(Relaxed) {
                     self.origins.push(Position(offset), None, record.payload().unwrap_or_default(), record.key());
+                    let headers = headers.iter().map(|header| (header.key, header.value));
+                    self.origins.beside(headers, record.timestamp().to_millis());
                 }
             }
             Ok(false) => self.passed_over += 1,
             Err(reason) => match decoder.failure() {
                 // The record is not to blame. The rows before it are read again with it.
                 Some(error) => return Err(error),
-                None => self.rejected.push(reject(record, offset, bytes, reason, plan)),
+                None => self.rejected.push(reject(record, offset, self.at.number, &headers, bytes, reason, plan)),
             },
         }
         self.next = offset + 1;
@@ -129,6 +140,30 @@ impl Lane {
         self.held += taken;
         let full = self.records >= plan.batch_rows || self.bytes >= BATCH_BYTES || columns >= COLUMN_BYTES;
         Ok(if full { Taken::Full(taken) } else { Taken::Yes(taken) })
+    }
+
+    /// The headers that are kept of a record; and if there is a column for them and one cannot be read, the reason in words.
+    fn headers<'a, M: Message>(
+        &mut self,
+        record: &'a M,
+        own: usize,
+        plan: &Plan,
+    ) -> (Vec<Header<'a, &'a [u8]>>, Option<String>) {
+        let wanted = plan.layout.has_headers();
+        if self.blind && !wanted {
+            return (Vec::new(), None);
+        }
+        match headers(record) {
+            // Those that nobody asked for are no reason to reject it.
+            Ok(headers) if !wanted && own + headers.iter().map(size).sum::<usize>() > plan.max_record_bytes => {
+                (Vec::new(), None)
+            }
+            Ok(headers) => (headers, None),
+            Err(reason) => {
+                self.blind = true;
+                (Vec::new(), wanted.then_some(reason))
+            }
+        }
     }
 
     /// Gives away what was taken.
@@ -154,7 +189,19 @@ impl Lane {
 }
 
 /// Whether it is a row now; the reason, if it cannot be one.
-fn decode<M: Message>(record: &M, bytes: usize, decoder: &mut dyn Decoder, plan: &Plan) -> Result<bool, String> {
+fn decode<M: Message>(
+    record: &M,
+    headers: &[Header<'_, &[u8]>],
+    bytes: usize,
+    decoder: &mut dyn Decoder,
+    plan: &Plan,
+) -> Result<bool, String> {
+    if let Some(header) = headers.iter().find(|header| header.key == TRUNCATED) {
+        // As bytes, text or CSV it would decode.
+        let whole = header.value.and_then(|value| std::str::from_utf8(value).ok()?.parse::<u64>().ok());
+        let whole = whole.map_or("too many".to_owned(), |whole| whole.to_string());
+        return Err(format!("is only the beginning of a record of {whole} bytes, as the header {TRUNCATED} says"));
+    }
     if bytes > plan.max_record_bytes {
         let limit = plan.max_record_bytes;
         return Err(format!("has {bytes} bytes, more than the {limit} of max_record_bytes"));
@@ -166,15 +213,33 @@ fn decode<M: Message>(record: &M, bytes: usize, decoder: &mut dyn Decoder, plan:
     }
 }
 
+fn size(header: &Header<'_, &[u8]>) -> usize {
+    header.key.len() + header.value.map_or(0, <[u8]>::len)
+}
+
+/// The record as it was, or its beginning and no headers if it is too long.
 #[cold]
-fn reject<M: Message>(record: &M, offset: u64, bytes: usize, reason: String, plan: &Plan) -> Rejected {
-    let keep = if bytes > plan.max_record_bytes { SAMPLE_BYTES } else { usize::MAX };
+fn reject<M: Message>(
+    record: &M,
+    offset: u64,
+    partition: i32,
+    headers: &[Header<'_, &[u8]>],
+    bytes: usize,
+    reason: String,
+    plan: &Plan,
+) -> Rejected {
+    let whole = bytes <= plan.max_record_bytes;
+    let keep = if whole { usize::MAX } else { SAMPLE_BYTES };
+    let headers = headers.iter().filter(|_| whole);
     let kept = |part: &[u8]| part.iter().take(keep).copied().collect::<Vec<u8>>();
     Rejected {
         position: Some(Position(offset)),
-        line: None,
-        reason,
         bytes: record.payload().map(kept),
         key: record.key().map(kept),
+        truncated: (!whole).then_some(bytes as u64),
+        headers: headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect(),
+        timestamp: record.timestamp().to_millis(),
+        partition: Some(partition),
+        ..Rejected::of(reason)
     }
 }

@@ -21,7 +21,7 @@ use rdkafka::{
     message::{Header, Headers},
 };
 
-use crate::{ConnectorError, Result};
+use crate::{ConnectorError, Rejected, Result};
 
 /// A part of a message beside its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +50,7 @@ impl Part {
     fn field(self, name: &str) -> Field {
         match self {
             Self::Key => Field::new(name, DataType::Binary, true),
-            Self::Headers => {
-                let entries = Fields::from(vec![
-                    Field::new("keys", DataType::Utf8, false),
-                    Field::new("values", DataType::Binary, true),
-                ]);
-                let entries = Field::new("entries", DataType::Struct(entries), false);
-                Field::new(name, DataType::Map(Arc::new(entries), false), false)
-            }
+            Self::Headers => Field::new(name, Rejected::headers_type(), false),
             Self::Timestamp => {
                 Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())), true)
             }
@@ -173,19 +166,13 @@ impl Layout {
             .collect()
     }
 
-    /// The bytes of the headers, if they are wanted; if one cannot be read, the reason in words.
-    pub(super) fn header_bytes<M: Message>(&self, record: &M) -> Result<usize, String> {
-        // Looking for them costs librdkafka something, also where there are none.
-        if !self.parts.iter().any(|(part, _)| *part == Part::Headers) {
-            return Ok(0);
-        }
-        let Some(headers) = record.headers() else { return Ok(0) };
-        let size = |header: Header<'_, &[u8]>| header.key.len() + header.value.map_or(0, <[u8]>::len);
-        (0..headers.count()).map(|i| header(headers, i).map(size)).sum()
+    /// Whether there is a column of headers.
+    pub(super) fn has_headers(&self) -> bool {
+        self.parts.iter().any(|(part, _)| *part == Part::Headers)
     }
 
     /// Whether the parts of `record` go into their columns; if not, the reason in words. To be asked before its payload is decoded,
-    /// so that a row is there wholly or not at all, and after [`Layout::header_bytes`], which reads all headers.
+    /// so that a row is there wholly or not at all, and after [`headers`], which reads all of them.
     pub(super) fn check<M: Message>(&self, record: &M) -> Result<(), String> {
         for (part, field) in &self.parts {
             let there = match part {
@@ -238,6 +225,12 @@ impl Layout {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns.collect(), &options)?)
     }
+}
+
+/// The headers of a message; if one cannot be read, the reason in words.
+pub(super) fn headers<M: Message>(record: &M) -> Result<Vec<Header<'_, &[u8]>>, String> {
+    let Some(headers) = record.headers() else { return Ok(Vec::new()) };
+    (0..headers.count()).map(|i| header(headers, i)).collect()
 }
 
 /// A header of a message. Its name can be any bytes; librdkafka's binding takes it for UTF-8 and panics where it is not, in every one

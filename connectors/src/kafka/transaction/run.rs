@@ -246,6 +246,8 @@ impl Run {
             while !producer.send(&marker)? {
                 producer.room().await;
             }
+            // Nothing has been asked for yet: if the marker is refused, the transaction can be thrown away.
+            producer.flush().await?;
             self.deciding(at)?;
             producer.commit().await
         }

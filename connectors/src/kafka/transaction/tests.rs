@@ -100,7 +100,7 @@ async fn sinks_of_a_connection_commit_as_one() {
     let (mut a, _b) = (soon(a).await.unwrap().unwrap(), soon(b).await.unwrap().unwrap());
     s.witness.decide(&marker(1, 2)).await.unwrap();
     a.write(row(5)).await.unwrap();
-    let story = ["begin 0", "flush 0", "begin 1", "commit 0", "flush 1", "commit 1", "begin 0"];
+    let story = ["begin 0", "flush 0", "begin 1", "flush 0", "commit 0", "flush 1", "flush 1", "commit 1", "begin 0"];
     assert_eq!(s.cluster.story(), story);
     assert_eq!(s.cluster.values("a"), [r#"{"n":1}"#, r#"{"n":3}"#]);
     let value: serde_json::Value = serde_json::from_str(&s.cluster.values(MARKERS)[1]).unwrap();
@@ -164,7 +164,10 @@ async fn an_epoch_without_rows_has_a_marker_too() {
         s.witness.decide(&marker(1, epoch)).await.unwrap();
     }
     assert_eq!(s.witness.newest("fraud").await.unwrap(), Some(marker(1, 3)));
-    assert_eq!(s.cluster.story(), ["begin 0", "commit 0", "begin 1", "commit 1", "begin 0", "commit 0"]);
+    assert_eq!(
+        s.cluster.story(),
+        ["begin 0", "flush 0", "commit 0", "begin 1", "flush 1", "commit 1", "begin 0", "flush 0", "commit 0"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -295,8 +298,22 @@ async fn a_commit_that_fails_or_is_given_up_is_never_thrown_away() {
         a.write(row(2)).await.unwrap_err();
         settled().await;
         // Whether it counts is not known: it must not be aborted, and nothing follows.
-        assert_eq!(s.cluster.story(), ["begin 0", "flush 0"]);
+        assert_eq!(s.cluster.story(), ["begin 0", "flush 0", "flush 0"]);
     }
+}
+
+/// The marker is refused, so no commit was ever asked for: readers must not wait until the transaction is too old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_whose_marker_is_refused_is_thrown_away() {
+    let s = Setting::new().await;
+    let mut a = s.writer(&s.a).await;
+    a.write(row(1)).await.unwrap();
+    a.stage(Epoch(1)).await.unwrap();
+    s.cluster.fail("flush");
+    let failed = s.witness.decide(&marker(1, 1)).await.unwrap_err();
+    assert!(failed.to_string().contains("flush failed"), "{failed}");
+    settled().await;
+    assert_eq!(s.cluster.story(), ["begin 0", "flush 0", "abort 0"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

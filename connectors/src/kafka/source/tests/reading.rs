@@ -104,6 +104,48 @@ async fn what_does_not_decode_is_rejected_with_all_it_had() {
     assert!(null.reason.contains("no payload") && null.bytes.is_none(), "{}", null.reason);
     assert_eq!(big.reason, "has 5003 bytes, more than the 4000 of max_record_bytes");
     assert_eq!((big.bytes.as_ref().unwrap().len(), big.position), (1024, Some(Position(2))));
+    assert_eq!((garbage.truncated, big.truncated), (None, Some(5_003)));
+}
+
+/// Those that do not decode, and those of rows that the engine rejects for their event time.
+#[tokio::test]
+async fn what_is_rejected_keeps_its_headers_its_time_and_its_partition() {
+    let world = World::new(&[2]);
+    let headers = OwnedHeaders::new().insert(Header { key: "a", value: Some("x") });
+    let headers = headers.insert(Header { key: "none", value: None::<&str> });
+    for payload in ["garbage", r#"{"v": 1}"#] {
+        let record =
+            Written { millis: Some(7), headers: Some(headers.clone()), ..written(None, Some(payload.as_bytes())) };
+        world.log(at(0, 1), |log| log.append(record));
+    }
+    let mut reader =
+        open(&plan(&input().json_with(numbers())), world.feed(1, false), &[(at(0, 1), None)]).await.unwrap();
+    let mut rows = rows(&mut reader).await;
+    rows.rejected.extend(rows.origins.as_ref().unwrap().reject(0, "no time".into()));
+    assert_eq!(rows.rejected.len(), 2);
+    for rejected in &rows.rejected {
+        let headers = [("a".to_string(), Some(b"x".to_vec())), ("none".to_string(), None)];
+        assert_eq!((rejected.headers.as_slice(), rejected.timestamp), (headers.as_slice(), Some(7)), "{rejected:?}");
+        assert_eq!((rejected.partition, rejected.truncated), (Some(1), None));
+    }
+}
+
+/// As bytes it would be a record like any other.
+#[tokio::test]
+async fn a_dead_letter_that_was_cut_off_is_no_record() {
+    let world = World::new(&[1]);
+    for value in ["5000000", "x"] {
+        let headers = OwnedHeaders::new().insert(Header { key: "windrow.truncated", value: Some(value) });
+        world.log(at(0, 0), |log| log.append(Written { headers: Some(headers), ..written(None, Some(b"{\"v\":")) }));
+    }
+    let mut reader = open(&plan(&input().raw()), world.feed(1, false), &[(at(0, 0), None)]).await.unwrap();
+    let rows = rows(&mut reader).await;
+    let why = |bytes: &str| {
+        format!("is only the beginning of a record of {bytes} bytes, as the header windrow.truncated says")
+    };
+    let expected = [(0, why("5000000")), (1, why("too many"))];
+    assert_eq!(reasons(&rows.rejected), expected.each_ref().map(|(at, why)| (*at, why.as_str())));
+    assert_eq!(rows.batch.num_rows(), 0);
 }
 
 /// A row that decodes may still be rejected, for its event time: as the message it was.

@@ -117,7 +117,7 @@ async fn a_commit_that_was_asked_for_is_not_thrown_away_when_the_job_has_ended()
     s.cluster.fail("commit");
     s.witness.decide(&marker(1, 1)).await.unwrap_err();
     s.witness.give_up("fraud", &incarnation(1)).await;
-    assert_eq!(s.cluster.story(), ["begin 0", "flush 0"]);
+    assert_eq!(s.cluster.story(), ["begin 0", "flush 0", "flush 0"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
