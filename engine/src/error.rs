@@ -202,7 +202,9 @@ impl Error {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Source { error, .. } | Self::Sink { error, .. } => passes(error),
-            Self::Operator { error, .. } => !matches!(error, OperatorError::Plan(_) | OperatorError::TooLarge(_)),
+            Self::Operator { error, .. } => {
+                !matches!(error, OperatorError::Plan(_) | OperatorError::TooLarge(_) | OperatorError::OverBudget(_))
+            }
             Self::Checkpoint { error, .. } => error.may_pass(),
             Self::Call { .. } | Self::Panic { .. } | Self::Disconnected { .. } | Self::CheckpointTimeout { .. } => true,
             Self::Plan { .. }

@@ -101,6 +101,13 @@
 //! source that begins "now" begins at the same record in every later life. A split that the checkpoint does not have, of a source that
 //! looks for new ones and that it has, has appeared since, and is read from its first record.
 //!
+//! ## Memory
+//!
+//! Channels are bounded in bytes; state is by [`Job::memory_budget`]. An operator is told what it may use
+//! ([`Operator::limit`](operators::Operator::limit)) and gets a [`Room`](operators::spill::Room) for the rest, which is a directory of the
+//! job. Windows of aggregates put partial states there, and merge them part by part when a window fires; what cannot be put there
+//! is counted, and is an error when it is more than the budget: `docs/memory.md` in the repository.
+//!
 //! ## A first job
 //!
 //! ```

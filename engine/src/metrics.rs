@@ -42,6 +42,8 @@ pub(crate) struct Counters {
     watermarks: Vec<AtomicI64>,
     /// The bytes of state of each task.
     held: Vec<AtomicU64>,
+    spilled_bytes: AtomicU64,
+    spilled_segments: AtomicU64,
     /// Of each task: the splits that are not read for now, and why.
     paused: Mutex<Vec<Option<(String, Hold)>>>,
     /// Of each task: how many records wait to be read, and the split in which most do.
@@ -69,6 +71,8 @@ impl Counters {
             latest: AtomicI64::new(i64::MIN),
             watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
             held: (0..tasks).map(|_| AtomicU64::new(0)).collect(),
+            spilled_bytes: AtomicU64::new(0),
+            spilled_segments: AtomicU64::new(0),
             in_flight: (0..tasks).map(|_| AtomicU64::new(0)).collect(),
             warning: Mutex::new(None),
         })
@@ -84,6 +88,12 @@ impl Counters {
 
     pub(crate) fn holds(&self, task: usize, bytes: usize) {
         self.held[task].store(bytes as u64, Relaxed);
+    }
+
+    /// A segment of so many bytes was put on disk, because it was too much for memory.
+    pub(crate) fn spilled(&self, bytes: u64) {
+        self.spilled_bytes.fetch_add(bytes, Relaxed);
+        self.spilled_segments.fetch_add(1, Relaxed);
     }
 
     /// The splits that a task does not read for now, and why.
@@ -153,6 +163,8 @@ impl Counters {
             watermark: watermark.and_then(time),
             latest: time(self.latest.load(Relaxed)),
             state_bytes: self.held.iter().map(|bytes| bytes.load(Relaxed)).sum(),
+            spilled_bytes: self.spilled_bytes.load(Relaxed),
+            spilled_segments: self.spilled_segments.load(Relaxed),
             paused: self.paused().iter().flatten().map(|(splits, hold)| format!("{splits}: {hold}")).collect(),
             lag,
             furthest_behind: most,
@@ -201,9 +213,14 @@ pub struct OperatorMetrics {
     pub watermark: Option<Timestamp>,
     /// The latest event time a source has seen.
     pub latest: Option<Timestamp>,
-    /// About how many bytes of state the operator holds, looked at about once a second, when rows or watermarks
+    /// About how many bytes of state the operator holds in memory, looked at about once a second, when rows or watermarks
     /// come, and at the end.
     pub state_bytes: u64,
+    /// How many bytes of state it has put on disk so far, because they were too much for memory: see
+    /// [`Job::memory_budget`](crate::Job::memory_budget). What was merged there and written again counts again.
+    pub spilled_bytes: u64,
+    /// In how many segments.
+    pub spilled_segments: u64,
     /// The splits that a source does not read for now and whom they wait for, a sentence per task: see
     /// [`Watermarks::align_within`](crate::Watermarks::align_within).
     pub paused: Vec<String>,
@@ -311,6 +328,10 @@ impl fmt::Display for JobMetrics {
             }
             if o.future > 0 {
                 writeln!(f, "{:width$}   {} rows are from the future", "", o.future)?;
+            }
+            if o.spilled_segments > 0 {
+                let (bytes, segments) = (o.spilled_bytes, o.spilled_segments);
+                writeln!(f, "{:width$}   {bytes} bytes of state were put on disk in {segments} segments", "")?;
             }
             if let (Some(lag @ 1..), Some((split, most))) = (o.lag, &o.furthest_behind) {
                 writeln!(f, "{:width$}   {lag} records behind, {most} of them in split {split}", "")?;

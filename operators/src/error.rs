@@ -22,6 +22,12 @@ pub enum OperatorError {
     /// What one key has, or one value, is too large for a column of Arrow. The message says what to do.
     #[error("{0}")]
     TooLarge(String),
+    /// State that is too much for memory could not be put elsewhere, or not be got back. The message says where and what to do.
+    #[error("{0}")]
+    Spill(String),
+    /// The state is more than the job's memory budget allows, and of a kind that stays in memory. The message says what to do.
+    #[error("{0}")]
+    OverBudget(String),
     /// The operator broke its own contract: a bug in it, not in the data.
     #[error("internal: {0}")]
     Internal(String),

@@ -13,7 +13,8 @@
 //! is tested without a runtime, and back-pressure happens where the caller empties the [`Outbox`].
 //!
 //! * [`operator`], [`outbox`], [`watermark`], [`time`], [`schema`], [`key`]: the vocabulary. [`plan`]: what the engine has to know of
-//!   an operator with state. [`state`]: segments, which checkpoints are made of.
+//!   an operator with state. [`state`]: segments, which checkpoints are made of. [`spill`]: where what is too much for memory
+//!   goes.
 //! * [`stateless`]: filter and project by DataFusion expressions.
 //! * [`typed`]: filter, map and flat-map by Rust closures over zero-copy views of the same batches.
 //! * [`keyed`]: Rust code with state and timers per key, with rules that every task gets; the first row of a key in a while.
@@ -48,6 +49,7 @@ pub mod plan;
 pub mod schema;
 pub mod session;
 pub mod sort;
+pub mod spill;
 pub mod state;
 pub mod stateless;
 #[cfg(feature = "testing")]

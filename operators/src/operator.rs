@@ -4,6 +4,7 @@ use arrow::array::RecordBatch;
 
 use crate::{
     Outbox, Result, Timestamp,
+    spill::Memory,
     state::{StateReader, StateWriter},
 };
 
@@ -47,7 +48,8 @@ pub enum Advance {
 ///
 /// It never awaits, reads a clock, spawns, or touches a disk or a socket; those belong to its caller. It has one caller
 /// at a time, which forwards everything that leaves in the [`Outbox`] before it calls again. Results and
-/// side outputs keep the promised time; late rows may be as old as they like.
+/// side outputs keep the promised time; late rows may be as old as they like. State that is too much for memory it gives to the
+/// [`Room`](crate::spill::Room) of its caller.
 pub trait Operator: Send {
     /// Takes the rows of `batch`. Answers for each of them: [`Outbox::processed`] or [`Outbox::late`].
     ///
@@ -84,7 +86,13 @@ pub trait Operator: Send {
         Ok(())
     }
 
-    /// About how many bytes of state it holds. May take time in the number of open windows or pieces, not in the number of
+    /// The job has a memory budget, and this is what the operator may use of it. Returns whether it keeps to that, by putting
+    /// what is too much into the room that comes with it. Called before any other, if it is.
+    fn limit(&mut self, _memory: &Memory) -> bool {
+        false
+    }
+
+    /// About how many bytes of state it holds in memory. May take time in the number of open windows or pieces, not in the number of
     /// rows; it is asked at watermarks, for the metrics.
     fn size(&self) -> usize {
         0

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Operator::save ──► StateWriter ── seal(rows) ──► a new segment: uploaded once
+//!                          │       ├─ seal_stored ► the same, of rows that are not in memory
 //!                          │       └─ keep(id)  ──► an older segment that is still needed: named again, not uploaded
 //!                          └─ set("closed", t)  ──► a number
 //!
@@ -27,7 +28,7 @@ mod reading;
 pub(crate) mod segments;
 pub(crate) mod timed;
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use arrow::{
     array::RecordBatch,
@@ -37,7 +38,7 @@ use arrow::{
 
 pub use reading::{Reading, Rule};
 
-use crate::{OperatorError, Result};
+use crate::{OperatorError, Result, spill::Stored};
 
 /// The name of the first column of every segment, a `UInt8`.
 pub const KEY_GROUP: &str = "__key_group";
@@ -53,6 +54,8 @@ pub struct TaskState {
     pub numbers: BTreeMap<String, i64>,
     /// Its segments, oldest first: those that are new with their rows, those that were saved before without.
     pub segments: Vec<(SegmentId, Option<RecordBatch>)>,
+    /// Of those that are without rows in `segments`: the new ones, whose rows are not in memory.
+    pub stored: BTreeMap<SegmentId, Arc<dyn Stored>>,
 }
 
 /// Takes down the state of one task of an operator.
@@ -79,6 +82,15 @@ impl<'a> StateWriter<'a> {
         let id = *self.next;
         self.next.0 += 1;
         self.state.segments.push((id, Some(rows)));
+        id
+    }
+
+    /// Adds a new segment whose rows are not in memory.
+    pub fn seal_stored(&mut self, rows: Arc<dyn Stored>) -> SegmentId {
+        let id = *self.next;
+        self.next.0 += 1;
+        self.state.segments.push((id, None));
+        self.state.stored.insert(id, rows);
         id
     }
 
@@ -154,7 +166,7 @@ impl StateForm {
             ));
         }
         let (now, before) = (self.columns.fields(), saved.columns.fields());
-        let lacks = |fields: &[std::sync::Arc<Field>], name: &str| fields.iter().all(|field| field.name() != name);
+        let lacks = |fields: &[Arc<Field>], name: &str| fields.iter().all(|field| field.name() != name);
         if let Some(field) = before.iter().find(|field| lacks(now, field.name())) {
             return Err(format!("the state that was saved has the column {:?}, which is not there now", field.name()));
         }
@@ -187,7 +199,7 @@ impl StateForm {
             return Ok(rows.clone());
         }
         let schema = rows.schema_ref();
-        let same = |(saved, now): (&std::sync::Arc<Field>, &std::sync::Arc<Field>)| {
+        let same = |(saved, now): (&Arc<Field>, &Arc<Field>)| {
             saved.name() == now.name() && is_wider(now.data_type(), saved.data_type())
         };
         if schema.fields().len() != self.columns.fields().len()
@@ -221,8 +233,6 @@ fn is_wider(new: &DataType, old: &DataType) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{ArrayRef, AsArray, Int32Array, StringArray, UInt8Array};
     use arrow::datatypes::Int64Type;
 

@@ -15,6 +15,7 @@ mod flow;
 mod joins;
 mod keyed;
 mod lookups;
+mod memory;
 mod mistakes;
 mod order;
 mod real_data;

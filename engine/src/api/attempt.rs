@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -18,7 +19,10 @@ use crate::{
         graph::{Graph, Kind},
         physical::{Body, Head, PhysicalPlan, plan},
     },
-    runtime::supervisor::{Controls, Tasks, first_phase_name, start},
+    runtime::{
+        spill::Directory,
+        supervisor::{Controls, Tasks, first_phase_name, start},
+    },
 };
 
 /// What every attempt is made from.
@@ -28,6 +32,8 @@ pub(crate) struct Blueprint {
     pub(crate) channel_bytes: usize,
     pub(crate) settings: Option<Settings>,
     pub(crate) restarts: Restarts,
+    /// How many bytes of state may be in memory, and below which directory the rest goes.
+    pub(crate) memory: Option<(usize, Option<PathBuf>)>,
 }
 
 /// The tasks of an attempt, and what became of it.
@@ -43,7 +49,7 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     pub(crate) async fn start(blueprint: &Blueprint, shared: &Shared) -> Result<Self> {
-        let Blueprint { graph, parallelism, channel_bytes, settings, .. } = blueprint;
+        let Blueprint { graph, parallelism, channel_bytes, settings, memory, .. } = blueprint;
         let splits = splits(&sources(graph)).await?;
         let plan = plan(graph, *parallelism, &splits);
         let layout = Arc::new(Layout::new(graph, &plan));
@@ -75,6 +81,11 @@ impl Attempt {
             archive,
             ended: BTreeMap::new(),
         };
+        let memory = memory.as_ref().map(|(bytes, below)| {
+            let directory = Directory::below(below.as_deref());
+            directory.sweep();
+            (*bytes, directory)
+        });
         let controls = Controls {
             stop: shared.stop.subscribe(),
             stopped: stopped.clone(),
@@ -83,6 +94,7 @@ impl Attempt {
             incarnation,
             epoch: next,
             checkpointed,
+            memory,
             clock: ProcessingTime::begin(),
         };
         let ordered = coordinator.counters.clone();

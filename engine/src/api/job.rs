@@ -1,6 +1,6 @@
 //! A job: from its name to its report.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use windrow_connectors::TypedSource;
 use windrow_operators::{Port, StreamSchema};
@@ -17,6 +17,7 @@ use crate::{
         graph::{Graph, Kind, RejectPolicy, StreamId},
         physical::{Explained, plan},
     },
+    runtime::memory::LEAST_BYTES,
 };
 
 /// How many bytes wait between two tasks at the most, unless [`Job::channel_bytes`] says otherwise.
@@ -51,6 +52,8 @@ pub struct Job {
     drop_state: bool,
     restarts: Restarts,
     checkpoint_timeout: Option<Duration>,
+    memory_budget: Option<usize>,
+    spill_to: Option<PathBuf>,
 }
 
 impl Job {
@@ -67,6 +70,8 @@ impl Job {
             drop_state: false,
             restarts: Restarts::default(),
             checkpoint_timeout: None,
+            memory_budget: None,
+            spill_to: None,
         }
     }
 
@@ -85,6 +90,48 @@ impl Job {
     /// [`Job::parallelism`] has an example.
     pub fn channel_bytes(self, bytes: usize) -> Self {
         Self { channel_bytes: bytes, ..self }
+    }
+
+    /// How many bytes of state the job may hold in memory, all operators and tasks together; at least 1 MiB. Unless told there is
+    /// no limit.
+    ///
+    /// Windows of aggregates (tumbling, hopping, cumulating and of the calendar, with one result each) put what is too much into
+    /// files, and give the same answer: see [`Job::spill_to`]. What other operators hold, which keep all their state in memory,
+    /// is taken off the budget first; when that alone is more than the budget, the job fails with an error that names
+    /// one of them. The budget is about state: rows on their way are bounded by [`Job::channel_bytes`], and what connectors hold,
+    /// the program itself, and the state of a checkpoint while it is being restored come on top.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let directory = directory.path(); // "/mnt/fast-disk"
+    /// let job = Job::new("squares").memory_budget(1 << 20).spill_to(directory);
+    /// let out = MemorySink::new();
+    /// job.source(Sequence::new(60_000))
+    ///     .event_time("at", Watermarks::in_order())
+    ///     .key_by("value")
+    ///     .window(Tumbling::of(hours(24)))
+    ///     .aggregate([sum(col("value") * col("value")).alias("square")])
+    ///     .drop_late()
+    ///     .sink(out.clone());
+    /// let report = job.run().await?;
+    /// assert_eq!(out.rows(), 60_000);
+    /// assert!(report.metrics.named("window").all(|window| window.spilled_segments > 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn memory_budget(self, bytes: usize) -> Self {
+        Self { memory_budget: Some(bytes), ..self }
+    }
+
+    /// Below which directory state goes that is too much for the [`Job::memory_budget`]; where the system has temporary files
+    /// unless told, which is not always a disk. The job makes a directory of its own there when it needs one, and removes it at
+    /// its end; what a killed process left is removed when the next job with a budget begins there. A restart does not need it.
+    pub fn spill_to(self, directory: impl Into<PathBuf>) -> Self {
+        Self { spill_to: Some(directory.into()), ..self }
     }
 
     /// Takes a checkpoint every so often, in the store at `url`: a directory (`/var/lib/jobs` or `file:///var/lib/jobs`),
@@ -226,6 +273,7 @@ impl Job {
             channel_bytes: self.channel_bytes,
             settings,
             restarts: self.restarts,
+            memory: self.memory_budget.map(|bytes| (bytes, self.spill_to)),
         })
         .await
     }
@@ -275,6 +323,14 @@ impl Job {
         }
         if self.drop_state && self.settings.is_none() {
             mistakes.push("its state is to be dropped, but it has no checkpoints: say .checkpoint(url, every)".into());
+        }
+        if let Some(bytes) = self.memory_budget.filter(|bytes| *bytes < LEAST_BYTES) {
+            mistakes.push(format!("a memory budget of {bytes} bytes is too little: at least {LEAST_BYTES} (1 MiB)"));
+        }
+        if self.spill_to.is_some() && self.memory_budget.is_none() {
+            let mistake = "it is told where state goes that is too much for memory, but not how much that is: say \
+                           .memory_budget(bytes)";
+            mistakes.push(mistake.into());
         }
         if self.settings.as_ref().is_some_and(|settings| settings.every.is_zero()) {
             mistakes.push("a checkpoint every 0 s would be one after the other: say how often".into());

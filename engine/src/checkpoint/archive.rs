@@ -14,7 +14,11 @@ use arrow_ipc::writer::FileWriter;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use windrow_connectors::{Epoch, Receipt, Sink};
-use windrow_operators::state::SegmentId;
+use windrow_operators::{
+    OperatorError,
+    spill::{Stored, read_all},
+    state::SegmentId,
+};
 
 use super::{
     coordinator::Sinks,
@@ -67,7 +71,14 @@ pub(crate) struct Archive {
 struct Upload {
     key: SegmentKey,
     operator: String,
-    rows: RecordBatch,
+    rows: Rows,
+}
+
+/// The rows of a new segment.
+enum Rows {
+    Here(RecordBatch),
+    /// Not in memory before they are uploaded.
+    Stored(Arc<dyn Stored>),
 }
 
 impl Archive {
@@ -130,6 +141,10 @@ impl Archive {
             for (place, (operator, state)) in operators.iter().zip(&snapshot.operators).enumerate() {
                 for (segment, rows) in &state.segments {
                     let key = (task, place, *segment);
+                    let rows = match (rows, state.stored.get(segment)) {
+                        (Some(rows), _) => Some(Rows::Here(rows.clone())),
+                        (None, stored) => stored.cloned().map(Rows::Stored),
+                    };
                     match (rows, self.files.get(&key)) {
                         // The last word of an ended task comes with its rows every time.
                         (_, Some(file)) => {
@@ -137,7 +152,7 @@ impl Archive {
                         }
                         (Some(rows), None) => {
                             let operator = operator.saved.as_ref().map_or_else(String::new, |(id, _)| id.clone());
-                            uploads.push(Upload { key, operator, rows: rows.clone() });
+                            uploads.push(Upload { key, operator, rows });
                         }
                         (None, None) => return Err(never_sealed(&operator.name, *segment)),
                     }
@@ -146,10 +161,15 @@ impl Archive {
         }
         let (store, generation) = (&self.store, self.claim.generation);
         let uploading = uploads.into_iter().map(|Upload { key, operator, rows }| async move {
-            let encoded = encode(&rows);
-            let bytes = encoded.map_err(|error| Error::Operator { operator: operator.clone(), error: error.into() })?;
-            let (task, rows) = (key.0.task, rows.num_rows() as u64);
-            let file = store.put_segment(epoch, generation, &operator, task, rows, bytes).await;
+            let failed = |error: OperatorError| Error::Operator { operator: operator.clone(), error };
+            let rows = match rows {
+                Rows::Here(rows) => rows,
+                Rows::Stored(stored) => read_all(stored.as_ref()).map_err(failed)?,
+            };
+            let bytes = encode(&rows).map_err(|error| failed(error.into()))?;
+            let (task, count) = (key.0.task, rows.num_rows() as u64);
+            drop(rows);
+            let file = store.put_segment(epoch, generation, &operator, task, count, bytes).await;
             Ok::<_, Error>((key, file.map_err(|error| error.of(store.job()))?))
         });
         let uploaded: Vec<_> = stream::iter(uploading).buffer_unordered(UPLOADS).try_collect().await?;
@@ -168,7 +188,8 @@ impl Archive {
             let Some((id, form)) = &operator.saved else { continue };
             let key_groups = chain.key_groups(task.task);
             let forgets = mutated("kept segments are forgotten in the manifest");
-            let named = state.segments.iter().filter(|(_, rows)| rows.is_some() || !forgets);
+            let named =
+                state.segments.iter().filter(|(id, rows)| rows.is_some() || state.stored.contains_key(id) || !forgets);
             let files = named.filter_map(|(id, _)| self.files.get(&(task, place, *id)).cloned());
             let saved = SavedTask {
                 first_phase: operator.first_phase,
@@ -263,7 +284,7 @@ pub(crate) fn blank(
 /// The operator named a segment that no checkpoint has: a bug in it.
 fn never_sealed(operator: &str, segment: SegmentId) -> Error {
     let message = format!("its state names segment {}, which it never sealed", segment.0);
-    Error::Operator { operator: operator.into(), error: windrow_operators::OperatorError::Internal(message) }
+    Error::Operator { operator: operator.into(), error: OperatorError::Internal(message) }
 }
 
 /// A segment as the bytes of an Arrow IPC file.

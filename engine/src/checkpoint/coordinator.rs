@@ -336,7 +336,10 @@ impl Coordinator {
         let manifest = archive.write(&self.layout, &self.sinks, epoch, kind, &reports, &staged).await?;
         // What an ended task left is in the store now.
         for (_, ended) in self.ended.iter_mut().filter(|(task, _)| last_words.contains(task)) {
-            ended.operators.iter_mut().flat_map(|state| &mut state.segments).for_each(|(_, rows)| *rows = None);
+            for state in &mut ended.operators {
+                state.segments.iter_mut().for_each(|(_, rows)| *rows = None);
+                state.stored.clear();
+            }
         }
         if mutated("done is written before the sinks have published") {
             archive.published(epoch).await?;

@@ -28,7 +28,10 @@ use windrow_operators::{
     state::{SegmentId, StateWriter, TaskState},
 };
 
-use super::channel::{End, Message};
+use super::{
+    channel::{End, Message},
+    memory::Kept,
+};
 use crate::{Error, Result, checkpoint::mutated, metrics::Counters};
 
 /// Where rows go next.
@@ -51,6 +54,10 @@ pub(crate) struct Link {
     wake: Option<Timestamp>,
     /// When it was last asked how much it holds.
     sized: Timestamp,
+    /// Its part in the job's memory budget, if there is one and it keeps all its state in memory.
+    kept: Option<Kept>,
+    /// How many batches it has taken since it was last asked for that.
+    unsized_batches: usize,
 }
 
 impl Link {
@@ -59,15 +66,21 @@ impl Link {
         counters: Arc<Counters>,
         targets: Vec<(Port, Target)>,
         next_segment: SegmentId,
+        kept: Option<Kept>,
     ) -> Self {
         // Every operator is told the time once when it begins: it may have been restored with timers.
-        Self { operator, counters, targets, next_segment, wake: Some(Timestamp::MIN), sized: Timestamp::MIN }
+        let (wake, sized) = (Some(Timestamp::MIN), Timestamp::MIN);
+        Self { operator, counters, targets, next_segment, wake, sized, kept, unsized_batches: 0 }
     }
 
     /// Looks at how much the operator holds, at `now`.
-    fn size(&mut self, task: usize, now: Timestamp) {
+    fn size(&mut self, task: usize, now: Timestamp) -> Result<()> {
         self.sized = now;
-        self.counters.holds(task, self.operator.size());
+        self.unsized_batches = 0;
+        let bytes = self.operator.size();
+        self.counters.holds(task, bytes);
+        let held = self.kept.as_mut().map_or(Ok(()), |kept| kept.holds(bytes));
+        held.map_err(|error| failed(&self.counters, error))
     }
 }
 
@@ -105,6 +118,8 @@ const ENOUGH_CALLS: usize = 256;
 
 /// How much processing time lies between two looks at how much an operator holds.
 const SIZED_EVERY: Duration = Duration::from_secs(1);
+/// And how many batches at the most, when there is a memory budget.
+const SIZED_EVERY_BATCHES: usize = 64;
 
 pub(crate) struct Chain {
     task: usize,
@@ -214,8 +229,10 @@ impl Chain {
         }
         // Where no time comes by, as on a stream without event time, rows are what there is to look after.
         let now = outbox.now();
-        if now >= link.sized.saturating_add(2 * SIZED_EVERY) {
-            link.size(self.task, now.saturating_sub(SIZED_EVERY));
+        link.unsized_batches += 1;
+        let is_many = link.kept.is_some() && link.unsized_batches >= SIZED_EVERY_BATCHES;
+        if is_many || now >= link.sized.saturating_add(2 * SIZED_EVERY) {
+            link.size(self.task, now.saturating_sub(SIZED_EVERY))?;
         }
         self.push_outbox(index, out);
         Ok(())
@@ -232,7 +249,7 @@ impl Chain {
                 link.counters.watermark(self.task, time);
                 let now = outbox.now();
                 if now >= link.sized.saturating_add(SIZED_EVERY) || time == Timestamp::MAX {
-                    link.size(self.task, now);
+                    link.size(self.task, now)?;
                 }
                 self.stack.push(Work::Promise(index, promise));
             }

@@ -13,6 +13,8 @@
 //!
 //! Beside the source tasks of a source that may get new splits runs its discovery, which gives them what it finds.
 //!
+//! Under a memory budget ([`memory`]) operators put state that is too much for memory into files ([`spill`]).
+//!
 //! A batch goes through a chain as plain function calls; only between tasks does it wait in a channel. `await` happens
 //! in five places: a reader's fetch, a gate's input, an output's send, a sink's write, and the calls of an async operator,
 //! which is a task of its own: a gate, calls, and the chain behind them.
@@ -26,12 +28,14 @@ pub(crate) mod discovery;
 mod event_time;
 pub(crate) mod exchange;
 pub(crate) mod gate;
+pub(crate) mod memory;
 pub(crate) mod operator_task;
 pub(crate) mod rejects;
 pub(crate) mod report;
 pub(crate) mod sink_task;
 pub(crate) mod source_task;
 mod source_time;
+pub(crate) mod spill;
 pub(crate) mod splits;
 pub(crate) mod supervisor;
 

@@ -22,12 +22,14 @@ use super::{
     discovery::{Discovery, Found},
     exchange::Output,
     gate::Gate,
+    memory::Budget,
     operator_task::{Body as TaskBody, OperatorTask},
     rejects::RejectTo,
     report::{Reporter, TaskId, TaskReport},
     sink_task::SinkTask,
     source_task::{LagAsked, Progress, SourceTask, note_begins},
     source_time::SourceTime,
+    spill::Directory,
     splits::{self, SplitWatermarks},
 };
 use crate::{
@@ -139,6 +141,8 @@ pub(crate) struct Controls {
     pub(crate) epoch: Epoch,
     /// Whether there are checkpoints, so that operators keep account of what changes.
     pub(crate) checkpointed: bool,
+    /// How many bytes of state may be in memory, and where the rest goes.
+    pub(crate) memory: Option<(usize, Arc<Directory>)>,
     pub(crate) clock: ProcessingTime,
 }
 
@@ -154,6 +158,8 @@ pub(crate) async fn start(
 ) -> Result<Tasks> {
     let mut channels = connect(plan, capacity);
     let alignment = Arc::new(Alignment::new());
+    let budget = controls.memory.clone();
+    let budget = budget.map(|(bytes, directory)| Budget::new(bytes, directory, stateful(graph, plan)));
     let mut builder = Builder {
         graph,
         plan,
@@ -162,6 +168,7 @@ pub(crate) async fn start(
         capacity,
         controls,
         alignment,
+        budget: budget.clone(),
         brakes: HashMap::new(),
         found: HashMap::new(),
         channels: &mut channels,
@@ -175,6 +182,9 @@ pub(crate) async fn start(
         for task in 0..chain.tasks {
             built.push(builder.task(index, chain, task).await?);
         }
+    }
+    if let Some(budget) = budget {
+        budget.deal();
     }
     for task in built {
         let (name, handle) = match task {
@@ -206,6 +216,7 @@ struct Builder<'a> {
     capacity: usize,
     controls: Controls,
     alignment: Arc<Alignment>,
+    budget: Option<Arc<Budget>>,
     /// How many tasks brake a source, by node.
     brakes: HashMap<usize, watch::Sender<usize>>,
     /// Of the tasks of sources that may get new splits, which they hear of here.
@@ -325,13 +336,14 @@ impl Builder<'_> {
                 false => self.counters[plan.node].clone(),
             };
             let targets = plan.targets.iter().filter_map(|(port, target)| Some((*port, here(*target)?))).collect();
+            let kept = self.budget.as_ref().and_then(|budget| budget.limit(operator.as_mut(), &counters));
             let mut next_segment = SegmentId(0);
             if self.controls.checkpointed {
                 let state = self.restored.operator(self.layout, task, place);
                 next_segment.0 = state.parts.iter().map(|part| part.segments.len() as u64).sum();
                 guard(&counters, || operator.load(&state))?;
             }
-            built.push(Link::new(operator, counters, targets, next_segment));
+            built.push(Link::new(operator, counters, targets, next_segment, kept));
         }
         let root = root.iter().filter_map(|target| here(*target)).collect();
         let chain = Chain::new(task.task, root, built, self.controls.checkpointed);
@@ -455,6 +467,17 @@ impl Builder<'_> {
     fn broken(&self, what: &str) -> Error {
         Error::Plan { job: self.graph.job.clone(), mistakes: vec![format!("internal: {what}")] }
     }
+}
+
+/// How many operators with state there are, task by task.
+fn stateful(graph: &Graph, plan: &PhysicalPlan) -> usize {
+    let of_chain = |chain: &ChainPlan| match &chain.body {
+        Body::Links { links, .. } => {
+            chain.tasks * links.iter().filter(|link| matches!(graph.nodes[link.node].kind, Kind::Stateful(_))).count()
+        }
+        Body::Sink { .. } => 0,
+    };
+    plan.chains.iter().map(of_chain).sum()
 }
 
 fn edge_of(target: Target, place: &HashMap<usize, usize>) -> Option<usize> {

@@ -13,13 +13,14 @@
 //! of them, a row is written about so many times, and a small change writes a small segment however large the state is. A
 //! segment without a living row is not needed any more.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::array::{ArrayRef, RecordBatch, UInt8Array, cast::AsArray};
 
 use crate::{
     Result,
     key::key_groups,
+    spill::Stored,
     state::{Part, SegmentId, StateReader, StateWriter},
 };
 
@@ -38,6 +39,19 @@ pub(crate) struct Segments {
     last: u32,
     /// What changed until this save is in the segments.
     covered: u32,
+}
+
+/// The rows of a new segment.
+pub(crate) enum Sealed {
+    Rows(RecordBatch),
+    /// Some, that are not in memory.
+    Stored(Arc<dyn Stored>),
+}
+
+impl From<RecordBatch> for Sealed {
+    fn from(rows: RecordBatch) -> Self {
+        Self::Rows(rows)
+    }
 }
 
 /// What changed after the save `since` and until the next segment's.
@@ -62,11 +76,11 @@ impl Segments {
 
     /// Names what is needed of older segments and seals the rest as a new one: the rows that changed after the save
     /// that `rows` is given, in as many batches as they need.
-    pub(crate) fn finish(
+    pub(crate) fn finish<R: Into<Sealed>>(
         &mut self,
         state: &mut StateWriter<'_>,
         changes: &Changes,
-        rows: impl FnOnce(u32) -> Result<Vec<RecordBatch>>,
+        rows: impl FnOnce(u32) -> Result<Vec<R>>,
     ) -> Result<()> {
         let live = |since: u32, until: u32| changes.range(since + 1..=until).map(|(_, rows)| rows).sum::<usize>();
         let mut since = self.covered;
@@ -92,8 +106,11 @@ impl Segments {
             segment.ids.iter().for_each(|id| state.keep(*id));
         }
         if new > 0 {
-            let rows = rows(since)?.into_iter().filter(|rows| rows.num_rows() > 0);
-            self.kept.push(Segment { ids: rows.map(|rows| state.seal(rows)).collect(), since });
+            let ids = rows(since)?.into_iter().filter_map(|rows| match rows.into() {
+                Sealed::Rows(rows) => (rows.num_rows() > 0).then(|| state.seal(rows)),
+                Sealed::Stored(rows) => Some(state.seal_stored(rows)),
+            });
+            self.kept.push(Segment { ids: ids.collect(), since });
         }
         self.covered = self.last;
         Ok(())
@@ -154,15 +171,15 @@ pub(crate) struct Loaded<'a> {
 pub(crate) fn key_group_column(key: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
     let groups =
         if key.is_empty() { vec![0; rows] } else { key_groups(key, rows)?.iter().map(|group| group.0).collect() };
-    Ok(std::sync::Arc::new(UInt8Array::from(groups)))
+    Ok(Arc::new(UInt8Array::from(groups)))
 }
 
 /// A view array with the bytes of its own rows only: taken rows would keep, and write to disk, those of all others.
 pub(crate) fn own_bytes(array: ArrayRef) -> ArrayRef {
     use arrow::datatypes::DataType::{BinaryView, Utf8View};
     match array.data_type() {
-        Utf8View => std::sync::Arc::new(array.as_string_view().gc()),
-        BinaryView => std::sync::Arc::new(array.as_binary_view().gc()),
+        Utf8View => Arc::new(array.as_string_view().gc()),
+        BinaryView => Arc::new(array.as_binary_view().gc()),
         _ => array,
     }
 }
@@ -198,8 +215,7 @@ mod tests {
             let mut state = StateWriter::new(&mut self.next);
             let live = |since| self.changed_at.iter().enumerate().filter(move |(_, at)| **at > since);
             let rows = |since| {
-                let groups: ArrayRef =
-                    std::sync::Arc::new(UInt32Array::from_iter_values(live(since).map(|(g, _)| g as u32)));
+                let groups: ArrayRef = Arc::new(UInt32Array::from_iter_values(live(since).map(|(g, _)| g as u32)));
                 Ok(vec![RecordBatch::try_from_iter([("group", groups)])?])
             };
             self.segments.finish(&mut state, &changes, rows).unwrap();

@@ -74,6 +74,7 @@ mod check;
 mod guard;
 mod pipeline;
 mod restarts;
+mod room;
 mod rows;
 mod run;
 mod store;
@@ -82,6 +83,7 @@ mod two;
 pub use changes::final_table;
 pub use check::Check;
 pub use pipeline::Pipeline;
+pub use room::TestRoom;
 pub use rows::{Row, Value};
 
 pub use crate::state::bounded::with_batches_of;

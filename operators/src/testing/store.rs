@@ -22,6 +22,7 @@ use arrow::{
 
 use crate::{
     Operator,
+    spill::read_all,
     state::{KEY_GROUP, Part, SegmentId, StateWriter},
 };
 
@@ -62,7 +63,9 @@ impl Store {
             if !named.insert(*id) {
                 return Err(format!("named {id:?} twice in one state"));
             }
-            match rows {
+            let stored = state.stored.get(id).map(|stored| read_all(stored.as_ref())).transpose();
+            let stored = stored.map_err(|error| format!("sealed what cannot be read: {error}"))?;
+            match rows.as_ref().or(stored.as_ref()) {
                 Some(rows) => {
                     check(rows, key_groups)?;
                     self.sealed
@@ -113,13 +116,13 @@ fn restrict(rows: &RecordBatch, key_groups: &Range<usize>) -> Result<RecordBatch
     filter_record_batch(rows, &own)
 }
 
-fn encode(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+pub(super) fn encode(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref())?;
     writer.write(rows)?;
     writer.into_inner()
 }
 
-fn decode(bytes: &[u8]) -> Result<RecordBatch, ArrowError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<RecordBatch, ArrowError> {
     let reader = StreamReader::try_new(bytes, None)?;
     let schema = reader.schema();
     concat_batches(&schema, &reader.collect::<Result<Vec<_>, _>>()?)

@@ -16,7 +16,9 @@ use super::{
     overlapping::{Overlapping, Source},
     revise::{Revise, Revision, emit},
     saved::Saved,
-    slices::{Due, Parts, Slices},
+    slices::{Due, Left, Parts, Slices},
+    spilled::Tools,
+    spilling::Spilling,
     table::{Revised, Tables},
 };
 use crate::{
@@ -24,10 +26,11 @@ use crate::{
     aggregates::{Aggregates, ArgumentReader, Planned},
     key::comparable,
     plan::{Partitioning, Plan, TwoPhases},
+    spill::Memory,
     state::{
         StateForm, StateReader, StateWriter,
         bounded::join,
-        segments::{Changes, Segments, key_group_column},
+        segments::{Changes, Sealed, Segments, key_group_column},
     },
 };
 
@@ -71,10 +74,10 @@ pub(super) struct Shared {
     input: StreamSchema,
     /// Only all time can do without.
     pub(super) input_time: Option<usize>,
-    output: StreamSchema,
+    pub(super) output: StreamSchema,
     /// What the first phase emits: the key, the states, and the last instant of the slice as hidden event time.
     pub(super) partial: StreamSchema,
-    form: StateForm,
+    pub(super) form: StateForm,
     /// Whether windows share slices and give more than one result.
     overlapping: bool,
 }
@@ -228,6 +231,8 @@ pub struct WindowAggregate {
     scratch: Vec<usize>,
     segments: Segments,
     giving: Giving,
+    /// Of a job with a memory budget, when windows give one result each.
+    spilling: Option<Spilling>,
 }
 
 /// How many results a window gives, and when.
@@ -260,6 +265,7 @@ impl WindowAggregate {
             slices: Slices::new(window)?,
             tables,
             giving,
+            spilling: None,
             arguments: ArgumentReader::default(),
             scratch: Vec::new(),
             segments: Segments::default(),
@@ -283,7 +289,8 @@ impl WindowAggregate {
             if let Giving::Windows(windows) = giving {
                 windows.come(slice, &key, rows, &mut source(plan, slices, tables, scratch, segments))?;
             }
-            let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
+            let groups = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?;
+            let table = groups.taking(tables, &plan.aggregates)?;
             table.update(&key, &arguments.of_rows(|column| selection.array(column))?, rows, scratch)?;
             if let Giving::Slices(revise) = giving {
                 let due = revise.came(slice, table, scratch)?;
@@ -309,17 +316,30 @@ impl WindowAggregate {
         Ok(())
     }
 
+    /// Puts groups away when the job's budget asks for it.
+    fn keep_within(&mut self) -> Result<()> {
+        let Self { plan, slices, tables, scratch, segments, spilling, .. } = self;
+        let Some(spilling) = spilling else { return Ok(()) };
+        spilling.keep_within(slices, &mut tools(plan, tables, scratch, segments.next()))
+    }
+
     fn add_states(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
         let Self { plan, slices, tables, scratch, .. } = self;
         let keys = plan.key.len();
         for (slice, selection) in slices.assign(batch, Some(batch.num_columns() - 1), out)? {
-            let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
+            let groups = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?;
+            let table = groups.taking(tables, &plan.aggregates)?;
             let part = selection.batch(batch)?;
             let (key, states) = part.columns().split_at(keys);
             table.merge(key, &states[..states.len() - 1], part.num_rows(), scratch)?;
         }
         Ok(())
     }
+}
+
+/// What groups that are not in memory are merged with, for the save `save`.
+fn tools<'a>(plan: &'a Shared, tables: &'a mut Tables, scratch: &'a mut Vec<usize>, save: u32) -> Tools<'a> {
+    Tools { aggregates: &plan.aggregates, tables, scratch, save }
 }
 
 /// What windows that share slices make results of.
@@ -364,7 +384,7 @@ fn changed(plan: &Shared, slices: &mut Slices<Groups>, giving: &mut Giving, sinc
         pieces.push(RecordBatch::try_new(columns.clone(), all)?);
         Ok(())
     };
-    for (slice, groups) in slices.held() {
+    for (slice, groups) in slices.held().filter(|(_, groups)| groups.spilled().is_none()) {
         add(slice.start, None, groups.saved()?.since(since)?)?;
     }
     if let Giving::Windows(windows) = giving {
@@ -375,7 +395,13 @@ fn changed(plan: &Shared, slices: &mut Slices<Groups>, giving: &mut Giving, sinc
     join(columns, &pieces)
 }
 
-fn result(plan: &Shared, window: Slice, rows: usize, key: Vec<ArrayRef>, values: Vec<ArrayRef>) -> Result<RecordBatch> {
+pub(super) fn result(
+    plan: &Shared,
+    window: Slice,
+    rows: usize,
+    key: Vec<ArrayRef>,
+    values: Vec<ArrayRef>,
+) -> Result<RecordBatch> {
     let mut columns = vec![constant(window.start, rows), constant(window.end, rows)];
     columns.extend(key);
     columns.extend(values);
@@ -419,14 +445,15 @@ impl Operator for WindowAggregate {
         match self.input {
             Input::Rows => {
                 self.add_rows(&batch, out)?;
-                self.give_early(out)
+                self.give_early(out)?;
             }
-            Input::States => self.add_states(&batch, out),
+            Input::States => self.add_states(&batch, out)?,
         }
+        self.keep_within()
     }
 
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
-        let Self { plan, slices, tables, scratch, segments, giving, .. } = self;
+        let Self { plan, slices, tables, scratch, segments, giving, spilling, .. } = self;
         match giving {
             Giving::Once => {}
             Giving::Slices(revise) => return revise.advance(time, slices, out, reviser(plan, tables, scratch)),
@@ -435,26 +462,39 @@ impl Operator for WindowAggregate {
                 return windows.advance(time, &mut source, out, |window, rows| revised(plan, window, rows));
             }
         }
+        let next = segments.next();
+        let spilled = || OperatorError::Internal("groups were spilled without a budget".into());
         slices.advance(time, out, |window, due| {
-            let Parts { contents, owed, grows } = match due {
+            let Parts { mut contents, owed, grows } = match due {
+                Due::Slice(mut groups) if groups.spilled().is_some() => {
+                    let spilling = spilling.as_mut().ok_or_else(spilled)?;
+                    let tools = &mut tools(plan, tables, scratch, next);
+                    let (rows, more) = spilling.fire(plan, window, &mut [&mut groups], tools, None)?;
+                    return Ok((rows, if more { Left::More(Some(groups)) } else { Left::Nothing }));
+                }
                 Due::Slice(groups) => {
                     let table = groups.into_table()?;
                     let rows = table.groups();
                     let (key, values) = tables.results(table)?;
-                    return Ok((result(plan, window, rows, key, values)?, None));
+                    return Ok((result(plan, window, rows, key, values)?, Left::Nothing));
                 }
                 Due::Window(parts) => parts,
             };
-            let next = segments.next();
+            if contents.iter().any(|groups| groups.spilled().is_some()) {
+                let spilling = spilling.as_mut().ok_or_else(spilled)?;
+                let tools = &mut tools(plan, tables, scratch, next);
+                let (rows, more) = spilling.fire(plan, window, &mut contents, tools, Some(&owed))?;
+                return Ok((rows, if more { Left::More(None) } else { Left::Nothing }));
+            }
             let table = merge(contents, tables, &plan.aggregates, next, scratch)?;
             let rows = table.groups();
             let (key, values, whole) = match grows {
                 true => {
                     let (key, values, states) = tables.results_and_states(table, &plan.aggregates, scratch)?;
                     let whole = Groups::Closed(Saved::new(key.clone(), states, rows, next));
-                    (key, values, Some(whole))
+                    (key, values, Left::Whole(whole))
                 }
-                false => tables.results(table).map(|(key, values)| (key, values, None))?,
+                false => tables.results(table).map(|(key, values)| (key, values, Left::Nothing))?,
             };
             Ok((owed.keep(result(plan, window, rows, key.clone(), values)?, &key)?, whole))
         })
@@ -473,9 +513,12 @@ impl Operator for WindowAggregate {
     }
 
     fn save(&mut self, state: &mut StateWriter<'_>) -> Result<()> {
-        let Self { plan, slices, tables, scratch, segments, giving, .. } = self;
+        let Self { plan, slices, tables, scratch, segments, giving, spilling, .. } = self;
         slices.save(state)?;
         let now = segments.begin();
+        if let Some(spilling) = spilling {
+            spilling.settle(slices, &mut tools(plan, tables, scratch, now))?;
+        }
         if tables.record() {
             for (_, groups) in slices.held() {
                 if let Groups::Open(table) = groups {
@@ -492,7 +535,14 @@ impl Operator for WindowAggregate {
             Giving::Slices(revise) => revise.save(slices, state),
             Giving::Windows(windows) => windows.save(slices.closed(), now, &mut changes, scratch, state)?,
         }
-        segments.finish(state, &changes, |since| changed(plan, slices, giving, since))
+        segments.finish(state, &changes, |since| {
+            let mut sealed: Vec<Sealed> = Vec::new();
+            if let Some(spilling) = spilling {
+                sealed = spilling.seal(plan, slices, since)?;
+            }
+            sealed.extend(changed(plan, slices, giving, since)?.into_iter().map(Sealed::Rows));
+            Ok(sealed)
+        })
     }
 
     fn load(&mut self, state: &StateReader) -> Result<()> {
@@ -509,7 +559,8 @@ impl Operator for WindowAggregate {
                     rows = windows.restore(former.part, &rows, (plan.leading(), plan.key.len()), *save, scratch)?;
                 }
                 for (slice, selection) in slices.saved_parts(former.part, &rows, SLICE)? {
-                    let table = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?.table()?;
+                    let groups = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?;
+                    let table = groups.taking(tables, &plan.aggregates)?;
                     let rows = selection.batch(&rows)?;
                     let (key, states) = rows.columns()[plan.leading()..].split_at(plan.key.len());
                     let states = if plan.overlapping { &states[..states.len() - given::COLUMNS] } else { states };
@@ -518,13 +569,20 @@ impl Operator for WindowAggregate {
             }
         }
         match giving {
-            Giving::Once => Ok(()),
+            Giving::Once => self.keep_within(),
             Giving::Slices(revise) => revise.load(state, slices),
             Giving::Windows(windows) => {
                 let mut source = Source { slices, tables, aggregates: &plan.aggregates, scratch, next };
                 windows.load(state, &parts, (plan.leading(), plan.key.len()), &plan.form, &mut source)
             }
         }
+    }
+
+    fn limit(&mut self, memory: &Memory) -> bool {
+        if let Giving::Once = self.giving {
+            self.spilling = Some(Spilling::new(&self.plan, memory));
+        }
+        self.spilling.is_some()
     }
 
     fn size(&self) -> usize {

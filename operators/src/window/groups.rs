@@ -6,12 +6,15 @@
 //!                                          Closed ───────────────────────┘
 //! ```
 //!
+//! Under a memory budget the groups of a slice may be `Spilled`: see there.
+//!
 //! A closed slice does not change, so saves write it once; a window that needs it merges it into a table of its own.
 
 use arrow::array::ArrayRef;
 
 use super::{
     saved::Saved,
+    spilled::Spilled,
     table::{GroupTable, Tables},
 };
 use crate::{OperatorError, Result, aggregates::Aggregates, state::segments::Changes};
@@ -20,13 +23,24 @@ use crate::{OperatorError, Result, aggregates::Aggregates, state::segments::Chan
 pub(super) enum Groups {
     Open(GroupTable),
     Closed(Saved),
+    /// Most of them are not in memory.
+    Spilled(Box<Spilled>),
 }
 
 impl Groups {
-    /// The table, for rows to come in.
+    /// The table, for rows to come in. If what was in it is not in memory any more, another.
+    pub(super) fn taking(&mut self, tables: &mut Tables, aggregates: &Aggregates) -> Result<&mut GroupTable> {
+        match self {
+            Self::Spilled(spilled) => spilled.table(tables, aggregates),
+            Self::Open(_) | Self::Closed(_) => self.table(),
+        }
+    }
+
+    /// The table of all groups.
     pub(super) fn table(&mut self) -> Result<&mut GroupTable> {
         match self {
             Self::Open(table) => Ok(table),
+            Self::Spilled(_) => Err(misplaced()),
             Self::Closed(_) => Err(OperatorError::Internal("a row came for a slice that is closed".into())),
         }
     }
@@ -35,7 +49,7 @@ impl Groups {
     pub(super) fn into_table(self) -> Result<GroupTable> {
         match self {
             Self::Open(table) => Ok(table),
-            Self::Closed(_) => {
+            Self::Closed(_) | Self::Spilled(_) => {
                 Err(OperatorError::Internal("a slice of several windows gave a result of its own".into()))
             }
         }
@@ -47,6 +61,7 @@ impl Groups {
         *self = Self::Closed(match groups {
             Self::Open(table) => tables.close(table, next)?,
             Self::Closed(saved) => saved,
+            Self::Spilled(_) => return Err(misplaced()),
         });
         self.saved()
     }
@@ -82,6 +97,7 @@ impl Groups {
                 saved.add_changes(changes);
                 Ok(())
             }
+            Self::Spilled(spilled) => spilled.add_changes(changes),
         }
     }
 
@@ -90,16 +106,30 @@ impl Groups {
         match self {
             Self::Open(table) => table.saved(),
             Self::Closed(saved) => Ok(saved),
+            Self::Spilled(_) => Err(misplaced()),
         }
     }
 
-    /// The bytes it holds.
+    /// What is not in memory, if anything is.
+    pub(super) fn spilled(&self) -> Option<&Spilled> {
+        match self {
+            Self::Spilled(spilled) => Some(spilled),
+            Self::Open(_) | Self::Closed(_) => None,
+        }
+    }
+
+    /// The bytes it holds in memory.
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Open(table) => table.size(),
             Self::Closed(saved) => saved.size(),
+            Self::Spilled(spilled) => spilled.size(),
         }
     }
+}
+
+fn misplaced() -> OperatorError {
+    OperatorError::Internal("groups that are not in memory were asked for as if they were".into())
 }
 
 /// The groups of all of these slices in one table. They are closed by that.

@@ -57,6 +57,7 @@
 //!   windows of several.
 //! * `repeats`: which windows may give more than one result. `occasions`: when. `revise`: for windows of one slice;
 //!   `overlapping`: for those that share slices. `given`: what each group has given, and whether it has changed since.
+//! * `spilled`: the groups of a slice that are not in memory. `spilling`: when they go there, and how windows fire with them.
 //! * `saved`: what changed since the last save. `form`: the disk format.
 //! * [`aggregate`], `preaggregate`: the aggregation in one phase or two. [`top`]: the greatest rows of a window.
 
@@ -75,6 +76,8 @@ mod saved;
 mod slices;
 mod slicing;
 pub mod spec;
+mod spilled;
+mod spilling;
 mod split;
 pub(crate) mod table;
 pub mod top;

@@ -7,13 +7,14 @@ use arrow::array::{ArrayRef, RecordBatch};
 use super::{
     Slice,
     aggregate::{Shared, constant},
-    slices::{Due, Slices},
+    slices::{Due, Left, Slices},
     table::{GroupTable, Tables},
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
     aggregates::{Accumulators, ArgumentReader},
     key::comparable,
+    spill::Memory,
     state::{StateReader, StateWriter},
 };
 
@@ -40,6 +41,8 @@ pub struct PreAggregate {
     /// Rows still to be passed through without grouping.
     pass: usize,
     scratch: Vec<usize>,
+    /// What the job allows, if it has a budget.
+    memory: Option<Memory>,
 }
 
 impl PreAggregate {
@@ -52,6 +55,7 @@ impl PreAggregate {
             rows_since_look: 0,
             pass: 0,
             scratch: Vec::new(),
+            memory: None,
         })
     }
 
@@ -59,7 +63,8 @@ impl PreAggregate {
     fn look(&mut self, out: &mut Outbox) -> Result<()> {
         // Cheap enough for each batch: a table counts its bytes only when it has grown by an eighth.
         let bytes: usize = self.slices.contents().map(GroupTable::size).sum();
-        if self.rows_since_look < LOOK_EVERY_ROWS && bytes <= BUDGET_BYTES {
+        let most = self.memory.as_ref().map_or(BUDGET_BYTES, |memory| BUDGET_BYTES.min(memory.allowance() / 4));
+        if self.rows_since_look < LOOK_EVERY_ROWS && bytes <= most {
             return Ok(());
         }
         let open: Vec<_> = self.slices.take().collect();
@@ -70,7 +75,7 @@ impl PreAggregate {
             self.pass = PASS_ROWS;
         }
         for (slice, table) in open {
-            if worthless || bytes > BUDGET_BYTES {
+            if worthless || bytes > most {
                 out.emit(states(&self.plan, &mut self.tables, slice, table)?);
             } else {
                 self.slices.content(slice, || Ok(table))?;
@@ -129,7 +134,7 @@ impl Operator for PreAggregate {
     fn advance(&mut self, time: Timestamp, out: &mut Outbox) -> Result<Advance> {
         let Self { plan, slices, tables, .. } = self;
         slices.advance(time, out, |slice, due| match due {
-            Due::Slice(table) => Ok((states(plan, tables, slice, table)?, None)),
+            Due::Slice(table) => Ok((states(plan, tables, slice, table)?, Left::Nothing)),
             Due::Window(..) => Err(OperatorError::Internal("a first phase makes no windows".into())),
         })
     }
@@ -149,6 +154,13 @@ impl Operator for PreAggregate {
     fn load(&mut self, state: &StateReader) -> Result<()> {
         self.slices.load_flushed(state);
         Ok(())
+    }
+
+    fn limit(&mut self, memory: &Memory) -> bool {
+        // It puts nothing away: what it holds counts as held, and is a small part.
+        self.memory = Some(memory.clone());
+        self.tables.within(memory.allowance());
+        false
     }
 
     fn size(&self) -> usize {

@@ -114,6 +114,11 @@ impl Saved {
         Ok((self.changed_at.len(), self.keys.first().map_or(&[][..], |keys| keys), &self.states))
     }
 
+    /// For each group, the save in which it last changed.
+    pub(super) fn changed_at(&self) -> &[u32] {
+        &self.changed_at
+    }
+
     /// The states of the groups there were at the last save.
     pub(super) fn states(&self) -> &[ArrayRef] {
         &self.states

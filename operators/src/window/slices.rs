@@ -45,8 +45,18 @@ pub(super) struct Parts<'a, S> {
     pub(super) grows: bool,
 }
 
-/// The result of a window and, if it grows, all its contents in one.
-pub(super) type Fired<S> = (RecordBatch, Option<S>);
+/// The result of a window or a part of it, and what is left when it is out.
+pub(super) type Fired<S> = (RecordBatch, Left<S>);
+
+/// What is left of a window that has given a result.
+pub(super) enum Left<S> {
+    /// Nothing that anybody asks for.
+    Nothing,
+    /// All its contents in one, if it grows: the next window is made of that.
+    Whole(S),
+    /// More of its result: it is asked again. Of a slice that was taken its content.
+    More(Option<S>),
+}
 
 /// Slices that are still needed, each with its content `S`, and the window whose result is on its way out.
 pub(super) struct Slices<S> {
@@ -166,6 +176,11 @@ impl<S> Slices<S> {
     /// Takes all slices, oldest first, without closing them: rows for them may still come.
     pub(super) fn take(&mut self) -> impl Iterator<Item = (Slice, S)> + use<S> {
         std::mem::take(&mut self.held).into_values()
+    }
+
+    /// Gives up what the last window was made of: the next can be made of slices.
+    pub(super) fn forget_grown(&mut self) {
+        self.grown = None;
     }
 
     /// The slices that are still needed, oldest first.
@@ -295,21 +310,32 @@ impl<S> Slices<S> {
             if slice.end > progress.closed {
                 return Ok(None);
             }
-            return Ok(Some((result(slice, Due::Slice(first.remove().1))?.0, 0)));
+            let (batch, left) = result(slice, Due::Slice(first.remove().1))?;
+            if let Left::More(Some(content)) = left {
+                held.insert(slice.start, (slice, content));
+            }
+            return Ok(Some((batch, 0)));
         }
         let window = slicing.next_window(slice, *reached);
         let bounds = window.cut();
         if bounds.end > progress.closed {
             return Ok(None);
         }
-        let former = grown.take().filter(|(former, _)| former.start == window.start);
-        let (covered, mut former) = former.map_or((bounds.start, None), |(of, content)| (of.cut().end, Some(content)));
+        let mut former = grown.take().filter(|(former, _)| former.start == window.start);
+        let covered = former.as_ref().map_or(bounds.start, |(of, _)| of.cut().end);
         let slices = held.range_mut(covered..bounds.end).map(|(_, (_, content))| content);
-        let contents: Vec<&mut S> = former.iter_mut().chain(slices).collect();
+        let contents: Vec<&mut S> = former.iter_mut().map(|(_, content)| content).chain(slices).collect();
         let merged = contents.len();
         let parts = Parts { contents, owed: progress.owed(bounds), grows: slicing.grows(window) };
-        let (batch, whole) = result(bounds, Due::Window(parts))?;
-        *grown = whole.map(|whole| (window, whole));
+        let (batch, left) = result(bounds, Due::Window(parts))?;
+        *grown = match left {
+            Left::Nothing => None,
+            Left::Whole(whole) => Some((window, whole)),
+            Left::More(_) => {
+                *grown = former;
+                return Ok(Some((batch, merged)));
+            }
+        };
         *reached = window.end;
         while held.first_key_value().is_some_and(|(_, (slice, _))| slicing.last_end(*slice) <= *reached) {
             held.pop_first();
@@ -384,8 +410,9 @@ mod tests {
         let mut emitted = Vec::new();
         let promise = loop {
             let mut out = Outbox::new();
-            let step = slices
-                .advance(Timestamp::from_micros(20), &mut out, |_, due| Ok((batch(&vec![0; rows_of(due)]), None)));
+            let step = slices.advance(Timestamp::from_micros(20), &mut out, |_, due| {
+                Ok((batch(&vec![0; rows_of(due)]), Left::Nothing))
+            });
             let rows: usize = out.drain().map(|(_, batch)| batch.num_rows()).sum();
             assert!(rows <= EMIT_ROWS);
             emitted.push(rows);
@@ -409,7 +436,7 @@ mod tests {
         }
         let (mut steps, mut windows) = (1, 0);
         let mut step = |slices: &mut Slices<usize>| {
-            let result = |_, due: Due<'_, usize>| Ok((batch(&vec![0; rows_of(due).min(1)]), None));
+            let result = |_, due: Due<'_, usize>| Ok((batch(&vec![0; rows_of(due).min(1)]), Left::Nothing));
             let mut out = Outbox::new();
             let step = slices.advance(Timestamp::MAX, &mut out, result).unwrap();
             windows += out.drain().map(|(_, batch)| batch.num_rows()).sum::<usize>();
@@ -435,7 +462,7 @@ mod tests {
         for (time, held) in [(4, 3), (5, 3), (10, 2), (14, 2), (15, 1), (39, 1)] {
             let step = slices.advance(Timestamp::from_micros(time), &mut Outbox::new(), |window, due| {
                 fired.push((window.start.micros(), window.end.micros(), rows_of(due)));
-                Ok((batch(&[0]), None))
+                Ok((batch(&[0]), Left::Nothing))
             });
             assert_eq!(step.unwrap(), Advance::Promise(Timestamp::from_micros(time)));
             assert_eq!(slices.held().count(), held, "at {time}");

@@ -28,6 +28,8 @@ use crate::{
 
 /// An emptied table that holds more than this is not kept for the next slice.
 const SPARE_BYTES: usize = 16 << 20;
+/// And under a memory budget, what holds more than this part of it.
+const SPARE_PART: usize = 16;
 
 /// How many groups a slice has, their keys and their states.
 pub(super) type States = (usize, Vec<ArrayRef>, Vec<ArrayRef>);
@@ -37,6 +39,8 @@ pub(super) type States = (usize, Vec<ArrayRef>, Vec<ArrayRef>);
 pub(crate) struct Tables {
     key: SchemaRef,
     spare: Option<Box<dyn GroupValues>>,
+    /// How large that may be.
+    spare_bytes: usize,
     /// Whether tables are to be saved. A job without checkpoints must not pay for them.
     recording: bool,
     /// Whether the groups of a table give more than one result each.
@@ -52,7 +56,7 @@ pub(super) struct Revised {
 
 impl Tables {
     pub(crate) fn new(key: SchemaRef) -> Self {
-        Self { key, spare: None, recording: false, revising: false }
+        Self { key, spare: None, spare_bytes: SPARE_BYTES, recording: false, revising: false }
     }
 
     /// Tables whose groups give more than one result each. They note keys from the beginning: a result needs them.
@@ -76,6 +80,12 @@ impl Tables {
         };
         let accumulators = Accumulators::new(aggregates)?;
         Ok(GroupTable { keys, accumulators, rows: 0, saved: None, given: None, sized: Cell::default() })
+    }
+
+    /// Keeps no emptied table that is large for so much memory.
+    pub(super) fn within(&mut self, bytes: usize) {
+        self.spare_bytes = SPARE_BYTES.min(bytes / SPARE_PART);
+        self.spare = self.spare.take().filter(|keys| keys.size() <= self.spare_bytes);
     }
 
     /// Makes tables that can be saved, from now on. Returns whether that is new.
@@ -167,7 +177,7 @@ impl Tables {
         let columns = keys.emit(EmitTo::All)?;
         // Not all kinds forget their keys when they emit them.
         keys.clear_shrink(groups);
-        if keys.size() <= SPARE_BYTES {
+        if keys.size() <= self.spare_bytes {
             self.spare = Some(keys);
         }
         Ok(columns)

@@ -25,7 +25,7 @@ use super::{
     aggregate::{bounds, constant},
     form::{LEADING, SLICE, of_top},
     preaggregate::BUDGET_BYTES,
-    slices::{Due, Parts, Slices},
+    slices::{Due, Left, Parts, Slices},
 };
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
@@ -285,13 +285,13 @@ impl Operator for Top {
         let Self { plan, slices, phase, .. } = self;
         slices.advance(time, out, |window, due| {
             let Parts { contents, owed, grows } = match due {
-                Due::Slice(buffer) => return Ok((result(plan, *phase, window, &buffer)?, None)),
+                Due::Slice(buffer) => return Ok((result(plan, *phase, window, &buffer)?, Left::Nothing)),
                 Due::Window(parts) => parts,
             };
             let mut all = Buffer::union(contents, plan)?;
-            let mut whole = None;
+            let mut whole = Left::Nothing;
             if grows {
-                whole = Some(all.copy(plan)?);
+                whole = Left::Whole(all.copy(plan)?);
             }
             all.retain(|rows| {
                 let key: Vec<ArrayRef> = plan.key.iter().map(|&i| rows.column(i).clone()).collect();

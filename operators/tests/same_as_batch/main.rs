@@ -52,6 +52,7 @@ mod shape;
 mod sizes;
 mod small_batches;
 mod sort;
+mod spilled;
 mod stateless;
 mod table_steps;
 mod temporal_join;
