@@ -54,6 +54,8 @@ pub enum Mood {
     Well,
     /// It is answered with so many of them.
     Lists(usize),
+    /// It is answered, but for this one.
+    AllBut(usize),
     /// It fails.
     Fails,
     /// Nobody answers.
@@ -68,6 +70,7 @@ pub struct Topic {
     mute: bool,
     bounded: bool,
     every: Option<Duration>,
+    adds: bool,
 }
 
 struct Log {
@@ -92,7 +95,7 @@ impl Topic {
         let partitions = std::iter::repeat_with(Partition::default).take(partitions).collect();
         let (mood, adding) = (Mutex::new(Mood::Well), Mutex::new(Mood::Well));
         let log = Log { schema, partitions: Mutex::new(partitions), changed: Notify::new(), mood, adding };
-        Self { log: Arc::new(log), latest: false, mute: false, bounded: false, every: Some(every) }
+        Self { log: Arc::new(log), latest: false, mute: false, bounded: false, every: Some(every), adds: true }
     }
 
     /// Read from what comes after the first start of the job.
@@ -107,16 +110,22 @@ impl Topic {
         Self { mute: true, ..self }
     }
 
-    /// Nobody looks for new partitions.
+    /// There are no new partitions.
     #[must_use]
     pub fn fixed(self) -> Self {
-        Self { every: None, ..self }
+        Self { every: None, adds: false, ..self }
+    }
+
+    /// There are new partitions, and nobody looks for them while a job runs.
+    #[must_use]
+    pub fn unwatched(self) -> Self {
+        Self { every: None, bounded: false, adds: true, ..self }
     }
 
     /// Read up to where it ends at the first start of the job.
     #[must_use]
     pub fn bounded(self) -> Self {
-        Self { bounded: true, every: None, ..self }
+        Self { bounded: true, every: None, adds: false, ..self }
     }
 
     /// Adds a batch to a partition.
@@ -203,6 +212,7 @@ impl Source for Topic {
             let mood = *self.log.mood.lock().unwrap_or_else(PoisonError::into_inner);
             match mood {
                 Mood::Well => return Ok((0..self.partitions()).map(id).collect()),
+                Mood::AllBut(one) => return Ok((0..self.partitions()).filter(|other| *other != one).map(id).collect()),
                 Mood::Lists(partitions) => return Ok((0..partitions).map(id).collect()),
                 Mood::Fails => return Err(in_a_bad_mood()),
                 Mood::Hangs => changed.await,
@@ -228,12 +238,16 @@ impl Source for Topic {
             let end = self.bounded.then(|| known.unwrap_or_else(|| self.log.lock()[partition].batches.len()));
             cursors.push(Cursor { split, partition, next, end, paused: false });
         }
-        let (log, waits) = (self.log.clone(), cursors.is_empty() && !self.bounded);
+        let (log, waits) = (self.log.clone(), cursors.is_empty() && self.every.is_some());
         Ok(Box::new(TopicReader { log, mute: self.mute, waits, cursors, turn: 0 }))
     }
 
     fn discover_every(&self) -> Option<Duration> {
         self.every
+    }
+
+    fn adds_splits(&self) -> bool {
+        self.adds
     }
 }
 
@@ -287,7 +301,8 @@ impl SourceReader for TopicReader {
             match *self.log.adding.lock().unwrap_or_else(PoisonError::into_inner) {
                 Mood::Hangs => {}
                 Mood::Fails => return Err(in_a_bad_mood()),
-                Mood::Well | Mood::Lists(_) => break,
+                Mood::AllBut(one) if splits.contains(&id(one)) => return Err(in_a_bad_mood()),
+                Mood::Well | Mood::Lists(_) | Mood::AllBut(_) => break,
             }
             changed.await;
         }

@@ -172,6 +172,14 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
+    /// Whether a split that is there, and of which a checkpoint of the job knows nothing, has appeared since the job began. Then the
+    /// next start gives it to [`SourceReader::add`], and it is read from its first record; otherwise it begins where the source is
+    /// configured to start, as those did that were there. So it must be true of a source that may get splits and is to lose nothing
+    /// of them, whether or not the engine looks for them while the job runs.
+    fn adds_splits(&self) -> bool {
+        self.discover_every().is_some()
+    }
+
     /// A checkpoint that holds these positions is final, and all its output is visible. For who watches the source from outside;
     /// the job itself never asks for it. It must not take long, and cannot fail: what goes wrong is only counted.
     async fn checkpointed(&self, positions: &[(SplitId, Position)]) {
@@ -206,8 +214,12 @@ pub trait SourceReader: Send {
 
     /// Splits that were not there when the job began: reads them too, each from its first record, wherever the source is configured
     /// to start. Called between two fetches, or before the first for splits that have appeared while the job was down, and only if
-    /// [`Source::discover_every`] says that there may be such. What was given to a task just when its reader said [`Fetch::End`] is
+    /// [`Source::adds_splits`] says that there may be such. What was given to a task just when its reader said [`Fetch::End`] is
     /// added after it, and fetched.
+    ///
+    /// All of them or none. Between two fetches nothing is fetched until it returns, so it must not take long: of splits that cannot be
+    /// read now it says a [`ConnectorError::Remote`] that passes. Then they are given again one by one, and those that it still
+    /// refuses after some seconds.
     async fn add(&mut self, splits: Vec<SplitId>) -> Result<()> {
         let _ = splits;
         Err(ConnectorError::Config("the source finds new splits and its reader cannot read them: a bug in it".into()))

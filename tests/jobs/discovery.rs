@@ -277,6 +277,33 @@ async fn a_new_split_that_cannot_be_read_yet_is_asked_for_again() {
     assert_eq!((rows(&out.batches()), late.rows()), (right(&[1, 2]), 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_new_split_that_cannot_be_read_yet_keeps_no_other_from_being_read() {
+    for parallelism in [1, 2] {
+        let topic = Topic::new(schema(), 2, EVERY);
+        let (job, out, late) = counting(&topic, Watermarks::out_of_order(hours(1)), parallelism);
+        let running = job.start().await.unwrap();
+        let handle = running.handle();
+        settle().await;
+        topic.adding(Mood::AllBut(4));
+        for second in 2..9 {
+            let new = topic.add();
+            topic.push(new, batch(&[second]));
+        }
+        found().await;
+        assert_eq!(source(&handle).rows_in, 6, "all but that one");
+        let warnings = handle.warnings().concat();
+        assert!(warnings.contains(": 1 new splits are not read yet"), "{warnings}");
+        topic.adding(Mood::Well);
+        tokio::time::sleep(millis(5_010)).await;
+        assert_eq!(source(&handle).rows_in, 7);
+        assert_eq!(handle.warnings(), Vec::<String>::new());
+        topic.end_all();
+        running.wait().await.unwrap();
+        assert_eq!((rows(&out.batches()), late.rows()), (right(&[2, 3, 4, 5, 6, 7, 8]), 0));
+    }
+}
+
 /// With a clock that goes on, because checkpoints are written meanwhile.
 #[tokio::test]
 async fn checkpoints_go_on_while_a_reader_finds_out_where_a_split_begins() {

@@ -4,7 +4,8 @@ use tests::broker::{Broker, Message, Result};
 use windrow::prelude::*;
 
 use crate::{
-    running::{accounted, has_read, source, until, while_running},
+    running::{accounted, has_read, source, store, until, while_running},
+    starts::{Number, numbers, seen},
     windows::{BEGIN, Order, Row, answer_in, batch_answer, count_orders, moment, order},
 };
 
@@ -50,5 +51,31 @@ fn new_partitions_are_read_and_hold_the_watermark_until_they_speak() -> Result<(
     let late: u64 = report.metrics.operators.iter().map(|operator| operator.late).sum();
     assert_eq!(late, 0, "{}", report.metrics);
     assert_eq!(answer_in(broker, &output)?, expected);
+    Ok(())
+}
+
+#[test]
+fn partitions_for_which_nobody_looks_are_read_from_their_first_record_at_the_next_start() -> Result<()> {
+    let Some(broker) = Broker::shared() else { return Ok(()) };
+    let (topic, place, out) = (broker.new_topic("unwatched", 1)?, tempfile::tempdir()?, MemorySink::new());
+    let job = || {
+        let job = Job::new("unwatched").parallelism(2).checkpoint(store(place.path()), hours(1));
+        let input = Kafka::brokers(broker.address()).topic(&topic).from(Start::Latest).discover_every(None);
+        job.source(input.json::<Number>()).sink(out.clone());
+        job
+    };
+    broker.produce(&topic, numbers(0..10, 0))?;
+    while_running(job(), async |job| {
+        until("it has begun", || job.metrics().checkpoints.completed > 0).await;
+        broker.produce(&topic, numbers(10..20, 0)).unwrap();
+        has_read(job, 10).await;
+        broker.create_partitions(&topic, 3).unwrap();
+        broker.produce(&topic, numbers(100..150, 1).chain(numbers(200..230, 2))).unwrap();
+    })?;
+    while_running(job(), async |job| {
+        broker.produce(&topic, numbers(150..160, 1)).unwrap();
+        has_read(job, 90).await;
+    })?;
+    assert_eq!(seen(&out), (10..20).chain(100..160).chain(200..230).collect::<Vec<_>>());
     Ok(())
 }

@@ -16,4 +16,5 @@ mod security;
 mod starts;
 mod tables;
 mod transactions;
+mod truncated;
 mod windows;

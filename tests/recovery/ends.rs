@@ -177,6 +177,23 @@ fn a_job_that_has_finished_says_so_when_it_is_started_again() {
 }
 
 #[test]
+fn a_job_that_has_finished_and_now_takes_new_partitions_is_not_told_that_it_reads_nothing() {
+    let mut over = Over::new();
+    run(over.job("over", 2, |_| {})).unwrap();
+    over.topic = over.topic.clone().unwatched();
+    let report = run(over.job("over", 2, |_| {})).unwrap();
+    assert!(said(&report).contains("this start reads nothing, and"), "{}", said(&report));
+    Over::grow(&over.topic);
+    over.topic.end_all();
+    let report = run(over.job("over", 2, |_| {})).unwrap();
+    assert!(said(&report).contains("reads nothing but splits (partitions, files) that are new"), "{}", said(&report));
+    assert_eq!(read(&report), 50, "the partition that has appeared, and of the others nothing");
+    let mut all = [right(0, 100), right(150, 200)].concat();
+    all.sort_unstable();
+    assert_eq!(over.rows(), all);
+}
+
+#[test]
 fn a_job_that_was_stopped_has_not_finished() {
     let (over, goes_on) = (Over::new(), Arc::new(AtomicBool::new(false)));
     let gate = goes_on.clone();

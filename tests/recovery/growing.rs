@@ -337,3 +337,24 @@ async fn a_source_that_does_not_look_for_splits_begins_new_ones_where_it_is_told
     growing.push(new, &[3]);
     growing.finish(1).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_appeared_while_nobody_looked_is_read_from_its_first_record() {
+    for (before, after) in [(1, 1), (2, 3), (3, 1)] {
+        let mut growing = Growing::new(1).latest();
+        growing.topic = growing.topic.clone().unwatched();
+        growing.topic.push(0, batch(&[1]));
+        let running = growing.begin(before).await.unwrap();
+        growing.push(0, &[2]);
+        let (first, second) = (growing.topic.add(), growing.topic.add());
+        growing.push(first, &[3, 4]);
+        growing.push(second, &[5]);
+        found().await;
+        assert_eq!(read(&running.handle()), 1, "nobody looks");
+        drop(running);
+        // In the first life that has them, and in the next.
+        drop(growing.begin(after).await.unwrap());
+        growing.push(second, &[6]);
+        growing.finish(before).await.unwrap();
+    }
+}

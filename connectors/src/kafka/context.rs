@@ -87,7 +87,9 @@ impl Context {
         let reason = reason.split_once(" (after ").map_or(reason, |(reason, _)| reason);
         let refused = is_refusal(code, reason);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused || !last.as_ref().is_some_and(|last| last.refused && last.is_fresh()) {
+        // What a position is refused for is told for that event alone.
+        let is_position = code == Code::AutoOffsetReset;
+        if refused || is_position || !last.as_ref().is_some_and(|last| last.refused && last.is_fresh()) {
             *last = Some(Complaint { code, reason: reason.to_string(), refused, at: Instant::now() });
         }
     }
@@ -205,6 +207,15 @@ mod tests {
         assert!(last.advice().ends_with("in .sasl(...)") && last.reason.contains("Invalid username"), "{last:?}");
         context.forget();
         assert!(context.last().is_none());
+    }
+
+    #[test]
+    fn why_a_position_is_refused_is_not_hidden_by_another_complaint() {
+        let context = Context::new(None);
+        let error = |code, reason| context.error(KafkaError::Global(code), reason);
+        error(Code::Authentication, "SASL authentication error: Invalid username or password");
+        error(Code::AutoOffsetReset, "Partition log truncation detected at offset 42");
+        assert!(context.last().unwrap().reason.starts_with("Partition log truncation"));
     }
 
     #[test]

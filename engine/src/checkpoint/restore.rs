@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A split that the checkpoint does not have, of a source that it has, begins where the source is configured to start; but if the
-//! source looks for new splits while it runs it is one of those, and begins at its first record.
+//! source gets new splits it is one of those, and begins at its first record, whether or not anyone looked for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -172,7 +172,7 @@ pub(crate) fn left(manifest: &Manifest, graph: &Graph, splits: &HashMap<usize, V
         if states.iter().any(|state| !state.ended) {
             return None;
         }
-        if source.discover_every().is_some() {
+        if source.discover_every().is_some() || (source.adds_splits() && now.iter().any(is_new)) {
             left = Left::NewSplits;
         } else if !has_ends(states) && now.iter().any(is_new) {
             // Where the ends were fixed when the job began, what has appeared since is not read.

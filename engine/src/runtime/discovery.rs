@@ -35,6 +35,8 @@ pub(crate) struct Discovery {
     /// Whose turn it is.
     turn: usize,
     counters: Arc<Counters>,
+    /// There is a warning of its own. Those of tasks that cannot read what was found are theirs.
+    has_warned: bool,
     stop: watch::Receiver<bool>,
 }
 
@@ -51,7 +53,7 @@ impl Discovery {
         let (tasks, found) =
             dealt.iter().map(|_| unbounded_channel()).map(|(task, found)| (task, Found(Some(found)))).unzip();
         let turn = dealt.iter().map(Vec::len).sum();
-        (Self { source, every, known, tasks, turn, counters, stop }, found)
+        (Self { source, every, known, tasks, turn, counters, has_warned: false, stop }, found)
     }
 
     /// Looks until nobody is left to read: it keeps no job from its end.
@@ -87,7 +89,9 @@ impl Discovery {
             };
             match answer {
                 Ok(splits) => {
-                    self.counters.warn(None);
+                    if std::mem::take(&mut self.has_warned) {
+                        self.counters.warn(None);
+                    }
                     splits.into_iter().for_each(|split| self.deal(split));
                 }
                 Err(error) => self.warn(&error.to_string()),
@@ -95,8 +99,9 @@ impl Discovery {
         }
     }
 
-    fn warn(&self, reason: &str) {
+    fn warn(&mut self, reason: &str) {
         let warning = format!("new splits would not be noticed, those that are known are read on: {reason}");
+        self.has_warned = true;
         self.counters.warn(Some(warning));
     }
 

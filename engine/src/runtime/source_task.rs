@@ -21,11 +21,11 @@ use std::{
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use async_trait::async_trait;
 use tokio::sync::watch;
 use windrow_connectors::{ConnectorError, Epoch, Fetch, Position, Rejected, Rows, SourceReader, SplitId};
 use windrow_operators::{OperatorError, Port, Timestamp, Watermark};
 
+use self::new_splits::due_again;
 use super::{
     channel::{End, Message},
     discovery::Found,
@@ -41,8 +41,7 @@ use crate::{
     metrics::Counters,
 };
 
-/// When the reader could not take a split that has appeared, how long until it is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+mod new_splits;
 
 /// How often a reader is asked how far it is behind.
 const LAG_EVERY: Duration = Duration::from_secs(1);
@@ -56,6 +55,8 @@ pub(crate) struct SourceTask {
     pub(crate) found: Found,
     /// Those that its reader could not take, and when it is asked again.
     pub(crate) put_off: Option<(Moment, Vec<SplitId>)>,
+    /// Whether there is a warning of such.
+    pub(crate) has_put_off: bool,
     pub(crate) lag: LagAsked,
     /// Absent when the stream has no event time.
     pub(crate) time: Option<SourceTime>,
@@ -200,11 +201,7 @@ impl SourceTask {
                     self.excuse();
                 }
                 Event::Resume => {}
-                Event::Found(splits) => {
-                    if let Err(error) = self.take_splits(&splits).await? {
-                        self.put_off(splits, error)?;
-                    }
-                }
+                Event::Found(splits) => self.take_found(splits).await?,
                 Event::Lag => self.ask_lag().await?,
                 Event::Tick => {
                     self.body.tick(self.counters.name()).await?;
@@ -268,56 +265,6 @@ impl SourceTask {
         if let Some(time) = &mut self.time {
             time.splits.excuse(began.elapsed());
         }
-        Ok(())
-    }
-
-    /// Reads splits that have appeared, too; or says why its reader cannot.
-    async fn take_splits(&mut self, splits: &[SplitId]) -> Result<Result<(), ConnectorError>> {
-        let splits: Vec<_> = splits.iter().filter(|split| !self.splits.contains_key(split)).cloned().collect();
-        let began = Moment::now();
-        let mut reader = std::mem::replace(&mut self.reader, Box::new(Busy));
-        let added = {
-            let mut adding = reader.add(splits.clone());
-            loop {
-                let wanted = tokio::select! {
-                    biased;
-                    // They are in no checkpoint, so the next start finds them; and the reader is not asked any more.
-                    Ok(_) = self.stop.wait_for(|stop| *stop) => break None,
-                    Ok(()) = self.barrier.changed() => *self.barrier.borrow_and_update(),
-                    added = &mut adding => break Some(added),
-                };
-                if let Some(epoch) = wanted {
-                    self.take_barrier(epoch).await?;
-                }
-            }
-        };
-        self.reader = reader;
-        if let Some(time) = &mut self.time {
-            time.splits.excuse(began.elapsed());
-        }
-        match added {
-            None => return Ok(Ok(())),
-            Some(Err(error)) => return Ok(Err(error)),
-            Some(Ok(())) => {}
-        }
-        self.splits.extend(splits.iter().map(|split| (split.clone(), Progress::appeared())));
-        note_begins(&mut self.splits, &*self.reader);
-        let added = self.time.as_mut().and_then(|time| time.splits.add(&splits, Moment::now()));
-        self.say(added).await?;
-        self.excuse();
-        self.ask_lag().await?;
-        Ok(Ok(()))
-    }
-
-    /// Keeps splits for later that the reader could not take, if the reason may pass: those that it has are read on.
-    fn put_off(&mut self, splits: Vec<SplitId>, error: ConnectorError) -> Result<()> {
-        if !matches!(error, ConnectorError::Remote { passes: true, .. }) {
-            return Err(self.source_failed(error));
-        }
-        self.counters.warn(Some(format!("{} new splits are not read yet, and asked for again: {error}", splits.len())));
-        let (_, put_off) = self.put_off.get_or_insert_with(|| (Moment::now(), Vec::new()));
-        put_off.extend(splits);
-        self.put_off = self.put_off.take().map(|(_, splits)| (Moment::now().after(ASK_AGAIN), splits));
         Ok(())
     }
 
@@ -558,25 +505,6 @@ impl SourceTask {
 
     fn failed(&self, error: OperatorError) -> Error {
         Error::Operator { operator: self.counters.name().into(), error }
-    }
-}
-
-/// Waits until the reader is to be asked again. Cancel-safe.
-async fn due_again(put_off: &mut Option<(Moment, Vec<SplitId>)>) -> Vec<SplitId> {
-    match put_off {
-        Some((at, _)) => sleep_until(Some(*at)).await,
-        None => std::future::pending().await,
-    }
-    put_off.take().map_or_else(Vec::new, |(_, splits)| splits)
-}
-
-/// Stands in for a reader that is adding splits.
-struct Busy;
-
-#[async_trait]
-impl SourceReader for Busy {
-    async fn fetch(&mut self) -> windrow_connectors::Result<Fetch> {
-        std::future::pending().await
     }
 }
 

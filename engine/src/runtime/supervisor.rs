@@ -392,9 +392,8 @@ impl Builder<'_> {
         progress.extend(states.iter().map(|state| (SplitId::new(state.split.as_str()), Progress::of(state))));
         // A checkpoint that knows the source but not the split: it has appeared since. Where the source is configured to start
         // is for those that were there.
-        let discovers =
-            source.discover_every().is_some() && !mutated("splits that have appeared begin as if they had been there");
-        let former = self.restored.known(id).filter(|_| discovers);
+        let adds = source.adds_splits() && !mutated("splits that have appeared begin as if they had been there");
+        let former = self.restored.known(id).filter(|_| adds);
         let has_appeared = |split: &SplitId| former.as_ref().is_some_and(|former| !former.contains(split.as_str()));
         let (appeared, known): (Vec<SplitId>, Vec<SplitId>) = splits.iter().cloned().partition(has_appeared);
         progress.extend(appeared.iter().map(|split| (split.clone(), Progress::appeared())));
@@ -447,6 +446,7 @@ impl Builder<'_> {
             splits: progress,
             found: self.found.remove(&reporter.task).unwrap_or_default(),
             put_off: None,
+            has_put_off: false,
             lag: LagAsked::not_yet(),
             time: source_time,
             together,

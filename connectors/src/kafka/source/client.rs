@@ -41,6 +41,12 @@ const QUEUE_KIB: usize = 32 << 10;
 /// The largest answer of a broker that librdkafka takes; the default.
 const RECEIVE_BYTES: usize = 100_000_000;
 
+/// How often librdkafka is to tell its figures. They are of every partition of the topic, so that making and reading them takes its
+/// time where there are many.
+fn statistics_ms(partitions: i32) -> i32 {
+    (partitions / 200).clamp(1, 5) * 1_000
+}
+
 /// One client. It is opened and dropped where waiting is allowed: both talk with the cluster.
 pub(super) struct Client {
     consumer: BaseConsumer<Ear>,
@@ -60,8 +66,8 @@ pub(super) struct Ear {
 }
 
 impl Client {
-    /// A client for records of one topic of the source, which keeps `ends` up to date.
-    pub(super) fn reading(plan: &Plan, topic: usize, isolation: Isolation, ends: Option<Ends>) -> Result<Self> {
+    /// A client for records of one topic of the source. `watched`: the ends that it keeps up to date, and of about how many partitions.
+    pub(super) fn reading(plan: &Plan, topic: usize, watched: Option<(Ends, i32)>) -> Result<Self> {
         let mut settings = plan.config.client()?;
         let defaults = [
             ("queued.max.messages.kbytes", QUEUE_KIB.to_string()),
@@ -95,15 +101,16 @@ impl Client {
         settings.set("allow.auto.create.topics", "false");
         settings.set(
             "isolation.level",
-            match isolation {
+            match plan.isolation {
                 Isolation::ReadCommitted => "read_committed",
                 Isolation::ReadUncommitted => "read_uncommitted",
             },
         );
-        if ends.is_some() {
-            settings.set("statistics.interval.ms", "1000");
+        if let Some((_, partitions)) = watched {
+            settings.set("statistics.interval.ms", statistics_ms(partitions).to_string());
         }
-        let committed_only = isolation == Isolation::ReadCommitted;
+        let ends = watched.map(|(ends, _)| ends);
+        let committed_only = plan.isolation == Isolation::ReadCommitted;
         let ear = Ear { context: plan.config.context(), topic, committed_only, ends, fetched: Mutex::default() };
         let consumer = settings.create_with_context(ear).map_err(|error| plan.config.not_made(error))?;
         Ok(Self { consumer, system: plan.config.name(), assigned: false })
@@ -142,12 +149,14 @@ impl Client {
         })
     }
 
-    /// The first offset and the one after the last.
-    pub(super) fn bounds(&self, topic: &str, number: i32) -> Result<(u64, u64)> {
-        let (first, end) = self.ask(&format!("for the offsets of {topic}/{number}"), |consumer, wait| {
-            consumer.fetch_watermarks(topic, number, wait)
-        })?;
-        Ok((u64::try_from(first).unwrap_or_default(), u64::try_from(end).unwrap_or_default()))
+    /// Which broker leads each partition that has a leader.
+    pub(super) fn leaders(&self, topic: &str) -> Result<BTreeMap<i32, i32>> {
+        self.ask(&format!("for the leaders of the topic {topic}"), |consumer, wait| {
+            let metadata = consumer.fetch_metadata(Some(topic), wait)?;
+            let found = metadata.topics().iter().filter(|found| found.name() == topic);
+            let led = found.flat_map(|found| found.partitions()).filter(|partition| partition.leader() >= 0);
+            Ok(led.map(|partition| (partition.id(), partition.leader())).collect())
+        })
     }
 
     /// Asks until there is an answer, or for as long as [`PATIENCE`]. The error says why there was none.

@@ -29,6 +29,60 @@ pub(super) fn meaning(code: Code, asked: bool) -> Fault {
     }
 }
 
+/// What librdkafka says of a log that was cut off, and may have grown again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// The next offset to read.
+    pub(super) next: u64,
+    /// Up to where the log is as it was, if that is known.
+    pub(super) end: Option<u64>,
+}
+
+impl Cut {
+    /// `Partition log truncation detected at offset 42 (leader epoch 3): broker end offset is 40 (offset leader epoch 2). Reset to
+    /// INVALID.: Local: Partition log truncation detected (broker 1)`, or `No epoch found less or equal to offset 42 …`
+    pub(super) fn of(reason: &str) -> Option<Self> {
+        let after = |words: &str| reason.split_once(words)?.1.split(' ').next()?.parse().ok();
+        Some(Self { next: after("offset ")?, end: after("end offset is ") })
+    }
+}
+
+/// Whether librdkafka says so. It has a code for it, and gives another.
+pub(super) fn is_truncation(reason: &str) -> bool {
+    reason.contains("log truncation detected")
+}
+
+/// Records that were read have been replaced by others. `splits`: it is one of these.
+pub(super) fn truncated(
+    plan: &Plan,
+    topic: usize,
+    splits: &[String],
+    cut: Option<Cut>,
+    reason: &str,
+) -> ConnectorError {
+    let split = match splits {
+        [split] => split.clone(),
+        _ => format!("one of {}", splits.join(", ")),
+    };
+    let system = plan.topic(topic);
+    let kept = cut.and_then(|cut| cut.end).map_or_else(String::new, |end| format!(" from offset {end} on"));
+    ConnectorError::Data {
+        at: cut.map_or_else(|| format!("{system}, {split}"), |cut| format!("{system}, {split}, offset {}", cut.next)),
+        reason: format!(
+            "the cluster has lost records of {split} that it had confirmed{kept}, and may have put others in their place: a broker              became leader that did not have them ({reason}). What was computed from those that were read is in the state; to read              the topic as it is now, start a new job (without the checkpoint)"
+        ),
+    }
+}
+
+/// Nobody can say anything of a partition.
+pub(super) fn leaderless(plan: &Plan, at: Partition) -> ConnectorError {
+    ConnectorError::Remote {
+        system: plan.topic(at.topic),
+        reason: format!("{} has no leader at the moment: look at the brokers that hold it", at.split(&plan.topics)),
+        passes: true,
+    }
+}
+
 /// Records were gone before they were read. `first` is the first that is left.
 pub(super) fn expired(plan: &Plan, split: &SplitId, next: u64, first: u64) -> ConnectorError {
     ConnectorError::Data {
@@ -94,7 +148,9 @@ pub(super) fn stands_still(plan: &Plan, at: Partition, next: u64, end: u64) -> C
     ConnectorError::Remote {
         system: plan.topic(at.topic),
         reason: format!(
-            "{split} ends at {end}, and nothing comes of it from offset {next} on, although its reading was begun anew {} times. If              another start of the job does not help either, look whether its leader serves it (kafka-console-consumer.sh              --partition {} --offset {next}), and what the broker's log says of it",
+            "{split} ends at {end}, and nothing comes of it from offset {next} on, although its reading was begun anew {} times. If \
+             another start of the job does not help either, look whether its leader serves it (kafka-console-consumer.sh \
+             --partition {} --offset {next}), and what the broker's log says of it",
             super::watch::GIVEN_UP,
             at.number,
         ),
@@ -132,7 +188,8 @@ pub(super) fn failed(plan: &Plan, topic: usize, fault: Fault, reason: &str) -> C
             reason: format!("{reason}: look at the user and the secret in .sasl(...)"),
             passes: false,
         },
-        Fault::Position => ConnectorError::Remote {
+        // Both are looked into before.
+        Fault::Position | Fault::Truncated => ConnectorError::Remote {
             system,
             reason: format!("a position was refused, and is there all the same ({reason})"),
             passes: true,

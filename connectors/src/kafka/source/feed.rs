@@ -70,6 +70,8 @@ pub(super) enum Fault {
     Passing,
     /// The log does not have the position that was asked for.
     Position,
+    /// Records before the position have been replaced: the cluster has lost what it had confirmed.
+    Truncated,
     /// The topic or the partition is not known, for now or for ever.
     Unknown,
     /// We may not read it.
@@ -96,8 +98,11 @@ pub(super) trait Feed: Send {
     /// while: what was just made is not known to all brokers at once.
     fn partitions(&mut self, topic: usize, expected: i32) -> Result<Option<i32>>;
 
+    /// Which broker leads each of these partitions, which there are; `None` where that is none at the moment.
+    fn leaders(&mut self, of: &[Partition]) -> Result<Vec<Option<i32>>>;
+
     /// The first offset there is, and the one after the last: of all that is decided, if only what is committed is read.
-    fn bounds(&mut self, at: Partition) -> Result<(u64, u64)>;
+    fn bounds(&mut self, of: &[Partition]) -> Result<Vec<(u64, u64)>>;
 
     /// The offset after the last record, decided or not.
     fn open_end(&mut self, at: Partition) -> Result<u64>;

@@ -127,7 +127,8 @@ impl KafkaInput {
         self
     }
 
-    /// How often to look for new partitions; every 30 s if not said, never with `None` and when [`bounded`](Self::bounded).
+    /// How often to look for new partitions; every 30 s if not said, never with `None` and when [`bounded`](Self::bounded). Unless it
+    /// is bounded, a start that goes on from a checkpoint finds those that have appeared, too, and reads them from their first record.
     pub fn discover_every(mut self, period: impl Into<Option<Duration>>) -> Self {
         self.discover = period.into();
         self

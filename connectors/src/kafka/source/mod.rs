@@ -18,6 +18,7 @@
 //! | `plan`, `layout` | the same, ready for readers; which columns come from where |
 //! | `feed`, `topics`, `client` | what is asked of Kafka, and librdkafka's answers |
 //! | `start`, `fault` | where partitions begin; errors in words |
+//! | `appeared` | where partitions begin that were not there before |
 //! | `poller`, `lane` | the thread, and one partition in it |
 //! | `reader` | the task's side of it |
 //! | `watch` | partitions that stand still |
@@ -47,6 +48,7 @@ use self::{
 };
 use crate::{ConnectorError, Position, Result, Source, SourceReader, SplitId, TypedSource};
 
+mod appeared;
 mod client;
 mod fault;
 mod feed;
@@ -95,7 +97,7 @@ impl Slot {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let client = match slot.take() {
             Some(client) => client,
-            None => Client::reading(plan, 0, plan.isolation, None)?,
+            None => Client::reading(plan, 0, None)?,
         };
         let done = act(&client)?;
         // After an error the next question begins with a new client, and secrets that were read again.
@@ -186,13 +188,20 @@ impl<T: 'static> Source for KafkaSource<T> {
         });
         let assigned = assigned.collect::<Result<Vec<_>>>()?;
         let ends = Ends::default();
-        let theirs = (plan.clone(), ends.clone());
-        let open = move || Ok(Topics::new(theirs.0, theirs.1));
+        // Statistics are of all partitions that there are, as far as is known.
+        let partitions = assigned.iter().map(|assigned| assigned.at.number.saturating_add(1)).max().unwrap_or_default();
+        let theirs = plan.clone();
+        let open = move |ends: Option<Ends>| Ok(Topics::new(theirs.clone(), ends.map(|ends| (ends, partitions))));
         Ok(Box::new(KafkaReader::start(plan, assigned, ends, open).await?))
     }
 
     fn discover_every(&self) -> Option<Duration> {
         self.discover
+    }
+
+    /// Nobody may look for new partitions, and there are some all the same.
+    fn adds_splits(&self) -> bool {
+        self.plan.as_ref().is_ok_and(|plan| !plan.bounded)
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -70,8 +70,8 @@ pub(super) enum Item {
 pub(super) enum Command {
     /// These are not to be read, all others are.
     Pause(Vec<Partition>),
-    /// Read these too, from their beginning.
-    Add(Vec<Partition>, oneshot::Sender<Result<Vec<Begin>>>),
+    /// Read these too, from there.
+    Add(Vec<Begin>, oneshot::Sender<()>),
 }
 
 pub(super) struct Poller<F> {
@@ -170,7 +170,8 @@ impl<F: Feed> Poller<F> {
         }
         loop {
             self.obey()?;
-            if self.lanes.iter().all(|lane| lane.ended) && !self.plan.grows {
+            // One that is not bounded may have none yet, and be given some.
+            if self.lanes.iter().all(|lane| lane.ended) && self.plan.bounded {
                 return Ok(());
             }
             for _ in 0..BURST {
@@ -387,13 +388,9 @@ impl<F: Feed> Poller<F> {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Pause(paused)) => self.pause(paused)?,
-                Ok(Command::Add(added, reply)) => {
-                    // What is asked of the cluster may fail and be asked again. What is said to librdkafka may be half done then.
-                    let begins = self.begins(&added);
-                    if let Ok(begins) = &begins {
-                        self.assign(begins)?;
-                    }
-                    let _ = reply.send(begins);
+                Ok(Command::Add(begins, reply)) => {
+                    self.assign(&begins)?;
+                    let _ = reply.send(());
                 }
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => return Err(None),
@@ -412,11 +409,19 @@ impl<F: Feed> Poller<F> {
         if go.is_empty() { Ok(()) } else { self.feed.resume(&go) }
     }
 
-    /// Where these begin, without those that are read already.
-    fn begins(&mut self, added: &[Partition]) -> Result<Vec<Begin>> {
-        let known = |at: &Partition| self.lanes.iter().any(|lane| lane.at == *at);
-        let new: Vec<Partition> = added.iter().filter(|at| !known(at)).copied().collect();
-        start::from_first(&mut self.feed, &self.plan, &new)
+    /// librdkafka does not say of which partition records were replaced, but where it stood.
+    fn truncated(&self, topic: usize, reason: &str) -> ConnectorError {
+        let read = || self.lanes.iter().filter(|lane| lane.at.topic == topic && !lane.ended);
+        let cut = fault::Cut::of(reason);
+        // Offsets that are no records it may have passed alone, and what it fetched was given away before.
+        let stood =
+            |lane: &&Lane| cut.is_some_and(|cut| cut.end.unwrap_or_default() < lane.next && lane.next <= cut.next);
+        let exactly: Vec<&Lane> = read().filter(|lane| cut.is_some_and(|cut| cut.next == lane.next)).collect();
+        let perhaps: Vec<&Lane> = read().filter(stood).collect();
+        let lanes = [exactly, perhaps].into_iter().find(|lanes| !lanes.is_empty());
+        let lanes = lanes.unwrap_or_else(|| read().collect());
+        let splits: Vec<String> = lanes.iter().map(|lane| lane.split.to_string()).collect();
+        fault::truncated(&self.plan, topic, &splits, cut, reason)
     }
 
     /// Finds out what a failure means for the partitions that are read. What was taken before it is given away first.
@@ -429,6 +434,7 @@ impl<F: Feed> Poller<F> {
         let read = self.lanes.iter().filter(|lane| lane.at.topic == topic && !lane.ended);
         let expected = read.map(|lane| lane.at.number.saturating_add(1)).max().unwrap_or_default();
         let count = match fault {
+            Fault::Truncated => return Err(Some(self.truncated(topic, reason))),
             Fault::Unknown | Fault::Position => self.feed.partitions(topic, expected)?,
             _ => return Err(Some(fault::failed(&self.plan, topic, fault, reason))),
         };
@@ -437,8 +443,9 @@ impl<F: Feed> Poller<F> {
                 return Err(Some(fault::deleted(&self.plan, &lane.split, lane.next)));
             }
             if fault == Fault::Position {
-                let bounds = self.feed.bounds(lane.at)?;
-                start::check_within(&mut self.feed, &self.plan, lane.at, lane.next, bounds)?;
+                for bounds in self.feed.bounds(&[lane.at])? {
+                    start::check_within(&mut self.feed, &self.plan, lane.at, lane.next, bounds)?;
+                }
             }
         }
         // The topic is there: its metadata were late. A position that is there after all was refused by a broker that lags behind.

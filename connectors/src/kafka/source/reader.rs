@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    appeared::Appeared,
     feed::{Feed, Partition},
     plan::Plan,
     poller::{Command, Item, Poller},
@@ -37,6 +38,9 @@ pub(super) struct KafkaReader {
     /// What the thread was told last.
     told: BTreeSet<Partition>,
     ends: Ends,
+    appeared: Appeared,
+    /// Something has been fetched, or tried to be.
+    reads_on: bool,
 }
 
 /// How far a partition has been handed over.
@@ -58,22 +62,25 @@ impl Reading {
 }
 
 impl KafkaReader {
-    /// A reader whose thread reads from the feed that `open` makes. All that blocks happens there.
+    /// A reader whose thread reads from the feed that `open` makes, which keeps the ends up to date that it is given. All that blocks
+    /// happens there, or in a thread that asks with a feed of its own.
     pub(super) async fn start<F: Feed + 'static>(
         plan: Plan,
         assigned: Vec<Assigned>,
         ends: Ends,
-        open: impl FnOnce() -> Result<F> + Send + 'static,
+        open: impl Fn(Option<Ends>) -> Result<F> + Send + Sync + 'static,
     ) -> Result<Self> {
         let (out, items) = mpsc::channel(WAITING);
         let (commands, obeyed) = std_mpsc::channel();
         let (reply, begun) = oneshot::channel::<Result<Vec<Begin>>>();
         let plan = Plan { without_origins: Arc::default(), ..plan };
-        let theirs = plan.clone();
+        let open = Arc::new(open);
+        let appeared = Appeared::new(&plan, open.clone());
+        let (theirs, kept) = (plan.clone(), ends.clone());
         // Reading the secrets, connecting and asking where partitions begin block as well, so all of it happens there.
         let thread = move || {
             let begin = move || -> Result<_> {
-                let mut feed = open()?;
+                let mut feed = open(Some(kept))?;
                 let begins = start::resolve(&mut feed, &theirs, &assigned)?;
                 let mut poller = Poller::new(feed, theirs, out, obeyed);
                 poller.assign(&begins)?;
@@ -104,6 +111,8 @@ impl KafkaReader {
             paused: HashSet::new(),
             told: BTreeSet::new(),
             ends,
+            appeared,
+            reads_on: false,
         };
         reader.reads(&begins);
         Ok(reader)
@@ -153,6 +162,18 @@ impl KafkaReader {
         }
     }
 
+    /// Why the thread has ended: it says so last of all.
+    async fn why_ended(&mut self) -> ConnectorError {
+        while let Some(item) = self.items.recv().await {
+            self.held.push_back(item);
+        }
+        let failed = self.held.iter().position(|item| matches!(item, Item::Failed(_)));
+        match failed.and_then(|failed| self.held.remove(failed)) {
+            Some(Item::Failed(error)) => error,
+            _ => thread_ended(&self.plan),
+        }
+    }
+
     /// What the task is to see of an item.
     fn hand_over(&mut self, item: Item) -> Result<Fetch> {
         match item {
@@ -173,7 +194,7 @@ impl KafkaReader {
 
 /// What the thread says while it is asked to add partitions.
 enum Either {
-    Answer(Result<Result<Vec<Begin>>, oneshot::error::RecvError>),
+    Answer(Result<(), oneshot::error::RecvError>),
     Item(Option<Item>),
 }
 
@@ -189,6 +210,7 @@ fn thread_ended(plan: &Plan) -> ConnectorError {
 impl SourceReader for KafkaReader {
     /// There is nothing between taking an item from the channel and returning it that could be cancelled.
     async fn fetch(&mut self) -> Result<Fetch> {
+        self.reads_on = true;
         loop {
             if let Some(item) = self.take_held() {
                 return self.hand_over(item);
@@ -222,23 +244,25 @@ impl SourceReader for KafkaReader {
 
     async fn add(&mut self, splits: Vec<SplitId>) -> Result<()> {
         let added = splits.iter().map(|split| Partition::of(split, &self.plan.topics)).collect::<Result<Vec<_>>>()?;
-        let (reply, mut begun) = oneshot::channel();
-        if self.commands.send(Command::Add(added, reply)).is_err() {
-            return Err(thread_ended(&self.plan));
+        let is_new = |at: &Partition| self.lanes.iter().all(|lane| lane.at != *at);
+        let added: Vec<Partition> = added.into_iter().filter(is_new).collect();
+        let begins = self.appeared.find(&self.plan, &added, !self.reads_on).await?;
+        let (reply, mut assigned) = oneshot::channel();
+        if self.commands.send(Command::Add(begins.clone(), reply)).is_err() {
+            return Err(self.why_ended().await);
         }
         // The thread may stand before a full channel, and must get past it to see the command.
-        let begins = loop {
-            let answer = poll_fn(|context| match Pin::new(&mut begun).poll(context) {
+        loop {
+            let answer = poll_fn(|context| match Pin::new(&mut assigned).poll(context) {
                 Poll::Ready(answer) => Poll::Ready(Either::Answer(answer)),
                 Poll::Pending => self.items.poll_recv(context).map(Either::Item),
             });
             match answer.await {
-                Either::Answer(Ok(begins)) => break begins?,
+                Either::Answer(Ok(())) => break,
                 Either::Item(Some(item)) => self.held.push_back(item),
-                // The next fetch says why.
-                Either::Answer(Err(_)) | Either::Item(None) => return Err(thread_ended(&self.plan)),
+                Either::Answer(Err(_)) | Either::Item(None) => return Err(self.why_ended().await),
             }
-        };
+        }
         self.reads(&begins);
         self.tell();
         Ok(())

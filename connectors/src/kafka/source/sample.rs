@@ -8,7 +8,6 @@ use super::{
     fault,
     feed::{Event, Fault, Feed, Partition},
     plan::Plan,
-    reader::Ends,
     start,
     topics::Topics,
 };
@@ -26,7 +25,7 @@ pub(super) fn sample(
     records: usize,
     mut keep: impl FnMut(&[u8]) -> Option<Vec<u8>>,
 ) -> Result<Vec<Vec<u8>>> {
-    let mut feed = Topics::new(plan.clone(), Ends::default());
+    let mut feed = Topics::new(plan.clone(), None);
     let mut assigned = Vec::new();
     for topic in 0..plan.topics.len() {
         let count = feed.partitions(topic, 1)?.ok_or_else(|| fault::missing(plan, topic))?;

@@ -52,7 +52,8 @@ pub(super) fn resolve<F: Feed>(feed: &mut F, plan: &Plan, assigned: &[Assigned])
     let is_fresh = |assigned: &&Assigned| assigned.position.is_none() && !assigned.is_over(plan);
     let fresh: Vec<Partition> = assigned.iter().filter(is_fresh).map(|assigned| assigned.at).collect();
     // The ends are asked for first: what is written between the two questions is younger than any answer of "none".
-    let bounds = assigned.iter().map(|assigned| feed.bounds(assigned.at)).collect::<Result<Vec<_>>>()?;
+    let all: Vec<Partition> = assigned.iter().map(|assigned| assigned.at).collect();
+    let bounds = feed.bounds(&all)?;
     let begins = beginnings(feed, plan, &fresh)?;
     let mut resolved = Vec::with_capacity(assigned.len());
     for (assigned, (first, end)) in assigned.iter().zip(bounds) {
@@ -85,15 +86,48 @@ pub(super) fn resolve<F: Feed>(feed: &mut F, plan: &Plan, assigned: &[Assigned])
     Ok(resolved)
 }
 
-/// Partitions that were not there when the job began: all they have is new.
-pub(super) fn from_first<F: Feed>(feed: &mut F, plan: &Plan, added: &[Partition]) -> Result<Vec<Begin>> {
+/// Partitions that were not there when the job began: all they have is new. Says of each where it begins, or why that is not known
+/// now: one broker that does not answer is no reason for the others.
+pub(super) fn from_first<F: Feed>(
+    feed: &mut F,
+    plan: &Plan,
+    added: &[Partition],
+    mut say: impl FnMut(Partition, Result<Begin>),
+) {
     let assigned: Vec<_> = added.iter().map(|at| Assigned { at: *at, position: None, end: None }).collect();
-    check_there(feed, plan, &assigned)?;
-    let begin = |&at: &Partition| {
-        let (next, known_end) = feed.bounds(at)?;
-        Ok(Begin { at, next, end: None, known_end })
+    let leaders = match check_there(feed, plan, &assigned).and_then(|()| feed.leaders(added)) {
+        Ok(leaders) => leaders,
+        Err(error) => return say_of_all(added, error, say),
     };
-    added.iter().map(begin).collect()
+    let mut led = BTreeMap::<i32, Vec<Partition>>::new();
+    for (&at, leader) in added.iter().zip(leaders) {
+        match leader {
+            Some(leader) => led.entry(leader).or_default().push(at),
+            None => say(at, Err(fault::leaderless(plan, at))),
+        }
+    }
+    for of in led.into_values() {
+        match feed.bounds(&of) {
+            Ok(bounds) => {
+                for (&at, (next, known_end)) in of.iter().zip(bounds) {
+                    say(at, Ok(Begin { at, next, end: None, known_end }));
+                }
+            }
+            Err(error) => say_of_all(&of, error, &mut say),
+        }
+    }
+}
+
+/// Says this of all of them; of one if it ends the reader anyway.
+pub(super) fn say_of_all(of: &[Partition], error: ConnectorError, mut say: impl FnMut(Partition, Result<Begin>)) {
+    match (error, of) {
+        (ConnectorError::Remote { system, reason, passes: true }, of) => {
+            let again = || ConnectorError::Remote { system: system.clone(), reason: reason.clone(), passes: true };
+            of.iter().for_each(|&at| say(at, Err(again())));
+        }
+        (error, [first, ..]) => say(*first, Err(error)),
+        (_, []) => {}
+    }
 }
 
 /// Fails unless all topics and partitions exist.

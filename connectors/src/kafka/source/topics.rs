@@ -5,6 +5,7 @@
 
 use std::{
     cell::Cell,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         mpsc::{Receiver, TryRecvError, channel},
@@ -36,7 +37,8 @@ const NAP: Duration = Duration::from_millis(10);
 
 pub(super) struct Topics {
     plan: Plan,
-    ends: Ends,
+    /// Which ends to keep up to date, and of about how many partitions; none if it only asks.
+    watched: Option<(Ends, i32)>,
     /// By topic; made when it is needed.
     clients: Vec<Option<Client>>,
     /// Whose turn it is, and how many events it has had in a row.
@@ -55,9 +57,9 @@ struct Bell {
 }
 
 impl Topics {
-    pub(super) fn new(plan: Plan, ends: Ends) -> Self {
+    pub(super) fn new(plan: Plan, watched: Option<(Ends, i32)>) -> Self {
         let clients = plan.topics.iter().map(|_| None).collect();
-        Self { plan, ends, clients, turn: Cell::new(0), streak: Cell::new(0), bell: Arc::default(), finding: None }
+        Self { plan, watched, clients, turn: Cell::new(0), streak: Cell::new(0), bell: Arc::default(), finding: None }
     }
 
     /// The client of a topic, and the topic's name.
@@ -67,7 +69,7 @@ impl Topics {
         };
         let client = match client {
             Some(client) => client,
-            none => none.insert(Client::reading(&self.plan, topic, self.plan.isolation, Some(self.ends.clone()))?),
+            none => none.insert(Client::reading(&self.plan, topic, self.watched.clone())?),
         };
         Ok((client, name))
     }
@@ -148,8 +150,13 @@ impl Topics {
             Err(error) => {
                 let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
                 let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
-                let fault = if fatal { Fault::Other } else { fault::meaning(code, false) };
-                Event::Failed { topic, fault, reason: client.consumer().context().why(code) }
+                let reason = client.consumer().context().why(code);
+                let fault = match fault::meaning(code, false) {
+                    _ if fatal => Fault::Other,
+                    Fault::Position if fault::is_truncation(&reason) => Fault::Truncated,
+                    fault => fault,
+                };
+                Event::Failed { topic, fault, reason }
             }
         }
     }
@@ -194,36 +201,52 @@ impl Feed for Topics {
         client.partitions(name, expected)
     }
 
-    fn bounds(&mut self, at: Partition) -> Result<(u64, u64)> {
-        let (client, name) = self.client(at.topic)?;
-        client.bounds(name, at.number)
+    fn leaders(&mut self, of: &[Partition]) -> Result<Vec<Option<i32>>> {
+        let mut leaders = BTreeMap::new();
+        for topic in of.iter().map(|at| at.topic).collect::<BTreeSet<_>>() {
+            let (client, name) = self.client(topic)?;
+            leaders.insert(topic, client.leaders(name)?);
+        }
+        Ok(of.iter().map(|at| leaders.get(&at.topic)?.get(&at.number).copied()).collect())
+    }
+
+    /// Two questions to each broker, however many partitions it leads. The ends are asked for last, so none is before the beginning.
+    fn bounds(&mut self, of: &[Partition]) -> Result<Vec<(u64, u64)>> {
+        let firsts = self.offsets(of, Offset::Beginning, "for the first offsets", times)?;
+        let ends = self.offsets(of, Offset::End, "for the ends", times)?;
+        let bounds = of.iter().zip(firsts.into_iter().zip(ends)).map(|(at, bounds)| match bounds {
+            (Some(first), Some(end)) => Ok((first, end)),
+            _ => Err(ConnectorError::Remote {
+                system: self.plan.topic(at.topic),
+                reason: format!(
+                    "it was asked where {} begins and ends, and did not say so",
+                    at.split(&self.plan.topics)
+                ),
+                passes: true,
+            }),
+        });
+        bounds.collect()
     }
 
     fn open_end(&mut self, at: Partition) -> Result<u64> {
-        let client = Client::reading(&self.plan, at.topic, Isolation::ReadUncommitted, None)?;
-        let name = self.plan.topics.get(at.topic).map_or("", String::as_str);
-        Ok(client.bounds(name, at.number)?.1)
+        let plan = Plan { isolation: Isolation::ReadUncommitted, ..self.plan.clone() };
+        let bounds = Self::new(plan, None).bounds(&[at])?;
+        Ok(bounds.first().map_or(0, |(_, end)| *end))
     }
 
     fn since(&mut self, millis: i64, of: &[Partition]) -> Result<Vec<Option<u64>>> {
-        self.offsets(of, Offset::Offset(millis), "for the offsets at a time", |consumer, list, wait| {
-            consumer.offsets_for_times(list, wait)
-        })
+        self.offsets(of, Offset::Offset(millis), "for the offsets at a time", times)
     }
 
     fn find_ends(&mut self, of: &[Partition]) {
         if self.finding.is_some() {
             return;
         }
-        let (mut other, of) = (Self::new(self.plan.clone(), Ends::default()), of.to_vec());
+        let (mut other, of) = (Self::new(self.plan.clone(), None), of.to_vec());
         let (found, finding) = channel();
         let find = move || {
             // Without an answer nothing is known.
-            let Ok(ends) = other.offsets(&of, Offset::End, "for the ends", |consumer, list, wait| {
-                consumer.offsets_for_times(list, wait)
-            }) else {
-                return;
-            };
+            let Ok(ends) = other.offsets(&of, Offset::End, "for the ends", times) else { return };
             let ends = of.into_iter().zip(ends).filter_map(|(at, end)| Some((at, end?)));
             let _ = found.send(ends.collect());
         };
@@ -277,6 +300,11 @@ impl Feed for Topics {
         let of: Vec<_> = of.iter().map(|at| (*at, 0)).collect();
         self.each_topic(&of, "resume", |consumer, list| consumer.resume(list))
     }
+}
+
+/// The offsets at times, of which the first and the end are two.
+fn times(consumer: &BaseConsumer<Ear>, list: TopicPartitionList, wait: Duration) -> KafkaResult<TopicPartitionList> {
+    consumer.offsets_for_times(list, wait)
 }
 
 impl Client {

@@ -2,9 +2,9 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fastrand::Rng;
@@ -83,6 +83,12 @@ pub(super) struct Inner {
     pub(super) ends_unknown: bool,
     /// Why partitions cannot be added.
     pub(super) silent: bool,
+    /// Partitions without a leader; those whose leader does not answer a question for offsets; and the partitions of each such question.
+    pub(super) leaderless: BTreeSet<Partition>,
+    pub(super) hangs: BTreeSet<Partition>,
+    pub(super) bounds_of: Vec<Vec<Partition>>,
+    /// Records before this offset were replaced, and librdkafka has found out.
+    pub(super) truncated: Option<(Partition, String)>,
     /// Nothing comes of these until they are assigned so often.
     pub(super) stuck: BTreeMap<Partition, u32>,
     /// What was assigned, in order.
@@ -150,6 +156,18 @@ impl State {
     }
 }
 
+fn no_answer() -> ConnectorError {
+    ConnectorError::Remote { system: "fake".to_string(), reason: "no answer".to_string(), passes: true }
+}
+
+impl FakeFeed {
+    /// Another client that sees the same world.
+    pub(super) fn another(&self) -> impl Fn() -> FakeFeed + Send + Sync + use<> {
+        let world = self.world.clone();
+        move || world.feed(0, false)
+    }
+}
+
 impl Feed for FakeFeed {
     type Record<'a> = OwnedMessage;
 
@@ -173,6 +191,10 @@ impl Feed for FakeFeed {
             let Some(log) = logs.get(at.number as usize) else { return failed(Fault::Unknown, "unknown partition") };
             if state.stumbles && state.rng.u8(..) < 8 {
                 state.again(at);
+            }
+            if world.truncated.as_ref().is_some_and(|(other, _)| *other == at) {
+                let reason = world.truncated.take().unwrap().1;
+                return failed(Fault::Truncated, &reason);
             }
             let reading = state.reading.get_mut(&at).unwrap();
             if reading.polled < log.first || reading.polled > log.end {
@@ -211,8 +233,7 @@ impl Feed for FakeFeed {
     fn partitions(&mut self, topic: usize, expected: i32) -> Result<Option<i32>> {
         let mut world = self.world.lock();
         if world.silent {
-            let (system, reason) = ("fake".to_string(), "no answer".to_string());
-            return Err(ConnectorError::Remote { system, reason, passes: true });
+            return Err(no_answer());
         }
         if std::mem::take(&mut world.stale) && expected == 0 {
             return Ok(None);
@@ -221,12 +242,25 @@ impl Feed for FakeFeed {
         Ok(self.world.lock().topics[topic].as_ref().map(|logs| logs.len() as i32))
     }
 
-    fn bounds(&mut self, at: Partition) -> Result<(u64, u64)> {
-        Ok(self.world.log(at, |log| (log.first, log.end)))
+    fn leaders(&mut self, of: &[Partition]) -> Result<Vec<Option<i32>>> {
+        let world = self.world.lock();
+        Ok(of.iter().map(|at| Some(at.number).filter(|_| !world.leaderless.contains(at))).collect())
+    }
+
+    fn bounds(&mut self, of: &[Partition]) -> Result<Vec<(u64, u64)>> {
+        self.world.lock().bounds_of.push(of.to_vec());
+        let begun = Instant::now();
+        while of.iter().any(|at| self.world.lock().hangs.contains(at)) {
+            if begun.elapsed() > Duration::from_secs(5) {
+                return Err(no_answer());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(of.iter().map(|at| self.world.log(*at, |log| (log.first, log.end))).collect())
     }
 
     fn open_end(&mut self, at: Partition) -> Result<u64> {
-        let end = self.bounds(at)?.1;
+        let end = self.world.log(at, |log| log.end);
         Ok(self.world.lock().open.get(&at).copied().unwrap_or(end))
     }
 

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{ConnectorError, Fetch, Position, Rejected, Result, Rows, SourceReader, SplitId, Untyped, kafka::Kafka};
 
+mod appearing;
 mod bounded;
 mod edges;
 mod fake;
@@ -58,7 +59,13 @@ async fn open_until(
     let of =
         |&(at, position): &(Partition, Option<u64>)| Assigned { at, position: position.map(Position), end: end(at) };
     let assigned = assigned.iter().map(of).collect();
-    KafkaReader::start(plan.clone(), assigned, Ends::default(), move || Ok(feed)).await
+    KafkaReader::start(plan.clone(), assigned, Ends::default(), first_of(feed)).await
+}
+
+/// This one to read with, and others to ask with.
+fn first_of(feed: FakeFeed) -> impl Fn(Option<Ends>) -> Result<FakeFeed> + Send + Sync + 'static {
+    let (another, feed) = (feed.another(), std::sync::Mutex::new(Some(feed)));
+    move |_| Ok(feed.lock().unwrap().take().unwrap_or_else(&another))
 }
 
 /// After this nothing more comes, also on a machine that is busy.

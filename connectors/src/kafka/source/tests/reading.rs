@@ -363,7 +363,7 @@ async fn lag_is_what_is_left_and_nothing_at_the_end() {
     let ends = Ends::default();
     let feed = world.feed(1, false);
     let assigned = vec![Assigned { at: at(0, 0), position: None, end: None }];
-    let mut reader = KafkaReader::start(plan, assigned, ends.clone(), move || Ok(feed)).await.unwrap();
+    let mut reader = KafkaReader::start(plan, assigned, ends.clone(), first_of(feed)).await.unwrap();
     assert_eq!(reader.lag(), [(split("a/0"), 52)], "known before the first statistics come");
     // What the statistics say: with the two markers at the end.
     ends.lock().unwrap().insert(at(0, 0), 52);
