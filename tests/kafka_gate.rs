@@ -45,6 +45,14 @@ fn every_record_is_committed_once_though_the_broker_dies_and_sleeps() {
     assert_eq!(faults, [1, 1, 1], "{figures}");
 }
 
+#[test]
+fn every_record_is_committed_once_though_topics_grow_shrink_and_repeat_themselves() {
+    let Some(figures) = kafka_faults("--only row28 --only row13-growth --runs 1 --first-seed 1") else { return };
+    let refusals = figure(&figures, "refusals");
+    let (grown, twice) = (figure(&figures, "added partitions"), figure(&figures, "records twice in the input"));
+    assert!(refusals == 2 && grown > 3 && twice > 0, "{figures}");
+}
+
 /// Some thirty minutes in release.
 #[test]
 #[ignore = "takes many minutes"]

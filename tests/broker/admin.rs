@@ -178,6 +178,26 @@ impl Broker {
         producer.context().check()
     }
 
+    /// Produces records, one at a time, through the proxy, by a producer that does not number them: one whose reply is lost is sent
+    /// again and is there twice, one behind the other.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::produce`], and when there is no proxy.
+    pub fn produce_repeating(&self, topic: &str, messages: impl IntoIterator<Item = Message>) -> Result<()> {
+        let mut config = self.config();
+        config.set("bootstrap.servers", self.proxy()?.address()).set("enable.idempotence", "false");
+        config.set("max.in.flight", "1").set("batch.num.messages", "1").set("linger.ms", "0");
+        // A lost reply is a lost connection; else each is waited for longer than the one before, up to ten seconds.
+        config.set("reconnect.backoff.ms", "20").set("reconnect.backoff.max.ms", "100");
+        let producer: BaseProducer<Failures> = config.create_with_context(Failures::default())?;
+        for message in messages {
+            send(&producer, topic, &message)?;
+        }
+        producer.flush(TOO_LONG)?;
+        producer.context().check()
+    }
+
     /// Produces records in a transaction that commits, or that aborts.
     ///
     /// # Errors

@@ -15,6 +15,7 @@
 //! | `jars` | where Kafka comes from |
 //! | `node` | its process |
 //! | `admin` | topics, and records put into them by a client that is not the engine's |
+//! | `java` | records by Java's producer, with its partitioner |
 //! | [`secure`] | certificates, passwords, and listeners that ask for them |
 //! | [`verify`] | what others see: a consumer that is not the engine's |
 //! | [`proxy`] | a network that loses requests and replies |
@@ -25,6 +26,7 @@
 
 mod admin;
 mod jars;
+mod java;
 mod node;
 pub mod proxy;
 pub mod registry;

@@ -17,6 +17,7 @@ use std::{
 
 use tests::broker::{
     Broker, Message, Result,
+    registry::{Mood, Registry},
     secure::{Listener, NOBODY, PASSWORD, Secure, USER},
 };
 use windrow::{
@@ -27,13 +28,15 @@ use windrow::{
 
 use crate::{
     bounded::crash,
-    running::{json, store},
+    running::{json, store, until},
     starts::{Number, numbers},
 };
 
 /// What begins with this is a secret.
 const CANARY: &str = "canary-";
 const WRONG: &str = "canary-wrong-77e0";
+/// What a token of [`token`] begins with: it says that there is no signature.
+const TOKEN: &str = "eyJhbGciOiJub25lIn0";
 /// Whoever does not get in knows after this.
 const SOON: Duration = Duration::from_secs(45);
 
@@ -169,22 +172,27 @@ fn a_whole_job_is_exactly_once_behind_a_login_and_tls() -> Result<()> {
     Ok(())
 }
 
+/// An error as it is displayed, and as it is debugged.
+fn shown(error: impl std::error::Error) -> String {
+    format!("{error} {error:?}")
+}
+
 /// The errors of a source, of a sink, and of an exactly-once one; and how long they took.
 async fn refusals(kafka: &Kafka, topic: &str) -> Vec<(&'static str, String, Duration)> {
     let begun = Instant::now();
     let source = async {
         let job = Job::new("reads");
         job.source(kafka.topic(topic).raw()).sink(MemorySink::new());
-        ("source", job.run().await.unwrap_err().to_string(), begun.elapsed())
+        ("source", shown(job.run().await.unwrap_err()), begun.elapsed())
     };
     let sink = async {
         let job = Job::new("writes");
         job.source(Sequence::new(1)).sink(kafka.to_topic(topic).json());
-        ("sink", job.run().await.unwrap_err().to_string(), begun.elapsed())
+        ("sink", shown(job.run().await.unwrap_err()), begun.elapsed())
     };
     let once = async {
         let refused = write_once(kafka.clone(), "once", topic).await.unwrap_err();
-        ("exactly-once sink", refused.to_string(), begun.elapsed())
+        ("exactly-once sink", shown(refused), begun.elapsed())
     };
     let (source, sink, once) = tokio::join!(source, sink, once);
     vec![source, sink, once]
@@ -271,35 +279,63 @@ const TOPIC: &str = "WINDROW_TEST_TOPIC";
 #[test]
 fn no_secret_shows_anywhere() -> Result<()> {
     let Some(secure) = secure() else { return Ok(()) };
+    assert_eq!(base64(br#"{"alg":"none"}"#), TOKEN);
+    assert!(holds_secret(base64(format!("{USER}:{PASSWORD}").as_bytes()).as_bytes()));
     let files = tempfile::tempdir()?;
     fs::write(files.path().join("password"), PASSWORD)?;
     fs::copy(secure.authority(), files.path().join("ca.pem"))?;
     let topic = secure.broker().new_topic("orders", 2)?;
     secure.broker().create_topic(&format!("{topic}.out"), 1, &[])?;
     secure.broker().produce(&topic, (0..100).map(|n| Message::of(format!(r#"{{"n":{n}}}"#)).key("k")))?;
+    let others = ["avro", "avro.out", "dead"].map(|other| format!("{topic}.{other}"));
+    others.iter().try_for_each(|other| secure.broker().create_topic(other, 1, &[]))?;
+    // A row of the schema 1, one of a schema that nobody knows, and what is neither.
+    let avro: [&[u8]; 3] = [&[0, 0, 0, 0, 1, 10], &[0, 0, 0, 0, 99, 10], b"garbage"];
+    secure.broker().produce(&others[0], avro.map(Message::of))?;
     let child = Command::new(env::current_exe()?)
         .args(["security::shows_what_it_can", "--exact", "--nocapture"])
         .envs([
             (ADDRESS, secure.address(Listener::SaslTls)?),
-            (TOPIC, topic),
+            (TOPIC, topic.clone()),
             ("WINDROW_TEST_PASSWORD", PASSWORD.into()),
         ])
         .envs([(FILES, files.path()), ("WINDROW_TEST_STORE", &files.path().join("store"))])
         .output()?;
     let said = [child.stdout, child.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert!(child.status.success(), "{said}");
-    assert!(!said.contains(CANARY), "{said}");
-    let all = ["SCRAM-SHA-256 as alice", "Secret(…)", "shown in a panic", "source kafka", "holds a secret"];
+    assert!(!holds_secret(said.as_bytes()), "{said}");
+    let all = [
+        "SCRAM-SHA-256 as alice",
+        "Secret(…)",
+        "shown in a panic",
+        "source kafka",
+        "holds a secret",
+        "OAUTHBEARER",
+        "invalid_token",
+        "can read the login",
+        "401",
+    ];
     for shown in all {
         assert!(said.contains(shown), "{shown}: {said}");
     }
     let kept = files_below(&files.path().join("store"))?;
     assert!(kept.len() > 2, "{} files", kept.len());
     for file in kept {
-        let bytes = fs::read(&file)?;
-        assert!(!bytes.windows(CANARY.len()).any(|part| part == CANARY.as_bytes()), "{}", file.display());
+        assert!(!holds_secret(&fs::read(&file)?), "{}", file.display());
+    }
+    let letters = secure.broker().committed(&others[2])?;
+    assert_eq!(letters.len(), 2);
+    for record in letters.into_iter().chain(secure.broker().committed(&others[1])?) {
+        assert!(!holds_secret(format!("{record:?} {}", record.text()).as_bytes()), "{record:?}");
     }
     Ok(())
+}
+
+/// A password, a token, or a password as a login by HTTP carries it.
+fn holds_secret(bytes: &[u8]) -> bool {
+    // Of three bytes at a time, whatever follows them.
+    let encoded = base64(&CANARY.as_bytes()[..6]);
+    [CANARY, TOKEN, &encoded].iter().any(|secret| bytes.windows(secret.len()).any(|part| part == secret.as_bytes()))
 }
 
 fn files_below(directory: &Path) -> Result<Vec<std::path::PathBuf>> {
@@ -309,6 +345,94 @@ fn files_below(directory: &Path) -> Result<Vec<std::path::PathBuf>> {
         if path.is_dir() { files.extend(files_below(&path)?) } else { files.push(path) }
     }
     Ok(files)
+}
+
+#[derive(Record)]
+struct Order {
+    n: i64,
+}
+
+/// Tokens: those that are taken, those that are not, and settings that would hold the secret by which they are had.
+async fn show_tokens(kafka: &Kafka, topic: &str) -> Result<()> {
+    let oauth = |token: fn() -> Token| kafka.clone().sasl(Sasl::oauth(move || Ok(token())));
+    let good = oauth(|| token(USER));
+    println!("{good:?} {:?} {:?}", good.warnings(), token(USER));
+    let job = Job::new("tokens").checkpoint(env::var("WINDROW_TEST_STORE")?, millis(50));
+    job.source(good.topic(topic).group("tokens").json::<Order>()).sink(good.to_topic(format!("{topic}.out")).json());
+    println!("{job} {job:?}");
+    let running = job.start().await?;
+    let handle = running.handle();
+    until("it has read, and kept where it is", || {
+        let metrics = handle.metrics();
+        metrics.named("sink").any(|sink| sink.rows_in >= 100) && metrics.checkpoints.completed > 1
+    })
+    .await;
+    println!("{} {:?} {:?}", handle.metrics(), handle.metrics(), handle.warnings());
+    handle.stop();
+    println!("{:?}", running.wait().await?);
+    let bad = [
+        oauth(|| Token { value: Secret::new(format!("{WRONG}.x.")), ..token(USER) }),
+        oauth(|| Token { value: Secret::new(format!("{TOKEN}.{WRONG}")), ..token(USER) }),
+        oauth(|| Token { expires: SystemTime::UNIX_EPOCH, ..token(USER) }),
+        kafka.clone().set("sasl.oauthbearer.client.secret", PASSWORD),
+        kafka.clone().set("sasl.oauthbearer.config", PASSWORD),
+        kafka.clone().set("ssl.keystore.password", PASSWORD),
+        kafka.clone().set("ssl.key.password", PASSWORD),
+    ];
+    show_refusals(bad, topic).await
+}
+
+/// What is said to those who do not get in, all at once.
+async fn show_refusals<const N: usize>(bad: [Kafka; N], topic: &str) -> Result<()> {
+    let tries = bad.map(|bad| {
+        let topic = topic.to_owned();
+        tokio::spawn(async move { format!("{bad:?} {:?}", Box::pin(refusals(&bad, &topic)).await) })
+    });
+    for said in tries {
+        println!("{}", said.await?);
+    }
+    Ok(())
+}
+
+/// Logins at a schema registry: one that is taken, and those that are not.
+async fn show_registry(kafka: &Kafka, topic: &str) -> Result<()> {
+    let server = Registry::start()?;
+    server.protect(USER, PASSWORD);
+    server.register(
+        &format!("{topic}.avro-value"),
+        "AVRO",
+        r#"{"type":"record","name":"Order","fields":[{"name":"n","type":"long"}]}"#,
+    )?;
+    let at = || SchemaRegistry::at(server.url());
+    let place = env::var("WINDROW_TEST_STORE")?;
+    let job = |name: &str, registry: &SchemaRegistry| {
+        let job = Job::new(format!("schemas-{name}")).checkpoint(&place, millis(50));
+        let orders = kafka.topic(format!("{topic}.avro")).bounded().avro::<Order>(registry);
+        println!("{registry:?} {:?} {}", registry.warnings(), registry.name());
+        let (good, rejected) = job.source(orders).with_rejects();
+        good.sink(kafka.to_topic(format!("{topic}.avro.out")).avro(registry));
+        rejected.sink(kafka.to_topic(format!("{topic}.dead")).dead_letters());
+        job
+    };
+    let good = || at().basic_auth(USER, Secret::env("WINDROW_TEST_PASSWORD"));
+    let well = job("well", &good());
+    println!("{well} {well:?} {}", well.explain().await?);
+    println!("{:?}", well.run().await?);
+    let inside = server.url().replace("http://", &format!("http://{USER}:{PASSWORD}@"));
+    for (name, registry, mood) in [
+        ("wrong", at().basic_auth(USER, Secret::new(WRONG)), Mood::Well),
+        ("token", at().bearer(Secret::new(WRONG)), Mood::Well),
+        ("inside", SchemaRegistry::at(inside), Mood::Well),
+        ("fails", good(), Mood::Fails(500)),
+        ("babbles", good(), Mood::Babbles),
+    ] {
+        server.set_mood(mood);
+        match job(name, &registry).run().await {
+            Ok(report) => println!("{report:?}"),
+            Err(error) => println!("{}", shown(error)),
+        }
+    }
+    Ok(())
 }
 
 /// The process of [`no_secret_shows_anywhere`]. It has nothing to do in a run of the tests.
@@ -330,10 +454,6 @@ fn shows_what_it_can() -> Result<()> {
     let output = Kafka::brokers(&address).tls(tls()).sasl(from_file).to_topic(format!("{topic}.out")).json();
     println!("{output:?} {}", Sink::name(&output));
     let held = (kafka.clone(), format!("{output:?}"));
-    #[derive(Record)]
-    struct Order {
-        n: i64,
-    }
     job.source(input.json::<Order>()).filter_expr(col("n").lt(lit(10))).sink(output);
     println!("{job} {job:?}");
     tests::on_two_threads(async {
@@ -350,14 +470,15 @@ fn shows_what_it_can() -> Result<()> {
         handle.stop();
         println!("{:?}", running.wait().await?);
         let wrong = Sasl::plain(USER, Secret::new(WRONG));
-        for bad in [
+        let bad = [
             Kafka::brokers(&address).tls(tls()).sasl(wrong),
             kafka.clone().set("sasl.password", PASSWORD),
             kafka.clone().set("ssl.key.pem", PASSWORD),
             Kafka::brokers(&address).tls(tls()).sasl(from_env()).set("no.such.setting", "1"),
-        ] {
-            println!("{:?}", Box::pin(refusals(&bad, &topic)).await);
-        }
+        ];
+        Box::pin(show_refusals(bad, &topic)).await?;
+        Box::pin(show_tokens(&Kafka::brokers(&address).tls(tls()), &topic)).await?;
+        Box::pin(show_registry(&Kafka::brokers(&address).tls(tls()).sasl(from_env()), &topic)).await?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     })?;
     let caught = catch_unwind(AssertUnwindSafe(|| panic!("shown in a panic: {held:?}")));

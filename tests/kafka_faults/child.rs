@@ -33,6 +33,9 @@ pub(crate) struct ChildArgs {
     /// How often the job starts itself again without progress.
     #[arg(long, default_value_t = 0)]
     pub(crate) restarts: u32,
+    /// How often it looks for new partitions, in milliseconds.
+    #[arg(long, default_value_t = 30_000)]
+    pub(crate) discovery: u64,
     /// It ends where the input ends.
     #[arg(long)]
     pub(crate) bounded: bool,
@@ -65,6 +68,7 @@ fn build(scenario: &Scenario, args: &ChildArgs) -> Job {
         .checkpoint(args.place.join("store").display().to_string(), scenario.interval)
         .restarts(Restarts::at_most(args.restarts).waiting(millis(20)..=millis(500)));
     let input = kafka.topic(format!("{name}.in")).group(name).batch_rows(scenario.batch_rows);
+    let input = input.discover_every(Duration::from_millis(args.discovery));
     let input = if args.bounded { input.bounded() } else { input };
     let watermarks = Watermarks::out_of_order(Duration::from_micros(scenario.bound.unsigned_abs()));
     let (events, rejected) = job.source(input.json::<Event>()).event_time("at", watermarks).with_rejects();

@@ -17,8 +17,12 @@ pub(crate) struct Figures {
     /// Job processes that slept for too long, woke up alone, and started again by themselves.
     pub(crate) sleepers: u64,
     pub(crate) proxy_faults: u64,
-    /// Times that a job refused to go on because records had been removed, and said how many.
+    /// Times that a job refused to go on because records it had not read had been removed, or the topic was another one, and said so.
     pub(crate) refusals: u64,
+    /// Partitions that were added to the input of a job.
+    pub(crate) grown: u64,
+    /// Records that a producer wrote twice.
+    pub(crate) retried: u64,
     /// Checkpoints that were decided.
     pub(crate) epochs: u64,
     /// Committed records.
@@ -44,6 +48,8 @@ impl AddAssign for Figures {
         self.sleepers += other.sleepers;
         self.proxy_faults += other.proxy_faults;
         self.refusals += other.refusals;
+        self.grown += other.grown;
+        self.retried += other.retried;
         self.epochs += other.epochs;
         self.rows += other.rows;
         self.dead += other.dead;
@@ -56,12 +62,12 @@ impl AddAssign for Figures {
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { runs, kills, broker_kills, broker_pauses, zombies, sleepers, proxy_faults, .. } = self;
-        let Self { refusals, epochs, rows, dead, lost, repeated, longest_stall, .. } = self;
+        let Self { refusals, grown, retried, epochs, rows, dead, lost, repeated, longest_stall, .. } = self;
         write!(
             f,
             "{runs} runs, {kills} kills, {broker_kills} broker kills, {broker_pauses} broker pauses, {zombies} zombies, \
-             {sleepers} sleepers, {proxy_faults} proxy faults, {refusals} refusals, {epochs} epochs, {rows} rows, {dead} dead \
-             letters, {lost} lost, {repeated} repeated, longest LSO stall {} ms",
+             {sleepers} sleepers, {proxy_faults} proxy faults, {refusals} refusals, {grown} added partitions, {retried} records twice in the input, \
+             {epochs} epochs, {rows} rows, {dead} dead letters, {lost} lost, {repeated} repeated, longest LSO stall {} ms",
             longest_stall.as_millis()
         )
     }

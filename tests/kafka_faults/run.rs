@@ -1,6 +1,7 @@
 //! One run: its topics, its starts, and what must hold in the end: every record committed once, and nothing left open.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -42,6 +43,12 @@ pub(crate) struct Run<'a> {
     /// How often the job may start itself again.
     pub(crate) restarts: u32,
     pub(crate) proxied: bool,
+    /// How often the job looks for new partitions.
+    pub(crate) discovery: Duration,
+    /// Records of the input that may not be there any more in the end.
+    pub(crate) gone: Vec<Record>,
+    /// How many records of the input are there twice.
+    pub(crate) repeated: usize,
 }
 
 impl<'a> Run<'a> {
@@ -65,6 +72,9 @@ impl<'a> Run<'a> {
             transaction_timeout,
             restarts: 0,
             proxied: false,
+            discovery: Duration::from_secs(30),
+            gone: Vec::new(),
+            repeated: 0,
         })
     }
 
@@ -95,7 +105,8 @@ impl<'a> Run<'a> {
             .with("job", &self.job)
             .with("parallelism", self.random.usize(1..5))
             .with("transaction-timeout", self.transaction_timeout.as_millis())
-            .with("restarts", self.restarts);
+            .with("restarts", self.restarts)
+            .with("discovery", self.discovery.as_millis());
         let start = if bounded { start.flag("bounded") } else { start };
         Ok(start.start(format!("start-{}", self.figures.starts))?)
     }
@@ -172,9 +183,11 @@ impl<'a> Run<'a> {
         let topics = ["in", OUTPUTS[0], OUTPUTS[1], OUTPUTS[2]].map(|topic| format!("{}.{topic}", self.job));
         let mut found: Vec<Vec<Record>> = at_once(topics, |topic| self.broker.committed(&topic))?;
         let outputs = found.split_off(1);
-        let records = found.pop().unwrap_or_default();
-        if records.len() != self.scenario.records.len() {
-            let (there, fed) = (records.len(), self.scenario.records.len());
+        let here = found.pop().unwrap_or_default().into_iter().chain(std::mem::take(&mut self.gone));
+        let records: BTreeMap<_, _> = here.map(|record| ((record.partition, record.offset), record)).collect();
+        let records: Vec<Record> = records.into_values().collect();
+        let (there, fed) = (records.len(), self.scenario.records.len() + self.repeated);
+        if there != fed {
             return Err(self.failed(format!("the harness: {fed} records were fed, {there} are in {input}")));
         }
         let expected = oracle::answers(&self.scenario, &records);

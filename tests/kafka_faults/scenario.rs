@@ -35,6 +35,11 @@ pub(crate) struct Scenario {
     pub(crate) interval: Duration,
     pub(crate) batch_rows: usize,
     pub(crate) records: Vec<Input>,
+    /// From one row to the next, in microseconds.
+    step: i64,
+    users: i64,
+    /// No row of `records` is later.
+    latest: i64,
 }
 
 /// A record of the input.
@@ -52,6 +57,11 @@ impl Input {
             Some(key) => message.key(key.as_str()),
             None => message,
         }
+    }
+
+    /// Whether it belongs into one of the first so many partitions.
+    pub(crate) fn is_in(&self, partitions: usize) -> bool {
+        usize::try_from(self.partition).is_ok_and(|partition| partition < partitions)
     }
 }
 
@@ -72,22 +82,38 @@ impl Scenario {
             interval: Duration::from_millis(random.u64(30..250)),
             batch_rows: random.usize(1..500),
             records: Vec::new(),
+            step: 0,
+            users: 0,
+            latest: BEGIN,
         };
-        scenario.records = scenario.input(random);
+        let count = random.i64(600..2500);
+        (scenario.step, scenario.users) = (random.i64(1..3 * SECOND), random.i64(1..30));
+        let begins: Vec<i64> = (0..scenario.partitions).map(|_| BEGIN + random.i64(0..600) * SECOND).collect();
+        scenario.records = scenario.input(random, 0..count, &begins);
         scenario
     }
 
+    /// More partitions, and so many more records, for all of them. They are later than all before: for the new partitions too none is
+    /// late. They are returned, and belong to the input from now on.
+    pub(crate) fn grow(&mut self, random: &mut fastrand::Rng, partitions: usize, count: usize) -> Vec<Input> {
+        self.partitions += partitions;
+        let (begin, first) = (self.latest + self.bound, self.records.len() as i64);
+        // A row is at its number of steps behind the begin.
+        let begins = vec![begin - first * self.step; self.partitions];
+        let more = self.input(random, first..first + count as i64, &begins);
+        self.records.extend(more.iter().cloned());
+        more
+    }
+
     /// Rows within the bound in each partition, so that none is late; the partitions are apart in time.
-    fn input(&self, random: &mut fastrand::Rng) -> Vec<Input> {
-        let count = random.usize(600..2500);
-        let (step, users) = (random.i64(1..3 * SECOND), random.i64(1..30));
-        let begins: Vec<i64> = (0..self.partitions).map(|_| BEGIN + random.i64(0..600) * SECOND).collect();
-        let mut records = Vec::with_capacity(count);
-        for id in 0..count as i64 {
+    fn input(&mut self, random: &mut fastrand::Rng, ids: std::ops::Range<i64>, begins: &[i64]) -> Vec<Input> {
+        let mut records = Vec::new();
+        for id in ids {
             let partition = random.usize(0..self.partitions);
             let disorder = if self.bound == 0 { 0 } else { random.i64(0..=self.bound) };
-            let at = begins[partition] + id * step - disorder;
-            let (user, amount) = (random.i64(0..users), random.i64(-1_000..1_000));
+            let at = begins[partition] + id * self.step - disorder;
+            self.latest = self.latest.max(at);
+            let (user, amount) = (random.i64(0..self.users), random.i64(-1_000..1_000));
             let row = format!("{{\"id\":{id},\"user\":{user},\"amount\":{amount},\"at\":{at}}}");
             let value = if random.u8(0..100) == 0 { garbage(random, &row) } else { Some(row.into_bytes()) };
             let key = random.bool().then(|| format!("user {user}"));

@@ -12,8 +12,10 @@ use super::{
 };
 
 mod broker;
+mod growth;
 mod kill;
 mod network;
+mod odd;
 mod retention;
 mod sleep;
 mod zombie;
@@ -30,12 +32,18 @@ pub(crate) enum Fault {
     /// The job is killed at random instants, one to five times, also while it recovers, and started at another parallelism.
     #[value(name = "row13")]
     Kill,
+    /// The same, while the input gains partitions.
+    #[value(name = "row13-growth")]
+    Growth,
     /// The network loses requests and replies, delays commits, and answers in the broker's place.
     #[value(name = "row14")]
     Network,
     /// A job process is suspended, another takes over without a lock to hinder it, the first wakes up: it is fenced.
     #[value(name = "row15")]
     Zombie,
+    /// A producer repeats itself, records are removed that were read, partitions are added, and the topic is deleted and made again.
+    #[value(name = "row28")]
+    Odd,
     /// Records are removed before the job has read them.
     #[value(name = "row29")]
     Retention,
@@ -52,7 +60,7 @@ impl Fault {
             Self::BrokerPause => runs.div_ceil(5),
             Self::Kill | Self::Zombie => runs,
             Self::Network => 2 * runs,
-            Self::Retention | Self::Sleep => runs.div_ceil(10),
+            Self::Growth | Self::Odd | Self::Retention | Self::Sleep => runs.div_ceil(10),
         }
     }
 
@@ -63,6 +71,8 @@ impl Fault {
             Self::BrokerKill => broker::kill(run),
             Self::BrokerPause => broker::pause(run),
             Self::Kill => kill::run(run),
+            Self::Growth => growth::run(run),
+            Self::Odd => odd::run(run),
             Self::Network => network::run(run, delay),
             Self::Zombie => zombie::run(run),
             Self::Retention => retention::run(run),
