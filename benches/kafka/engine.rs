@@ -74,7 +74,8 @@ pub fn decode(brokers: &str, topic: &str, tasks: usize) -> Result<Seen> {
 /// Decodes every record, leaves some out, and writes the others to a topic in another form.
 pub fn process(brokers: &str, topic: &str, tasks: usize, to: &str, promise: Promise) -> Result<Seen> {
     let kafka = Kafka::brokers(brokers).set("compression.type", "none");
-    let (job, _store) = job("process", promise)?;
+    // What a job of the same name has committed before would be gone on from.
+    let (job, _store) = job(&format!("process-{to}"), promise)?;
     let job = job.parallelism(tasks);
     let euros = job
         .source(kafka.topic(topic).bounded().json::<Bid>())
@@ -90,7 +91,7 @@ pub fn process(brokers: &str, topic: &str, tasks: usize, to: &str, promise: Prom
 /// Writes every tick that it reads.
 pub fn pipe(ends: Ends<'_>, promise: Promise) -> Result<()> {
     let kafka = Kafka::brokers(ends.brokers).set("compression.type", "none").set("linger.ms", "1");
-    let (job, _store) = job("pipe", promise)?;
+    let (job, _store) = job(&format!("pipe-{}", ends.to), promise)?;
     sink(job.source(kafka.topic(ends.from).json::<Tick>()), kafka.to_topic(ends.to).json(), promise);
     block_on(async {
         let running = job.start().await?;

@@ -1,11 +1,12 @@
 //! Topics for measurements, and what is in them: the same bids in every run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use serde::{Deserialize, Serialize};
@@ -109,13 +110,25 @@ impl Topics {
         Ok(())
     }
 
-    /// How many records there are in a topic.
+    /// How many records are committed in a topic. They are counted: offsets are given to the markers of transactions too.
     pub fn records(&self, topic: &str, partitions: i32) -> Result<u64> {
-        let consumer: BaseConsumer = client(&self.brokers).create()?;
-        let mut records = 0;
+        let mut config = client(&self.brokers);
+        config.set("group.id", "windrow-bench").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.set("isolation.level", "read_committed").create()?;
+        let mut assigned = TopicPartitionList::new();
         for partition in 0..partitions {
-            let (low, high) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(20))?;
-            records += u64::try_from(high - low)?;
+            assigned.add_partition_offset(topic, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&assigned)?;
+        let (mut records, mut unread, began) = (0, partitions, Instant::now());
+        while unread > 0 {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(_)) => records += 1,
+                Some(Err(KafkaError::PartitionEOF(_))) => unread -= 1,
+                Some(Err(error)) => return Err(error.into()),
+                None if began.elapsed() > PATIENCE => return Err(format!("{topic} cannot be read to its end").into()),
+                None => {}
+            }
         }
         Ok(records)
     }
