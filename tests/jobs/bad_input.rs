@@ -254,7 +254,7 @@ fn rejects_are_dropped_and_counted_or_kept_with_everything_about_them() {
             (!column.is_null(row)).then(|| column.value(row))
         };
         let text = |column: usize| batch.column(column).as_string::<i32>().value(row).to_string();
-        assert_eq!((text(0), text(1)), (format!("#1 source file {path}"), path.clone()));
+        assert_eq!((text(0), text(1)), (format!("file {path}"), path.clone()));
         let bytes = String::from_utf8(batch.column(5).as_binary::<i32>().value(row).to_vec()).unwrap();
         (number(2), number(3), text(4), bytes)
     };

@@ -69,7 +69,9 @@ pub(super) fn truncated(
     ConnectorError::Data {
         at: cut.map_or_else(|| format!("{system}, {split}"), |cut| format!("{system}, {split}, offset {}", cut.next)),
         reason: format!(
-            "the cluster has lost records of {split} that it had confirmed{kept}, and may have put others in their place: a broker              became leader that did not have them ({reason}). What was computed from those that were read is in the state; to read              the topic as it is now, start a new job (without the checkpoint)"
+            "the cluster has lost records of {split} that it had confirmed{kept}, and may have put others in their place: a broker \
+             became leader that did not have them ({reason}). What was computed from those that were read is in the state; to read \
+             the topic as it is now, start a new job (without the checkpoint)"
         ),
     }
 }
