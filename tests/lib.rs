@@ -55,3 +55,13 @@ pub fn on_two_threads<T>(future: impl Future<Output = T>) -> T {
         Err(_) => panic!("the job hangs"),
     }
 }
+
+/// Waits in a closure of a job until a flag is set. Another thread takes over what this one had to do next: a worker that only slept
+/// would keep the task that it was going to run, which may be the one that sets the flag.
+pub fn wait_for(flag: &std::sync::atomic::AtomicBool) {
+    tokio::task::block_in_place(|| {
+        while !flag.load(std::sync::atomic::Ordering::Relaxed) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    });
+}

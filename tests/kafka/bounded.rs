@@ -7,7 +7,7 @@ use std::sync::{
 
 use tests::{
     broker::{Broker, Result},
-    on_two_threads, run,
+    on_two_threads, run, wait_for,
 };
 use windrow::{Report, connectors::kafka::KafkaInput, prelude::*};
 
@@ -31,9 +31,7 @@ pub(crate) fn crash(
     let job = job.parallelism(2).restarts(Restarts::at_most(restarts).waiting(millis(10)..=millis(10)));
     let numbers = job.source(input.bounded().json::<Number>()).filter(move |number| {
         if number.n == 10 && crashes.swap(false, Relaxed) {
-            while !has_begun.load(Relaxed) {
-                std::thread::sleep(millis(1));
-            }
+            wait_for(&has_begun);
             meanwhile();
             panic!("a crash");
         }

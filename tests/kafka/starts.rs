@@ -17,7 +17,7 @@ use tests::{
         Broker, Message, Options, Result,
         proxy::{Api, Fault, Rule},
     },
-    on_two_threads, run,
+    on_two_threads, run, wait_for,
 };
 use windrow::{
     connectors::{Position, Source, SplitId},
@@ -232,9 +232,7 @@ fn records_that_go_while_the_job_reads_slowly_are_counted_too() -> Result<()> {
     let gate = go.clone();
     job.source(kafka.topic(&topic).batch_rows(1).json::<Number>())
         .filter(move |_| {
-            while !gate.load(Relaxed) {
-                std::thread::sleep(millis(1));
-            }
+            wait_for(&gate);
             true
         })
         .sink(MemorySink::new());

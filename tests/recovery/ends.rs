@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use tests::{on_two_threads, rows, run, topic::Topic};
+use tests::{on_two_threads, rows, run, topic::Topic, wait_for};
 use windrow::{
     Faults, Report, Restarts,
     arrow::array::{ArrayRef, Int64Array, RecordBatch},
@@ -85,9 +85,7 @@ impl Over {
         let (has_begun, crashes) = (begun.clone(), Arc::new(crashes));
         let job = self.job("over", 2, move |n| {
             if n == 30 && crashes.swap(false, Relaxed) {
-                while !has_begun.load(Relaxed) {
-                    std::thread::sleep(millis(1));
-                }
+                wait_for(&has_begun);
                 Self::grow(&topic);
                 panic!("a crash");
             }
@@ -197,11 +195,7 @@ fn a_job_that_has_finished_and_now_takes_new_partitions_is_not_told_that_it_read
 fn a_job_that_was_stopped_has_not_finished() {
     let (over, goes_on) = (Over::new(), Arc::new(AtomicBool::new(false)));
     let gate = goes_on.clone();
-    let job = over.job("over", 1, move |_| {
-        while !gate.load(Relaxed) {
-            std::thread::sleep(millis(1));
-        }
-    });
+    let job = over.job("over", 1, move |_| wait_for(&gate));
     on_two_threads(async {
         let running = job.start().await.unwrap();
         running.handle().stop();
