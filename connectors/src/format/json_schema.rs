@@ -19,7 +19,10 @@ use serde_json::{Map, Value, json};
 use super::{
     Decoder, Encoder, Format, Frame, JsonDecoder, PayloadFormat, Payloads, RowEncoder, payload_json::framed_objects,
 };
-use crate::{ConnectorError, Result, SchemaRegistry, registry::SchemaKind};
+use crate::{
+    ConnectorError, Result, SchemaRegistry,
+    registry::{SchemaKind, frame, unframed},
+};
 
 /// Decodes JSON objects with the id of a JSON Schema in front: a zero, four bytes, the text. As [`JsonDecoder`] otherwise.
 ///
@@ -77,19 +80,6 @@ impl JsonSchemaDecoder {
     }
 }
 
-/// The id and the text of a record.
-fn unframed(record: &[u8]) -> Option<(u32, &[u8])> {
-    match record.split_first_chunk::<5>()? {
-        ([0, id @ ..], text) => Some((u32::from_be_bytes(*id), text)),
-        _ => None,
-    }
-}
-
-/// The text of a record, if it has an id in front.
-pub(crate) fn text_of(record: &[u8]) -> Option<&[u8]> {
-    unframed(record).map(|(_, text)| text)
-}
-
 impl Decoder for JsonSchemaDecoder {
     fn schema(&self) -> &SchemaRef {
         self.json.schema()
@@ -104,9 +94,7 @@ impl Decoder for JsonSchemaDecoder {
         if record.len() > self.max_record_bytes {
             return Err(format!("{} bytes, and the limit is {}", record.len(), self.max_record_bytes));
         }
-        let Some((id, text)) = unframed(record) else {
-            return Err("no schema id: a record from a registry begins with a zero and four bytes of it".to_string());
-        };
+        let (id, text) = unframed(record)?;
         self.check(id)?;
         self.json.push(text)
     }
@@ -172,8 +160,7 @@ impl PayloadFormat for JsonSchemaFormat {
         text["$schema"] = json!("http://json-schema.org/draft-07/schema#");
         text["title"] = json!(topic);
         let id = self.registry.register(&subject, SchemaKind::Json, &text.to_string())?;
-        let [a, b, c, d] = id.to_be_bytes();
-        Ok(Box::new(Framed([0, a, b, c, d])))
+        Ok(Box::new(Framed(frame(id))))
     }
 
     fn warnings(&self) -> Vec<String> {

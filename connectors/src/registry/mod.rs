@@ -55,6 +55,20 @@ const MOST_REFERENCES: usize = 1_000;
 /// A schema and all that it refers to.
 const LONGEST: usize = 16 * LONGEST_ANSWER as usize;
 
+/// What stands in front of a message: a zero, and the id of its schema.
+pub(crate) fn frame(id: u32) -> [u8; 5] {
+    let [a, b, c, d] = id.to_be_bytes();
+    [0, a, b, c, d]
+}
+
+/// The id in front of a message, and what is behind it; or why there is none, in words.
+pub(crate) fn unframed(message: &[u8]) -> Result<(u32, &[u8]), String> {
+    match message.split_first_chunk::<5>() {
+        Some(([0, id @ ..], content)) => Ok((u32::from_be_bytes(*id), content)),
+        _ => Err("no schema id: a record from a registry begins with a zero and four bytes of it".to_string()),
+    }
+}
+
 /// The language of a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SchemaKind {

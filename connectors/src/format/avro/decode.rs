@@ -14,7 +14,7 @@ use crate::{
         Decoder, Frame, Span,
         columns::{Columns, Medium},
     },
-    registry::SchemaKind,
+    registry::{SchemaKind, unframed},
 };
 
 /// How many writers' plans are kept; a topic has a handful.
@@ -99,10 +99,7 @@ impl AvroDecoder {
         if record.len() > self.max_record_bytes {
             return Err(format!("{} bytes, and the limit is {}", record.len(), self.max_record_bytes));
         }
-        let Some(([0, id @ ..], body)) = record.split_first_chunk::<5>() else {
-            return Err("no schema id: a record from a registry begins with a zero and four bytes of it".to_string());
-        };
-        let id = u32::from_be_bytes(*id);
+        let (id, body) = unframed(record)?;
         let writer = self.writer(id)?;
         let plan = writer.as_ref().as_ref().map_err(String::clone)?;
         let mut cursor = Cursor::new(body);

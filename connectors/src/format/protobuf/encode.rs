@@ -19,7 +19,7 @@ use super::{
 use crate::{
     ConnectorError, Result, SchemaRegistry,
     format::{Payloads, RowEncoder, config},
-    registry::SchemaKind,
+    registry::{SchemaKind, frame},
 };
 
 /// Makes a message of each row; made by [`Protobuf::encoder`](super::Protobuf::encoder), which has an example.
@@ -47,8 +47,7 @@ impl ProtobufEncoder {
     ) -> Result<Self> {
         let mut encoder = Self::new(schema, message, Vec::new())?;
         let id = registry.register(subject, SchemaKind::Protobuf, text)?;
-        encoder.frame.push(0);
-        encoder.frame.extend_from_slice(&id.to_be_bytes());
+        encoder.frame.extend_from_slice(&frame(id));
         write_indexes(&path_of(message), &mut encoder.frame);
         Ok(encoder)
     }

@@ -18,8 +18,9 @@ use crate::{
     ConnectorError, Result, SchemaRegistry, Untyped,
     format::{
         AvroDecoder, CsvDecoder, DebeziumDecoder, Decoder, Format, JsonSchemaDecoder, MAX_RECORD_BYTES, Protobuf,
-        RawDecoder, avro, infer, json_schema, raw::RAW_COLUMN,
+        RawDecoder, avro, infer, raw::RAW_COLUMN,
     },
+    registry::unframed,
 };
 
 impl KafkaInput {
@@ -112,7 +113,9 @@ impl KafkaInput {
     /// JSON objects with the id of their JSON Schema in front, with the columns that the first `records` of them show, as with
     /// [`infer_json`](Self::infer_json).
     pub fn infer_json_schema(self, records: usize, registry: &SchemaRegistry) -> Result<KafkaSource<Untyped>> {
-        let object = |payload: &[u8]| json_schema::text_of(payload).filter(|text| is_object(text)).map(<[u8]>::to_vec);
+        let object = |payload: &[u8]| {
+            unframed(payload).ok().map(|(_, text)| text).filter(|text| is_object(text)).map(<[u8]>::to_vec)
+        };
         let schema = self.infer(records, object, |sample| infer::json(sample, None))?;
         Ok(self.json_schema_with(schema, registry))
     }
