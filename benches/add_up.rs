@@ -41,6 +41,10 @@ impl<const N: usize> Sink for AddUp<N> {
         Ok(())
     }
 
+    fn accepts_changes(&self, _: &SchemaRef, _: &[usize]) -> Result<(), ConnectorError> {
+        Ok(())
+    }
+
     async fn writer(&self, _: &Incarnation, _: usize, _: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
         Ok(Box::new(Writer { own: [0; N], shared: self.clone() }))
     }

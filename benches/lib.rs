@@ -4,6 +4,8 @@
 
 mod add_up;
 pub mod nexmark;
+mod ratios;
+mod size;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,6 +20,8 @@ use windrow::{
 use windrow_operators::time::event_times;
 
 pub use add_up::AddUp;
+pub use ratios::{Ratios, median};
+pub use size::{amount, measures, rows};
 
 /// Rows per batch, in memory and on every edge.
 pub const BATCH_ROWS: usize = 8192;
@@ -30,6 +34,22 @@ pub fn bids(bids: u64) -> (SchemaRef, Vec<RecordBatch>) {
     let source =
         Nexmark::new().events(bids.div_ceil(46) * 50).batch_rows(BATCH_ROWS).bids().columns(["auction", "price", "at"]);
     read_all(&source)
+}
+
+/// The same bids with their texts (auction, price, at, channel, url): rows as they come from a topic.
+pub fn wide_bids(bids: u64) -> (SchemaRef, Vec<RecordBatch>) {
+    let columns = ["auction", "price", "at", "channel", "url"];
+    read_all(&Nexmark::new().events(bids.div_ceil(46) * 50).batch_rows(BATCH_ROWS).bids().columns(columns))
+}
+
+/// How many rows there are.
+pub fn row_count(batches: &[RecordBatch]) -> u64 {
+    batches.iter().map(|batch| batch.num_rows() as u64).sum()
+}
+
+/// A runtime of so many threads: a job on one of them has one core, however many tasks it has.
+pub fn threads(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
 /// All rows of a bounded source.
@@ -128,7 +148,13 @@ impl HandWritten {
         windows.checksum
     }
 
-    fn advance(&mut self, time: i64) {
+    /// What has come of the windows that are closed.
+    pub fn checksum(&self) -> Checksum {
+        self.checksum
+    }
+
+    /// Gives the results of the windows that end at `time` or before.
+    pub fn advance(&mut self, time: i64) {
         let closed: Vec<_> = self.closed(time).collect();
         for (window, table) in closed {
             emit(&mut self.checksum, window, table);

@@ -25,6 +25,7 @@
 #![allow(missing_docs, reason = "derive(Record) makes public types")]
 
 use std::{
+    convert::Infallible,
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -161,36 +162,52 @@ async fn run(args: &Args) -> windrow::Result<Report> {
         None => find(&job, &kafka, &topics),
     }
     eprintln!("{job}");
-    wait_for_topics(&kafka, &topics).await;
+    wait_for_topics(&kafka, &topics).await?;
 
     let running = job.start().await?;
-    let progress = tokio::spawn(progress(running.handle()));
-    let report = running.wait().await;
-    progress.abort();
-    report
+    let (handle, mut told) = (running.handle(), Vec::new());
+    let report = tokio::select! {
+        report = running.wait() => report?,
+        never = progress(&handle, &mut told) => match never {},
+    };
+    tell(&report.warnings, &mut told);
+    Ok(report)
 }
 
-/// They are made by `fraud_events`. What else may be wrong with the cluster the job says.
-async fn wait_for_topics(kafka: &Kafka, topics: &Topics) {
+/// They are made by `fraud_events`.
+async fn wait_for_topics(kafka: &Kafka, topics: &Topics) -> windrow::Result<()> {
     let source = kafka.topics([&topics.orders, &topics.payments]).raw();
-    while let Err(ConnectorError::Config(missing)) = source.splits().await {
-        eprintln!("{missing}; waiting for fraud_events");
+    eprintln!("looking for {} …", source.name());
+    loop {
+        match source.splits().await {
+            Ok(_) => return Ok(()),
+            Err(ConnectorError::Config(missing)) => eprintln!("{missing}; waiting for fraud_events"),
+            Err(error) => return Err(windrow::Error::Source { operator: "the topics".into(), error }),
+        }
         tokio::time::sleep(secs(2)).await;
     }
 }
 
 /// A line every two seconds, if there is anything new.
-async fn progress(job: JobHandle) {
+async fn progress(job: &JobHandle, told: &mut Vec<String>) -> Infallible {
     let (mut tick, mut former) = (tokio::time::interval(secs(2)), String::new());
     loop {
         tick.tick().await;
-        let line = counts(&job);
+        let line = counts(job);
         if line != former {
             eprintln!("{line}");
             former = line;
         }
-        for warning in job.warnings() {
+        tell(&job.warnings(), told);
+    }
+}
+
+/// The warnings that were not told yet.
+fn tell(warnings: &[String], told: &mut Vec<String>) {
+    for warning in warnings {
+        if !told.contains(warning) {
             eprintln!("warning: {warning}");
+            told.push(warning.clone());
         }
     }
 }
@@ -212,9 +229,6 @@ fn counts(job: &JobHandle) -> String {
 async fn main() -> ExitCode {
     match run(&Args::parse()).await {
         Ok(report) => {
-            for warning in &report.warnings {
-                eprintln!("warning: {warning}");
-            }
             eprintln!("{}", report.metrics);
             if !report.stopped {
                 return ExitCode::SUCCESS;

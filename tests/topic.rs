@@ -14,13 +14,16 @@ use windrow::{
         array::{ArrayRef, Int64Array, RecordBatch},
         datatypes::SchemaRef,
     },
-    connectors::{ConnectorError, Fetch, Position, Rows, Source, SourceReader, SplitId, TypedSource, Untyped},
+    connectors::{ConnectorError, Fetch, Position, PutOff, Rows, Source, SourceReader, SplitId, TypedSource, Untyped},
     prelude::Timestamp,
 };
 
 /// The keys of [`batch`], and the seconds of a window of [`right`].
 const KEYS: i64 = 5;
 const SIZE: i64 = 10;
+
+/// How long a reader waits at its start for a leader that does not answer.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Rows of these seconds, in `at`; `n` is their key.
 #[allow(clippy::expect_used, reason = "it is for tests")]
@@ -87,6 +90,8 @@ struct Partition {
     batches: Vec<RecordBatch>,
     ended: bool,
     away: bool,
+    leaderless: bool,
+    hangs: bool,
 }
 
 impl Topic {
@@ -149,6 +154,16 @@ impl Topic {
         self.log.change(|partitions| partitions[partition].away = away);
     }
 
+    /// Nobody leads this partition, and new readers put it off; or somebody does again.
+    pub fn leaderless(&self, partition: usize, leaderless: bool) {
+        self.log.change(|partitions| partitions[partition].leaderless = leaderless);
+    }
+
+    /// The leader of this partition does not answer new readers, which then put it off; or it does again.
+    pub fn hangs(&self, partition: usize, hangs: bool) {
+        self.log.change(|partitions| partitions[partition].hangs = hangs);
+    }
+
     /// No more will come for this partition.
     pub fn end(&self, partition: usize) {
         self.log.change(|partitions| partitions[partition].ended = true);
@@ -180,6 +195,14 @@ impl Log {
     fn change(&self, change: impl FnOnce(&mut Vec<Partition>)) {
         change(&mut self.lock());
         self.changed.notify_waiters();
+    }
+}
+
+impl Log {
+    /// Whether somebody says where a partition begins.
+    fn answers(&self, partition: usize) -> bool {
+        let of = &self.lock()[partition];
+        !of.leaderless && !of.hangs
     }
 }
 
@@ -229,17 +252,23 @@ impl Source for Topic {
         assigned: Vec<(SplitId, Option<Position>)>,
         ends: Vec<(SplitId, Position)>,
     ) -> Outcome<Box<dyn SourceReader>> {
-        let mut cursors = Vec::new();
+        let (mut cursors, mut put_off) = (Vec::new(), Vec::new());
         for (split, position) in assigned {
             let partition = number(&split)?;
-            let start = if self.latest { self.log.lock()[partition].batches.len() } else { 0 };
-            let next = position.map_or(start, |position| position.0 as usize);
-            let known = ends.iter().find(|(other, _)| *other == split).map(|(_, end)| end.0 as usize);
-            let end = self.bounded.then(|| known.unwrap_or_else(|| self.log.lock()[partition].batches.len()));
-            cursors.push(Cursor { split, partition, next, end, paused: false });
+            let end = ends.iter().find(|(other, _)| *other == split).map(|(_, end)| end.0 as usize);
+            let later = Later { split, partition, position: position.map(|position| position.0 as usize), end };
+            let hangs = self.log.lock()[partition].hangs;
+            if hangs {
+                tokio::time::sleep(PATIENCE).await;
+            }
+            match self.log.answers(partition) {
+                false => put_off.push(later),
+                true => cursors.push(later.begin(&self.log, self.latest, self.bounded)),
+            }
         }
         let (log, waits) = (self.log.clone(), cursors.is_empty() && self.every.is_some());
-        Ok(Box::new(TopicReader { log, mute: self.mute, waits, cursors, turn: 0 }))
+        let Self { mute, latest, bounded, .. } = *self;
+        Ok(Box::new(TopicReader { log, mute, latest, bounded, waits, cursors, put_off, turn: 0 }))
     }
 
     fn discover_every(&self) -> Option<Duration> {
@@ -255,6 +284,25 @@ impl TypedSource for Topic {
     type Row = Untyped;
 }
 
+/// What is to be read when it can be.
+struct Later {
+    split: SplitId,
+    partition: usize,
+    position: Option<usize>,
+    end: Option<usize>,
+}
+
+impl Later {
+    /// Decides where it begins and ends.
+    fn begin(self, log: &Log, latest: bool, bounded: bool) -> Cursor {
+        let Self { split, partition, position, end } = self;
+        let last = log.lock()[partition].batches.len();
+        let next = position.unwrap_or(if latest { last } else { 0 });
+        let end = bounded.then(|| end.unwrap_or(last));
+        Cursor { split, partition, next, end, paused: false }
+    }
+}
+
 struct Cursor {
     split: SplitId,
     partition: usize,
@@ -266,10 +314,13 @@ struct Cursor {
 struct TopicReader {
     log: Arc<Log>,
     cursors: Vec<Cursor>,
+    put_off: Vec<Later>,
     turn: usize,
     /// It has never had a partition, so it cannot have come to their end.
     waits: bool,
     mute: bool,
+    latest: bool,
+    bounded: bool,
 }
 
 #[async_trait]
@@ -295,20 +346,36 @@ impl SourceReader for TopicReader {
         self.cursors.iter().filter_map(end).collect()
     }
 
+    fn put_off(&self) -> Vec<PutOff> {
+        let put_off = |later: &Later| PutOff {
+            split: later.split.clone(),
+            reason: in_a_bad_mood().to_string(),
+            behind: later.position.is_some() || !self.latest,
+            unanswered: self.log.lock()[later.partition].hangs,
+        };
+        self.put_off.iter().map(put_off).collect()
+    }
+
     async fn add(&mut self, splits: Vec<SplitId>) -> Outcome<()> {
-        loop {
+        let mood = loop {
             let changed = self.log.changed.notified();
             match *self.log.adding.lock().unwrap_or_else(PoisonError::into_inner) {
                 Mood::Hangs => {}
-                Mood::Fails => return Err(in_a_bad_mood()),
-                Mood::AllBut(one) if splits.contains(&id(one)) => return Err(in_a_bad_mood()),
-                Mood::Well | Mood::Lists(_) | Mood::AllBut(_) => break,
+                mood => break mood,
             }
             changed.await;
-        }
+        };
         for split in splits {
+            let partition = number(&split)?;
+            let former = self.put_off.iter().position(|later| later.split == split);
+            let later = former.map(|former| self.put_off.remove(former));
+            let later = later.unwrap_or(Later { split, partition, position: Some(0), end: None });
+            if mood == Mood::Fails || mood == Mood::AllBut(partition) || !self.log.answers(partition) {
+                self.put_off.push(later);
+                continue;
+            }
             self.waits = false;
-            self.cursors.push(Cursor { partition: number(&split)?, split, next: 0, end: None, paused: false });
+            self.cursors.push(later.begin(&self.log, self.latest, self.bounded));
         }
         Ok(())
     }
@@ -332,6 +399,9 @@ impl TopicReader {
     fn ready(&mut self) -> Option<Fetch> {
         let count = self.cursors.len();
         let partitions = self.log.lock();
+        if count == 0 && !self.put_off.is_empty() {
+            return None;
+        }
         if count == 0 {
             let all_ended = !partitions.is_empty() && partitions.iter().all(|partition| partition.ended);
             return (!self.waits || all_ended).then_some(Fetch::End);

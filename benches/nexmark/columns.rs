@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nexmark::event::{Auction, Bid, Event, Person};
 use windrow::{
     arrow::{
-        array::{ArrayRef, Int64Array, RecordBatch, StringArray},
+        array::{ArrayRef, Int64Array, RecordBatch, StringViewArray},
         error::ArrowError,
     },
     prelude::Timestamp,
@@ -19,8 +19,9 @@ fn numbers<T>(rows: &[T], of: impl Fn(&T) -> usize) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| of(row) as i64)))
 }
 
+/// As views of one buffer, which has nothing else.
 fn texts<T>(rows: &[T], of: impl Fn(&T) -> &String) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
+    Arc::new(StringViewArray::from_iter_values(rows.iter().map(of)).gc())
 }
 
 /// From milliseconds.
@@ -40,6 +41,41 @@ pub fn batch(kind: Kind, events: Vec<Event>) -> Result<RecordBatch, ArrowError> 
         Kind::Bid => bids(&only(events, |event| if let Event::Bid(bid) = event { Some(bid) } else { None })),
     };
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, false)))
+}
+
+/// A row for each of the events, with the columns of bids and `kind`, which is 2 for a bid: the stream of all kinds that the suite
+/// filters bids out of.
+pub fn mixed(events: Vec<Event>) -> Result<RecordBatch, ArrowError> {
+    let kinds = events.iter().map(|event| match event {
+        Event::Person(_) => 0,
+        Event::Auction(_) => 1,
+        Event::Bid(_) => BID,
+    });
+    let kinds: ArrayRef = Arc::new(Int64Array::from_iter_values(kinds));
+    let rows: Vec<Bid> = events.into_iter().map(as_bid).collect();
+    let columns = [("kind", kinds)].into_iter().chain(bids(&rows));
+    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, false)))
+}
+
+/// What [`mixed`] calls a bid.
+pub const BID: i64 = 2;
+
+/// What is not there is 0, or empty.
+fn as_bid(event: Event) -> Bid {
+    let other = |date_time, extra| Bid {
+        auction: 0,
+        bidder: 0,
+        price: 0,
+        channel: String::new(),
+        url: String::new(),
+        date_time,
+        extra,
+    };
+    match event {
+        Event::Person(person) => other(person.date_time, person.extra),
+        Event::Auction(auction) => other(auction.date_time, auction.extra),
+        Event::Bid(bid) => bid,
+    }
 }
 
 fn only<T>(events: Vec<Event>, of: impl Fn(Event) -> Option<T>) -> Vec<T> {

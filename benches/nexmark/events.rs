@@ -103,6 +103,24 @@ impl Events {
         events
     }
 
+    /// All events at these positions.
+    pub fn all(&self, positions: Range<u64>) -> Vec<Event> {
+        let mut generator = EventGenerator::new(self.config());
+        let mut events = Vec::new();
+        for number in positions.map(|position| self.event_at(position)) {
+            let kind = Kind::of_event(number);
+            generator = generator.with_type_filter(kind.of_crate()).with_offset(kind.row(number));
+            events.extend(generator.next());
+        }
+        events
+    }
+
+    /// How many seconds of event time it is from the start to `micros`, since 1970, times the events per second: the number of the
+    /// first event that is not earlier.
+    pub fn number_at(&self, micros: i64) -> f64 {
+        (micros - self.start as i64 * 1000) as f64 / 1e6 * self.rate as f64
+    }
+
     /// The number of the event at a position.
     fn event_at(&self, position: u64) -> u64 {
         position / self.shuffled * self.shuffled + position * 953 % self.shuffled
@@ -169,6 +187,7 @@ mod tests {
                 let parts: Vec<_> = [0..1234, 1234..3000].into_iter().flat_map(|part| events.of(kind, part)).collect();
                 assert_eq!(parts, expected);
             }
+            assert_eq!([0..1234, 1234..3000].map(|part| events.all(part)).concat(), all);
         }
     }
 

@@ -6,18 +6,24 @@
 //!   `nexmark`) or as they are asked for                                                       oracle that shares no code)
 //! ```
 //!
-//! * [`Events`]: which events, in which order, in how many splits and batches. [`Site`]: the sources that a query reads.
-//! * [`queries`]: one file per query. [`Checksum`]: where results go. [`mod@measure`]: a query and what it cost.
+//! * [`Events`]: which events, in which order, in how many splits and batches; [`Distinct`]: others, of more keys than memory.
+//!   [`Site`]: the sources that a query reads.
+//! * [`queries`]: one file per query. [`Checksum`]: where results go. [`mod@measure`]: a query and what it cost; [`pace`]: how long its
+//!   results take. [`picture`]: rates as bars.
 
 pub mod checksum;
 pub mod columns;
+mod distinct;
 pub mod events;
 pub mod measure;
+pub mod pace;
+pub mod picture;
 pub mod queries;
 pub mod site;
 mod source;
 
-pub use checksum::Checksum;
+pub use checksum::{Checksum, Sum};
+pub use distinct::Distinct;
 pub use events::{Events, Kind};
-pub use measure::{Measured, measure};
+pub use measure::{Measured, Settings};
 pub use site::Site;

@@ -51,4 +51,43 @@ impl ConnectorError {
     pub fn io(action: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { action, path: path.into(), source }
     }
+
+    /// The same failure once more, for somebody else who meets it.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn repeated(&self) -> Self {
+        match self {
+            Self::Io { action, path, source } => {
+                let source = std::io::Error::new(source.kind(), source.to_string());
+                Self::Io { action, path: path.clone(), source }
+            }
+            Self::Config(reason) => Self::Config(reason.clone()),
+            Self::Data { at, reason } => Self::Data { at: at.clone(), reason: reason.clone() },
+            Self::Remote { system, reason, passes } => {
+                Self::Remote { system: system.clone(), reason: reason.clone(), passes: *passes }
+            }
+            // Arrow's errors cannot be cloned.
+            Self::Arrow(error) => Self::Arrow(ArrowError::ExternalError(error.to_string().into())),
+        }
+    }
+}
+
+#[cfg(all(test, feature = "kafka"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_the_same_for_everybody_who_meets_it() {
+        let text = || "it".to_owned();
+        for failure in [
+            ConnectorError::io("write", "/tmp/it", std::io::Error::other("full")),
+            ConnectorError::Config(text()),
+            ConnectorError::Data { at: text(), reason: text() },
+            ConnectorError::Remote { system: text(), reason: text(), passes: true },
+            ConnectorError::Remote { system: text(), reason: text(), passes: false },
+        ] {
+            assert_eq!(format!("{:?}", failure.repeated()), format!("{failure:?}"));
+        }
+        let failure = ConnectorError::Arrow(ArrowError::ComputeError("no sum".into()));
+        assert!(matches!(failure.repeated(), ConnectorError::Arrow(why) if why.to_string().contains("no sum")));
+    }
 }

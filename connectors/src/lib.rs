@@ -53,4 +53,4 @@ pub use registry::SchemaRegistry;
 #[cfg(feature = "kafka")]
 pub use secret::Secret;
 pub use sink::{Epoch, Incarnation, Marker, OP, Receipt, Sink, SinkWriter, Witness};
-pub use source::{Fetch, Position, Rejected, Rows, Source, SourceReader, SplitId, TypedSource, Untyped};
+pub use source::{Fetch, Position, PutOff, Rejected, Rows, Source, SourceReader, SplitId, TypedSource, Untyped};

@@ -43,6 +43,8 @@ pub struct Origins {
 struct Record {
     position: Position,
     line: Option<NonZeroU64>,
+    /// It has no bytes, not even none: a tombstone of a topic.
+    is_null: bool,
     /// The end of its bytes, which begin where the former record ends.
     end: usize,
     /// The end of its key, if it has one, which begins there.
@@ -87,7 +89,15 @@ impl Origins {
             self.bytes.len()
         });
         let (line, last) = (line.and_then(NonZeroU64::new), key_end.unwrap_or(end));
-        self.records.push(Record { position, line, end, key_end, last, timestamp: None });
+        self.records.push(Record { position, line, is_null: false, end, key_end, last, timestamp: None });
+    }
+
+    /// As [`Origins::push`], of a record of a topic that has no payload, which is not one whose payload is empty.
+    pub fn push_null(&mut self, position: Position, key: Option<&[u8]>) {
+        self.push(position, None, b"", key);
+        if let Some(record) = self.records.last_mut() {
+            record.is_null = true;
+        }
     }
 
     /// What the last record had beside its bytes and its key: its headers, and its time in milliseconds since 1970.
@@ -133,11 +143,12 @@ impl Origins {
         let former = row.checked_sub(1).and_then(|former| self.records.get(former));
         let start = former.map_or(0, |former| former.last);
         let key = record.key_end.and_then(|key_end| self.bytes.get(record.end..key_end));
+        let bytes = self.bytes.get(start..record.end)?;
         Some(Rejected {
             position: Some(record.position),
             line: record.line.map(NonZeroU64::get),
             reason,
-            bytes: Some(self.bytes.get(start..record.end)?.to_vec()),
+            bytes: (!record.is_null).then(|| bytes.to_vec()),
             key: key.map(<[u8]>::to_vec),
             headers: self.headers_of(row, record.key_end.unwrap_or(record.end)),
             timestamp: record.timestamp,
@@ -190,6 +201,19 @@ mod tests {
         assert_eq!(was(&first, 3), Some((12, None, "four".into(), None)));
         assert_eq!(was(&first, 4), None);
         assert_eq!(was(&origins, 0), Some((20, None, String::new(), None)));
+    }
+
+    #[test]
+    fn a_record_without_a_payload_is_not_one_whose_payload_is_empty() {
+        let mut origins = Origins::of_partition(3);
+        origins.push(Position(1), None, b"one", None);
+        origins.push_null(Position(2), Some(b"k"));
+        origins.beside([("a", Some(&b"x"[..]))], Some(7));
+        origins.push(Position(3), None, b"", None);
+        let was = |row| origins.reject(row, "bad".into()).map(|was| (was.bytes, was.key, was.headers.len()));
+        assert_eq!(was(0), Some((Some(b"one".to_vec()), None, 0)));
+        assert_eq!(was(1), Some((None, Some(b"k".to_vec()), 1)));
+        assert_eq!(was(2), Some((Some(Vec::new()), None, 0)));
     }
 
     #[test]

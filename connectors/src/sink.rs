@@ -102,6 +102,11 @@ pub trait Sink: Send + Sync + 'static {
         None
     }
 
+    /// Where in the system of its [`Sink::witness`] the rows go, if that has to know it before the first writer is made: a topic.
+    fn place(&self) -> Option<String> {
+        None
+    }
+
     /// The writer of task number `task`, for batches of `schema`. The writers of all tasks of a job are made before any of them
     /// is given a row.
     async fn writer(&self, incarnation: &Incarnation, task: usize, schema: SchemaRef) -> Result<Box<dyn SinkWriter>>;
@@ -132,7 +137,7 @@ pub struct Marker {
 }
 
 /// A system that makes the rows of an epoch visible in one step and keeps a [`Marker`] of it, and so decides whether the epoch
-/// counts. The protocol around it, with every moment at which a process may die, is in `docs/exactly-once.md`.
+/// counts. The protocol around it, with every moment at which a process may die, is in `docs/src/exactly-once.md`.
 #[async_trait]
 pub trait Witness: Send + Sync + 'static {
     /// What to call it in messages, and what tells it from others in a checkpoint: `kafka localhost:9092, topic __windrow.fraud.commits`.
@@ -146,8 +151,9 @@ pub trait Witness: Send + Sync + 'static {
     fn open_for(&self, job: &str) -> Option<Duration>;
 
     /// Takes over from every former incarnation of the job. When this returns none of them can decide anything any more, and
-    /// nothing that they wrote is still open. Comes before [`Witness::newest`], and before the first writer is made.
-    async fn fence(&self, job: &str, incarnation: &Incarnation) -> Result<()>;
+    /// nothing that they wrote is still open. Comes before [`Witness::newest`], and before the first writer is made. `places` are those
+    /// of the job's sinks, each once: [`Sink::place`].
+    async fn fence(&self, job: &str, incarnation: &Incarnation, places: &[String]) -> Result<()>;
 
     /// The marker of the newest epoch that counts; `None` when there never was one. Fails rather than guesses.
     async fn newest(&self, job: &str) -> Result<Option<Marker>>;

@@ -126,6 +126,21 @@ pub enum Fetch {
     End,
 }
 
+/// A split that a reader is to read and cannot read for now: nobody leads a partition, say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutOff {
+    /// Which one.
+    pub split: SplitId,
+    /// Why, in words, and what to look at. It is shown as a warning.
+    pub reason: String,
+    /// Whether records of it may wait: then it is behind and not idle, and event time waits for it. Not of one that begins behind all
+    /// that there is.
+    pub behind: bool,
+    /// Whether somebody was asked and has not answered, rather than that nobody can be asked. A source of which nothing can be read at
+    /// its start, with one such split, fails it.
+    pub unanswered: bool,
+}
+
 /// A place that rows come from. Cheap to build; nothing is read before [`Source::reader`], except what
 /// [`Source::schema`] needs (the header of a CSV file).
 #[async_trait]
@@ -135,6 +150,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// The columns of every batch that its readers deliver.
     fn schema(&self) -> Result<SchemaRef>;
+
+    /// What is wrong with what the user said of it, although the columns are known: then it is told together with the other mistakes of
+    /// the job, those in what is done with the rows too. An error of [`Source::schema`] hides these.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// The splits there are now, in a stable order.
     async fn splits(&self) -> Result<Vec<SplitId>>;
@@ -199,8 +220,8 @@ pub trait SourceReader: Send {
     fn without_origins(&mut self) {}
 
     /// Where splits begin of which nothing has been fetched yet, as far as the reader has found out. The engine asks once the
-    /// reader is there and after each [`SourceReader::add`], and keeps the answer in its next checkpoint: so "from now on" means
-    /// the same record after a crash.
+    /// reader is there and after each [`SourceReader::add`], and keeps the answer in a checkpoint that it takes at once: so "from now
+    /// on" means the same record after a crash.
     fn positions(&self) -> Vec<(SplitId, Position)> {
         Vec::new()
     }
@@ -217,12 +238,20 @@ pub trait SourceReader: Send {
     /// [`Source::adds_splits`] says that there may be such. What was given to a task just when its reader said [`Fetch::End`] is
     /// added after it, and fetched.
     ///
-    /// All of them or none. Between two fetches nothing is fetched until it returns, so it must not take long: of splits that cannot be
-    /// read now it says a [`ConnectorError::Remote`] that passes. Then they are given again one by one, and those that it still
-    /// refuses after some seconds.
+    /// Between two fetches nothing is fetched until it returns, so it must not take long: those that cannot be read now it puts off,
+    /// and reads the others. What [`SourceReader::put_off`] says is given again after some seconds, and after up to a minute when that
+    /// goes on. An error ends the reader.
     async fn add(&mut self, splits: Vec<SplitId>) -> Result<()> {
         let _ = splits;
         Err(ConnectorError::Config("the source finds new splits and its reader cannot read them: a bug in it".into()))
+    }
+
+    /// Which of its splits it cannot read for now, though it can read the others: those that it was made with, and those that were
+    /// added. Asked once the reader is there and after each [`SourceReader::add`], to which they are given again after some seconds,
+    /// until they are read: one that it was made with begins, and ends, as it would have then. While there are such
+    /// its `fetch` does not say [`Fetch::End`].
+    fn put_off(&self) -> Vec<PutOff> {
+        Vec::new()
     }
 
     /// How many records of each split wait to be fetched, as far as is known without asking anyone. Asked about once a second; after

@@ -21,6 +21,11 @@ impl Moment {
         self.0.saturating_duration_since(earlier.0)
     }
 
+    /// The nanoseconds since `earlier`, which fit for 584 years.
+    pub(crate) fn nanos_since(self, earlier: Self) -> u64 {
+        u64::try_from(self.since(earlier).as_nanos()).unwrap_or(u64::MAX)
+    }
+
     pub(crate) fn after(self, span: Duration) -> Self {
         /// What does not fit into the clock is never.
         const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);

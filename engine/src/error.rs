@@ -174,9 +174,13 @@ fn place(position: Option<Position>, line: Option<u64>) -> String {
 /// What a connector says, without what the name of its operator says too: `#2 sink kafka k:9092, topic alerts` and `kafka k:9092, topic
 /// alerts: …`, or `kafka k:9092, transactional id windrow.fraud.0: …`.
 pub(crate) fn said(operator: &str, error: &ConnectorError) -> String {
-    let error = error.to_string();
     // Behind its number and its kind.
-    let name = operator.splitn(3, ' ').nth(2).unwrap_or_default();
+    said_of(operator.splitn(3, ' ').nth(2).unwrap_or_default(), error)
+}
+
+/// The same of a connector of this name.
+pub(crate) fn said_of(name: &str, error: &ConnectorError) -> String {
+    let error = error.to_string();
     let cuts = [name.len()].into_iter().chain(name.rmatch_indices(", ").map(|(cut, _)| cut)).filter(|cut| *cut > 0);
     let mut rests = cuts.filter_map(|cut| error.strip_prefix(name.get(..cut)?));
     let rest = rests.find_map(|rest| rest.strip_prefix(": ").or_else(|| rest.strip_prefix(", ")));

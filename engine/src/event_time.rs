@@ -128,7 +128,8 @@ impl Watermarks {
     /// silent split keeps every window open, because it might still bring an early row.
     ///
     /// Its silence counts from the start of the job, also when it goes on from a checkpoint in which the split was idle. A split of
-    /// which records are known to wait is never idle: it is behind.
+    /// which records are known to wait is never idle: it is behind. Nor is one that cannot be read for now, because nobody leads a
+    /// partition, say, unless it begins behind all there is.
     ///
     /// ```
     /// # use windrow::prelude::*;

@@ -34,8 +34,10 @@
 //! the connectors.
 //!
 //! * An operator with state is described by a [`Plan`](operators::Plan): how the rows of each input choose their task, which
-//!   streams leave it by which [`Port`](operators::Port), the form of its state, and whether its work can be split around the
-//!   exchange, so that groups and not rows cross it. The engine knows no more of a window, a join or a pattern than that.
+//!   streams leave it by which [`Port`](operators::Port), the form of its state, whether its work can be split around the
+//!   exchange, so that groups and not rows cross it, and in which columns its results still have their key: what follows by
+//!   these, also behind filters and projections, is in the same task without an exchange. The engine knows no more of a window,
+//!   a join or a pattern than that.
 //! * What depends on the order of rows has a [`sort`](operators::sort) by the same key in front.
 //! * What calls something outside ([`Stream::map_async`], [`Stream::lookup`]) is a task of its own, with its rows in flight; at
 //!   a barrier they are its state, and nobody waits for a call.
@@ -106,7 +108,7 @@
 //! Channels are bounded in bytes; state is by [`Job::memory_budget`]. An operator is told what it may use
 //! ([`Operator::limit`](operators::Operator::limit)) and gets a [`Room`](operators::spill::Room) for the rest, which is a directory of the
 //! job. Windows of aggregates put partial states there, and merge them part by part when a window fires; what cannot be put there
-//! is counted, and is an error when it is more than the budget: `docs/memory.md` in the repository.
+//! is counted, and is an error when it is more than the budget: the chapter `docs/src/memory.md` of the book.
 //!
 //! ## A first job
 //!
@@ -143,13 +145,15 @@
 //!
 //! ## Where to look
 //!
-//! * [`api`]: [`Job`], [`Stream`] and what can be said with them. Which window, which join, what is late and what becomes of it:
-//!   `docs/event-time.md` in the repository.
+//! * The book, in the folder `docs` of the repository: a first job, concepts, every operator and connector, how to run a job and to
+//!   change it, and what things are called elsewhere.
+//! * [`api`]: [`Job`], [`Stream`] and what can be said with them. In the book: `docs/src/windows.md`, `joins.md`,
+//!   `late-and-rejected.md`.
 //! * Topics of Kafka, with the feature `kafka`: `connectors::kafka` (`source`, `sink`, `transaction`), formats and the schema
-//!   registry beside it; how to use them, their limits and their errors: `docs/kafka.md`. How a transaction decides a checkpoint:
-//!   `docs/exactly-once.md`.
+//!   registry beside it; how to use them, their limits and their errors: `docs/src/kafka.md`. How a transaction decides a
+//!   checkpoint: `docs/src/exactly-once.md`.
 //! * [`operators`]: the contract of an operator and all operators. [`connectors`]: sources, sinks, formats.
-//! * [`metrics`]: what a job counts. [`Error`]: what can go wrong. [`state`]: a look into the state of a stopped job.
+//! * [`metrics`]: what a job counts. [`status`]: what it does, for who watches. [`Error`]: what can go wrong. [`state`]: a look into the state of a stopped job.
 //!
 //! ## Choices that differ from what one might expect
 //!
@@ -180,6 +184,7 @@ mod plan;
 pub mod prelude;
 mod runtime;
 pub mod state;
+pub mod status;
 
 pub use api::{
     AsyncResult, Derived, Forever, FromSource, Job, JobHandle, Joined, Joining, Key, KeyedStream, LookupOn, OnArrival,
@@ -230,11 +235,3 @@ pub use windrow_operators as operators;
 #[cfg(all(doctest, feature = "kafka"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;
-
-#[cfg(all(doctest, feature = "kafka"))]
-#[doc = include_str!("../../docs/kafka.md")]
-struct KafkaPage;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/event-time.md")]
-struct EventTimePage;

@@ -5,6 +5,7 @@
 //! operator `rows_in = processed + failed + in_flight`.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,6 +18,16 @@ use windrow_operators::Timestamp;
 
 use crate::runtime::align::Hold;
 
+pub(crate) mod log;
+pub(crate) mod meter;
+pub(crate) mod samples;
+pub(crate) mod splits;
+mod task;
+
+use samples::Samples;
+use splits::SplitTable;
+pub(crate) use task::TaskCounters;
+
 /// What the name of an operator's first phase ends with.
 pub(crate) const FIRST_PHASE: &str = " (first phase)";
 
@@ -27,10 +38,7 @@ const SHOWN_SPLITS: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Counters {
     name: String,
-    pub(crate) rows_in: AtomicU64,
-    pub(crate) rows_out: AtomicU64,
-    pub(crate) processed: AtomicU64,
-    pub(crate) late: AtomicU64,
+    tasks: Vec<TaskCounters>,
     pub(crate) rejected: AtomicU64,
     pub(crate) future: AtomicU64,
     pub(crate) failed: AtomicU64,
@@ -38,43 +46,38 @@ pub(crate) struct Counters {
     /// How many times the position of a split went on without rows.
     pub(crate) moved: AtomicU64,
     latest: AtomicI64,
-    /// The watermark of each task.
-    watermarks: Vec<AtomicI64>,
-    /// The bytes of state of each task.
-    held: Vec<AtomicU64>,
     spilled_bytes: AtomicU64,
     spilled_segments: AtomicU64,
     /// Of each task: the splits that are not read for now, and why.
     paused: Mutex<Vec<Option<(String, Hold)>>>,
     /// Of each task: how many records wait to be read, and the split in which most do.
     lags: Mutex<Vec<Option<(u64, String, u64)>>>,
-    /// The rows in flight of each task.
-    in_flight: Vec<AtomicU64>,
-    warning: Mutex<Option<String>>,
+    /// By task, or of what serves all tasks.
+    warnings: Mutex<BTreeMap<Option<usize>, String>>,
+    /// The splits of a source.
+    pub(crate) splits: SplitTable,
+    /// Late, rejected and failed rows.
+    pub(crate) samples: Samples,
 }
 
 impl Counters {
     pub(crate) fn new(name: String, tasks: usize) -> Arc<Self> {
         Arc::new(Self {
             name,
-            rows_in: AtomicU64::new(0),
-            rows_out: AtomicU64::new(0),
-            processed: AtomicU64::new(0),
-            late: AtomicU64::new(0),
+            tasks: (0..tasks).map(|_| TaskCounters::new()).collect(),
             rejected: AtomicU64::new(0),
             future: AtomicU64::new(0),
-            paused: Mutex::new((0..tasks).map(|_| None).collect()),
-            lags: Mutex::new(vec![None; tasks]),
             failed: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             latest: AtomicI64::new(i64::MIN),
-            watermarks: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(),
-            held: (0..tasks).map(|_| AtomicU64::new(0)).collect(),
             spilled_bytes: AtomicU64::new(0),
             spilled_segments: AtomicU64::new(0),
-            in_flight: (0..tasks).map(|_| AtomicU64::new(0)).collect(),
-            warning: Mutex::new(None),
+            paused: Mutex::new((0..tasks).map(|_| None).collect()),
+            lags: Mutex::new(vec![None; tasks]),
+            warnings: Mutex::default(),
+            splits: SplitTable::default(),
+            samples: Samples::new(),
         })
     }
 
@@ -82,12 +85,17 @@ impl Counters {
         &self.name
     }
 
-    pub(crate) fn watermark(&self, task: usize, time: Timestamp) {
-        self.watermarks[task].store(time.micros(), Relaxed);
+    /// What one of its tasks counts.
+    pub(crate) fn task(&self, task: usize) -> &TaskCounters {
+        &self.tasks[task]
     }
 
-    pub(crate) fn holds(&self, task: usize, bytes: usize) {
-        self.held[task].store(bytes as u64, Relaxed);
+    pub(crate) fn tasks(&self) -> &[TaskCounters] {
+        &self.tasks
+    }
+
+    fn sum(&self, of: impl Fn(&TaskCounters) -> u64) -> u64 {
+        self.tasks.iter().map(of).fold(0, u64::wrapping_add)
     }
 
     /// A segment of so many bytes was put on disk, because it was too much for memory.
@@ -120,17 +128,18 @@ impl Counters {
         self.lags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn in_flight(&self, task: usize, rows: usize) {
-        self.in_flight[task].store(rows as u64, Relaxed);
+    /// What a person should know of the operator now, if anything, as this task says; or what serves all of them.
+    pub(crate) fn warn(&self, task: Option<usize>, warning: Option<String>) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        match warning {
+            Some(warning) => drop(warnings.insert(task, warning)),
+            None => drop(warnings.remove(&task)),
+        }
     }
 
-    /// What a person should know of the operator now, if anything.
-    pub(crate) fn warn(&self, warning: Option<String>) {
-        *self.warning.lock().unwrap_or_else(PoisonError::into_inner) = warning;
-    }
-
-    pub(crate) fn warning(&self) -> Option<String> {
-        self.warning.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What several tasks say in the same words, once.
+    pub(crate) fn warnings(&self) -> BTreeSet<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     pub(crate) fn saw(&self, time: i64) {
@@ -139,30 +148,33 @@ impl Counters {
 
     /// A number that changes whenever rows come in or leave, or a position goes on without them.
     pub(crate) fn activity(&self) -> u64 {
-        let counts = [&self.rows_in, &self.rows_out, &self.late, &self.processed, &self.failed, &self.moved];
-        counts.iter().map(|count| count.load(Relaxed)).fold(0, u64::wrapping_add)
+        let of_task = |task: &TaskCounters| {
+            let counts = [&task.rows_in, &task.rows_out, &task.late, &task.processed];
+            counts.iter().map(|count| count.load(Relaxed)).fold(0, u64::wrapping_add)
+        };
+        self.sum(of_task).wrapping_add(self.failed.load(Relaxed)).wrapping_add(self.moved.load(Relaxed))
     }
 
-    fn read(&self) -> OperatorMetrics {
+    pub(crate) fn read(&self) -> OperatorMetrics {
         let time = |micros: i64| (micros != i64::MIN).then(|| Timestamp::from_micros(micros));
-        let watermark = self.watermarks.iter().map(|watermark| watermark.load(Relaxed)).min();
+        let watermark = self.tasks.iter().map(TaskCounters::watermark_micros).min();
         let lags: Vec<_> = self.lagging().iter().flatten().cloned().collect();
         let lag = lags.iter().map(|(total, ..)| *total).reduce(u64::saturating_add);
         let most = lags.into_iter().map(|(_, split, most)| (split, most)).max_by_key(|(_, most)| *most);
         OperatorMetrics {
             operator: self.name.clone(),
-            rows_in: self.rows_in.load(Relaxed),
-            rows_out: self.rows_out.load(Relaxed),
-            processed: self.processed.load(Relaxed),
-            late: self.late.load(Relaxed),
+            rows_in: self.sum(|task| task.rows_in.load(Relaxed)),
+            rows_out: self.sum(|task| task.rows_out.load(Relaxed)),
+            processed: self.sum(|task| task.processed.load(Relaxed)),
+            late: self.sum(|task| task.late.load(Relaxed)),
             rejected: self.rejected.load(Relaxed),
             future: self.future.load(Relaxed),
             failed: self.failed.load(Relaxed),
-            in_flight: self.in_flight.iter().map(|rows| rows.load(Relaxed)).sum(),
+            in_flight: self.sum(TaskCounters::rows_in_flight),
             retries: self.retries.load(Relaxed),
             watermark: watermark.and_then(time),
             latest: time(self.latest.load(Relaxed)),
-            state_bytes: self.held.iter().map(|bytes| bytes.load(Relaxed)).sum(),
+            state_bytes: self.sum(TaskCounters::held_bytes),
             spilled_bytes: self.spilled_bytes.load(Relaxed),
             spilled_segments: self.spilled_segments.load(Relaxed),
             paused: self.paused().iter().flatten().map(|(splits, hold)| format!("{splits}: {hold}")).collect(),
@@ -242,6 +254,8 @@ impl OperatorMetrics {
 #[derive(Debug, Default)]
 pub(crate) struct CheckpointCounters {
     completed: AtomicU64,
+    /// How many of them hold that something has moved.
+    moved: AtomicU64,
     bytes: AtomicU64,
     segments: AtomicU64,
     newest: AtomicU64,
@@ -260,10 +274,16 @@ impl CheckpointCounters {
         self.not_collected.fetch_add(1, Relaxed);
     }
 
-    /// A checkpoint is decided and published.
-    pub(crate) fn complete(&self, epoch: Epoch) {
+    /// A checkpoint is decided and published. `moved`: rows had been read, or left, when its barrier was sent.
+    pub(crate) fn complete(&self, epoch: Epoch, moved: bool) {
         self.completed.fetch_add(1, Relaxed);
+        self.moved.fetch_add(u64::from(moved), Relaxed);
         self.newest.store(epoch.0, Relaxed);
+    }
+
+    /// Whether one is complete that holds more than the one from which the job went on: not only where its splits begin.
+    pub(crate) fn have_moved(&self) -> bool {
+        self.moved.load(Relaxed) > 0
     }
 
     pub(crate) fn read(&self) -> CheckpointMetrics {

@@ -21,7 +21,7 @@ use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion_physical_expr::{
     PhysicalExpr,
     aggregate::{LoweredAggregate, LoweredAggregateBuilder},
-    create_physical_expr,
+    create_physical_expr, expressions,
 };
 
 use crate::{OperatorError, Result, StreamSchema, schema::index_of};
@@ -112,6 +112,11 @@ impl Lowering {
             )
         })
     }
+}
+
+/// The column of its rows that each of these is, as it came; `None` for what is computed.
+pub(crate) fn columns_of(values: &[Arc<dyn PhysicalExpr>]) -> Vec<Option<usize>> {
+    values.iter().map(|value| value.downcast_ref::<expressions::Column>().map(expressions::Column::index)).collect()
 }
 
 /// The aggregate that an expression is, whatever the name of its result.

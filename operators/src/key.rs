@@ -78,9 +78,15 @@ fn mix(mut x: u64) -> u64 {
 const NULL: u64 = 0x6e75_6c6c;
 
 fn fold<V>(hashes: &mut [u64], array: &dyn Array, value: impl Fn(usize) -> V, bits: impl Fn(V) -> u64) {
-    for (row, hash) in hashes.iter_mut().enumerate() {
-        let bits = if array.is_null(row) { NULL } else { bits(value(row)) };
-        *hash = mix(hash.rotate_left(5) ^ bits);
+    let mix_in = |hash: &mut u64, bits: u64| *hash = mix(hash.rotate_left(5) ^ bits);
+    // Whether there are nulls is asked once: asked of each row it costs as much as the hash.
+    match array.nulls() {
+        Some(nulls) => {
+            for (row, hash) in hashes.iter_mut().enumerate() {
+                mix_in(hash, if nulls.is_null(row) { NULL } else { bits(value(row)) });
+            }
+        }
+        None => hashes.iter_mut().enumerate().for_each(|(row, hash)| mix_in(hash, bits(value(row)))),
     }
 }
 

@@ -14,7 +14,7 @@
 //!
 //! * [`operator`], [`outbox`], [`watermark`], [`time`], [`schema`], [`key`]: the vocabulary. [`plan`]: what the engine has to know of
 //!   an operator with state. [`state`]: segments, which checkpoints are made of. [`spill`]: where what is too much for memory
-//!   goes.
+//!   goes. [`bytes`]: how much rows take.
 //! * [`stateless`]: filter and project by DataFusion expressions.
 //! * [`typed`]: filter, map and flat-map by Rust closures over zero-copy views of the same batches.
 //! * [`keyed`]: Rust code with state and timers per key, with rules that every task gets; the first row of a key in a while.
@@ -34,6 +34,7 @@
 //! 3. After it has promised `t` it emits no row whose event time is before `t`, but for late ones ([`Port::is_timed`]).
 
 mod aggregates;
+pub mod bytes;
 pub mod changes;
 pub mod count;
 pub mod error;
@@ -63,7 +64,7 @@ pub use error::{OperatorError, Result};
 pub use key::KeyGroup;
 pub use operator::{Advance, Operator, Port};
 pub use outbox::Outbox;
-pub use plan::{Partitioning, Plan};
+pub use plan::{KeyedBy, Partitioning, Plan};
 pub use schema::StreamSchema;
 pub use time::Timestamp;
 pub use watermark::{Watermark, WatermarkMerge};

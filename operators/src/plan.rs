@@ -3,6 +3,7 @@
 //! ```text
 //!   Plan ── inputs: how rows choose their task ──► the exchange in front of it
 //!        ── outputs, state form ────────────────► streams and checkpoints
+//!        ── keyed output ───────────────────────► which operators behind it need no exchange of their own
 //!        ── whole, or two phases ───────────────► the operators of the tasks
 //! ```
 
@@ -39,15 +40,76 @@ pub trait Plan: Send + Sync {
     /// The whole operator, behind an exchange as [`Plan::inputs`] says.
     fn whole(&self) -> Result<Box<dyn Operator>>;
 
-    /// Whether the rows that leave are rows that came in, so that they are still where the exchange has brought them: what
-    /// follows by the same key needs no other.
-    fn keeps_rows(&self) -> bool {
+    /// By which columns of [`Port::MAIN`] its rows are where they are, behind the exchange by the key of [`Plan::inputs`]: what
+    /// follows by these columns needs no other. `None` when that cannot be said of every row, also of one with nulls; and when
+    /// tasks that were given the same watermark may promise different times. (They would go on as one after the job has been
+    /// restored with another number of tasks, and what follows takes the greatest of their times for what is late.)
+    fn keyed_output(&self) -> Option<KeyedBy> {
+        None
+    }
+
+    /// Whether its operators put away what is too much for memory: what [`Operator::limit`] of [`Plan::whole`] and of the second
+    /// phase says.
+    fn spills(&self) -> bool {
         false
     }
 
     /// The same work around an exchange, when that is possible and pays.
     fn two_phases(&self) -> Option<TwoPhases> {
         None
+    }
+}
+
+/// By which columns of a stream its rows are with the tasks that they are with: those of a key, in the order in which they are
+/// hashed. Several columns may have the values of one column of the key.
+///
+/// ```
+/// use windrow_operators::KeyedBy;
+///
+/// // A join on auction = id, of which both columns are in the result: auction, price, id.
+/// let joined = KeyedBy::any([vec![0, 2]]).unwrap();
+/// assert!(joined.is(&[0]) && joined.is(&[2]));
+/// assert!(!joined.is(&[1]) && !joined.is(&[0, 2]), "another column, and another hash");
+/// // Then a projection to price and id.
+/// let projected = joined.through(&[Some(1), Some(2)]).unwrap();
+/// assert!(projected.is(&[1]) && !projected.is(&[0]));
+/// assert_eq!(projected.through(&[Some(0), None]), None, "price, and what was computed");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyedBy(Vec<Vec<usize>>);
+
+impl KeyedBy {
+    /// By these columns.
+    pub fn columns(key: impl IntoIterator<Item = usize>) -> Self {
+        Self(key.into_iter().map(|column| vec![column]).collect())
+    }
+
+    /// By any of these columns for each column of the key; `None` if there is none for one of them.
+    pub fn any(key: impl IntoIterator<Item = Vec<usize>>) -> Option<Self> {
+        let key: Vec<Vec<usize>> = key.into_iter().collect();
+        (!key.iter().any(Vec::is_empty)).then_some(Self(key))
+    }
+
+    /// By the columns of `output` that are called as the columns `key` of `input` are.
+    pub(crate) fn named(input: &StreamSchema, key: &[usize], output: &StreamSchema) -> Option<Self> {
+        let name = |&column: &usize| input.columns().field(column).name();
+        let columns = key.iter().map(|column| output.index_of(name(column)).ok());
+        columns.collect::<Option<Vec<usize>>>().map(Self::columns)
+    }
+
+    /// Whether an exchange by `key` would leave every row where it is.
+    pub fn is(&self, key: &[usize]) -> bool {
+        self.0.len() == key.len() && self.0.iter().zip(key).all(|(any, column)| any.contains(column))
+    }
+
+    /// The same behind an operator that works on one row at a time where it is. Its columns are, as they came, the columns
+    /// `kept`, or else `None`. Without a column for each column of the key it cannot be said any more.
+    pub fn through(&self, kept: &[Option<usize>]) -> Option<Self> {
+        let now = |any: &Vec<usize>| {
+            let is_one = |column: &Option<usize>| column.is_some_and(|column| any.contains(&column));
+            (0..kept.len()).filter(|&at| is_one(&kept[at])).collect()
+        };
+        Self::any(self.0.iter().map(now))
     }
 }
 

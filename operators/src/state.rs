@@ -7,6 +7,7 @@
 //!                          └─ set("closed", t)  ──► a number
 //!
 //!   a checkpoint ──► StateReader: one Part per former task ──► Operator::load
+//!                          └─ rows in memory; or in a room, to be read in pieces
 //! ```
 //!
 //! A segment is a batch whose first column, [`KEY_GROUP`], holds the key group of each row. It never changes once it is
@@ -28,7 +29,11 @@ mod reading;
 pub(crate) mod segments;
 pub(crate) mod timed;
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use arrow::{
     array::RecordBatch,
@@ -38,7 +43,10 @@ use arrow::{
 
 pub use reading::{Reading, Rule};
 
-use crate::{OperatorError, Result, spill::Stored};
+use crate::{
+    OperatorError, Result,
+    spill::{Stored, read_all},
+};
 
 /// The name of the first column of every segment, a `UInt8`.
 pub const KEY_GROUP: &str = "__key_group";
@@ -106,7 +114,7 @@ impl<'a> StateWriter<'a> {
 }
 
 /// What a former task left to this one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Part {
     /// Whether it was the first of two phases of the operator.
     pub first_phase: bool,
@@ -115,6 +123,39 @@ pub struct Part {
     /// Its segments, oldest first, with the rows of the key groups that were its own and are now this task's. Both,
     /// because a segment that it had kept from *its* former task may have outdated rows of key groups that went elsewhere.
     pub segments: Vec<(SegmentId, RecordBatch)>,
+    /// Those whose rows are not in memory, instead of `segments`: of an operator that keeps to its memory, as it said in
+    /// [`Operator::limit`](crate::Operator::limit), when the caller has put them into a room.
+    pub stored: Vec<StoredSegment>,
+}
+
+/// A segment to be loaded whose rows are not in memory.
+#[derive(Clone, Debug)]
+pub struct StoredSegment {
+    /// Which one it is.
+    pub id: SegmentId,
+    /// Its rows, of the key groups that are this task's. A batch may have none.
+    pub rows: Arc<dyn Stored>,
+    /// How many rows these are; at least one.
+    pub count: usize,
+    /// About how many bytes they take in memory.
+    pub bytes: usize,
+    /// Their key groups.
+    pub key_groups: BTreeSet<u8>,
+}
+
+impl Part {
+    /// Whether it has any rows.
+    pub fn has_rows(&self) -> bool {
+        !self.segments.is_empty() || !self.stored.is_empty()
+    }
+
+    /// With all rows in memory, for an operator that keeps them there anyway.
+    pub fn in_memory(mut self) -> Result<Self> {
+        for StoredSegment { id, rows, .. } in std::mem::take(&mut self.stored) {
+            self.segments.push((id, read_all(rows.as_ref())?));
+        }
+        Ok(self)
+    }
 }
 
 /// What a task of an operator begins with.

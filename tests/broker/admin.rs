@@ -10,7 +10,7 @@ use std::{
 
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     config::ClientConfig,
     error::{KafkaError, RDKafkaErrorCode},
@@ -147,6 +147,19 @@ impl Broker {
         self.until_partitions(name, count)
     }
 
+    /// Gives a topic this setting, and takes all others away from it.
+    ///
+    /// # Errors
+    ///
+    /// When the broker refuses, or does not do it in time.
+    pub fn set_topic(&self, name: &str, setting: &str, value: &str) -> Result<()> {
+        let alter = AlterConfig::new(ResourceSpecifier::Topic(name)).set(setting, value);
+        for altered in wait(self.admin()?.alter_configs([&alter], &patience()))?? {
+            altered.map_err(|(_, code)| format!("{setting} of {name}: {code}"))?;
+        }
+        Ok(())
+    }
+
     /// Deletes the records of a partition before `offset`, as retention would.
     ///
     /// # Errors
@@ -242,15 +255,20 @@ impl Broker {
         })
     }
 
+    /// A broker that does not answer once, on a machine that is busy, is asked again.
     fn until(&self, what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
         let until = Instant::now() + TOO_LONG;
-        while !is_so()? {
+        loop {
+            let found = is_so();
+            if matches!(found, Ok(true)) {
+                return Ok(());
+            }
             if Instant::now() >= until {
-                return Err(format!("{what} takes longer than {TOO_LONG:?}").into());
+                let why = found.err().map(|error| format!(": {error}")).unwrap_or_default();
+                return Err(format!("{what} takes longer than {TOO_LONG:?}{why}").into());
             }
             std::thread::sleep(LOOK);
         }
-        Ok(())
     }
 }
 

@@ -55,6 +55,8 @@ exit $status
 
 /// What every node gets, unless the options say otherwise.
 const ORDINARY: &[(&str, &str)] = &[
+    // Tests write records of any age: what they have written stays.
+    ("log.retention.ms", "-1"),
     ("process.roles", "broker,controller"),
     ("node.id", "1"),
     ("controller.listener.names", "CONTROLLER"),

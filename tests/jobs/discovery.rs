@@ -265,7 +265,7 @@ async fn a_new_split_that_cannot_be_read_yet_is_asked_for_again() {
     let new = topic.add();
     topic.push(new, batch(&[2]));
     found().await;
-    assert!(handle.warnings().concat().contains("1 new splits are not read yet"), "{:?}", handle.warnings());
+    assert!(handle.warnings().concat().contains("1 split is not read yet"), "{:?}", handle.warnings());
     topic.push(0, batch(&[1]));
     settle().await;
     assert_eq!(source(&handle).rows_in, 1, "the others are read on");
@@ -293,7 +293,7 @@ async fn a_new_split_that_cannot_be_read_yet_keeps_no_other_from_being_read() {
         found().await;
         assert_eq!(source(&handle).rows_in, 6, "all but that one");
         let warnings = handle.warnings().concat();
-        assert!(warnings.contains(": 1 new splits are not read yet"), "{warnings}");
+        assert!(warnings.contains(": 1 split is not read yet"), "{warnings}");
         topic.adding(Mood::Well);
         tokio::time::sleep(millis(5_010)).await;
         assert_eq!(source(&handle).rows_in, 7);

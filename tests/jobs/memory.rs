@@ -1,9 +1,19 @@
 //! Jobs with a memory budget: the same answer from disk, nothing left there, and errors that say what to do.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
-use tests::{on_two_threads, rows, run};
-use windrow::{Error, JobHandle, Report, WindowKind, arrow::array::RecordBatch, metrics::OperatorMetrics, prelude::*};
+use tests::{on_two_threads, rows, run, wait_for};
+use windrow::{
+    CheckpointError, Error, JobHandle, Report, WindowKind, arrow::array::RecordBatch, metrics::OperatorMetrics,
+    prelude::*,
+};
 
 /// Counts and sums per key and window of numbers whose keys come again, one window further on.
 fn job(name: &str, window: impl Into<WindowKind>, numbers: u64, keys: i64, out: &MemorySink) -> Job {
@@ -100,6 +110,56 @@ fn a_job_goes_on_from_what_was_on_disk() {
     }
 }
 
+/// Killed after checkpoints, with other numbers of tasks each time: what was on disk is gone, and the answer comes once.
+#[test]
+fn a_job_that_is_killed_goes_on_from_its_checkpoint() {
+    for (name, spec) in windows() {
+        let expected = MemorySink::new();
+        run(job(name, spec.clone(), 60_000, 40_000, &expected)).unwrap();
+        let (out, store, below) = (MemorySink::new(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let lives = [2, 3, 1, 2];
+        let (mut spilled, mut killed) = (0, 0);
+        for (life, tasks) in lives.into_iter().enumerate() {
+            let job = || {
+                let job = job(name, spec.clone(), 60_000, 40_000, &out).parallelism(tasks);
+                let job = job.checkpoint(store.path().to_str().unwrap(), millis(20));
+                job.memory_budget(3 << 19).spill_to(below.path())
+            };
+            let last = life == lives.len() - 1;
+            on_two_threads(async {
+                let running = loop {
+                    // The former life may not have let go of the store yet.
+                    match job().start().await {
+                        Err(Error::Checkpoint {
+                            error: CheckpointError::Locked { .. } | CheckpointError::Starting { .. },
+                            ..
+                        }) => tokio::task::yield_now().await,
+                        started => break started.unwrap(),
+                    }
+                };
+                let handle = running.handle();
+                let on_disk = || handle.metrics().operators.iter().map(|it| it.spilled_segments).sum::<u64>();
+                let read = || handle.metrics().named("source").map(|it| it.rows_in).sum::<u64>();
+                let checkpoints = || handle.metrics().checkpoints.completed;
+                let killed_at = async {
+                    while last || read() < 12_000 || checkpoints() < 2 {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::select! {
+                    report = running.wait() => spilled += window(&report.unwrap()).spilled_segments,
+                    () = killed_at => {
+                        killed += 1;
+                        spilled += on_disk();
+                    }
+                }
+            });
+        }
+        assert!(spilled > 0 && killed > 0, "{name}: {spilled} spilled, {killed} killed");
+        assert!(answer(&out) == answer(&expected), "{name}");
+    }
+}
+
 #[test]
 fn a_directory_that_cannot_be_written_is_an_error() {
     let below = tempfile::tempdir().unwrap();
@@ -131,9 +191,144 @@ fn state_that_stays_in_memory_may_not_exceed_the_budget() {
     words.iter().for_each(|words| assert!(error.contains(words), "{words:?} in {error}"));
 }
 
+/// When all rows are as great as the last, all of them stay.
+#[test]
+fn greatest_rows_with_ties_may_not_exceed_the_budget() {
+    let job = Job::new("ties").memory_budget(2 << 20);
+    job.source(Sequence::new(2_000_000).step(1).batch_rows(1_024))
+        .event_time("at", Watermarks::in_order())
+        .select([col("at"), col("value"), (col("value") * lit(0)).alias("points")])
+        .window(Tumbling::of(hours(1)))
+        .top_with_ties(1, "points")
+        .drop_late()
+        .discard();
+    let error = run(job).unwrap_err();
+    assert!(matches!(error, Error::Operator { .. }), "{error:?}");
+    let error = error.to_string();
+    let words = [
+        "top 1 with ties by points of tumbling 3600s: it holds ",
+        " MiB of state in this task",
+        "the memory budget of the job is 2.0 MiB",
+        "give it more with .memory_budget(bytes), or let it remember less, with shorter windows",
+        "greatest rows without ties",
+    ];
+    words.iter().for_each(|words| assert!(error.contains(words), "{words:?} in {error}"));
+}
+
+#[derive(Record)]
+struct Number {
+    value: i64,
+}
+
+/// So many rows, of a third fewer keys, in one window; after half of them the source waits until `half` says that it may go on.
+fn in_halves(rows: i64, window: impl Into<WindowKind>, half: &Half, out: &MemorySink) -> Job {
+    let (job, half) = (Job::new("halves"), half.clone());
+    job.source(Sequence::new(rows as u64).step(100))
+        .event_time("at", Watermarks::in_order())
+        .typed::<Number>()
+        .filter(move |number| {
+            if number.value == rows / 2 && !half.goes_on.load(Relaxed) {
+                half.reached.store(true, Relaxed);
+                wait_for(&half.goes_on);
+            }
+            true
+        })
+        .select([col("at"), (col("value") % lit(rows * 2 / 3)).alias("key"), col("value")])
+        .key_by("key")
+        .window(window)
+        .aggregate([count().alias("n"), sum(col("value")).alias("total")])
+        .drop_late()
+        .sink(out.clone());
+    job
+}
+
+#[derive(Clone, Default)]
+struct Half {
+    reached: Arc<AtomicBool>,
+    goes_on: Arc<AtomicBool>,
+}
+
+/// Runs `job`, which is [`in_halves`], to where it waits, and stops it there.
+fn stopped_half_way(job: Job, half: &Half) -> windrow::Result<Report> {
+    on_two_threads(async {
+        let running = job.start().await?;
+        while !half.reached.load(Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        running.handle().stop();
+        half.goes_on.store(true, Relaxed);
+        running.wait().await
+    })
+}
+
+/// What is restored goes to disk wherever the future is polled that starts the job.
+#[test]
+fn a_job_goes_on_from_disk_on_every_kind_of_runtime() {
+    type Run = fn(&tokio::runtime::Runtime, Job) -> windrow::Result<Report>;
+    let alone: Run = |runtime, job| runtime.block_on(job.run());
+    let among_others: Run = |runtime, job| runtime.block_on(tokio::task::LocalSet::new().run_until(job.run()));
+    let one = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let many = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let expected = MemorySink::new();
+    let done = Half::default();
+    done.goes_on.store(true, Relaxed);
+    // What is restored are megabytes: what is small would stay in memory.
+    let in_halves = |half: &Half, out: &MemorySink| in_halves(120_000, Tumbling::of(secs(60)), half, out);
+    run(in_halves(&done, &expected)).unwrap();
+    for (name, runtime, run_on) in
+        [("one", one(), alone), ("local on one", one(), among_others), ("local", many(), among_others)]
+    {
+        let (out, half) = (MemorySink::new(), Half::default());
+        let (store, below) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let saved = |half| in_halves(half, &out).checkpoint(store.path().to_str().unwrap(), hours(1));
+        let report = stopped_half_way(saved(&half), &half);
+        assert!(report.unwrap().stopped, "{name}");
+        let report = run_on(&runtime, saved(&half).memory_budget(1 << 20).spill_to(below.path())).unwrap();
+        assert!(window(&report).spilled_segments > 0, "{name}");
+        assert!(answer(&out) == answer(&expected), "{name}");
+    }
+}
+
+/// Operators that put nothing on disk, however much they hold, and windows that hold little, need no directory that can be
+/// written: neither to run nor to be restored.
+#[test]
+fn what_needs_no_disk_is_restored_without_one() {
+    let below = tempfile::tempdir().unwrap();
+    let nowhere = below.path().join("a-file");
+    fs::write(&nowhere, "").unwrap();
+    let window: WindowKind = Tumbling::of(secs(60)).into();
+    for (name, rows, window) in [("session", 120_000, Session::gap(secs(60)).into()), ("small", 600, window)] {
+        let (expected, out, done) = (MemorySink::new(), MemorySink::new(), Half::default());
+        done.goes_on.store(true, Relaxed);
+        run(in_halves(rows, window.clone(), &done, &expected)).unwrap();
+        let (half, store) = (Half::default(), tempfile::tempdir().unwrap());
+        let job = |half: &Half| {
+            let job = in_halves(rows, window.clone(), half, &out).checkpoint(store.path().to_str().unwrap(), hours(1));
+            job.memory_budget(64 << 20).spill_to(&nowhere)
+        };
+        let report = stopped_half_way(job(&half), &half);
+        assert!(report.unwrap().stopped, "{name}");
+        let report = run(job(&half)).unwrap();
+        assert_eq!(self::window(&report).spilled_segments, 0, "{name}");
+        assert!(answer(&out) == answer(&expected), "{name}");
+    }
+}
+
 #[test]
 fn mistakes_about_memory_are_told_before_the_first_row() {
     let job = || job("mistakes", Tumbling::of(secs(60)), 10, 10, &MemorySink::new());
+    let many = || job().memory_budget(2 << 20).parallelism(16);
+    for error in [run(many()).unwrap_err(), on_two_threads(many().explain()).unwrap_err()] {
+        let error = error.to_string();
+        let words = [
+            "a memory budget of 2097152 bytes is too little for the 18 operators with state",
+            "at least 4718592, which is 256 KiB for each",
+            ".memory_budget(4718592)",
+            ".parallelism(tasks)",
+        ];
+        words.iter().for_each(|words| assert!(error.contains(words), "{words:?} in {error}"));
+    }
+    run(many().memory_budget(4_718_592)).unwrap();
     let error = run(job().memory_budget(4_096)).unwrap_err().to_string();
     assert!(error.contains("a memory budget of 4096 bytes is too little: at least 1048576 (1 MiB)"), "{error}");
     let error = run(job().spill_to("/nowhere")).unwrap_err().to_string();

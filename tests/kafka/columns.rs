@@ -124,6 +124,34 @@ fn a_column_that_a_type_does_not_have_is_a_mistake() -> Result<()> {
     Ok(())
 }
 
+/// A mistake in what a source is asked for does not hide those in what is done with its rows.
+#[test]
+fn mistakes_of_a_source_and_of_its_sink_are_told_together_and_each_names_the_topic_once() -> Result<()> {
+    let (job, kafka) = (Job::new("mistakes"), Kafka::brokers("127.0.0.1:1"));
+    let out = || kafka.to_topic("out").json();
+    let rows = job.source(kafka.topic("t").key_column("kee").json::<Whole>()).fail_on_rejects();
+    rows.clone().sink(kafka.to_topic("out").key("prise").json());
+    rows.filter_expr(col("prize").gt(lit(1))).sink(out());
+    let open = Schema::new(vec![Field::new("price", DataType::Int64, false)]);
+    let open = kafka.topic("u").key_column("price").topic_column("topic").json_with(open.into());
+    job.source(open).select([col("topic"), col("price")]).sink(out());
+    let error = run(job).unwrap_err().to_string();
+    let names = "there are \"price\", \"key\", \"written\", \"partition\", \"offset\", \"topic\"";
+    for expected in [
+        "#1 source kafka 127.0.0.1:1, topic t: the column \"kee\" is to hold the key, and the record's type has no such field",
+        &format!(
+            "#2 sink kafka 127.0.0.1:1, topic out: there is no column \"prise\" for the key; {names}; did you mean \"price\"?"
+        ),
+        "#2 filter prize > Int32(1): there is no column \"prize\", did you mean \"price\"?",
+        "source kafka 127.0.0.1:1, topic u: the column \"price\" has the type Int64, and the key needs Binary or Utf8",
+    ] {
+        assert!(error.contains(expected), "{error}\ninstead of\n{expected}");
+    }
+    assert_eq!(error.matches("topic t").count() + error.matches("topic u").count(), 2, "{error}");
+    assert_eq!(error.matches("#").count(), 4, "no mistake follows from another: {error}");
+    Ok(())
+}
+
 #[test]
 fn columns_are_inferred_from_what_the_topic_holds() -> Result<()> {
     let Some(broker) = Broker::shared() else { return Ok(()) };

@@ -41,7 +41,7 @@ fn a_message_of_20_mb_is_rejected_unless_the_limit_is_raised() -> Result<()> {
     let [letter] = letters.as_slice() else { panic!("{} letters", letters.len()) };
     let why = format!("has {} bytes, more than the 10485760 of max_record_bytes", large.len() + "large".len());
     assert_eq!((letter.header("windrow.error"), letter.header("windrow.offset")), (Some(why.as_str()), Some("5")));
-    assert_eq!(letter.text(), &large[..1024], "its first KiB");
+    assert_eq!((&letter.value, letter.header("windrow.excerpt")), (&None, Some(&large[..1024])), "its first KiB");
     let whole = (large.len() + "large".len()).to_string();
     assert_eq!(letter.header("windrow.truncated"), Some(whole.as_str()));
 
@@ -101,7 +101,7 @@ fn garbage_of_any_size_becomes_a_dead_letter() -> Result<()> {
                 assert_eq!((letter.text(), letter.header("windrow.truncated")), (record.clone(), None), "{size}");
                 assert_eq!(letter.header("n"), Some(at.to_string().as_str()));
             } else {
-                assert_eq!(letter.text(), record[..1024], "{size}");
+                assert_eq!((&letter.value, letter.header("windrow.excerpt")), (&None, Some(&record[..1024])), "{size}");
                 // With its header.
                 assert_eq!(letter.header("windrow.truncated"), Some((size + 2).to_string().as_str()));
             }
@@ -121,6 +121,13 @@ fn garbage_of_any_size_becomes_a_dead_letter() -> Result<()> {
         for letter in &letters[sizes.len()..] {
             assert_eq!(letter.header("windrow.topic"), Some(topic.as_str()), "where it came from first");
             assert!(letter.header("windrow.error").unwrap_or_default().contains("only the beginning of a record of"));
+            let at: usize = letter.header("windrow.offset").unwrap_or_default().parse()?;
+            assert_eq!(
+                letter.header("windrow.truncated"),
+                Some((sizes[at] + 2).to_string().as_str()),
+                "and what it was"
+            );
+            assert_eq!((&letter.value, letter.header("windrow.excerpt")), (&None, Some(&records[at][..1024])));
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ mod garbage;
 mod growing;
 mod keys;
 mod large;
+mod letters;
 mod odd;
 mod poison;
 mod running;

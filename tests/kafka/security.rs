@@ -103,7 +103,7 @@ async fn write_once(kafka: Kafka, job: &str, to: &str) -> Result<Option<Marker>,
     let sink = kafka.to_topic(to).json().exactly_once();
     let witness = sink.witness().unwrap();
     let incarnation = Incarnation { job: "00c0ffee".into(), generation: 1, nonce: 1 };
-    witness.fence(job, &incarnation).await?;
+    witness.fence(job, &incarnation, &[to.to_owned()]).await?;
     assert_eq!(witness.newest(job).await?, None);
     let row = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as _)])?;
     let mut writer = sink.writer(&incarnation, 0, row.schema()).await?;

@@ -4,9 +4,9 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use tests::process;
-use windrow::prelude::*;
+use windrow::{connectors::Untyped, prelude::*};
 
-use super::scenario::Scenario;
+use super::scenario::{IN, Join, MORE, Scenario};
 
 /// What a job process prints when its job has taken over and runs.
 pub(crate) const RUNNING: &str = "running";
@@ -67,20 +67,39 @@ fn build(scenario: &Scenario, args: &ChildArgs) -> Job {
         .parallelism(args.parallelism)
         .checkpoint(args.place.join("store").display().to_string(), scenario.interval)
         .restarts(Restarts::at_most(args.restarts).waiting(millis(20)..=millis(500)));
-    let input = kafka.topic(format!("{name}.in")).group(name).batch_rows(scenario.batch_rows);
-    let input = input.discover_every(Duration::from_millis(args.discovery));
-    let input = if args.bounded { input.bounded() } else { input };
-    let watermarks = Watermarks::out_of_order(Duration::from_micros(scenario.bound.unsigned_abs()));
-    let (events, rejected) = job.source(input.json::<Event>()).event_time("at", watermarks).with_rejects();
-    rejected.sink(kafka.to_topic(format!("{name}.dead")).dead_letters().exactly_once());
+    let read = |topic: &str| {
+        let input = kafka.topic(format!("{name}.{topic}")).group(name).batch_rows(scenario.batch_rows);
+        let input = input.discover_every(Duration::from_millis(args.discovery));
+        let input = if args.bounded { input.bounded() } else { input };
+        let watermarks = Watermarks::out_of_order(Duration::from_micros(scenario.bound.unsigned_abs()));
+        job.source(input.json::<Event>()).event_time("at", watermarks).with_rejects()
+    };
+    let (events, rejected) = read(IN);
     let (divisor, but) = (scenario.divisor, scenario.but);
     let kept = events.filter(move |event| event.amount % divisor != but);
     let topic = |topic: &str| {
         let output = kafka.to_topic(format!("{name}.{topic}"));
         if scenario.keyed { output.key("user") } else { output }.json().exactly_once()
     };
-    kept.clone().select(["id", "user", "amount"].map(col)).sink(topic("rows"));
-    kept.key_by("user")
+    let columns = || ["id", "user", "amount"].map(col);
+    let rows = kept.clone().select(columns());
+    let dead = kafka.to_topic(format!("{name}.dead")).dead_letters().exactly_once();
+    if let Some(join) = scenario.join {
+        let (more, more_rejected) = read(MORE);
+        rejected.union(more_rejected).sink(dead);
+        rows.union(more.clone().select(columns())).sink(topic("rows"));
+        pairs(join, kept, more).sink(topic("answers"));
+    } else {
+        rejected.sink(dead);
+        rows.sink(topic("rows"));
+        windows(scenario, kept).sink(topic("answers"));
+    }
+    job
+}
+
+fn windows(scenario: &Scenario, events: Stream<Event>) -> Stream<Untyped> {
+    events
+        .key_by("user")
         .window(Tumbling::of(Duration::from_micros(scenario.window.unsigned_abs())))
         .aggregate([
             count().alias("n"),
@@ -91,6 +110,12 @@ fn build(scenario: &Scenario, args: &ChildArgs) -> Job {
         // None is.
         .drop_late()
         .select(["user", "n", "total", "first", "last"].map(col))
-        .sink(topic("answers"));
-    job
+}
+
+fn pairs(join: Join, events: Stream<Event>, more: Stream<Event>) -> Stream<Untyped> {
+    let more = more.select([col("user").alias("other"), col("id").alias("partner")]);
+    let [before, after] = [join.before, join.after].map(|span| Duration::from_micros(span.unsigned_abs()));
+    let near = events.key_by("user").join(more.key_by("other")).within(before, after);
+    // None is late.
+    near.drop_late().select(["user", "id", "partner"].map(col))
 }

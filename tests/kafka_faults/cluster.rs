@@ -8,7 +8,7 @@ use rdkafka::{
 };
 use tests::broker::{Broker, Result};
 
-use super::scenario::{Input, Scenario};
+use super::scenario::{IN, Input, MORE, Scenario};
 
 const ANSWER: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
@@ -18,23 +18,19 @@ pub(crate) const OUTPUTS: [&str; 3] = ["rows", "answers", "dead"];
 
 /// Creates the topics of a job.
 pub(crate) fn create_topics(broker: &Broker, job: &str, scenario: &Scenario) -> Result<()> {
-    let topics = [
-        ("in", scenario.partitions),
-        ("rows", scenario.rows_partitions),
-        ("answers", scenario.answers_partitions),
-        ("dead", 1),
-    ];
+    let outputs = [("rows", scenario.rows_partitions), ("answers", scenario.answers_partitions), ("dead", 1)];
+    let topics = scenario.inputs().into_iter().chain(outputs);
     at_once(topics, |(topic, partitions)| broker.create_topic(&format!("{job}.{topic}"), partitions, &[])).map(drop)
 }
 
 /// Does something for several at once, and returns what came of each, in order.
-pub(crate) fn at_once<T: Send, R: Send, const N: usize>(
-    of: [T; N],
+pub(crate) fn at_once<T: Send, R: Send>(
+    of: impl IntoIterator<Item = T>,
     act: impl Fn(T) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     let act = &act;
     std::thread::scope(|scope| {
-        let threads = of.map(|one| scope.spawn(move || act(one)));
+        let threads: Vec<_> = of.into_iter().map(|one| scope.spawn(move || act(one))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a panic".into()))).collect()
     })
 }
@@ -42,13 +38,13 @@ pub(crate) fn at_once<T: Send, R: Send, const N: usize>(
 /// A producer of the input, which is not the job's.
 pub(crate) struct Feeder<'a> {
     broker: &'a Broker,
-    topic: String,
+    job: String,
     records: Vec<Input>,
 }
 
 impl<'a> Feeder<'a> {
     pub(crate) fn new(broker: &'a Broker, job: &str, records: Vec<Input>) -> Self {
-        Self { broker, topic: format!("{job}.in"), records }
+        Self { broker, job: job.to_string(), records }
     }
 
     /// Produces everything, in parts, within about so much time.
@@ -57,7 +53,12 @@ impl<'a> Feeder<'a> {
         let parts = u32::try_from(over.as_millis() / 100).unwrap_or(u32::MAX).max(1);
         let length = self.records.len().div_ceil(parts as usize).max(1);
         for (number, part) in (1..).zip(self.records.chunks(length)) {
-            self.broker.produce(&self.topic, part.iter().map(Input::message))?;
+            for topic in [IN, MORE] {
+                let mut messages = part.iter().filter(|record| record.topic == topic).map(Input::message).peekable();
+                if messages.peek().is_some() {
+                    self.broker.produce(&format!("{}.{topic}", self.job), messages)?;
+                }
+            }
             if number < parts {
                 let due = over * number / parts;
                 std::thread::sleep(due.saturating_sub(begin.elapsed()));
@@ -67,10 +68,10 @@ impl<'a> Feeder<'a> {
     }
 }
 
-/// The partitions of the input: where each ends, and which offset the job has committed to its group.
-pub(crate) fn progress(broker: &Broker, job: &str, partitions: usize) -> Result<Vec<(i64, i64)>> {
+/// The partitions of a topic that is read: where each ends, and which offset the job has committed to its group.
+pub(crate) fn progress(broker: &Broker, job: &str, (topic, partitions): (&str, usize)) -> Result<Vec<(i64, i64)>> {
     let client: BaseConsumer = broker.config().set("group.id", job).create()?;
-    let topic = format!("{job}.in");
+    let topic = format!("{job}.{topic}");
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions {
         list.add_partition(&topic, i32::try_from(partition)?);
@@ -88,16 +89,16 @@ pub(crate) fn progress(broker: &Broker, job: &str, partitions: usize) -> Result<
 pub(crate) fn until_read(
     broker: &Broker,
     job: &str,
-    partitions: usize,
+    inputs: &[(&str, usize)],
     patience: Duration,
     mut look: impl FnMut() -> Result<(), String>,
 ) -> Result<()> {
     let begin = Instant::now();
     loop {
         // The coordinator of the group may be busy for a moment after a start of the broker.
-        let found = progress(broker, job, partitions);
+        let found: Result<Vec<_>> = inputs.iter().map(|input| progress(broker, job, *input)).collect();
         if let Ok(found) = &found
-            && found.iter().all(|(end, committed)| committed >= end)
+            && found.iter().flatten().all(|(end, committed)| committed >= end)
         {
             return Ok(());
         }

@@ -65,12 +65,29 @@ impl fmt::Display for Figures {
         let Self { refusals, grown, retried, epochs, rows, dead, lost, repeated, longest_stall, .. } = self;
         write!(
             f,
-            "{runs} runs, {kills} kills, {broker_kills} broker kills, {broker_pauses} broker pauses, {zombies} zombies, \
-             {sleepers} sleepers, {proxy_faults} proxy faults, {refusals} refusals, {grown} added partitions, {retried} records twice in the input, \
-             {epochs} epochs, {rows} rows, {dead} dead letters, {lost} lost, {repeated} repeated, longest LSO stall {} ms",
+            "{}, {}, {}, {}, {}, {}, {}, {}, {}, {} twice in the input, {}, {}, {}, {lost} lost, {repeated} repeated, \
+             longest LSO stall {} ms",
+            some(*runs, "run"),
+            some(*kills, "kill"),
+            some(*broker_kills, "broker kill"),
+            some(*broker_pauses, "broker pause"),
+            some(*zombies, "zombie"),
+            some(*sleepers, "sleeper"),
+            some(*proxy_faults, "proxy fault"),
+            some(*refusals, "refusal"),
+            some(*grown, "added partition"),
+            some(*retried, "record"),
+            some(*epochs, "epoch"),
+            some(*rows, "row"),
+            some(*dead, "dead letter"),
             longest_stall.as_millis()
         )
     }
+}
+
+/// So many of something: `1 run`, `2 runs`.
+pub(crate) fn some(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Why a run failed, and what it had counted.

@@ -29,7 +29,7 @@ use tests::broker::{Broker, Options};
 
 use self::{
     faults::Fault,
-    figures::{Failure, Figures},
+    figures::{Failure, Figures, some},
 };
 
 mod child;
@@ -110,7 +110,7 @@ fn main() -> ExitCode {
             break;
         }
     }
-    println!("{} starts of a job, {:.0} s", figures.starts, began.elapsed().as_secs_f64());
+    println!("{} of a job, {:.0} s", some(figures.starts, "start"), began.elapsed().as_secs_f64());
     if failures > 0 {
         println!("kafka_faults: {figures}; {failures} FAILED");
         return ExitCode::FAILURE;

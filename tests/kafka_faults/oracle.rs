@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::Value;
 use tests::broker::verify::Record;
 
-use super::scenario::Scenario;
+use super::scenario::{IN, Join, MORE, Scenario};
 
 /// What each topic has to hold: lines that can be compared, in any order.
 #[derive(Debug, Default)]
@@ -29,23 +29,57 @@ fn row(record: &Record) -> Option<Row> {
     Some(Row { id: number("id")?, user: number("user")?, amount: number("amount")?, at: number("at")? })
 }
 
-/// What comes of the records of the input.
-pub(crate) fn answers(scenario: &Scenario, input: &[Record]) -> Answers {
-    let mut found = Answers::default();
-    let mut windows: BTreeMap<(i64, i64), Vec<Row>> = BTreeMap::new();
-    for record in input {
-        let Some(row) = row(record) else {
-            let (partition, offset) = (record.partition.to_string(), record.offset.to_string());
-            found.dead.push(dead(&partition, &offset, record));
-            continue;
-        };
-        if row.amount % scenario.divisor != scenario.but {
-            found.rows.push(format!("row {} of user {}: {}", row.id, row.user, row.amount));
-            windows.entry((row.at.div_euclid(scenario.window), row.user)).or_default().push(row);
+/// What comes of the records of the input: of the first topic, and of the second if there is one.
+pub(crate) fn answers(scenario: &Scenario, input: &[Record], more: &[Record]) -> Answers {
+    let (mut kept, dead) = rows(IN, input);
+    kept.retain(|row| row.amount % scenario.divisor != scenario.but);
+    let (more, more_dead) = rows(MORE, more);
+    let line = |row: &Row| format!("row {} of user {}: {}", row.id, row.user, row.amount);
+    Answers {
+        rows: kept.iter().chain(&more).map(line).collect(),
+        dead: [dead, more_dead].concat(),
+        answers: match scenario.join {
+            Some(join) => pairs(join, &kept, &more),
+            None => windows(scenario.window, kept),
+        },
+    }
+}
+
+/// The rows of a topic, and its dead letters.
+fn rows(topic: &str, records: &[Record]) -> (Vec<Row>, Vec<String>) {
+    let (mut rows, mut letters) = (Vec::new(), Vec::new());
+    for record in records {
+        match row(record) {
+            Some(row) => rows.push(row),
+            None => {
+                letters.push(dead(topic, &record.partition.to_string(), &record.offset.to_string(), record));
+            }
         }
     }
-    found.answers = windows.iter().map(|((_, user), rows)| answer(*user, rows)).collect();
-    found
+    (rows, letters)
+}
+
+fn windows(size: i64, rows: Vec<Row>) -> Vec<String> {
+    let mut windows: BTreeMap<(i64, i64), Vec<Row>> = BTreeMap::new();
+    for row in rows {
+        windows.entry((row.at.div_euclid(size), row.user)).or_default().push(row);
+    }
+    windows.iter().map(|((_, user), rows)| answer(*user, rows)).collect()
+}
+
+fn pairs(join: Join, rows: &[Row], more: &[Row]) -> Vec<String> {
+    let mut pairs = Vec::new();
+    for row in rows {
+        let span = row.at - join.before..=row.at + join.after;
+        for partner in more.iter().filter(|partner| partner.user == row.user && span.contains(&partner.at)) {
+            pairs.push(pair(row.user, row.id, partner.id));
+        }
+    }
+    pairs
+}
+
+fn pair(user: i64, id: i64, partner: i64) -> String {
+    format!("row {id} of user {user} is near row {partner}")
 }
 
 fn answer(user: i64, rows: &[Row]) -> String {
@@ -56,9 +90,10 @@ fn answer(user: i64, rows: &[Row]) -> String {
 }
 
 /// A payload that is missing and one that is empty are the same here.
-fn dead(partition: &str, offset: &str, record: &Record) -> String {
+fn dead(topic: &str, partition: &str, offset: &str, record: &Record) -> String {
     let text = |bytes: &Option<Vec<u8>>| bytes.as_deref().unwrap_or_default().escape_ascii().to_string();
-    format!("{partition}/{offset}, key {:?}: {}", record.key.as_ref().map(|_| text(&record.key)), text(&record.value))
+    let key = record.key.as_ref().map(|_| text(&record.key));
+    format!("{topic}/{partition}, {offset}, key {key:?}: {}", text(&record.value))
 }
 
 /// The records of the topic of rows.
@@ -71,25 +106,29 @@ pub(crate) fn found_rows(records: &[Record]) -> Vec<String> {
     records.iter().map(|record| line(record).unwrap_or_else(|| unknown(record))).collect()
 }
 
-/// The records of the topic of windows.
+/// The records of the topic of windows, or of pairs.
 pub(crate) fn found_answers(records: &[Record]) -> Vec<String> {
     let line = |record: &Record| {
         let value = json(record)?;
         let number = |name: &str| value.get(name)?.as_i64();
+        if let (Some(id), Some(partner)) = (number("id"), number("partner")) {
+            return Some(pair(number("user")?, id, partner));
+        }
         let (user, n, total) = (number("user")?, number("n")?, number("total")?);
         Some(format!("user {user}, {n} rows from {} to {}: {total}", number("first")?, number("last")?))
     };
     records.iter().map(|record| line(record).unwrap_or_else(|| unknown(record))).collect()
 }
 
-/// The records of the topic of dead letters, with where they came from. That `topic` is theirs is a part of it.
-pub(crate) fn found_dead(topic: &str, records: &[Record]) -> Vec<String> {
+/// The records of the topic of dead letters, with where they came from: that is topics of the job.
+pub(crate) fn found_dead(job: &str, records: &[Record]) -> Vec<String> {
     let line = |record: &Record| {
         let header = |name: &str| record.header(&format!("windrow.{name}"));
-        let from = header("topic").filter(|from| *from == topic)?;
+        let from = header("topic")?;
+        let topic = from.strip_prefix(job)?.strip_prefix('.')?;
         let is_complete =
             header("split")? == format!("{from}/{}", header("partition")?) && !header("error")?.is_empty();
-        is_complete.then(|| Some(dead(header("partition")?, header("offset")?, record)))?
+        is_complete.then(|| Some(dead(topic, header("partition")?, header("offset")?, record)))?
     };
     records.iter().map(|record| line(record).unwrap_or_else(|| unknown(record))).collect()
 }

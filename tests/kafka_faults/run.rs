@@ -17,7 +17,7 @@ use super::{
     cluster::{self, Feeder, OUTPUTS, at_once},
     figures::{Failure, Figures},
     oracle::{self, Difference},
-    scenario::Scenario,
+    scenario::{IN, MORE, Scenario},
 };
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -133,7 +133,7 @@ impl<'a> Run<'a> {
             Ok(Some(exit)) => Err(process.unexpected(exit)),
             Err(error) => Err(error.to_string()),
         };
-        let read = cluster::until_read(self.broker, &self.job, self.scenario.partitions, TOO_LONG, look);
+        let read = cluster::until_read(self.broker, &self.job, &self.scenario.inputs(), TOO_LONG, look);
         // A process that hangs may have said something.
         read.map_err(|error| self.failed(format!("{error}; {} said: {}", process.name, process.said())))
     }
@@ -179,25 +179,24 @@ impl<'a> Run<'a> {
         if stall >= LONGEST_STALL {
             return Err(self.failed("a transaction is open after the end".into()));
         }
-        let input = format!("{}.in", self.job);
-        let topics = ["in", OUTPUTS[0], OUTPUTS[1], OUTPUTS[2]].map(|topic| format!("{}.{topic}", self.job));
-        let mut found: Vec<Vec<Record>> = at_once(topics, |topic| self.broker.committed(&topic))?;
-        let outputs = found.split_off(1);
-        let here = found.pop().unwrap_or_default().into_iter().chain(std::mem::take(&mut self.gone));
+        let committed_in = |topic: &str| self.broker.committed(&format!("{}.{topic}", self.job));
+        let outputs = at_once(OUTPUTS, committed_in)?;
+        let here = committed_in(IN)?.into_iter().chain(std::mem::take(&mut self.gone));
         let records: BTreeMap<_, _> = here.map(|record| ((record.partition, record.offset), record)).collect();
         let records: Vec<Record> = records.into_values().collect();
-        let (there, fed) = (records.len(), self.scenario.records.len() + self.repeated);
+        let more = if self.scenario.join.is_some() { committed_in(MORE)? } else { Vec::new() };
+        let (there, fed) = (records.len() + more.len(), self.scenario.records.len() + self.repeated);
         if there != fed {
-            return Err(self.failed(format!("the harness: {fed} records were fed, {there} are in {input}")));
+            return Err(self.failed(format!("the harness: {fed} records were fed to {}, {there} are there", self.job)));
         }
-        let expected = oracle::answers(&self.scenario, &records);
+        let expected = oracle::answers(&self.scenario, &records, &more);
         self.figures.rows = outputs.iter().map(|records| records.len() as u64).sum();
         self.figures.dead = outputs[2].len() as u64;
         self.figures.epochs = committed(&self.store().join("epoch"))?;
         let compared = [
             ("rows", &expected.rows, oracle::found_rows(&outputs[0])),
             ("answers", &expected.answers, oracle::found_answers(&outputs[1])),
-            ("dead", &expected.dead, oracle::found_dead(&input, &outputs[2])),
+            ("dead", &expected.dead, oracle::found_dead(&self.job, &outputs[2])),
         ];
         let mut wrong = String::new();
         for (topic, expected, found) in compared {

@@ -64,6 +64,7 @@ fn one_seed_of_topics() {
 #[test]
 fn ten_minutes_of_topics_are_right_and_have_their_checkpoints() {
     let day = day(1, mins(10), &ExactlyOnce).unwrap();
+    day.is_steady();
     assert!((50..=75).contains(&day.checkpoints), "{}", day.checkpoints);
 }
 

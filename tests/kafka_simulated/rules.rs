@@ -7,7 +7,7 @@ use windrow::connectors::{
     kafka::cluster::{Cluster, Outgoing, Producer},
 };
 
-use super::simulated::{Fate, Kind, Settings, Simulated, broker::Code};
+use super::simulated::{BATCH, Fate, Kind, Settings, Simulated, broker::Code};
 
 const OUT: &str = "out";
 
@@ -18,7 +18,7 @@ fn cluster(settings: Settings) -> Simulated {
 }
 
 async fn producer(cluster: &Simulated, id: &str) -> Arc<dyn Producer> {
-    let producer = cluster.transactional(id).await.unwrap();
+    let producer = cluster.transactional(id, BATCH).await.unwrap();
     producer.init_transactions().await.unwrap();
     producer
 }
@@ -273,7 +273,7 @@ async fn a_commit_is_seen_in_one_partition_before_it_is_seen_in_another() {
 async fn what_lies_behind_an_open_transaction_is_not_seen_before_that_ends() {
     let cluster = cluster(Settings::default());
     let (a, b) = (producer(&cluster, "a").await, producer(&cluster, "b").await);
-    let plain = cluster.plain().await.unwrap();
+    let plain = cluster.plain(BATCH).await.unwrap();
     begin(&a, 0, "a").await;
     begin(&b, 0, "b").await;
     assert!(plain.send(&record(0, "p")).unwrap());
@@ -363,7 +363,7 @@ async fn a_producer_holds_no_more_than_it_may() {
 #[tokio::test(start_paused = true)]
 async fn without_a_transaction_records_are_seen_at_once_and_once() {
     let cluster = cluster(Settings::default());
-    let plain = cluster.plain().await.unwrap();
+    let plain = cluster.plain(BATCH).await.unwrap();
     cluster.say(Kind::Produce, Fate::lost_back());
     cluster.say(Kind::Produce, Fate::twice());
     for value in ["1", "2", "3"] {
@@ -382,7 +382,7 @@ async fn without_a_transaction_records_are_seen_at_once_and_once() {
 #[tokio::test(start_paused = true)]
 async fn records_of_one_key_go_to_one_partition_in_order() {
     let cluster = cluster(Settings { batch: 3, ..Settings::default() });
-    let plain = cluster.plain().await.unwrap();
+    let plain = cluster.plain(BATCH).await.unwrap();
     for n in 0..40 {
         let (key, value) = (format!("k{}", n % 4), n.to_string());
         let record = Outgoing { partition: None, key: Some(key.as_bytes()), ..record(0, &value) };

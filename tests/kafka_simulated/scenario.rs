@@ -1,7 +1,8 @@
 //! A job drawn from a seed, what is done to it, and what its output must be.
 //!
 //! ```text
-//!   job     := numbers step* fork ending              at a rate, in 1 to 4 splits
+//!   job     := input step* fork ending
+//!   input   := numbers | numbers united with fewer numbers of another source     at a rate, in 1 to 4 splits
 //!   step    := leave some out | multiply
 //!   fork    := - | the rows to a second topic, too
 //!   ending  := rows | tumbling windows by key
@@ -69,6 +70,9 @@ pub struct Scenario {
     pub seed: u64,
     pub numbers: i64,
     pub splits: usize,
+    /// Those of a second source, or none.
+    pub others: i64,
+    pub other_splits: usize,
     /// Numbers a second.
     pub rate: u64,
     pub steps: Vec<Step>,
@@ -145,6 +149,8 @@ impl Scenario {
             lives,
             parallelism: random.usize(1..5),
             settings,
+            others: if random.u8(0..3) == 0 { random.i64(1..=numbers) } else { 0 },
+            other_splits: random.usize(1..4),
         }
     }
 
@@ -170,8 +176,15 @@ impl Scenario {
     /// The job as a process of the cluster runs it.
     pub fn job<T: Target>(&self, store: &str, parallelism: usize, target: &T, process: &Simulated) -> Job {
         let job = Job::new(JOB).parallelism(parallelism).channel_bytes(5_000);
-        let numbers = Sequence::new(self.numbers.unsigned_abs()).splits(self.splits).rate(self.rate).batch_rows(16);
-        let rows = job.source(numbers).event_time("at", Watermarks::in_order()).fail_on_rejects().typed();
+        let read = |numbers: i64, splits| {
+            let numbers = Sequence::new(numbers.unsigned_abs()).splits(splits).rate(self.rate).batch_rows(16);
+            job.source(numbers).event_time("at", Watermarks::in_order()).fail_on_rejects()
+        };
+        let rows = match self.others {
+            0 => read(self.numbers, self.splits),
+            others => read(self.numbers, self.splits).union(read(others, self.other_splits)),
+        };
+        let rows = rows.typed();
         let rows = self.steps.iter().fold(rows, |rows: Stream<Number>, step| match *step {
             Step::LeaveOut { of, rest } => rows.filter(move |number| number.value % of != rest),
             Step::Multiply(by) => rows.select([(col("value") * lit(by)).alias("value")]).typed(),
@@ -194,7 +207,7 @@ impl Scenario {
     pub fn right(&self) -> HashMap<&'static str, Vec<String>> {
         let mut rows = Vec::new();
         let mut windows: BTreeMap<(i64, i64), (i64, i64)> = BTreeMap::new();
-        for number in 0..self.numbers {
+        for number in (0..self.numbers).chain(0..self.others) {
             let mut value = Some(number);
             for step in &self.steps {
                 value = value.and_then(|value| match *step {

@@ -15,7 +15,7 @@ use std::{
 
 use windrow::connectors::kafka::cluster::{Cluster, Outgoing, Producer};
 
-use super::simulated::{Settings, Simulated, log::Record, read};
+use super::simulated::{BATCH, Settings, Simulated, log::Record, read};
 
 const OUT: &str = "out";
 
@@ -84,7 +84,7 @@ async fn actor(cluster: Simulated, id: String, seed: u64) -> Known {
     let mut known = Known::new();
     let mut zombies: Vec<Arc<dyn Producer>> = Vec::new();
     for life in 0..4 {
-        let producer = cluster.transactional(&id).await.unwrap();
+        let producer = cluster.transactional(&id, BATCH).await.unwrap();
         if producer.init_transactions().await.is_err() {
             continue;
         }
@@ -112,7 +112,7 @@ async fn actor(cluster: Simulated, id: String, seed: u64) -> Known {
 
 async fn plain(cluster: Simulated, seed: u64) -> Known {
     let mut random = fastrand::Rng::with_seed(seed);
-    let producer = cluster.plain().await.unwrap();
+    let producer = cluster.plain(BATCH).await.unwrap();
     let mut known = Known::new();
     for number in 0..5 {
         let name = format!("plain.0.{number}");
@@ -200,7 +200,7 @@ fn storm(seed: u64) -> Storm {
         // After a takeover no outcome is open any more.
         cluster.look(|world| world.plan.calm());
         for id in ids {
-            cluster.transactional(id).await.unwrap().init_transactions().await.unwrap();
+            cluster.transactional(id, BATCH).await.unwrap().init_transactions().await.unwrap();
         }
         assert!(cluster.open().is_empty() && cluster.stuck().is_empty(), "seed {seed}");
         let seen = cluster.committed(OUT);

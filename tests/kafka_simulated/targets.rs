@@ -16,7 +16,7 @@ use windrow::{
     prelude::*,
 };
 
-use super::simulated::{Simulated, log::Record};
+use super::simulated::{BATCH, Simulated, log::Record};
 
 /// A kind of sinks.
 pub trait Target {
@@ -120,7 +120,7 @@ impl Sink for Plain {
     }
 
     async fn writer(&self, _: &Incarnation, _: usize, _: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
-        Ok(Box::new(PlainWriter { topic: self.1, producer: self.0.plain().await? }))
+        Ok(Box::new(PlainWriter { topic: self.1, producer: self.0.plain(BATCH).await? }))
     }
 }
 

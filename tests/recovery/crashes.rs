@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{
+    kinds::Kind,
     lives::{End, Life, Lived, POINTS, Trial, When, place},
-    scenario::Scenario,
+    scenario::{Ending, Scenario},
 };
 
 /// Lives drawn from a seed.
@@ -48,9 +49,13 @@ pub fn draw_points(seed: u64, point: &'static str) -> Vec<Life> {
 
 /// Runs the scenarios of some seeds, each on a store of its own; panics with what is wrong.
 fn all(seeds: std::ops::Range<u64>, lives: impl Fn(u64) -> Vec<Life>) -> Lived {
+    all_of(seeds, Scenario::new, lives)
+}
+
+fn all_of(seeds: std::ops::Range<u64>, scenario: impl Fn(u64) -> Scenario, lives: impl Fn(u64) -> Vec<Life>) -> Lived {
     let mut lived = Lived::default();
     for seed in seeds {
-        let scenario = Scenario::new(seed);
+        let scenario = scenario(seed);
         let directory = place();
         let trial = Trial::new(&scenario, directory.path().to_str().unwrap());
         match tests::on_two_threads(trial.live(&lives(seed), scenario.parallelism)) {
@@ -66,6 +71,20 @@ fn a_job_that_ends_anywhere_and_is_started_again_gives_the_answer_once() {
     let lived = all(0..80, draw);
     println!("80 seeds: {lived:?}");
     assert!(lived.crashes > 30 && lived.stops > 5 && lived.savepoints > 5, "{lived:?}");
+}
+
+/// Most of these jobs have three exchanges for six operators that have each a key.
+#[test]
+fn what_stays_with_the_task_of_its_key_is_found_there_again() {
+    let kind = |seed: u64| {
+        let mut random = fastrand::Rng::with_seed(seed ^ 0x0b_1e55);
+        let near = random.bool().then(|| random.i64(0..3_000));
+        Kind::ByUser { gap: random.i64(20..1_500), near }
+    };
+    let scenario = |seed| Scenario::with(seed, Ending::Kind(kind(seed)));
+    let lived = all_of(0..40, scenario, draw);
+    println!("40 seeds: {lived:?}");
+    assert!(lived.crashes > 15 && lived.stops > 3 && lived.savepoints > 3, "{lived:?}");
 }
 
 #[test]

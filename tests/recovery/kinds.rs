@@ -36,6 +36,10 @@ pub enum Kind {
     Totals,
     /// The newest row of a user and a shop, as a table.
     Latest,
+    /// Several steps of which each is by the user, under one name or another: a join, a filter, sessions of what is left, a join
+    /// of these, a sort. Then one by the user and a number, that depends on the order. The first join is of a row with the newest of an even shop, or with those
+    /// that are `near` it.
+    ByUser { gap: i64, near: Option<i64> },
 }
 
 /// Amounts that are low, and those that are high.
@@ -149,6 +153,37 @@ impl Kind {
                 ];
                 return rows.key_by("user").aggregate(aggregates).sink(to.table.clone());
             }
+            Self::ByUser { gap, near } => {
+                let even = other(rows.clone().filter(|click| click.shop % 2 == 0));
+                let join = rows.key_by("user").join(even.clone().key_by("other")).kind(JoinType::Left);
+                let joined = match near {
+                    Some(near) => join.within(micros(near), micros(near)).drop_late(),
+                    None => join.as_of().drop_late(),
+                };
+                let left = joined.filter_expr(col("amount").gt(lit(LOW)));
+                let sessions = left
+                    .select([col("amount"), col("user").alias("who"), col("paid").alias("had")])
+                    .key_by("who")
+                    .window(Session::gap(micros(gap)))
+                    .aggregate([
+                        sum(col("amount")).alias("total"),
+                        filtered(count(), col("had").is_not_null()).alias("had"),
+                    ])
+                    .drop_late();
+                let again = sessions.key_by("who").join(even.key_by("other")).kind(JoinType::Left).as_of().drop_late();
+                let again = again.select([col("total"), col("had"), col("who").alias("of"), col("paid")]);
+                // By more than the user: what is remembered is with another task.
+                let in_order = again.key_by("of").in_order().drop_late();
+                in_order
+                    .typed::<Part>()
+                    .key_by(["of", "had"])
+                    .fold::<i64, Link, _>(|chain, session, out| {
+                        *chain = link(*chain, session.total.unwrap_or(0), session.had, session.paid);
+                        out.emit(Link { of: session.of, chain: *chain });
+                    })
+                    .drop_late()
+                    .select(["of", "chain"].map(col))
+            }
             Self::Latest => {
                 return rows.key_by(["user", "shop"]).latest().sink(to.table.clone());
             }
@@ -186,6 +221,26 @@ pub struct Streak {
     start: Timestamp,
     rows: i64,
     chain: i64,
+}
+
+/// What a chain of sessions is made of.
+#[derive(Record)]
+pub struct Part {
+    of: i64,
+    total: Option<i64>,
+    had: i64,
+    paid: Option<i64>,
+}
+
+#[derive(Record)]
+pub struct Link {
+    of: i64,
+    chain: i64,
+}
+
+/// One session more.
+pub fn link(chain: i64, total: i64, had: i64, paid: Option<i64>) -> i64 {
+    chained(chained(chained(chain, total), had), paid.unwrap_or(-1))
 }
 
 /// One link of the chain.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use windrow::prelude::Timestamp;
 
 use super::{
-    kinds::{HIGH, Kind, LOW, chained},
+    kinds::{HIGH, Kind, LOW, chained, link},
     oracle::{Rows, sorted, text},
     scenario::Click,
 };
@@ -48,6 +48,7 @@ impl Kind {
             Self::Rise { within, every } => rises(rows, within, every),
             Self::Calm { within } => calms(rows, within),
             Self::Totals => totals(rows),
+            Self::ByUser { gap, near } => by_user(rows, gap, near),
             Self::Latest => by(rows, user_and_shop).values().map(|of| text(of[of.len() - 1])).collect(),
         })
     }
@@ -187,4 +188,36 @@ fn totals(rows: &[Click]) -> Rows {
         format!("{}|{}|{total}|{most}|{}", of[0].user, of.len(), of[0].at)
     };
     by(rows, user).values().map(total).collect()
+}
+
+fn by_user(rows: &[Click], gap: i64, near: Option<i64>) -> Rows {
+    let mut found = Vec::new();
+    for of in by(rows, user).values() {
+        let even: Vec<&Click> = of.iter().filter(|click| click.shop % 2 == 0).copied().collect();
+        let newest = |time: i64| even.iter().rfind(|click| click.time() <= time).map(|click| click.amount);
+        // When, of what amount, and whether there is a partner.
+        let mut joined: Vec<(i64, i64, bool)> = Vec::new();
+        for click in of.iter().filter(|click| click.amount > LOW) {
+            let Some(near) = near else {
+                joined.push((click.time(), click.amount, newest(click.time()).is_some()));
+                continue;
+            };
+            let partners = even.iter().filter(|other| (other.time() - click.time()).abs() <= near);
+            let before = joined.len();
+            joined.extend(partners.map(|other| (other.time().max(click.time()), click.amount, true)));
+            if joined.len() == before {
+                joined.push((click.time(), click.amount, false));
+            }
+        }
+        joined.sort_unstable();
+        let mut chains: BTreeMap<i64, i64> = BTreeMap::new();
+        for session in joined.chunk_by(|a, b| b.0 - a.0 < gap) {
+            let (total, had) =
+                (session.iter().map(|row| row.1).sum(), session.iter().filter(|row| row.2).count() as i64);
+            let chain = chains.entry(had).or_default();
+            *chain = link(*chain, total, had, newest(session[session.len() - 1].0 + gap - 1));
+            found.push(format!("{}|{chain}", of[0].user));
+        }
+    }
+    found
 }

@@ -18,6 +18,7 @@ mod last_words;
 mod lives;
 mod mutants;
 mod oracle;
+mod put_off;
 mod quiet;
 mod rescale;
 mod restarts;

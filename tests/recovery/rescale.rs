@@ -54,6 +54,8 @@ fn kinds() -> Vec<(&'static str, Scenario)> {
         ("a pattern that ends with a silence", Kind::Calm { within: 3_000 }),
         ("a table of totals", Kind::Totals),
         ("a table of the newest rows", Kind::Latest),
+        ("steps by one key", Kind::ByUser { gap: 4_000, near: None }),
+        ("steps by one key behind a join that waits", Kind::ByUser { gap: 4_000, near: Some(2_000) }),
     ];
     let with = |kind| Scenario::with(17, Ending::Kind(kind)).plain().one_split(3_000);
     kinds.map(|(name, kind)| (name, with(kind))).into()

@@ -261,7 +261,7 @@ impl Witness for Cluster {
         opened.chain(broker.stuck_since).min().map(|opened| opened.elapsed())
     }
 
-    async fn fence(&self, _: &str, incarnation: &Incarnation) -> Result<()> {
+    async fn fence(&self, _: &str, incarnation: &Incarnation, _: &[String]) -> Result<()> {
         let rows = {
             let mut broker = lock(&self.broker);
             // What is still on its way arrives now, or never.

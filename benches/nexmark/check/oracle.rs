@@ -62,11 +62,15 @@ pub(crate) fn q10(all: &Tables) -> Vec<String> {
     all.bids.iter().map(|b| row!(b.auction, b.bidder, b.price, us(b.date_time), b.extra, hm(b.date_time))).collect()
 }
 
-/// The lines of the files, each with the directory that it is in: of 14 and 15 July 2015.
+/// The date of an instant of 14 or 15 July 2015.
+pub(crate) fn date(millis: u64) -> &'static str {
+    ["2015-07-14", "2015-07-15"][(millis / 86_400_000 - 16_630) as usize]
+}
+
+/// The lines of the files, each with the directory that it is in.
 pub(crate) fn log(all: &Tables) -> Vec<String> {
     let line = |b: &Bid| {
-        let (day, of_day) = (b.date_time / 86_400_000, b.date_time % 86_400_000);
-        let date = ["2015-07-14", "2015-07-15"][(day - 16_630) as usize];
+        let (date, of_day) = (date(b.date_time), b.date_time % 86_400_000);
         let (hour, minute, second) = (of_day / 3_600_000, of_day / MINUTE % 60, of_day / 1000 % 60);
         let millis = match of_day % 1000 {
             0 => String::new(),

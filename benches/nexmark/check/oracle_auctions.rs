@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use nexmark::event::{Auction, Bid};
 
-use crate::{
-    oracle::{Tables, row, us},
-    text::thousandths,
-};
+use crate::oracle::{Tables, row, us};
 
 pub(crate) fn q3(all: &Tables) -> Vec<String> {
     let mut rows = Vec::new();
@@ -49,7 +46,7 @@ pub(crate) fn q4(all: &Tables) -> Vec<String> {
     for (auction, bid) in winners(all) {
         prices.entry(auction.category).or_default().push(bid.price);
     }
-    let average = |prices: &[usize]| thousandths(prices.iter().sum::<usize>() as f64 / prices.len() as f64);
+    let average = |prices: &[usize]| prices.iter().sum::<usize>() / prices.len();
     prices.into_iter().map(|(category, prices)| row!(category, average(&prices))).collect()
 }
 
@@ -63,8 +60,8 @@ pub(crate) fn q6(all: &Tables) -> Vec<String> {
         closed.sort_unstable();
         for end in 1..=closed.len() {
             let last = &closed[end.saturating_sub(10)..end];
-            let average = last.iter().map(|(_, _, price)| price).sum::<usize>() as f64 / last.len() as f64;
-            rows.push(row!(seller, thousandths(average)));
+            let average = last.iter().map(|(_, _, price)| price).sum::<usize>() / last.len();
+            rows.push(row!(seller, average));
         }
     }
     rows

@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use benches::nexmark::{Events, Kind};
 use nexmark::event::{Bid, Event};
 
-use crate::{
-    oracle::{Tables, row, us},
-    text::thousandths,
-};
+use crate::oracle::{Tables, date, row, us};
 
 const TEN_SECONDS: u64 = 10_000;
 const DAY: u64 = 86_400_000;
@@ -27,10 +24,10 @@ pub(crate) fn q5(all: &Tables) -> Vec<String> {
         }
     }
     let mut rows = Vec::new();
-    for (start, auctions) in counts {
+    for auctions in counts.into_values() {
         let most = *auctions.values().max().unwrap();
         let hot = auctions.into_iter().filter(|(_, bids)| *bids == most);
-        rows.extend(hot.map(|(auction, bids)| row!(us(start), us(start + TEN_SECONDS), auction, bids)));
+        rows.extend(hot.map(|(auction, bids)| row!(auction, bids)));
     }
     rows
 }
@@ -58,7 +55,7 @@ pub(crate) fn q11(all: &Tables) -> Vec<String> {
     let mut rows = Vec::new();
     for (bidder, mut times) in times {
         times.sort_unstable();
-        for session in times.chunk_by(|a, b| b - a < TEN_SECONDS) {
+        for session in times.chunk_by(|a, b| b - a <= TEN_SECONDS) {
             let (first, last) = (session[0], session[session.len() - 1]);
             rows.push(row!(bidder, session.len(), us(first), us(last + TEN_SECONDS)));
         }
@@ -94,7 +91,7 @@ fn by_rank(bids: &[&Bid]) -> String {
 pub(crate) fn q15(all: &Tables) -> Vec<String> {
     let mut days: BTreeMap<u64, Vec<&Bid>> = BTreeMap::new();
     all.bids.iter().for_each(|b| days.entry(begin(b.date_time, DAY)).or_default().push(b));
-    days.into_iter().map(|(day, bids)| row!(us(day), by_rank(&bids))).collect()
+    days.into_iter().map(|(day, bids)| row!(date(day), by_rank(&bids))).collect()
 }
 
 pub(crate) fn q16(all: &Tables) -> Vec<String> {
@@ -102,7 +99,7 @@ pub(crate) fn q16(all: &Tables) -> Vec<String> {
     all.bids.iter().for_each(|b| days.entry((&b.channel, begin(b.date_time, DAY))).or_default().push(b));
     let row = |((channel, day), bids): ((&str, u64), Vec<&Bid>)| {
         let last = bids.iter().map(|b| b.date_time).max().unwrap();
-        row!(channel, us(day), us(last), by_rank(&bids))
+        row!(channel, date(day), us(last), by_rank(&bids))
     };
     days.into_iter().map(row).collect()
 }
@@ -115,17 +112,17 @@ pub(crate) fn q17(all: &Tables) -> Vec<String> {
         let of = |only| bids.iter().filter(|b| rank(b) == only).count();
         let prices = || bids.iter().map(|b| b.price);
         let (least, most, sum) = (prices().min().unwrap(), prices().max().unwrap(), prices().sum::<usize>());
-        let average = thousandths(sum as f64 / bids.len() as f64);
-        rows.push(row!(auction, us(day), bids.len(), of(1), of(2), of(3), least, most, average, sum));
+        let average = sum / bids.len();
+        rows.push(row!(auction, date(day), bids.len(), of(1), of(2), of(3), least, most, average, sum));
     }
     rows
 }
 
 pub(crate) fn q19(all: &Tables) -> Vec<String> {
-    let mut days: BTreeMap<(usize, u64), Vec<&Bid>> = BTreeMap::new();
-    all.bids.iter().for_each(|b| days.entry((b.auction, begin(b.date_time, DAY))).or_default().push(b));
+    let mut auctions: BTreeMap<usize, Vec<&Bid>> = BTreeMap::new();
+    all.bids.iter().for_each(|b| auctions.entry(b.auction).or_default().push(b));
     let mut rows = Vec::new();
-    for mut bids in days.into_values() {
+    for mut bids in auctions.into_values() {
         bids.sort_by_key(|b| {
             (std::cmp::Reverse(b.price), b.bidder, b.channel.clone(), b.url.clone(), b.date_time, b.extra.clone())
         });

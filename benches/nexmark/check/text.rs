@@ -27,6 +27,7 @@ fn of_batch(batch: &RecordBatch) -> Vec<String> {
 fn texts(column: &dyn Array) -> Vec<String> {
     let value: Box<dyn Fn(usize) -> String> = match column.data_type() {
         DataType::Utf8 => Box::new(|row| column.as_string::<i32>().value(row).to_owned()),
+        DataType::Utf8View => Box::new(|row| column.as_string_view().value(row).to_owned()),
         DataType::Float64 => Box::new(|row| thousandths(column.as_primitive::<Float64Type>().value(row))),
         _ => {
             let numbers = cast(column, &DataType::Int64).expect("a number or a time");

@@ -22,7 +22,8 @@ pub fn in_time(site: &Site, bids: Stream<Untyped>, auctions: Stream<Untyped>) ->
         .drop_late()
 }
 
-/// What auctions with bids were sold for, when they have closed: `auction`, `of` and `price`. `of` is a column of the auctions.
+/// What auctions with bids were sold for, when they have closed: `auction`, `of` and `price`. `of` is a column of the auctions, the
+/// same for all bids of one: so it is no key here, though it is in the suite's text, and the sessions are where the join has brought their bids together.
 pub fn prices(site: &Site, job: &Job, of: &str) -> Stream<Untyped> {
     let bids = site.bids(job, ["auction", "price", "at"]);
     let auctions = site.auctions(job, ["id", "expires", of, "at"]).select(["id", "expires", of].map(col));
@@ -30,9 +31,9 @@ pub fn prices(site: &Site, job: &Job, of: &str) -> Stream<Untyped> {
     let micros = |column| cast(col(column), DataType::Int64);
     let until_closed = Session::gap_expr(micros("expires") - micros("at") + lit(1));
     in_time(site, bids, auctions)
-        .key_by(["auction", of])
+        .key_by("auction")
         .window(until_closed)
-        .aggregate([max(col("price")).alias("price")])
+        .aggregate([max(col(of)).alias(of), max(col("price")).alias("price")])
         .drop_late()
         .select(["auction", of, "price"].map(col))
 }

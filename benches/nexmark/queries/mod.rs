@@ -10,6 +10,9 @@
 //! SQL without a window gives a table that changes with every row. Where that table is not what the query is about, what leaves
 //! here is its answer: a winning bid when its auction has closed, a number per day when the day is over.
 //!
+//! What a query does otherwise than the suite is said at the top of its file; where nothing is said its columns and rows are those of
+//! the suite.
+//!
 //! | what it is about | |
 //! |---|---|
 //! | one row at a time | q0, q1, q2, q14, q21, q22 |
@@ -171,6 +174,10 @@ impl Sink for AnySink {
 
     fn witness(&self) -> Option<Arc<dyn Witness>> {
         self.0.witness()
+    }
+
+    fn place(&self) -> Option<String> {
+        self.0.place()
     }
 
     async fn writer(

@@ -48,7 +48,8 @@ fn count_of(letter: u8, text: &str) -> i64 {
 
 /// `auction`, `bidder`, `price`, `time_of_day`, `at`, `extra`, `count_of_c`.
 pub fn calculation(site: &Site, job: &Job) -> Stream<Calculated> {
-    site.bids(job, ["auction", "bidder", "price", "at", "extra"])
+    site.of_records()
+        .bids(job, ["auction", "bidder", "price", "at", "extra"])
         .typed::<Bid>()
         .filter(|bid| in_euros(bid.price) > 1_000_000.0 && in_euros(bid.price) < 50_000_000.0)
         .map(|bid| Calculated {

@@ -3,18 +3,23 @@
 //!
 //! The suite's table changes with every bid; here a day is told when it is over. (`.early_every(secs(10))` would tell it on the way.)
 
-use windrow::{aggregates::count_distinct, connectors::Untyped, prelude::*};
+use windrow::{aggregates::count_distinct, arrow::datatypes::DataType, cast, connectors::Untyped, prelude::*};
 
 use super::{RANK_2, RANK_3};
 use crate::nexmark::Site;
 
-/// `day` and twelve numbers.
+/// `day`, as text, and twelve numbers.
 pub fn per_day(site: &Site, job: &Job) -> Stream<Untyped> {
     site.bids(job, ["auction", "bidder", "price", "at"])
         .window(Calendar::days("UTC"))
         .aggregate(by_rank())
         .drop_late()
-        .select(std::iter::once(col("window_start").alias("day")).chain(by_rank_names().map(col)))
+        .select(std::iter::once(day()).chain(by_rank_names().map(col)))
+}
+
+/// The day that a window of the calendar is: `2015-07-15`.
+pub(super) fn day() -> Expr {
+    cast(cast(col("window_start"), DataType::Date32), DataType::Utf8).alias("day")
 }
 
 const RANKS: [&str; 4] = ["total", "rank1", "rank2", "rank3"];

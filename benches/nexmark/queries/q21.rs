@@ -32,7 +32,7 @@ fn channel_id<'a>(channel: &str, url: &'a str) -> Option<&'a str> {
 
 /// `auction`, `bidder`, `price`, `channel`, `channel_id`.
 pub fn channels(site: &Site, job: &Job) -> Stream<Channelled> {
-    site.bids(job, ["auction", "bidder", "price", "channel", "url", "at"]).typed::<Bid>().flat_map(|bid| {
+    site.of_records().bids(job, ["auction", "bidder", "price", "channel", "url", "at"]).typed::<Bid>().flat_map(|bid| {
         channel_id(bid.channel, bid.url).map(|id| Channelled {
             auction: bid.auction,
             bidder: bid.bidder,

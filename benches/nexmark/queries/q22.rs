@@ -28,7 +28,7 @@ pub struct Directories {
 
 /// `auction`, `bidder`, `price`, `channel`, `dir1`, `dir2`, `dir3`.
 pub fn directories(site: &Site, job: &Job) -> Stream<Directories> {
-    site.bids(job, ["auction", "bidder", "price", "channel", "url", "at"]).typed::<Bid>().map(|bid| {
+    site.of_records().bids(job, ["auction", "bidder", "price", "channel", "url", "at"]).typed::<Bid>().map(|bid| {
         // https: , nothing, the host, and then they come.
         let mut directories = bid.url.split('/').skip(3).map(String::from);
         Directories {

@@ -10,8 +10,13 @@ use crate::nexmark::Site;
 /// How often a window ends.
 const EVERY: Duration = secs(2);
 
-/// `since`, `until`, `auction`, `bids`.
+/// `auction`, `bids`.
 pub fn hot_items(site: &Site, job: &Job) -> Stream<Untyped> {
+    with_windows(site, job).select(["auction", "bids"].map(col))
+}
+
+/// The same with the window that each row is of: `since`, `until`, `auction`, `bids`.
+pub fn with_windows(site: &Site, job: &Job) -> Stream<Untyped> {
     site.bids(job, ["auction", "at"])
         .key_by("auction")
         .window(Hopping::of(secs(10), EVERY))

@@ -1,5 +1,5 @@
 //! q6, average selling price by seller: of the last ten auctions of a seller that have closed with a bid, the average of the highest
-//! price; anew whenever one closes.
+//! price, a whole number, rounded down; anew whenever one closes.
 //!
 //! Flink cannot run the suite's text, which wants the rows of a query that changes in order. Here auctions are taken in the order
 //! in which they close, those of one instant by number. (The suite's frame of ten rows before the current one is of eleven; the
@@ -12,11 +12,10 @@ use windrow::prelude::*;
 use super::closing;
 use crate::nexmark::Site;
 
-/// What an auction was sold for.
+/// What an auction was sold for. Every auction here has both, but the greatest of no bids would be none.
 #[derive(Record)]
 pub struct Sold {
-    seller: i64,
-    /// Every auction here has one, but the greatest of no prices would be none.
+    seller: Option<i64>,
     price: Option<i64>,
 }
 
@@ -24,7 +23,7 @@ pub struct Sold {
 #[derive(Record)]
 pub struct Average {
     seller: i64,
-    average: f64,
+    average: i64,
 }
 
 const LAST: usize = 10;
@@ -39,8 +38,8 @@ pub fn seller_average(site: &Site, job: &Job) -> Stream<Average> {
             if prices.len() > LAST {
                 prices.pop_front();
             }
-            let average = prices.iter().sum::<i64>() as f64 / prices.len() as f64;
-            out.emit(Average { seller: sold.seller, average });
+            let average = prices.iter().sum::<i64>() / prices.len() as i64;
+            out.emit(Average { seller: sold.seller.unwrap_or_default(), average });
         })
         .drop_late()
 }

@@ -287,6 +287,7 @@ impl Column {
     }
 
     /// Counts the value that was just written.
+    #[inline]
     pub(super) fn written(&mut self) {
         self.len += 1;
         if let Some(validity) = &mut self.validity {
@@ -373,19 +374,24 @@ impl Column {
 
     /// Text of a format with types: it goes into text columns, and is how such a format writes times.
     pub(super) fn push_text(&mut self, value: &str) -> Result<(), Misfit> {
+        self.push_utf8(value.as_bytes())
+    }
+
+    /// The same, for bytes that the caller knows to be UTF-8. (With others there would be an error instead of a batch.)
+    pub(super) fn push_utf8(&mut self, value: &[u8]) -> Result<(), Misfit> {
         match &mut self.values {
             Values::Text { ends, bytes } => {
                 let end = narrow(bytes.len() + value.len())?;
-                bytes.extend_from_slice(value.as_bytes());
+                bytes.extend_from_slice(value);
                 ends.push(end);
             }
             Values::LargeText { ends, bytes } => {
                 let end = narrow(bytes.len() + value.len())?;
-                bytes.extend_from_slice(value.as_bytes());
+                bytes.extend_from_slice(value);
                 ends.push(end);
             }
             Values::Timestamp { values, unit, utc } => values.push(text::timestamp(value, *unit, utc)?),
-            Values::Date32(values) => values.push(text::date(value)?),
+            Values::Date32(values) => values.push(text::date(str::from_utf8(value).map_err(|_| Misfit::Kind)?)?),
             _ => return Err(Misfit::Kind),
         }
         self.written();

@@ -98,10 +98,7 @@ impl Decoder for CsvDecoder {
         let record = record.strip_suffix(b"\n").map_or(record, |line| line.strip_suffix(b"\r").unwrap_or(line));
         let rows = columns.rows();
         let decoded = splitter.split(record, |fields| push_fields(columns, targets, fields)).flatten();
-        if decoded.is_err() {
-            columns.truncate(rows);
-        }
-        decoded
+        decoded.inspect_err(|_| columns.truncate(rows))
     }
 
     fn len(&self) -> usize {

@@ -1,8 +1,13 @@
 //! JSON lines into columns.
 //!
-//! Each record is parsed on its own by `serde_json`, whose callbacks are driven by the schema and write straight into
-//! the column buffers: no tree of values, no allocation for text without escapes, and a limit on depth. arrow-json's
-//! reader is not used because it decodes over line ends: one broken line can eat the next.
+//! Each record is read on its own, straight into the column buffers: no tree of values, no allocation for text without
+//! escapes, and a limit on depth. The usual ones are read by `scan`; all others, and above all the bad ones, by
+//! `serde_json`, whose callbacks are driven by the schema. arrow-json's reader is not used because it decodes over line
+//! ends: one broken line can eat the next.
+
+mod scan;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
@@ -17,7 +22,7 @@ use super::{
     columns::{Column, Columns, Medium, Misfit, Values},
     excerpt,
     frame::Lines,
-    keys::Keys,
+    keys::{Found, Keys},
     most_values,
 };
 use crate::Result;
@@ -58,10 +63,20 @@ impl JsonDecoder {
     }
 
     fn decode(&mut self, record: &[u8]) -> Result<(), String> {
+        let rows = self.columns.rows();
+        if scan::row(record, &mut self.columns).is_some() {
+            return Ok(());
+        }
+        self.columns.truncate(rows);
+        self.parse(record)
+    }
+
+    /// Reads any record, or says why it is none.
+    fn parse(&mut self, record: &[u8]) -> Result<(), String> {
         // One look over the bytes here saves the parser one for every text, and covers the values it passes over.
         let text = std::str::from_utf8(record).map_err(|error| format!("not UTF-8: {error}"))?;
         let mut json = serde_json::Deserializer::from_str(text);
-        let mut blame = Blame::new(record.len());
+        let mut blame = Blame::new(text.len());
         Row { columns: &mut self.columns, blame: &mut blame }
             .deserialize(&mut json)
             .and_then(|()| json.end())
@@ -80,11 +95,7 @@ impl Decoder for JsonDecoder {
 
     fn push(&mut self, record: &[u8]) -> Result<(), String> {
         let rows = self.columns.rows();
-        let decoded = self.decode(record);
-        if decoded.is_err() {
-            self.columns.truncate(rows);
-        }
-        decoded.map_err(|reason| match record.first() {
+        self.decode(record).inspect_err(|_| self.columns.truncate(rows)).map_err(|reason| match record.first() {
             Some(0) => format!("{reason}; it begins with a zero, as {FRAMED}"),
             _ => reason,
         })
@@ -129,8 +140,8 @@ impl<'de> Visitor<'de> for Row<'_> {
         let row = columns.rows();
         let mut place = 0;
         while let Some(found) = map.next_key_seed(Key { keys: &mut columns.keys, place })? {
-            place += 1;
-            let Some(i) = found else {
+            place = found.next;
+            let Some(i) = found.column else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
@@ -147,14 +158,14 @@ impl<'de> Visitor<'de> for Row<'_> {
     }
 }
 
-/// The name of a value, into the number of its column.
+/// The name of a value, into its column.
 struct Key<'a> {
     keys: &'a mut Keys,
     place: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = Option<usize>;
+    type Value = Found;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
@@ -162,7 +173,7 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
 }
 
 impl Visitor<'_> for Key<'_> {
-    type Value = Option<usize>;
+    type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("a name")
@@ -225,10 +236,7 @@ impl<'de> Visitor<'de> for Cell<'_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
-        // The parser gives the whole number -0 as this; -0.0 cannot be told from it, and loses nothing either.
-        let is_zero = value == 0.0 && value.is_sign_negative();
-        let pushed = self.column.push_f64(value);
-        let pushed = pushed.or_else(|misfit| if is_zero { self.column.push_i64(0) } else { Err(misfit) });
+        let pushed = push_float(self.column, value);
         self.number(pushed)
     }
 
@@ -270,6 +278,12 @@ impl<'de> Visitor<'de> for Cell<'_> {
         column.written();
         Ok(())
     }
+}
+
+fn push_float(column: &mut Column, value: f64) -> Result<(), Misfit> {
+    // The parser gives the whole number -0 as this; -0.0 cannot be told from it, and loses nothing either.
+    let is_zero = value == 0.0 && value.is_sign_negative();
+    column.push_f64(value).or_else(|misfit| if is_zero { column.push_i64(0) } else { Err(misfit) })
 }
 
 /// What went wrong, and in which column. Written on the way out of the callbacks, put into words once.

@@ -81,11 +81,7 @@ impl Decoder for RawDecoder {
 
     fn push(&mut self, record: &[u8]) -> Result<(), String> {
         let rows = self.columns.rows();
-        let written = self.write(record);
-        if written.is_err() {
-            self.columns.truncate(rows);
-        }
-        written
+        self.write(record).inspect_err(|_| self.columns.truncate(rows))
     }
 
     fn push_null(&mut self) -> Result<bool, String> {

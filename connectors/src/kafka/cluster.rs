@@ -24,19 +24,22 @@ pub trait Cluster: Send + Sync + 'static {
     /// What to call it in messages: `kafka localhost:9092`.
     fn name(&self) -> String;
 
-    /// A producer that writes in transactions under `id`. It does nothing before [`Producer::init_transactions`].
-    async fn transactional(&self, id: &str) -> Result<Arc<dyn Producer>>;
+    /// A producer that writes in transactions under `id`, no more than `batch` bytes as one batch, unless a single record has more. It
+    /// does nothing before [`Producer::init_transactions`].
+    async fn transactional(&self, id: &str, batch: usize) -> Result<Arc<dyn Producer>>;
 
-    /// A producer that writes at once.
-    async fn plain(&self) -> Result<Arc<dyn Producer>>;
+    /// A producer that writes at once, no more than `batch` bytes as one batch, unless a single record has more.
+    async fn plain(&self, batch: usize) -> Result<Arc<dyn Producer>>;
 
     /// How many partitions a topic has. Fails when it does not exist.
     async fn partitions(&self, topic: &str) -> Result<usize>;
 
-    /// The largest record that a topic takes, if that can be found out.
-    async fn max_record_bytes(&self, topic: &str) -> Option<usize> {
-        let _ = topic;
-        None
+    /// The largest records that these topics take, and with what is around them the largest batches. A topic is left out that nobody may
+    /// ask for it, or that is not there. Tries again by itself, for some seconds; fails when nobody answers, because then it may be known
+    /// at the next start.
+    async fn largest_records(&self, topics: &[&str]) -> Result<BTreeMap<String, usize>> {
+        let _ = topics;
+        Ok(BTreeMap::new())
     }
 
     /// Creates a compacted topic with one partition, unless it is there.

@@ -20,8 +20,15 @@ use crate::{ConnectorError, Result};
 /// What a broker adds to a record that is alone in its batch.
 pub(super) const BATCH_BYTES: usize = 61;
 
+/// What librdkafka counts for a record, and for each of its headers, beside the bytes: at most.
+pub(super) const RECORD_BYTES: usize = 36;
+pub(super) const HEADER_BYTES: usize = 10;
+
 /// The largest record that brokers and topics take, unless they are told otherwise, which librdkafka's own default is below.
-const MAX_MESSAGE_BYTES: usize = 1_048_588 - BATCH_BYTES;
+pub(super) const MAX_MESSAGE_BYTES: usize = 1_048_588 - BATCH_BYTES;
+
+/// What librdkafka puts into a batch at most, unless it is told otherwise.
+const BATCH_SIZE: usize = 1_000_000;
 
 /// A Kafka cluster. A clone is the same connection: every exactly-once sink made from it, or from a clone of it, commits in the
 /// same transaction.
@@ -127,6 +134,13 @@ impl Config {
         set.unwrap_or(MAX_MESSAGE_BYTES)
     }
 
+    /// The largest batch that a producer makes for topics that take records of `largest` bytes: what the user has set, or librdkafka's
+    /// default, unless the topics take less. A larger one would be refused, and end the job.
+    pub(super) fn batch_bytes(&self, largest: Option<usize>) -> usize {
+        let set = self.settings.get("batch.size").and_then(|bytes| bytes.trim().parse().ok());
+        set.unwrap_or(BATCH_SIZE).min(largest.unwrap_or(usize::MAX)).max(1)
+    }
+
     /// The settings of any client: addresses, security, and what the user has set. Reads the secrets, so not on a worker of the
     /// runtime; what it returns holds them and must not be shown.
     pub(super) fn client(&self) -> Result<ClientConfig> {
@@ -134,6 +148,11 @@ impl Config {
             return Err(ConnectorError::Config(format!("{}: {why}", self.name())));
         }
         let mut client = ClientConfig::new();
+        // librdkafka knows its brokers after the first answer, and connects to one of these half of this later: 50 ms else, for each of
+        // a dozen clients that a start makes one after the other. From attempt to attempt it grows, as it does without this.
+        if !self.settings.keys().any(|name| name.starts_with("reconnect.backoff")) {
+            client.set("reconnect.backoff.ms", "20");
+        }
         for (name, value) in &self.settings {
             client.set(name, value);
         }

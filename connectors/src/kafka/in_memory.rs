@@ -36,7 +36,7 @@ struct Shared {
     state: Mutex<State>,
     /// Sends that are refused for want of room, one after the other.
     pub(super) full: AtomicUsize,
-    /// The call that fails from now on: "send", "flush", "commit", "begin".
+    /// The call that fails from now on: "send", "flush", "commit", "begin", or "ask" for limits.
     failing: Mutex<Option<&'static str>>,
     /// The call that waits until it is let go.
     held: Mutex<Option<&'static str>>,
@@ -47,8 +47,11 @@ struct Shared {
 #[derive(Default)]
 struct State {
     topics: BTreeMap<String, usize>,
-    /// The largest records of topics.
+    /// The largest records of topics, and what was asked for at once.
     largest: BTreeMap<String, usize>,
+    asked: Vec<String>,
+    /// The batches of the producers, in the order in which these were made.
+    batches: Vec<usize>,
     committed: Vec<Written>,
     /// What happened, in order.
     story: Vec<String>,
@@ -79,6 +82,16 @@ impl InMemory {
         self.state().largest.insert(topic.into(), bytes);
     }
 
+    /// The topics whose limits were asked for, those together that were asked for at once.
+    pub(super) fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().asked)
+    }
+
+    /// The largest batches of the producers that were made.
+    pub(super) fn batches(&self) -> Vec<usize> {
+        std::mem::take(&mut self.state().batches)
+    }
+
     pub(super) fn committed(&self) -> Vec<Written> {
         self.state().committed.clone()
     }
@@ -106,6 +119,10 @@ impl InMemory {
         *self.shared.failing.lock().unwrap() = Some(call);
     }
 
+    pub(super) fn mend(&self) {
+        *self.shared.failing.lock().unwrap() = None;
+    }
+
     pub(super) fn hold(&self, call: &'static str) {
         *self.shared.held.lock().unwrap() = Some(call);
     }
@@ -126,8 +143,9 @@ impl InMemory {
         self.shared.full.store(sends, SeqCst);
     }
 
-    fn producer(&self, id: Option<&str>) -> Arc<dyn Producer> {
+    fn producer(&self, id: Option<&str>, batch: usize) -> Arc<dyn Producer> {
         let mut state = self.state();
+        state.batches.push(batch);
         state.producers += 1;
         let number = state.producers;
         state.alive.insert(number);
@@ -142,12 +160,12 @@ impl Cluster for InMemory {
         "kafka memory".into()
     }
 
-    async fn transactional(&self, id: &str) -> Result<Arc<dyn Producer>> {
-        Ok(self.producer(Some(id)))
+    async fn transactional(&self, id: &str, batch: usize) -> Result<Arc<dyn Producer>> {
+        Ok(self.producer(Some(id), batch))
     }
 
-    async fn plain(&self) -> Result<Arc<dyn Producer>> {
-        Ok(self.producer(None))
+    async fn plain(&self, batch: usize) -> Result<Arc<dyn Producer>> {
+        Ok(self.producer(None, batch))
     }
 
     async fn partitions(&self, topic: &str) -> Result<usize> {
@@ -155,8 +173,15 @@ impl Cluster for InMemory {
         self.state().topics.get(topic).copied().ok_or_else(missing)
     }
 
-    async fn max_record_bytes(&self, topic: &str) -> Option<usize> {
-        self.state().largest.get(topic).copied()
+    async fn largest_records(&self, topics: &[&str]) -> Result<BTreeMap<String, usize>> {
+        if *self.shared.failing.lock().unwrap() == Some("ask") {
+            let (system, reason) = ("kafka memory".into(), "nobody answers".into());
+            return Err(ConnectorError::Remote { system, reason, passes: true });
+        }
+        let mut state = self.state();
+        state.asked.push(topics.join(" "));
+        let largest = topics.iter().filter_map(|topic| state.largest.get_key_value(*topic));
+        Ok(largest.map(|(topic, bytes)| (topic.clone(), *bytes)).collect())
     }
 
     async fn create_compacted(&self, topic: &str) -> Result<()> {

@@ -8,6 +8,8 @@
 //! | [`source`] | topics as a source |
 //! | [`sink`] | topics as sinks: rows into records, at least once or exactly once |
 //! | [`transaction`] | the exactly-once sinks of a connection commit as one |
+//! | `limits` | the largest records that topics take, asked once at each start of a job |
+//! | `letters` | what the headers of dead letters say to sinks and sources alike |
 //! | [`cluster`] | what the sinks ask of a cluster, so that tests can put one in its place that loses requests and replies |
 //! | `librdkafka` | the cluster that there really is |
 
@@ -17,15 +19,14 @@ pub mod connection;
 mod context;
 #[cfg(test)]
 mod in_memory;
+mod letters;
 mod librdkafka;
+mod limits;
 pub mod security;
 mod settings;
 pub mod sink;
 pub mod source;
 pub mod transaction;
-
-/// The header of a dead letter that is only the beginning of its record: how many bytes that has. No source takes it for a record.
-const TRUNCATED: &str = "windrow.truncated";
 
 /// When to ask again for a topic that should be there, in milliseconds from one question to the next: what was just made is not
 /// known to all brokers at once, and a broker that was just started knows nothing for a while.

@@ -6,13 +6,16 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use windrow_connectors::{Source, SplitId};
+use windrow_operators::spill::Room;
 
 use super::running::{Line, Shared};
 use crate::{
     Error, Restarts, Result,
-    checkpoint::{Begin, Coordinator, Layout, Restored, Settings, Sinks, Sources, Start, Witnessed, begin, give_up},
+    checkpoint::{
+        Begin, Coordinator, Layout, Restored, Settings, Sinks, Sources, Start, Underway, Witnessed, begin, give_up,
+    },
     clock::ProcessingTime,
     metrics::{CheckpointCounters, Counters, in_order_of_rows},
     plan::{
@@ -20,10 +23,15 @@ use crate::{
         physical::{Body, Head, PhysicalPlan, plan},
     },
     runtime::{
-        spill::Directory,
-        supervisor::{Controls, Tasks, first_phase_name, start},
+        memory::check_budget,
+        spill::{Directory, Shelf},
+        supervisor::{Controls, Parts, Tasks, apart, first_phase_name, start},
     },
+    status::{Live, Recent, Settled},
 };
+
+/// So many splits are named in a warning.
+const NAMED: usize = 10;
 
 /// What every attempt is made from.
 pub(crate) struct Blueprint {
@@ -52,18 +60,43 @@ impl Attempt {
         let Blueprint { graph, parallelism, channel_bytes, settings, memory, .. } = blueprint;
         let splits = splits(&sources(graph)).await?;
         let plan = plan(graph, *parallelism, &splits);
+        check_budget(memory.as_ref().map(|(bytes, _)| *bytes), graph, &plan)?;
         let layout = Arc::new(Layout::new(graph, &plan));
         let sinks = sinks(graph);
-        let Begin { incarnation, next, fresh, mut restored, archive, mut warnings } = match settings {
-            Some(settings) => begin(settings, graph, &layout, &sinks, &splits).await?,
+        let memory = match memory {
+            Some((bytes, below)) => Some((*bytes, Directory::swept(below.as_deref()).await)),
+            None => None,
+        };
+        // What is put on disk on its way into operators is not what was too much for one of them.
+        let room = memory.as_ref().map(|(bytes, directory)| {
+            let counters = Counters::new("restore".into(), 1);
+            (*bytes, Shelf::new(directory.clone(), counters))
+        });
+        let Begin { incarnation, next, fresh, restored, archive, mut warnings } = match settings.clone() {
+            Some(settings) => {
+                let (graph, layout, sinks, splits) = (graph.clone(), layout.clone(), sinks.clone(), splits.clone());
+                let begun = async move {
+                    let room = room.as_ref().map(|(bytes, shelf)| (*bytes, shelf as &dyn Room));
+                    begin(&settings, &graph, &layout, &sinks, &splits, room).await
+                };
+                apart("the start of the job", begun).await?
+            }
             None => Begin::without_store(),
         };
+        let settled = Settled::new(graph, &plan, layout.clone(), *parallelism);
+        let settled = settled.budget(memory.as_ref().map(|(bytes, _)| *bytes)).checkpoints(
+            settings.as_ref(),
+            archive.as_ref().map(|archive| archive.store.shown()),
+            archive.as_ref().and_then(|archive| archive.parent).map(|parent| parent.epoch.0),
+        );
+        shared.log.give_up();
         warnings.extend(unwise(graph));
+        warnings.extend(never_read(graph, &restored, &splits));
         let counters = counters(graph, &plan);
         let (line, reports) = Coordinator::line();
         let (savepoint_line, savepoints) = mpsc::unbounded_channel();
         let (barrier, barrier_asked) = watch::channel(None);
-        let stopped = Arc::new(AtomicBool::new(false));
+        let (stopped, decided) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
         let checkpointed = archive.is_some();
         let checkpoints = archive.as_ref().map_or_else(Arc::default, |archive| archive.counters.clone());
         let this = archive.as_ref().map(|archive| archive.this_start());
@@ -76,16 +109,16 @@ impl Attempt {
             barrier,
             stop: shared.stop.clone(),
             savepoints,
+            decided: decided.clone(),
             counters: in_order_of_rows(&counters),
             next,
             archive,
             ended: BTreeMap::new(),
+            log: shared.log.clone(),
         };
-        let memory = memory.as_ref().map(|(bytes, below)| {
-            let directory = Directory::below(below.as_deref());
-            directory.sweep();
-            (*bytes, directory)
-        });
+        // The first checkpoint of a fresh job holds where its sources begin, before a row is read; also where one begins, or a
+        // split, that the checkpoint does not have from which the job goes on.
+        let first = checkpointed && (fresh || !knows_all(graph, &restored, &splits));
         let controls = Controls {
             stop: shared.stop.subscribe(),
             stopped: stopped.clone(),
@@ -93,28 +126,33 @@ impl Attempt {
             line,
             incarnation,
             epoch: next,
+            first,
+            decided,
             checkpointed,
             memory,
             clock: ProcessingTime::begin(),
         };
         let ordered = coordinator.counters.clone();
-        // The first checkpoint of a fresh job holds where its sources begin, before a row is read; also where one begins, or a
-        // split, that the checkpoint does not have from which the job goes on.
-        let first = checkpointed && (fresh || !knows_all(graph, &restored, &splits));
         let first = first.then(|| coordinator.begin(None));
-        let started = start(graph, &plan, &layout, &counters, *channel_bytes, controls, &mut restored).await;
-        let mut tasks = match started {
-            Ok(tasks) => tasks,
+        let (graph, capacity) = (graph.clone(), *channel_bytes);
+        let started = start(Parts { graph, plan, layout, counters, capacity, controls, restored }).await;
+        let (mut tasks, lanes) = match started {
+            Ok(started) => started,
             Err(error) => {
                 give_up(witnessed.as_ref()).await;
                 return Err(error);
             }
         };
+        // What it took until all sources had said where they begin is not the checkpoint's.
+        let first = first.map(Underway::begins_now);
         tasks.run("the coordinator of checkpoints".into(), coordinator.run(first));
         let savepoints = checkpointed.then_some(savepoint_line);
+        let live = Live::new(settled, &ordered, lanes, checkpoints.clone(), shared.log.clone());
         let line = Line {
             counters: ordered,
             checkpoints: checkpoints.clone(),
+            live: Some(Arc::new(live)),
+            recent: Recent::new().shared(),
             warnings,
             witnessed: witnessed.clone(),
             savepoints,
@@ -143,9 +181,9 @@ impl Attempt {
         }
     }
 
-    /// Whether it has completed a checkpoint.
+    /// Whether it has completed a checkpoint that holds more than where its sources begin: of those each start may take one.
     pub(crate) fn has_progressed(&self) -> bool {
-        self.checkpoints.read().completed > 0
+        self.checkpoints.have_moved()
     }
 }
 
@@ -175,6 +213,28 @@ fn knows_all(graph: &Graph, restored: &Restored, splits: &HashMap<usize, Vec<Spl
         let known = restored.known(graph.nodes[*node].id.as_deref().unwrap_or_default()).unwrap_or_default();
         splits.iter().all(|split| known.contains(split.as_str()))
     })
+}
+
+/// What has appeared since the ends of its source were fixed, in words.
+fn never_read(graph: &Graph, restored: &Restored, splits: &HashMap<usize, Vec<SplitId>>) -> Vec<String> {
+    let of = |(node, splits): (&usize, &Vec<SplitId>)| {
+        let node = &graph.nodes[*node];
+        let Kind::Source { source, .. } = &node.kind else { return None };
+        if source.adds_splits() {
+            return None;
+        }
+        let new = restored.beyond(node.id.as_deref().unwrap_or_default(), splits);
+        let more = if new.len() > NAMED { format!(" and {} more", new.len() - NAMED) } else { String::new() };
+        let named = new[..new.len().min(NAMED)].join(", ");
+        (!new.is_empty()).then(|| {
+            format!(
+                "{}: not read, because the job reads what there was when it began, and they have come since: {named}{more}. To read \
+                 them, start another job, with a name of its own",
+                node.name
+            )
+        })
+    };
+    splits.iter().filter_map(of).collect()
 }
 
 fn sources_by_id(graph: &Graph) -> Sources {

@@ -13,11 +13,12 @@ use super::{
 use crate::{
     Error, Restarts, Restore, Result,
     checkpoint::{Settings, timeout},
+    error::said,
     plan::{
         graph::{Graph, Kind, RejectPolicy, StreamId},
         physical::{Explained, plan},
     },
-    runtime::memory::LEAST_BYTES,
+    runtime::memory::{LEAST_BYTES, check_budget},
 };
 
 /// How many bytes wait between two tasks at the most, unless [`Job::channel_bytes`] says otherwise.
@@ -92,8 +93,8 @@ impl Job {
         Self { channel_bytes: bytes, ..self }
     }
 
-    /// How many bytes of state the job may hold in memory, all operators and tasks together; at least 1 MiB. Unless told there is
-    /// no limit.
+    /// How many bytes of state the job may hold in memory, all operators and tasks together; at least 1 MiB, and 256 KiB for
+    /// every operator with state in every task. Unless told there is no limit.
     ///
     /// Windows of aggregates (tumbling, hopping, cumulating and of the calendar, with one result each) put what is too much into
     /// files, and give the same answer: see [`Job::spill_to`]. What other operators hold, which keep all their state in memory,
@@ -224,15 +225,17 @@ impl Job {
     pub fn source<S: TypedSource>(&self, source: S) -> Stream<S::Row, FromSource> {
         let mut graph = lock(&self.graph);
         let name = format!("source {}", source.name());
+        let called = graph.next_name(&name);
+        let mistaken = |error| format!("{called}: {}", said(&called, &error));
         let at = match source.schema() {
             Ok(schema) => {
+                graph.mistakes.extend(source.check().map_err(mistaken).err());
                 let kind = Kind::Source { source: Arc::new(source), time: None, rejects: RejectPolicy::Fail };
                 let node = graph.add(&name, kind, vec![], vec![(Port::MAIN, StreamSchema::without_time(schema))]);
                 Some(StreamId { node, port: Port::MAIN })
             }
             Err(error) => {
-                let mistake = format!("{}: {error}", graph.next_name(&name));
-                graph.mistakes.push(mistake);
+                graph.mistakes.push(mistaken(error));
                 None
             }
         };
@@ -306,6 +309,7 @@ impl Job {
         let splits = splits(&sources).await?;
         let graph = lock(&self.graph);
         let plan = plan(&graph, self.parallelism, &splits);
+        check_budget(self.memory_budget, &graph, &plan)?;
         Ok(Explained(&plan, &graph).to_string())
     }
 

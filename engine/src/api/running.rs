@@ -19,22 +19,40 @@ use crate::{
     Error, Result,
     checkpoint::{Savepoint, Then, Witnessed},
     clock::{Moment, sleep_until},
-    metrics::{CheckpointCounters, Counters, JobMetrics},
+    metrics::{CheckpointCounters, Counters, JobMetrics, log::CheckpointLog},
+    status::{Failure, JobStatus, Live, NOTED_EVERY, Now, Recent, State},
 };
 
 /// What the handles of a job share with it. It outlives the attempts.
 pub(crate) struct Shared {
     job: String,
     started: Moment,
+    /// The same on the wall, in milliseconds since 1970.
+    started_ms: u64,
     pub(crate) stop: watch::Sender<bool>,
     /// Of the attempt that is at work.
     line: Mutex<Line>,
+    pub(crate) log: Arc<CheckpointLog>,
+    life: Mutex<Life>,
+}
+
+/// What has happened to the job as a whole.
+#[derive(Default)]
+struct Life {
+    restarts: u32,
+    failure: Option<Failure>,
+    /// It has failed and is not yet started again.
+    restarting: bool,
+    ended: Option<Moment>,
 }
 
 /// What an attempt can be asked.
 pub(crate) struct Line {
     pub(crate) counters: Arc<[Arc<Counters>]>,
     pub(crate) checkpoints: Arc<CheckpointCounters>,
+    /// Absent before the first attempt.
+    pub(crate) live: Option<Arc<Live>>,
+    pub(crate) recent: Arc<Mutex<Recent>>,
     pub(crate) warnings: Vec<String>,
     /// Who decides whether an epoch counts, when it is not the checkpoint store.
     pub(crate) witnessed: Option<Witnessed>,
@@ -50,6 +68,45 @@ impl Shared {
 
     fn line(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It has failed, and may be started again.
+    fn failed(&self, error: &Error) {
+        let at_ms = Now::look().wall_ms;
+        let mut life = self.life();
+        life.restarting = true;
+        life.failure = Some(Failure { at_ms, error: said(error) });
+    }
+
+    fn started_again(&self) {
+        let mut life = self.life();
+        life.restarting = false;
+        life.restarts += 1;
+    }
+}
+
+/// An error with what caused it.
+fn said(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let mut text = error.to_string();
+    for cause in causes.map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Says that the job is over when it is dropped, however that comes about.
+struct Over(Arc<Shared>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.life().ended = Some(Moment::now());
     }
 }
 
@@ -93,25 +150,33 @@ pub struct RunningJob {
     blueprint: Blueprint,
     attempt: Attempt,
     handle: JobHandle,
+    _over: Over,
 }
 
 impl RunningJob {
     /// Starts the first attempt.
     pub(crate) async fn start(blueprint: Blueprint) -> Result<Self> {
+        let now = Now::look();
         let shared = Arc::new(Shared {
             job: blueprint.graph.job.clone(),
-            started: Moment::now(),
+            started: now.moment,
+            started_ms: now.wall_ms,
             stop: watch::channel(false).0,
             line: Mutex::new(Line {
                 counters: Arc::new([]),
                 checkpoints: Arc::default(),
+                live: None,
+                recent: Recent::new().shared(),
                 warnings: Vec::new(),
                 witnessed: None,
                 savepoints: None,
             }),
+            log: Arc::default(),
+            life: Mutex::default(),
         });
         let attempt = Attempt::start(&blueprint, &shared).await?;
-        Ok(Self { blueprint, attempt, handle: JobHandle(shared) })
+        let over = Over(shared.clone());
+        Ok(Self { blueprint, attempt, handle: JobHandle(shared), _over: over })
     }
 
     /// A handle to ask and to stop the job with, from anywhere. [`RunningJob`] has an example.
@@ -130,9 +195,20 @@ impl RunningJob {
     pub async fn wait(mut self) -> Result<Report> {
         let mut interrupted = false;
         let mut restarts = 0;
+        // So that who asks for the first time also learns what went on lately. It never ends: an end would begin the select again,
+        // and a Ctrl-C in that moment would reach nobody.
+        let handle = self.handle.clone();
+        let noting = async {
+            loop {
+                sleep_until(Some(Moment::now().after(NOTED_EVERY))).await;
+                handle.status();
+            }
+        };
+        tokio::pin!(noting);
         loop {
             let ended = tokio::select! {
                 ended = self.attempt.tasks.join() => ended,
+                () = &mut noting => continue,
                 // Without a handler for Ctrl-C (an error here) the process simply ends on it.
                 Ok(()) = tokio::signal::ctrl_c() => {
                     if let Err(aborted) = self.interrupt(&mut interrupted) {
@@ -182,6 +258,7 @@ impl RunningJob {
 
     /// Starts the job again, as often as it may, unless somebody stops it meanwhile; otherwise returns why it failed.
     async fn start_again(&mut self, mut error: Error, restarts: &mut u32, interrupted: &mut bool) -> Result<()> {
+        self.handle.0.failed(&error);
         let mut stop = self.handle.0.stop.subscribe();
         tokio::select! {
             restarted = self.restart(&mut error, restarts) => return restarted,
@@ -209,9 +286,13 @@ impl RunningJob {
             match Attempt::start(&self.blueprint, &self.handle.0).await {
                 Ok(attempt) => {
                     self.attempt = attempt;
+                    self.handle.0.started_again();
                     return Ok(());
                 }
-                Err(again) => *error = again,
+                Err(again) => {
+                    self.handle.0.failed(&again);
+                    *error = again;
+                }
             }
         }
     }
@@ -255,13 +336,48 @@ impl JobHandle {
         JobMetrics::read(&line.counters, &line.checkpoints)
     }
 
+    /// What the job does, in one structure: for a page, a terminal, an API. Costs some microseconds and stops nobody, so it may be
+    /// asked many times a second. [`JobStatus`] has an example.
+    ///
+    /// After the end it says what was counted by then. Rates and shares are of the last seconds: while somebody waits in
+    /// [`RunningJob::wait`] they are noted each second, otherwise when this is called.
+    pub fn status(&self) -> JobStatus {
+        let shared = &self.0;
+        let now = Now::look();
+        let (live, recent) = {
+            let line = shared.line();
+            (line.live.clone(), line.recent.clone())
+        };
+        let mut status = live.as_ref().map_or_else(JobStatus::default, |live| live.read(now));
+        if let Some(live) = live {
+            let mut recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
+            recent.fill(&mut status, live.senders(), now.moment);
+        }
+        status.job.clone_from(&shared.job);
+        status.version = env!("CARGO_PKG_VERSION").into();
+        (status.started_ms, status.now_ms) = (shared.started_ms, now.wall_ms);
+        status.warnings = self.warnings();
+        let life = shared.life();
+        let until = life.ended.unwrap_or(now.moment);
+        status.elapsed_ms = until.since(shared.started).as_millis() as u64;
+        (status.restarts, status.last_failure) = (life.restarts, life.failure.clone());
+        status.state = match life.ended {
+            Some(_) => State::Ended,
+            None if life.restarting => State::Restarting,
+            None if *shared.stop.borrow() => State::Stopping,
+            None => State::Running,
+        };
+        status
+    }
+
     /// What a person should know about the checkpoint store, although the job runs: that it says that the job has finished and nothing
     /// is left to read, that everybody may write to it, that the remains of an interrupted checkpoint were left aside. And about its operators: that the new file of a lookup's
     /// table cannot be read, and the old rows serve on; that a source cannot be asked for new splits, and the known ones are read
     /// on. What sources and sinks say is unwise: a login that is sent without encryption. And that the transaction of a sink has been open for so long that it may soon be aborted.
     pub fn warnings(&self) -> Vec<String> {
         let line = self.0.line();
-        let operators = line.counters.iter().filter_map(|own| Some(format!("{}: {}", own.name(), own.warning()?)));
+        let said = line.counters.iter().flat_map(|own| own.warnings().into_iter().map(move |said| (own.name(), said)));
+        let operators = said.map(|(name, said)| format!("{name}: {said}"));
         let witness = line.witnessed.as_ref().and_then(|witnessed| witnessed.warning());
         line.warnings.iter().cloned().chain(operators).chain(witness).collect()
     }

@@ -16,7 +16,10 @@ use windrow_operators::{
 };
 
 use super::{Key, KeyedStream, WindowKind, Windowed};
-use crate::plan::graph::{Graph, Kind, StreamId};
+use crate::{
+    error::said_of,
+    plan::graph::{Graph, Kind, StreamId},
+};
 
 /// A graph that several streams add to.
 pub(crate) type SharedGraph = Arc<Mutex<Graph>>;
@@ -24,6 +27,11 @@ pub(crate) type SharedGraph = Arc<Mutex<Graph>>;
 /// The graph is only ever locked for one addition; a panic elsewhere leaves it whole.
 pub(crate) fn lock(graph: &SharedGraph) -> MutexGuard<'_, Graph> {
     graph.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The columns of an operator that leaves them as they are.
+fn all(stream: &StreamSchema) -> Vec<Option<usize>> {
+    (0..stream.columns().fields().len()).map(Some).collect()
 }
 
 /// A stream straight from its source: event time and the fate of bad records can still be declared.
@@ -166,16 +174,17 @@ impl<T: 'static, S> Stream<T, S> {
         }
     }
 
-    /// Adds an operator with one output and clones of `operator` as its tasks.
+    /// Adds an operator with one output and clones of `operator` as its tasks. With them goes which column of the input each
+    /// column of the output is; where nothing is said it is none.
     fn then_each<O: Operator + Clone + Sync + 'static, U>(
         self,
         name: &str,
-        build: impl FnOnce(&StreamSchema) -> windrow_operators::Result<(O, StreamSchema)>,
+        build: impl FnOnce(&StreamSchema) -> windrow_operators::Result<(O, StreamSchema, Vec<Option<usize>>)>,
     ) -> Stream<U> {
         let at = self.then(name, |schema| {
-            let (operator, output) = build(schema)?;
+            let (operator, output, kept) = build(schema)?;
             let factory: Factory = Arc::new(move || Ok(Box::new(operator.clone())));
-            Ok((Kind::Stateless(factory), vec![(Port::MAIN, output)]))
+            Ok((Kind::Stateless(factory, kept), vec![(Port::MAIN, output)]))
         });
         Stream { graph: self.graph, at, rows: PhantomData }
     }
@@ -229,7 +238,7 @@ impl<T: 'static, S> Stream<T, S> {
         T: Record,
         F: for<'a> Fn(T::View<'a>) -> bool + Send + Sync + 'static,
     {
-        self.then_each("filter", |schema| Ok((FilterRows::<T, F>::new(schema, keep)?, schema.clone())))
+        self.then_each("filter", |schema| Ok((FilterRows::<T, F>::new(schema, keep)?, schema.clone(), all(schema))))
     }
 
     /// Keeps the rows that meet a condition: `.filter_expr(col("price").gt(lit(100)))`. Of changes those of rows that do not
@@ -238,8 +247,11 @@ impl<T: 'static, S> Stream<T, S> {
     pub fn filter_expr(self, condition: Expr) -> Stream<T> {
         let name = format!("filter {condition}");
         match self.has_changes() {
-            true => self.then_each(&name, |schema| Ok((ChangeFilter::new(schema, &condition)?, schema.clone()))),
-            false => self.then_each(&name, |schema| Ok((Filter::new(schema, &condition)?, schema.clone()))),
+            true => self
+                .then_each(&name, |schema| Ok((ChangeFilter::new(schema, &condition)?, schema.clone(), all(schema)))),
+            false => {
+                self.then_each(&name, |schema| Ok((Filter::new(schema, &condition)?, schema.clone(), all(schema))))
+            }
         }
     }
 
@@ -254,7 +266,7 @@ impl<T: 'static, S> Stream<T, S> {
         self.then_each("map", |schema| {
             let operator = MapRows::<T, U, F>::new(schema, map)?;
             let output = operator.output().clone();
-            Ok((operator, output))
+            Ok((operator, output, Vec::new()))
         })
     }
 
@@ -289,7 +301,7 @@ impl<T: 'static, S> Stream<T, S> {
         self.then_each("flat map", |schema| {
             let operator = FlatMapRows::<T, U, F>::new(schema, map)?;
             let output = operator.output().clone();
-            Ok((operator, output))
+            Ok((operator, output, Vec::new()))
         })
     }
 
@@ -301,14 +313,14 @@ impl<T: 'static, S> Stream<T, S> {
         if self.has_changes() {
             return self.then_each("select", |schema| {
                 let operator = ChangeProject::new(schema, &columns)?;
-                let output = operator.output().clone();
-                Ok((operator, output))
+                let (output, kept) = (operator.output().clone(), operator.kept());
+                Ok((operator, output, kept))
             });
         }
         self.then_each("select", |schema| {
             let operator = Project::new(schema, &columns)?;
-            let output = operator.output().clone();
-            Ok((operator, output))
+            let (output, kept) = (operator.output().clone(), operator.kept());
+            Ok((operator, output, kept))
         })
     }
 
@@ -317,8 +329,8 @@ impl<T: 'static, S> Stream<T, S> {
     pub fn changelog(self) -> Stream<Untyped> {
         self.then_each("changelog", |schema| {
             let operator = Changelog::new(schema)?;
-            let output = operator.output().clone();
-            Ok((operator, output))
+            let (output, kept) = (operator.output().clone(), operator.kept());
+            Ok((operator, output, kept))
         })
     }
 
@@ -327,7 +339,8 @@ impl<T: 'static, S> Stream<T, S> {
     }
 
     /// The same rows, seen by closures as `U`, whose fields are found among the columns by name; there may be other columns.
-    /// [`Stream`] has an example. The job does not run when a field of `U` is not among the columns or has another type, or the stream
+    /// [`Stream`] has an example. A `String` is a column of text, `Utf8` or `Utf8View`: closures are given a copy of the latter, so
+    /// filter by expressions first. The job does not run when a field of `U` is not among the columns or has another type, or the stream
     /// is one of changes: expressions ([`filter_expr`](Self::filter_expr), [`select`](Self::select)) take those, closures do not.
     pub fn typed<U: Record>(self) -> Stream<U> {
         if let Some(at) = self.at {
@@ -376,6 +389,11 @@ impl<T: 'static, S> Stream<T, S> {
 
     /// Partitions by the values of one or more columns: `.key_by("auction")`, `.key_by(["auction", "bidder"])`. The columns are
     /// numbers, text, bytes, dates or times; a null is a key like any other. [`Windowed::aggregate`] has an example.
+    ///
+    /// Rows that are with the task of their key already stay there: behind a join, a window or a table by the same columns in the
+    /// same order, under whatever names [`filter`](Self::filter), [`filter_expr`](Self::filter_expr) and [`select`](Self::select)
+    /// have left them. A [`map`](Self::map) or a function of your own may have changed them; patterns and joins in an interval that
+    /// are not inner keep them back for times of their own; and sources may fall idle: then they are exchanged. [`Job::explain`](crate::Job::explain) shows it.
     pub fn key_by(self, key: impl Into<Key>) -> KeyedStream<T> {
         KeyedStream::new(self.retyped(), key.into())
     }
@@ -389,13 +407,13 @@ impl<T: 'static, S> Stream<T, S> {
     /// Writes the rows to a sink. The job does not run when the sink does not take the columns, or the stream is one of changes
     /// and the sink does not take those. [`Stream`] has an example.
     pub fn sink(self, sink: impl Sink) {
-        let name = format!("sink {}", sink.name());
-        self.then(&name, |schema| {
+        let name = sink.name();
+        self.then(&format!("sink {name}"), |schema| {
             let accepted = match schema.change_key() {
                 Some(key) => sink.accepts_changes(&schema.visible(), key),
                 None => sink.accepts(&schema.visible()),
             };
-            accepted.map_err(|error| OperatorError::Plan(error.to_string()))?;
+            accepted.map_err(|error| OperatorError::Plan(said_of(&name, &error)))?;
             Ok((Kind::Sink(Arc::new(sink)), Vec::new()))
         });
     }

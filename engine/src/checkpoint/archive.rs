@@ -9,14 +9,15 @@ use std::{
     time::Duration,
 };
 
-use arrow::array::RecordBatch;
+use arrow::{array::RecordBatch, compute::concat_batches, datatypes::DataType, error::ArrowError};
 use arrow_ipc::writer::FileWriter;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Semaphore;
 use windrow_connectors::{Epoch, Receipt, Sink};
 use windrow_operators::{
     OperatorError,
-    spill::{Stored, read_all},
+    spill::{self, Stored, pieces, read_all},
     state::SegmentId,
 };
 
@@ -37,8 +38,17 @@ use crate::{
     runtime::report::{Snapshot, TaskId},
 };
 
-/// How many segments are uploaded side by side.
+/// Segments are written in batches of about so many bytes, so that who restores them need not have more in memory.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// How many segments are uploaded side by side, of those whose rows are in memory.
 const UPLOADS: usize = 4;
+
+/// The same of those whose rows are not: as many as fit into memory, but a store is not to be asked for more at once.
+const STORED_UPLOADS: usize = 32;
+
+/// What memory is counted in that uploads take.
+const UNIT_BYTES: usize = 1 << 10;
 
 /// How many times as long as removing old checkpoints took to wait before doing it again.
 const PAUSES: u32 = 4;
@@ -65,6 +75,8 @@ pub(crate) struct Archive {
     pub(crate) counters: Arc<CheckpointCounters>,
     /// When old checkpoints are next removed.
     pub(crate) collect_at: Option<Moment>,
+    /// How many bytes of segments that were not in memory may be there at a time, for their upload.
+    pub(crate) at_once: usize,
 }
 
 /// A segment that is not in the store yet.
@@ -133,7 +145,12 @@ impl Archive {
     }
 
     /// Uploads the segments that are new, and forgets those that no operator names any more.
-    async fn upload(&mut self, layout: &Layout, epoch: Epoch, reports: &BTreeMap<TaskId, Snapshot>) -> Result<()> {
+    pub(super) async fn upload(
+        &mut self,
+        layout: &Layout,
+        epoch: Epoch,
+        reports: &BTreeMap<TaskId, Snapshot>,
+    ) -> Result<()> {
         let mut files = HashMap::new();
         let mut uploads = Vec::new();
         for (&task, snapshot) in reports {
@@ -160,19 +177,31 @@ impl Archive {
             }
         }
         let (store, generation) = (&self.store, self.claim.generation);
-        let uploading = uploads.into_iter().map(|Upload { key, operator, rows }| async move {
-            let failed = |error: OperatorError| Error::Operator { operator: operator.clone(), error };
-            let rows = match rows {
-                Rows::Here(rows) => rows,
-                Rows::Stored(stored) => read_all(stored.as_ref()).map_err(failed)?,
+        let units = (self.at_once / UNIT_BYTES).clamp(1, u32::MAX as usize);
+        let room = &Semaphore::new(units);
+        let upload = |Upload { key, operator, rows }: Upload| async move {
+            // What was put on disk because it is too much for memory comes back for its upload alone, and has its place until it is
+            // there. One that is larger than all places has all of them.
+            let _place = match &rows {
+                Rows::Stored(stored) => {
+                    let own = stored.bytes().div_ceil(UNIT_BYTES).clamp(1, units);
+                    room.acquire_many(own as u32).await.ok()
+                }
+                Rows::Here(_) => None,
             };
-            let bytes = encode(&rows).map_err(|error| failed(error.into()))?;
-            let (task, count) = (key.0.task, rows.num_rows() as u64);
-            drop(rows);
-            let file = store.put_segment(epoch, generation, &operator, task, count, bytes).await;
+            let failed = |error: OperatorError| Error::Operator { operator: operator.clone(), error };
+            let (bytes, count) = match rows {
+                Rows::Here(rows) => encode(&rows).map(|bytes| (bytes, rows.num_rows())).map_err(OperatorError::from),
+                Rows::Stored(stored) => encode_stored(stored.as_ref()),
+            }
+            .map_err(failed)?;
+            let file = store.put_segment(epoch, generation, &operator, key.0.task, count as u64, bytes).await;
             Ok::<_, Error>((key, file.map_err(|error| error.of(store.job()))?))
-        });
-        let uploaded: Vec<_> = stream::iter(uploading).buffer_unordered(UPLOADS).try_collect().await?;
+        };
+        let (stored, here): (Vec<_>, Vec<_>) = uploads.into_iter().partition(|it| matches!(it.rows, Rows::Stored(_)));
+        let mut uploaded: Vec<_> = stream::iter(here).map(upload).buffer_unordered(UPLOADS).try_collect().await?;
+        let stored = stream::iter(stored).map(upload).buffer_unordered(STORED_UPLOADS);
+        uploaded.extend(stored.try_collect::<Vec<_>>().await?);
         uploaded.iter().for_each(|(_, file): &(SegmentKey, SegmentFile)| self.counters.wrote(file.length));
         files.extend(uploaded);
         self.files = files;
@@ -287,10 +316,103 @@ fn never_sealed(operator: &str, segment: SegmentId) -> Error {
     Error::Operator { operator: operator.into(), error: OperatorError::Internal(message) }
 }
 
-/// A segment as the bytes of an Arrow IPC file.
-pub(super) fn encode(rows: &RecordBatch) -> std::result::Result<Bytes, arrow::error::ArrowError> {
+/// A segment as the bytes of an Arrow IPC file, in batches that can be read one by one.
+pub(super) fn encode(rows: &RecordBatch) -> std::result::Result<Bytes, ArrowError> {
     let mut writer = FileWriter::try_new(Vec::with_capacity(rows.get_array_memory_size()), rows.schema_ref())?;
-    writer.write(rows)?;
+    pieces(rows, BATCH_BYTES).iter().try_for_each(|piece| writer.write(piece))?;
     writer.finish()?;
     Ok(writer.into_inner()?.into())
+}
+
+/// The same of rows that are not in memory, of which few are at a time; and how many they are.
+fn encode_stored(stored: &dyn Stored) -> std::result::Result<(Bytes, usize), OperatorError> {
+    let first = stored.read(0)?;
+    let schema = first.schema();
+    // A file has one dictionary for each column, so that of all batches must be known before the first is written.
+    if schema.flattened_fields().iter().any(|field| matches!(field.data_type(), DataType::Dictionary(..))) {
+        let rows = read_all(stored)?;
+        return Ok((encode(&rows)?, rows.num_rows()));
+    }
+    let mut writer = FileWriter::try_new(Vec::new(), &schema)?;
+    let (mut some, mut bytes, mut count) = (vec![first], 0, 0);
+    for batch in 1..=stored.batches() {
+        bytes += some.last().map_or(0, spill::bytes);
+        if bytes >= BATCH_BYTES || batch == stored.batches() {
+            let rows = concat_batches(&schema, &some)?;
+            count += rows.num_rows();
+            pieces(&rows, BATCH_BYTES).iter().try_for_each(|piece| writer.write(piece))?;
+            (some, bytes) = (Vec::new(), 0);
+        }
+        if batch < stored.batches() {
+            some.push(stored.read(batch)?);
+        }
+    }
+    writer.finish()?;
+    Ok((writer.into_inner()?.into(), count))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, DictionaryArray, Int64Array, StringArray, types::Int32Type};
+    use arrow_ipc::reader::FileReader;
+
+    use super::*;
+
+    /// Batches, and how many of them were read.
+    #[derive(Debug)]
+    struct Batches(Vec<RecordBatch>);
+
+    impl Stored for Batches {
+        fn batches(&self) -> usize {
+            self.0.len()
+        }
+
+        fn read(&self, batch: usize) -> std::result::Result<RecordBatch, OperatorError> {
+            Ok(self.0[batch].clone())
+        }
+    }
+
+    fn decoded(bytes: Bytes) -> Vec<RecordBatch> {
+        FileReader::try_new(std::io::Cursor::new(bytes), None).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn a_segment_is_written_in_batches_that_can_be_read_one_by_one() {
+        let batch = |from: i64, rows: i64| {
+            let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + rows));
+            let names = (from..from + rows).map(|i| format!("name {i}"));
+            let names: ArrayRef = Arc::new(StringArray::from_iter_values(names));
+            RecordBatch::try_from_iter([("n", numbers), ("name", names)]).unwrap()
+        };
+        let whole = batch(0, 300_000);
+        let batches = decoded(encode(&whole).unwrap());
+        assert!(batches.len() > 4, "{} batches", batches.len());
+        assert_eq!(concat_batches(whole.schema_ref(), &batches).unwrap(), whole);
+        for sizes in [vec![300_000], vec![1; 300], (1..700).collect(), vec![5, 0, 100_000, 0]] {
+            let mut from = 0;
+            let stored = sizes.iter().map(|rows| {
+                from += rows;
+                batch(from - rows, *rows)
+            });
+            let stored = Batches(stored.collect());
+            let (bytes, count) = encode_stored(&stored).unwrap();
+            let batches = decoded(bytes);
+            assert_eq!(count as i64, from);
+            assert!(batches.iter().all(|batch| spill::bytes(batch) < 3 * BATCH_BYTES));
+            assert!(batches.len() < 20, "small ones are joined");
+            assert_eq!(concat_batches(whole.schema_ref(), &batches).unwrap(), batch(0, from));
+        }
+    }
+
+    #[test]
+    fn batches_with_dictionaries_of_their_own_become_one_segment() {
+        let batch = |names: &[&str]| {
+            let names: ArrayRef = Arc::new(names.iter().copied().collect::<DictionaryArray<Int32Type>>());
+            RecordBatch::try_from_iter([("name", names)]).unwrap()
+        };
+        let (bytes, count) = encode_stored(&Batches(vec![batch(&["a", "b"]), batch(&["c", "a", "c"])])).unwrap();
+        let rows = arrow::compute::cast(decoded(bytes)[0].column(0), &DataType::Utf8).unwrap();
+        let names: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c", "a", "c"]));
+        assert_eq!((count, &rows), (5, &names));
+    }
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use windrow_connectors::{Epoch, Incarnation, SplitId};
-use windrow_operators::Timestamp;
+use windrow_operators::{Timestamp, spill::Room};
 
 use super::{
     archive::{Archive, Start, blank},
@@ -22,6 +22,7 @@ use super::{
     crash::crash_point,
     error::CheckpointError,
     faults::mutated,
+    fetched::{Aside, whole},
     layout::Layout,
     manifest::{Kind, Manifest, Parent},
     read::Wanted,
@@ -70,13 +71,14 @@ pub(crate) async fn begin(
     layout: &Layout,
     sinks: &Sinks,
     splits: &HashMap<usize, Vec<SplitId>>,
+    memory: Option<(usize, &dyn Room)>,
 ) -> Result<Begin> {
     let failed = |error: CheckpointError| error.of(&graph.job);
     let store = CheckpointStore::open(&settings.url, &graph.job).map_err(failed)?;
     let mut claim = store.claim().await.map_err(failed)?;
     let witnessed = Witnessed::of(sinks, &graph.job, claim.incarnation(), settings.restore.repeat_output);
     let keeper = Keeper { store: &store, claim: &claim, witnessed: witnessed.as_ref() };
-    let resumed = Box::pin(resume(settings, graph, layout, sinks, splits, keeper)).await;
+    let resumed = Box::pin(resume(settings, graph, layout, sinks, splits, keeper, memory)).await;
     let Resumed { manifest, next, mut restored, left_aside } = match resumed {
         Ok(resumed) => resumed,
         Err(error) => {
@@ -100,6 +102,7 @@ pub(crate) async fn begin(
         absent: std::mem::take(&mut restored.absent),
         counters: Arc::default(),
         collect_at: None,
+        at_once: whole(memory.map_or(0, |(budget, _)| budget)),
     };
     Ok(Begin { incarnation, next, fresh: manifest.is_none(), restored, archive: Some(archive), warnings })
 }
@@ -129,6 +132,7 @@ async fn resume(
     sinks: &Sinks,
     splits: &HashMap<usize, Vec<SplitId>>,
     keeper: Keeper<'_>,
+    memory: Option<(usize, &dyn Room)>,
 ) -> Result<Resumed> {
     let Keeper { store, claim, .. } = keeper;
     let failed = |error: CheckpointError| error.of(&graph.job);
@@ -172,7 +176,10 @@ async fn resume(
     }
     crash_point("K13 R6 cleaned");
     let restored = match &manifest {
-        Some(manifest) => restore(store, manifest, layout, &by_id).await?,
+        Some(manifest) => {
+            let aside = memory.map(|(budget, room)| Aside::new(budget, room));
+            restore(store, manifest, layout, &by_id, aside).await?
+        }
         None => Restored::default(),
     };
     crash_point("K13 R8 restored");

@@ -2,7 +2,7 @@
 //! and publishes what the sinks staged.
 //!
 //! ```text
-//!   every 10 s, or a savepoint is asked for
+//!   every 10 s, or a savepoint is asked for, or it was decided where a split begins or ends
 //!     │
 //!     ▼            barrier e in band, through all tasks                 durable          decided      visible
 //!   watch ──► sources ──► … ──► operators ──► sinks ──► TaskReports ──► segments,   ──► epoch/e ──► Sink::commit ──► done/e
@@ -25,6 +25,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::{
+    Notify,
     mpsc::{UnboundedReceiver, UnboundedSender},
     oneshot, watch,
 };
@@ -41,7 +42,10 @@ use super::{
 use crate::{
     Error, Result,
     clock::{Moment, sleep_until},
-    metrics::Counters,
+    metrics::{
+        Counters,
+        log::{CheckpointLog, Written},
+    },
     runtime::report::{Snapshot, TaskId, TaskReport},
 };
 
@@ -91,6 +95,8 @@ pub(crate) struct Coordinator {
     pub(crate) barrier: watch::Sender<Option<Epoch>>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) savepoints: UnboundedReceiver<Savepoint>,
+    /// Rung when it is decided where a split begins or ends and no checkpoint holds that: one is taken at once.
+    pub(crate) decided: Arc<Notify>,
     pub(crate) counters: Arc<[Arc<Counters>]>,
     /// The epoch that comes next.
     pub(crate) next: Epoch,
@@ -98,6 +104,8 @@ pub(crate) struct Coordinator {
     pub(crate) archive: Option<Archive>,
     /// The last words of tasks that have ended. Their receipts are taken out when a checkpoint holds them.
     pub(crate) ended: BTreeMap<TaskId, Snapshot>,
+    /// For who watches.
+    pub(crate) log: Arc<CheckpointLog>,
 }
 
 /// The epoch that is under way.
@@ -106,11 +114,18 @@ pub(crate) struct Underway {
     savepoint: Option<Savepoint>,
     reports: BTreeMap<TaskId, Snapshot>,
     began: Moment,
+    /// Whether anything had moved when its barrier was sent.
+    moved: bool,
 }
 
 impl Underway {
-    fn new(epoch: Epoch, savepoint: Option<Savepoint>) -> Self {
-        Self { epoch, savepoint, reports: BTreeMap::new(), began: Moment::now() }
+    fn new(epoch: Epoch, savepoint: Option<Savepoint>, moved: bool) -> Self {
+        Self { epoch, savepoint, reports: BTreeMap::new(), began: Moment::now(), moved }
+    }
+
+    /// It was asked for before there were tasks to hear of it.
+    pub(crate) fn begins_now(self) -> Self {
+        Self { began: Moment::now(), ..self }
     }
 }
 
@@ -119,6 +134,7 @@ enum Event {
     /// All senders are gone: every task has ended or was ended.
     NoTasks,
     Due,
+    Decided,
     Savepoint(Savepoint),
     TimedOut,
 }
@@ -145,6 +161,9 @@ impl Coordinator {
 
     async fn work(&mut self, first: Option<Underway>) -> Result<()> {
         let tasks: Vec<TaskId> = self.layout.tasks().collect();
+        if let Some(first) = &first {
+            self.note_begin(first.epoch);
+        }
         let mut underway = first;
         let mut due = self.due();
         // Nothing has moved since the checkpoint that the job began from.
@@ -154,10 +173,12 @@ impl Coordinator {
         loop {
             match self.next_event(underway.as_ref(), due).await {
                 Event::Report(TaskReport { task, epoch: None, snapshot }) => {
+                    self.log.answers(task);
                     self.ended.insert(task, snapshot);
                 }
                 Event::Report(TaskReport { task, epoch: Some(epoch), snapshot }) => {
                     if let Some(underway) = underway.as_mut().filter(|underway| underway.epoch == epoch) {
+                        self.log.answers(task);
                         underway.reports.insert(task, snapshot);
                         crash_point("K3 report");
                     }
@@ -174,6 +195,7 @@ impl Coordinator {
                     }
                     activity = now;
                 }
+                Event::Decided => underway = Some(self.begin(None)),
                 Event::Savepoint(savepoint) => match (self.accept(savepoint).await, underway.is_some()) {
                     (Some(savepoint), _) if savepoint.then == Then::Stop => {
                         self.stop.send_replace(true);
@@ -203,7 +225,8 @@ impl Coordinator {
                 self.complete_in_time(underway).await?;
             }
             if underway.is_none() && tasks.iter().all(|task| self.ended.contains_key(task)) {
-                let last = Underway::new(self.take_epoch(), last_savepoint);
+                let last = Underway::new(self.take_epoch(), last_savepoint, self.activity() > 0);
+                self.note_begin(last.epoch);
                 return self.complete_in_time(last).await;
             }
         }
@@ -237,12 +260,14 @@ impl Coordinator {
     async fn next_event(&mut self, underway: Option<&Underway>, due: Option<Moment>) -> Event {
         let gives_up = underway.and_then(|underway| self.gives_up(underway));
         let idle = underway.is_none();
+        let saves = self.archive.is_some();
         tokio::select! {
             biased;
             report = self.reports.recv() => report.map_or(Event::NoTasks, Event::Report),
             () = sleep_until(gives_up) => Event::TimedOut,
             // One at a time: who asks meanwhile waits.
             Some(savepoint) = self.savepoints.recv(), if idle => Event::Savepoint(savepoint),
+            () = self.decided.notified(), if idle && saves => Event::Decided,
             () = sleep_until(due), if idle => Event::Due,
         }
     }
@@ -283,7 +308,15 @@ impl Coordinator {
         let epoch = self.take_epoch();
         crash_point("K1 no barrier");
         self.barrier.send_replace(Some(epoch));
-        Underway::new(epoch, savepoint)
+        self.note_begin(epoch);
+        Underway::new(epoch, savepoint, self.activity() > 0)
+    }
+
+    /// For who watches: a checkpoint is under way, and which tasks are to answer.
+    fn note_begin(&self, epoch: Epoch) {
+        if self.archive.is_some() {
+            self.log.begin(epoch, self.layout.tasks().filter(|task| !self.ended.contains_key(task)));
+        }
     }
 
     /// Whether the name of a savepoint can be had; otherwise tells who asked.
@@ -301,7 +334,7 @@ impl Coordinator {
 
     /// Makes an epoch durable, has it decided, publishes it. What there is of it in the store, if there is one.
     async fn complete(&mut self, underway: Underway) -> Result<Option<Manifest>> {
-        let Underway { epoch, savepoint, mut reports, .. } = underway;
+        let Underway { epoch, savepoint, mut reports, moved, .. } = underway;
         let mut staged: BTreeMap<String, Vec<Receipt>> = BTreeMap::new();
         let mut last_words = Vec::new();
         for (task, ended) in &mut self.ended {
@@ -333,6 +366,7 @@ impl Coordinator {
         if mutated("the sinks publish before the decision") {
             publish(&self.sinks, &staged).await?;
         }
+        let before = archive.counters.read();
         let manifest = archive.write(&self.layout, &self.sinks, epoch, kind, &reports, &staged).await?;
         // What an ended task left is in the store now.
         for (_, ended) in self.ended.iter_mut().filter(|(task, _)| last_words.contains(task)) {
@@ -348,12 +382,20 @@ impl Coordinator {
         publish(&self.sinks, &staged).await?;
         crash_point("K10 published");
         archive.published(epoch).await?;
+        let after = archive.counters.read();
+        self.log.complete(Written {
+            kind: manifest.kind.clone(),
+            bytes: after.bytes - before.bytes,
+            segments: after.segments - before.segments,
+            total_bytes: manifest.segments().map(|segment| segment.length).sum(),
+            total_segments: manifest.segments().count() as u64,
+        });
         if let Some(Savepoint { reply, .. }) = savepoint {
             // Who asked may have gone.
             let _ = reply.send(kept.map(|()| epoch));
         }
         archive.collect().await?;
-        archive.counters.complete(epoch);
+        archive.counters.complete(epoch, moved);
         Ok(Some(manifest))
     }
 
@@ -363,9 +405,8 @@ impl Coordinator {
             self.ended.contains_key(task) || underway.is_some_and(|underway| underway.reports.contains_key(task))
         };
         let silent = tasks.iter().filter(|task| !answered(task));
-        let name = |task: &TaskId| format!("{} (task {})", self.layout.chains[task.chain].name, task.task);
         let epoch = underway.map_or(self.next, |underway| underway.epoch);
         let timeout = self.archive.as_ref().map(|archive| archive.timeout.clone()).unwrap_or_default();
-        timeout.passed(epoch, silent.map(name).collect())
+        timeout.passed(epoch, silent.map(|task| self.layout.name(*task)).collect())
     }
 }

@@ -11,7 +11,10 @@
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use twox_hash::XxHash3_128;
+use twox_hash::{
+    XxHash3_128,
+    xxhash3_128::{DEFAULT_SECRET_LENGTH, RawHasher, SecretBuffer},
+};
 
 /// The version of the format of manifests and records that this program writes, and the only one so far.
 pub(crate) const FORMAT: u32 = 1;
@@ -32,6 +35,25 @@ pub(crate) enum Unreadable {
 /// The checksum of `bytes` in hexadecimal digits.
 pub(crate) fn checksum(bytes: &[u8]) -> String {
     format!("{:032x}", XxHash3_128::oneshot(bytes))
+}
+
+/// The checksum of bytes that come in pieces.
+pub(super) struct Checksum(RawHasher<&'static [u8; DEFAULT_SECRET_LENGTH]>);
+
+impl Checksum {
+    pub(super) fn new() -> Self {
+        Self(RawHasher::new(SecretBuffer::default()))
+    }
+
+    /// The next bytes.
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    /// As [`checksum`] of all of them.
+    pub(super) fn digits(&self) -> String {
+        format!("{:032x}", self.0.finish_128())
+    }
 }
 
 /// A framed body. Fails only if `body` has no JSON form, which types of this program have.

@@ -35,6 +35,8 @@ pub(crate) struct OperatorLayout {
     /// What it is called in checkpoints, and the form of its state; `None` when it has nothing to remember.
     pub(crate) saved: Option<(String, StateForm)>,
     pub(crate) first_phase: bool,
+    /// Whether it puts on disk what is too much for its part of a memory budget.
+    pub(crate) spills: bool,
 }
 
 impl Layout {
@@ -64,6 +66,12 @@ impl Layout {
         Self { chains: plan.chains.iter().map(chain).collect() }
     }
 
+    /// A task, for people.
+    pub(crate) fn name(&self, task: TaskId) -> String {
+        let chain = self.chains.get(task.chain).map_or("", |chain| &chain.name);
+        format!("{chain} (task {})", task.task)
+    }
+
     pub(crate) fn tasks(&self) -> impl Iterator<Item = TaskId> + '_ {
         let tasks = |(chain, layout): (usize, &ChainLayout)| (0..layout.tasks).map(move |task| TaskId { chain, task });
         self.chains.iter().enumerate().flat_map(tasks)
@@ -78,7 +86,8 @@ impl OperatorLayout {
             Kind::Async(plan, _) => Some(plan.state_form()),
             _ => None,
         };
-        Self { name: node.name.clone(), saved: node.id.clone().zip(form), first_phase }
+        let spills = !first_phase && matches!(&node.kind, Kind::Stateful(plan) if plan.spills());
+        Self { name: node.name.clone(), saved: node.id.clone().zip(form), first_phase, spills }
     }
 }
 

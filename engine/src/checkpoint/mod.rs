@@ -55,6 +55,7 @@ mod coordinator;
 mod crash;
 mod error;
 mod faults;
+mod fetched;
 mod frame;
 mod layout;
 mod local;
@@ -75,7 +76,7 @@ mod witnessed;
 
 pub(crate) use archive::Start;
 pub(crate) use begin::{Begin, begin};
-pub(crate) use coordinator::{Coordinator, Savepoint, Sinks, Then};
+pub(crate) use coordinator::{Coordinator, Savepoint, Sinks, Then, Underway};
 #[cfg(feature = "faults")]
 pub use crash::crash_point;
 pub use error::CheckpointError;
@@ -84,7 +85,7 @@ pub use faults::{Faults, MUTANTS};
 pub(crate) use faults::{inherit, mutated};
 pub(crate) use layout::Layout;
 pub(crate) use location::job_and_store;
-pub(crate) use manifest::{Manifest, SavedTask, SplitState};
+pub(crate) use manifest::{Kind as CheckpointReason, Manifest, SavedTask, SplitState};
 pub(crate) use read::{Listed, Wanted};
 pub(crate) use restore::{Restored, Segments};
 pub(crate) use settings::Settings;

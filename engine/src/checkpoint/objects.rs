@@ -3,11 +3,20 @@
 //! Nothing is ever overwritten: a name is created once or not at all, and whoever finds it taken reads who was first.
 //! That is all the coordination there is between processes, on a disk as in S3.
 
-use std::sync::Arc;
+use std::{
+    fs::File,
+    io::{self, Read},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{BoxStream, try_unfold},
+};
+use object_store::{
+    Error as StoreError, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -21,6 +30,9 @@ type Result<T, E = CheckpointError> = std::result::Result<T, E>;
 
 /// No record is near as large; what is larger is none.
 const LARGEST_RECORD: u64 = 1 << 20;
+
+/// A file on a disk is read in pieces of so many bytes: for each a thread has to be asked that may wait for the disk.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// What came of creating an object.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,11 +103,36 @@ impl Objects {
 
     /// The content of `name`; none if it is not there. An object over `limit` bytes is not read.
     pub(super) async fn read(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
-        let failed = |error| CheckpointError::io("read", self.show(name), error);
+        let Some(found) = self.find(name, limit).await? else { return Ok(None) };
+        let bytes = found.bytes().await;
+        bytes.map(Some).map_err(|error| CheckpointError::io("read", self.show(name), error))
+    }
+
+    /// The same in pieces, as they come; whether it is there.
+    pub(super) async fn read_pieces<E: From<CheckpointError>>(
+        &self,
+        name: &str,
+        limit: u64,
+        mut each: impl FnMut(Bytes) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let Some(found) = self.find(name, limit).await? else { return Ok(false) };
+        let mut pieces = match found.payload {
+            GetResultPayload::File(file, _) => in_pieces(file),
+            GetResultPayload::Stream(pieces) => pieces,
+        };
+        while let Some(piece) =
+            pieces.try_next().await.map_err(|it| CheckpointError::io("read", self.show(name), it))?
+        {
+            each(piece)?;
+        }
+        Ok(true)
+    }
+
+    async fn find(&self, name: &str, limit: u64) -> Result<Option<GetResult>> {
         let found = match self.store.get(&self.path(name)).await {
             Ok(found) => found,
             Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(CheckpointError::io("read", self.show(name), error)),
         };
         if found.meta.size > limit {
             return Err(CheckpointError::Corrupt {
@@ -104,7 +141,7 @@ impl Objects {
                 advice: RESTORE_FILE,
             });
         }
-        found.bytes().await.map(Some).map_err(failed)
+        Ok(Some(found))
     }
 
     /// A record; none if it is not there.
@@ -181,6 +218,20 @@ impl Objects {
     pub(super) fn settle(&self, folder: &str) -> Result<()> {
         self.local.as_ref().map_or(Ok(()), |local| local.sync(folder))
     }
+}
+
+/// A file from its beginning to its end.
+fn in_pieces(file: File) -> BoxStream<'static, Result<Bytes, StoreError>> {
+    let failed = |error: io::Error| StoreError::Generic { store: "the disk", source: Box::new(error) };
+    let next = move |file: File| async move {
+        let read = move || {
+            let mut piece = Vec::new();
+            (&file).take(PIECE_BYTES).read_to_end(&mut piece)?;
+            Ok((!piece.is_empty()).then(|| (Bytes::from(piece), file)))
+        };
+        tokio::task::spawn_blocking(read).await?.map_err(failed)
+    };
+    try_unfold(file, next).boxed()
 }
 
 /// The number of a record in `folder`.

@@ -3,6 +3,7 @@
 //! ```text
 //!   Manifest ── operators ── tasks of then ──┐  rows by key group   ┌──► StateReader of each task of now
 //!                └ segments ── IPC files ────┴──────────────────────┘
+//!                                 └ with a memory budget by way of the disk, if its operator spills and it is not small
 //!            └─ sources ── splits ───────────────────────────────────► positions, watermarks, who was idle
 //! ```
 //!
@@ -13,6 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io::Cursor,
     ops::Range,
+    sync::Arc,
 };
 
 use arrow::{
@@ -22,12 +24,16 @@ use arrow::{
 };
 use arrow_ipc::reader::FileReader;
 use windrow_connectors::SplitId;
-use windrow_operators::state::{Part, SegmentId, StateReader};
+use windrow_operators::{
+    OperatorError,
+    state::{Part, SegmentId, StateReader, StoredSegment},
+};
 
 use super::{
     archive::SegmentKey,
     error::CheckpointError,
     faults::mutated,
+    fetched::{Aside, Fetched, Fetching, Unfetched},
     layout::{Layout, OperatorLayout},
     manifest::{Kind, Manifest, SegmentFile, SplitState},
     store::CheckpointStore,
@@ -56,9 +62,21 @@ pub(crate) struct Restored {
 
 impl Restored {
     /// What an operator begins with; with nothing when the checkpoint did not have it.
-    pub(crate) fn operator(&mut self, layout: &Layout, task: TaskId, place: usize) -> StateReader {
+    /// All of it is in memory, unless the operator `spills`.
+    pub(crate) fn operator(
+        &mut self,
+        layout: &Layout,
+        task: TaskId,
+        place: usize,
+        spills: bool,
+    ) -> std::result::Result<StateReader, OperatorError> {
         let key_groups = layout.chains[task.chain].key_groups(task.task);
-        self.operators.remove(&(task, place)).unwrap_or(StateReader { key_groups, parts: Vec::new() })
+        let state = self.operators.remove(&(task, place)).unwrap_or(StateReader { key_groups, parts: Vec::new() });
+        if spills {
+            return Ok(state);
+        }
+        let parts = state.parts.into_iter().map(Part::in_memory).collect::<std::result::Result<_, _>>()?;
+        Ok(StateReader { parts, ..state })
     }
 
     /// Where the given splits of a source stood; nothing of those that were not there then.
@@ -82,6 +100,16 @@ impl Restored {
     /// Whether the ends of a source were fixed when the job began.
     pub(crate) fn has_ends(&self, source: &str) -> bool {
         self.splits.get(source).is_some_and(|states| has_ends(states))
+    }
+
+    /// Those of the given splits that were not there when the ends of their source were fixed.
+    pub(crate) fn beyond<'a>(&self, source: &str, splits: &'a [SplitId]) -> Vec<&'a str> {
+        let states = self.splits.get(source).filter(|states| has_ends(states));
+        let is_beyond = |split: &&str| {
+            let state = states.and_then(|states| states.iter().find(|state| state.split == **split));
+            states.is_some() && state.is_none_or(|state| state.end == Some(0) && state.position.is_none())
+        };
+        splits.iter().map(SplitId::as_str).filter(is_beyond).collect()
     }
 
     /// The latest time that any split of a source had seen.
@@ -187,12 +215,14 @@ fn has_ends(states: &[SplitState]) -> bool {
     states.iter().any(|state| state.end.is_some())
 }
 
-/// Reads the state of a checkpoint and deals it to the tasks of now.
+/// Reads the state of a checkpoint and deals it to the tasks of now. Of a job with a memory budget, that of operators that spill
+/// is put aside on its way, unless all of it is small.
 pub(crate) async fn restore(
     store: &CheckpointStore,
     manifest: &Manifest,
     layout: &Layout,
     splits: &BTreeMap<String, Vec<SplitId>>,
+    aside: Option<Aside<'_>>,
 ) -> Result<Restored> {
     let mut restored = Restored { splits: manifest.sources.clone(), ..Restored::default() };
     for (source, now) in splits {
@@ -203,7 +233,7 @@ pub(crate) async fn restore(
             restored.grown.insert(source.clone());
         }
     }
-    let mut segments = Segments::new(store);
+    let mut wanted = Vec::new();
     for (chain, chain_layout) in layout.chains.iter().enumerate() {
         for (place, operator) in chain_layout.operators.iter().enumerate() {
             let Some(saved) = operator.saved.as_ref().and_then(|(id, _)| manifest.operators.get(id)) else { continue };
@@ -211,40 +241,98 @@ pub(crate) async fn restore(
                 let task = TaskId { chain, task };
                 let key_groups = chain_layout.key_groups(task.task);
                 // A first phase keeps nothing that has a key.
-                let mut wanted = if operator.first_phase { 0..0 } else { key_groups.clone() };
+                let mut own = if operator.first_phase { 0..0 } else { key_groups.clone() };
                 if mutated("key groups are off by one at a restore") {
-                    wanted.start += 1;
+                    own.start += 1;
                 }
-                let mut next = SegmentId(0);
                 let mut parts = Vec::new();
                 for former in &saved.tasks {
-                    let shared = overlap(former.key_groups, &wanted);
+                    let shared = overlap(former.key_groups, &own);
                     // How far a task had come that had other key groups says nothing of these. Tasks of a first phase have
                     // all key groups mixed.
                     if shared.is_empty() && !operator.first_phase && !former.first_phase {
                         continue;
                     }
-                    let mut part =
-                        Part { first_phase: former.first_phase, numbers: former.numbers.clone(), segments: Vec::new() };
-                    for file in &former.segments {
-                        let rows = segments.rows(file, &shared).await?;
-                        if rows.num_rows() == 0 {
-                            continue;
-                        }
-                        part.segments.push((next, rows));
-                        restored.files.insert((task, place, next), file.clone());
-                        next.0 += 1;
-                    }
-                    parts.push(part);
-                }
-                if parts.len() > 1 && mutated("the state of one of several former tasks is not loaded") {
-                    parts.pop();
+                    let to = (task, place, parts.len());
+                    let files = former.segments.iter().filter(|_| !shared.is_empty());
+                    wanted.extend(files.map(|file| Want {
+                        to,
+                        file,
+                        key_groups: shared.clone(),
+                        spills: operator.spills,
+                    }));
+                    let (first_phase, numbers) = (former.first_phase, former.numbers.clone());
+                    parts.push(Part { first_phase, numbers, ..Part::default() });
                 }
                 restored.operators.insert((task, place), StateReader { key_groups, parts });
             }
         }
     }
+    let dealt = deal(store, &wanted, aside).await?;
+    for (Want { to: (task, place, part), file, .. }, dealt) in wanted.iter().zip(dealt) {
+        let Some(state) = restored.operators.get_mut(&(*task, *place)) else { continue };
+        let next = SegmentId(state.parts.iter().map(|part| (part.segments.len() + part.stored.len()) as u64).sum());
+        let part = &mut state.parts[*part];
+        match dealt {
+            Some(Rows::Here(rows)) => part.segments.push((next, rows)),
+            Some(Rows::OnDisk(segment)) => part.stored.push(StoredSegment { id: next, ..segment }),
+            None => continue,
+        }
+        restored.files.insert((*task, *place, next), (*file).clone());
+    }
+    if mutated("the state of one of several former tasks is not loaded") {
+        restored.operators.values_mut().filter(|state| state.parts.len() > 1).for_each(|state| drop(state.parts.pop()));
+    }
     Ok(restored)
+}
+
+/// A file that a task needs rows of.
+struct Want<'a> {
+    /// The task, the place in its chain, and which of the former tasks it is from.
+    to: (TaskId, usize, usize),
+    file: &'a SegmentFile,
+    key_groups: Range<usize>,
+    /// Whether its operator takes rows that are not in memory.
+    spills: bool,
+}
+
+/// The rows that a task gets.
+enum Rows {
+    Here(RecordBatch),
+    OnDisk(StoredSegment),
+}
+
+/// Reads each file once, and has it in memory only until all who want rows of it have got them; those who spill get them on disk
+/// when all that is theirs is not small: an operator takes all its rows from memory, or none.
+async fn deal(store: &CheckpointStore, wanted: &[Want<'_>], aside: Option<Aside<'_>>) -> Result<Vec<Option<Rows>>> {
+    let mut by_file = BTreeMap::<&str, Vec<usize>>::new();
+    for (index, want) in wanted.iter().enumerate() {
+        by_file.entry(&want.file.path).or_default().push(index);
+    }
+    let lengths = by_file.values().filter_map(|readers| readers.first()).map(|first| &wanted[*first]);
+    let spilled: u64 = lengths.filter(|want| want.spills).map(|want| want.file.length).sum();
+    let aside = aside.filter(|aside| spilled > aside.whole);
+    let mut dealt: Vec<Option<Rows>> = wanted.iter().map(|_| None).collect();
+    for readers in by_file.into_values() {
+        let Some(&first) = readers.first() else { continue };
+        let Want { file, spills, .. } = &wanted[first];
+        let mut segments = Segments::new(store);
+        let fetched = match aside.filter(|_| *spills) {
+            Some(aside) => Some(segments.fetch(file, aside).await?),
+            None => None,
+        };
+        for reader in readers {
+            let key_groups = &wanted[reader].key_groups;
+            dealt[reader] = match &fetched {
+                Some(fetched) => fetched.deal(SegmentId(0), key_groups).map(Rows::OnDisk),
+                None => {
+                    let rows = segments.rows(file, key_groups).await?;
+                    (rows.num_rows() > 0).then_some(Rows::Here(rows))
+                }
+            };
+        }
+    }
+    Ok(dealt)
 }
 
 fn overlap((start, end): (u16, u16), other: &Range<usize>) -> Range<usize> {
@@ -283,6 +371,24 @@ impl<'a> Segments<'a> {
 }
 
 impl Segments<'_> {
+    /// The rows of a file, on disk. A large one is never in memory as a whole.
+    async fn fetch(&self, file: &SegmentFile, aside: Aside<'_>) -> Result<Arc<Fetched>> {
+        let fetch = async {
+            let mut fetching = Fetching::new(aside);
+            if file.length <= aside.whole {
+                fetching.take(self.store.get_segment(file).await?)?;
+            } else {
+                self.store.get_segment_in_pieces(file, |bytes| fetching.take(bytes)).await?;
+            }
+            fetching.finish()
+        };
+        fetch.await.map_err(|unfetched| match unfetched {
+            Unfetched::Store(error) => error.of(self.store.job()),
+            Unfetched::Corrupt(reason) => self.corrupt(file, &reason),
+            Unfetched::Room(error) => Error::Operator { operator: "restoring the state".into(), error },
+        })
+    }
+
     /// Its checksum is right, so it was written so: by another version, or by a bug.
     fn corrupt(&self, file: &SegmentFile, reason: &str) -> Error {
         let error = CheckpointError::Incompatible {

@@ -235,15 +235,57 @@ impl CheckpointStore {
     pub(crate) async fn get_segment(&self, file: &SegmentFile) -> Result<Bytes> {
         names::segment_folder(&file.path).map_err(|reason| self.objects.damaged(&file.path, reason))?;
         let bytes = self.objects.read(&file.path, file.length).await?;
-        let bytes = bytes.ok_or_else(|| self.objects.damaged(&file.path, "it is gone, but a checkpoint needs it"))?;
-        if bytes.len() as u64 != file.length {
-            let reason = format!("it has {} bytes where {} were written", bytes.len(), file.length);
-            return Err(self.objects.damaged(&file.path, reason));
+        let bytes = bytes.ok_or_else(|| self.objects.damaged(&file.path, GONE))?;
+        self.check_segment(file, bytes.len() as u64, || frame::checksum(&bytes))?;
+        Ok(bytes)
+    }
+
+    /// The same in pieces, for a segment that is not to be in memory as a whole. It is read twice: so `each` takes nothing of a
+    /// file that is damaged; and what it took is to be believed only when this returns, for the second time may go wrong where
+    /// the first did not.
+    pub(super) async fn get_segment_in_pieces<E: From<CheckpointError>>(
+        &self,
+        file: &SegmentFile,
+        each: impl FnMut(Bytes) -> Result<(), E>,
+    ) -> Result<(), E> {
+        names::segment_folder(&file.path).map_err(|reason| self.objects.damaged(&file.path, reason))?;
+        self.read_checked(file, |_| Ok::<_, CheckpointError>(())).await?;
+        self.read_checked(file, each).await
+    }
+
+    /// Hands on the pieces of a segment, and says when all have come whether they are those that were saved.
+    async fn read_checked<E: From<CheckpointError>>(
+        &self,
+        file: &SegmentFile,
+        mut each: impl FnMut(Bytes) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (mut length, mut sum) = (0, frame::Checksum::new());
+        let take = |bytes: Bytes| {
+            length += bytes.len() as u64;
+            if length > file.length {
+                return Err(self.other_length(file, length).into());
+            }
+            sum.add(&bytes);
+            each(bytes)
+        };
+        let found = self.objects.read_pieces(&file.path, file.length, take).await?;
+        found.then_some(()).ok_or_else(|| self.objects.damaged(&file.path, GONE))?;
+        Ok(self.check_segment(file, length, || sum.digits())?)
+    }
+
+    fn other_length(&self, file: &SegmentFile, length: u64) -> CheckpointError {
+        let reason = format!("it has {length} bytes where {} were written", file.length);
+        self.objects.damaged(&file.path, reason)
+    }
+
+    fn check_segment(&self, file: &SegmentFile, length: u64, checksum: impl FnOnce() -> String) -> Result<()> {
+        if length != file.length {
+            return Err(self.other_length(file, length));
         }
-        if frame::checksum(&bytes) != file.checksum {
+        if checksum() != file.checksum {
             return Err(self.objects.damaged(&file.path, "its checksum does not match"));
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// C5: writes the manifest. The checkpoint is prepared: whoever comes next can decide it. What it names must be
@@ -337,6 +379,8 @@ impl CheckpointStore {
         }
     }
 }
+
+const GONE: &str = "it is gone, but a checkpoint needs it";
 
 /// The name of this machine, for people.
 fn host() -> String {

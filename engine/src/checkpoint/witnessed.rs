@@ -15,7 +15,7 @@
 //!
 //! The system does not keep an epoch open for ever, so there is a limit to what a checkpoint may take, and a watch on it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use windrow_connectors::{ConnectorError, Incarnation, Marker, Sink, Witness};
 
@@ -52,6 +52,8 @@ pub(crate) struct Witnessed {
     witness: Arc<dyn Witness>,
     job: String,
     incarnation: Incarnation,
+    /// Where in it the sinks write to.
+    places: Arc<[String]>,
     /// What tells it from others in a manifest.
     pub(super) name: String,
     /// Whether the job goes on also when the witness knows of output that the checkpoints do not know of.
@@ -63,12 +65,14 @@ impl Witnessed {
     pub(crate) fn of(sinks: &Sinks, job: &str, incarnation: Incarnation, repeat_output: bool) -> Option<Self> {
         let (operator, witness) =
             sinks.values().find_map(|(operator, sink)| Some((operator.clone(), sink.witness()?)))?;
-        Some(Self { operator, name: witness.name(job), witness, job: job.into(), incarnation, repeat_output })
+        let places: BTreeSet<_> = sinks.values().filter_map(|(_, sink)| sink.place()).collect();
+        let (name, job, places) = (witness.name(job), job.into(), places.into_iter().collect());
+        Some(Self { operator, name, witness, job, incarnation, places, repeat_output })
     }
 
     /// R2: from here on no former incarnation can decide anything.
     pub(crate) async fn fence(&self) -> Result<(), CheckpointError> {
-        self.witness.fence(&self.job, &self.incarnation).await.map_err(|error| self.failed(error))?;
+        self.witness.fence(&self.job, &self.incarnation, &self.places).await.map_err(|error| self.failed(error))?;
         crash_point("K13 R2 fenced");
         Ok(())
     }

@@ -38,8 +38,8 @@ pub(crate) enum Kind {
         time: Option<(EventTimeReader, Watermarks)>,
         rejects: RejectPolicy,
     },
-    /// Work on one row at a time, wherever the row is.
-    Stateless(Factory),
+    /// Work on one row at a time, wherever the row is; and which column that comes each column that leaves is, if it is one.
+    Stateless(Factory, Vec<Option<usize>>),
     /// Work that remembers, on rows that an exchange has brought together.
     Stateful(Arc<dyn Plan>),
     /// Work that calls something outside, in a task of its own.
@@ -56,7 +56,7 @@ impl Kind {
             Self::Stateful(plan) => Some(plan.noun()),
             Self::Async(..) => Some("async"),
             Self::Sink(_) => Some("sink"),
-            Self::Stateless(_) | Self::Union => None,
+            Self::Stateless(..) | Self::Union => None,
         }
     }
 }

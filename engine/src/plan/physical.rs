@@ -8,13 +8,27 @@
 //!
 //! An operator joins the chain of its input unless rows must change partition. A window with more than one task on
 //! either side runs in two phases: the first in its input's chain, the second behind an exchange by key group. When a
-//! source may fall idle it runs in one phase behind the exchange: then only there is it known which rows are late. An
-//! operator that takes rows by the key that they have just been brought together by needs no second exchange.
+//! source may fall idle it runs in one phase behind the exchange: then only there is it known which rows are late.
+//!
+//! Rows that have been brought together by a key stay together while its columns stay: through an operator with state as its
+//! [`Plan::keyed_output`] says, through a filter, and through a projection under another name. What takes them by the same
+//! columns, in the same order and in as many tasks, needs no second exchange:
+//!
+//! ```text
+//!   bids ═════by auction══► #3 join on auction = id ─► #4 filter ─► #5 select auction → item ─► #6 window by item
+//!   auctions ═════by id═══► ╰──────────────────────── chain 2, one phase ────────────────────────╯       │
+//!                                                                                                     forward
+//!   sales ═══════════════════════════════════by item══════════════════════════════════════► chain 3, #7 join by item
+//! ```
+//!
+//! It is the task of the key group all the same, where the state of these rows is restored. Only where inputs fall idle tasks
+//! may stand at different times, and what follows would take the greatest of them for its own when the job is restored with
+//! another number of tasks: so there an exchange keeps them in step, but for a sort and what it is part of.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use windrow_connectors::SplitId;
-use windrow_operators::{Partitioning, Plan, Port, plan::Factory, stateless::Union};
+use windrow_operators::{KeyedBy, Partitioning, Plan, Port, plan::Factory, stateless::Union};
 
 use super::graph::{Graph, Kind, REJECTS, RejectPolicy, StreamId};
 use crate::runtime::{
@@ -103,8 +117,8 @@ struct Planner<'a> {
     parallelism: usize,
     plan: PhysicalPlan,
     places: HashMap<StreamId, Place>,
-    /// The key by which an exchange has brought together the rows of a stream.
-    keyed: HashMap<StreamId, Vec<usize>>,
+    /// By which columns an exchange has brought together the rows of a stream.
+    keyed: HashMap<StreamId, KeyedBy>,
 }
 
 /// Plans `graph` for `parallelism`; `splits` are those of each source, by node.
@@ -131,9 +145,13 @@ impl Planner<'_> {
                     self.places.insert(StreamId { node, port: REJECTS }, Place { chain, at: At::Rejects });
                 }
             }
-            (Kind::Stateless(factory), Some(input)) => {
+            (Kind::Stateless(factory, kept), Some(input)) => {
                 let link = self.link(input, node, factory.clone(), false);
                 self.places.insert(main, link);
+                let keyed = self.keyed.get(&self.graph.nodes[node].inputs[0]);
+                if let Some(keyed) = keyed.and_then(|keyed| keyed.through(kept)) {
+                    self.keyed.insert(main, keyed);
+                }
             }
             (Kind::Stateful(plan), Some(_)) => self.stateful(node, plan),
             (Kind::Async(..), Some(input)) => {
@@ -180,7 +198,7 @@ impl Planner<'_> {
         let (result, late) = match (&inputs[..], plan.two_phases()) {
             ([(input, Partitioning::Key(key))], phases) => {
                 let here = self.plan.chains[input.chain].tasks == tasks;
-                if here && (tasks == 1 || self.keyed.get(&streams[0]) == Some(key)) {
+                if here && (tasks == 1 || self.is_keyed(node, streams[0], key)) {
                     let whole = self.link(*input, node, whole, false);
                     (whole, whole)
                 } else if let Some(phases) = phases.filter(|_| !may_idle) {
@@ -204,9 +222,16 @@ impl Planner<'_> {
             let place = if port == Port::MAIN { result } else { late };
             self.places.insert(StreamId { node, port }, on_port(place, port));
         }
-        if let ([Partitioning::Key(key)], true) = (&plan.inputs()[..], plan.keeps_rows()) {
-            self.keyed.insert(StreamId { node, port: Port::MAIN }, key.clone());
+        if let Some(keyed) = plan.keyed_output() {
+            self.keyed.insert(StreamId { node, port: Port::MAIN }, keyed);
         }
+    }
+
+    /// Whether the rows of a stream that comes to `node` are with the tasks that an exchange by `key` between as many would
+    /// bring them to.
+    fn is_keyed(&self, node: usize, stream: StreamId, key: &[usize]) -> bool {
+        let in_step = !self.graph.may_idle(stream) || self.graph.nodes[node].sort == Some(stream.node);
+        in_step && self.keyed.get(&stream).is_some_and(|keyed| keyed.is(key))
     }
 
     fn behind_exchange(
@@ -217,8 +242,11 @@ impl Planner<'_> {
         whole: Factory,
     ) -> Place {
         let chain = self.chain(tasks, Head::Gate, links());
-        for (port, (input, partitioning)) in (0..).zip(inputs) {
+        let streams = &self.graph.nodes[node].inputs;
+        for (port, ((input, partitioning), stream)) in (0..).zip(inputs.iter().zip(streams)) {
+            let here = || self.plan.chains[input.chain].tasks == tasks;
             let routing = match partitioning {
+                Partitioning::Key(key) if here() && self.is_keyed(node, *stream, key) => Routing::Forward,
                 Partitioning::Key(key) => Routing::Hash(key.clone()),
                 Partitioning::Broadcast => Routing::Broadcast,
             };

@@ -30,9 +30,15 @@ use windrow_operators::{
 
 use super::{
     channel::{End, Message},
-    memory::Kept,
+    memory::Share,
 };
-use crate::{Error, Result, checkpoint::mutated, metrics::Counters};
+use crate::{
+    Error, Result,
+    checkpoint::mutated,
+    clock::Moment,
+    metrics::{Counters, samples::first_row},
+    status::SampleKind,
+};
 
 /// Where rows go next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +60,8 @@ pub(crate) struct Link {
     wake: Option<Timestamp>,
     /// When it was last asked how much it holds.
     sized: Timestamp,
-    /// Its part in the job's memory budget, if there is one and it keeps all its state in memory.
-    kept: Option<Kept>,
+    /// What it has of the job's memory budget, if there is one.
+    share: Option<Share>,
     /// How many batches it has taken since it was last asked for that.
     unsized_batches: usize,
 }
@@ -66,11 +72,11 @@ impl Link {
         counters: Arc<Counters>,
         targets: Vec<(Port, Target)>,
         next_segment: SegmentId,
-        kept: Option<Kept>,
+        share: Option<Share>,
     ) -> Self {
         // Every operator is told the time once when it begins: it may have been restored with timers.
         let (wake, sized) = (Some(Timestamp::MIN), Timestamp::MIN);
-        Self { operator, counters, targets, next_segment, wake, sized, kept, unsized_batches: 0 }
+        Self { operator, counters, targets, next_segment, wake, sized, share, unsized_batches: 0 }
     }
 
     /// Looks at how much the operator holds, at `now`.
@@ -78,8 +84,8 @@ impl Link {
         self.sized = now;
         self.unsized_batches = 0;
         let bytes = self.operator.size();
-        self.counters.holds(task, bytes);
-        let held = self.kept.as_mut().map_or(Ok(()), |kept| kept.holds(bytes));
+        self.counters.task(task).holds(bytes);
+        let held = self.share.as_mut().map_or(Ok(()), |share| share.holds(bytes));
         held.map_err(|error| failed(&self.counters, error))
     }
 }
@@ -131,11 +137,14 @@ pub(crate) struct Chain {
     saves: bool,
     /// The states of the operators at the last barrier or at the end.
     saved: Vec<TaskState>,
+    /// When the last call ended, or [`Chain::run`] began: so one look at the clock a call is enough.
+    mark: Moment,
 }
 
 impl Chain {
     pub(crate) fn new(task: usize, root: Vec<Target>, links: Vec<Link>, saves: bool) -> Self {
-        Self { task, root, links, stack: Vec::new(), outbox: Outbox::new(), saves, saved: Vec::new() }
+        let (stack, outbox, saved, mark) = (Vec::new(), Outbox::new(), Vec::new(), Moment::now());
+        Self { task, root, links, stack, outbox, saves, saved, mark }
     }
 
     /// Puts a message of the chain's input on the stack, or straight out. Call [`Chain::run`] until it is done. `now` is
@@ -185,6 +194,7 @@ impl Chain {
     /// others should have their turn (`false`).
     pub(crate) fn run(&mut self, out: &mut Vec<(usize, Message)>) -> Result<bool> {
         let mut calls = 0;
+        self.mark = Moment::now();
         while let Some(work) = self.stack.pop() {
             match work {
                 Work::Process(link, port, rows) => self.process(link, port, rows, out)?,
@@ -208,15 +218,15 @@ impl Chain {
     }
 
     fn process(&mut self, index: usize, port: Port, rows: Rows, out: &mut Vec<(usize, Message)>) -> Result<()> {
-        let link = &mut self.links[index];
         let Rows { batch, owed } = rows;
         let (n, schema) = (batch.num_rows() as u64, batch.schema());
-        let outbox = &mut self.outbox;
-        guard(&link.counters, || link.operator.process(port, batch, outbox))?;
+        self.timed(index, |operator, outbox| operator.process(port, batch, outbox))?;
+        let (link, outbox) = (&mut self.links[index], &mut self.outbox);
         let (processed, late) = outbox.take_counts();
-        link.counters.rows_in.fetch_add(n, Relaxed);
-        link.counters.processed.fetch_add(processed, Relaxed);
-        link.counters.late.fetch_add(late, Relaxed);
+        let counted = link.counters.task(self.task);
+        counted.rows_in.fetch_add(n, Relaxed);
+        counted.processed.fetch_add(processed, Relaxed);
+        counted.late.fetch_add(late, Relaxed);
         let again = outbox.take_again();
         let answered = processed + late;
         if answered > owed || (answered < owed && !again) {
@@ -230,7 +240,8 @@ impl Chain {
         // Where no time comes by, as on a stream without event time, rows are what there is to look after.
         let now = outbox.now();
         link.unsized_batches += 1;
-        let is_many = link.kept.is_some() && link.unsized_batches >= SIZED_EVERY_BATCHES;
+        let counts = link.share.as_ref().is_some_and(|share| !share.spills());
+        let is_many = counts && link.unsized_batches >= SIZED_EVERY_BATCHES;
         if is_many || now >= link.sized.saturating_add(2 * SIZED_EVERY) {
             link.size(self.task, now.saturating_sub(SIZED_EVERY))?;
         }
@@ -239,14 +250,15 @@ impl Chain {
     }
 
     fn advance(&mut self, index: usize, time: Timestamp, out: &mut Vec<(usize, Message)>) -> Result<()> {
-        let link = &mut self.links[index];
-        let outbox = &mut self.outbox;
-        let advance = guard(&link.counters, || link.operator.advance(time, outbox))?;
+        let advance = self.timed(index, |operator, outbox| operator.advance(time, outbox))?;
+        let (link, outbox) = (&mut self.links[index], &mut self.outbox);
         // The stack is worked from its top: what comes last is put there first.
         match advance {
             Advance::Again => self.stack.push(Work::Advance(index, time)),
             Advance::Promise(promise) => {
-                link.counters.watermark(self.task, time);
+                let counted = link.counters.task(self.task);
+                counted.reaches(time);
+                counted.promises(promise);
                 let now = outbox.now();
                 if now >= link.sized.saturating_add(SIZED_EVERY) || time == Timestamp::MAX {
                     link.size(self.task, now)?;
@@ -265,17 +277,31 @@ impl Chain {
         out: &mut Vec<(usize, Message)>,
         call: impl FnOnce(&mut dyn Operator, &mut Outbox) -> windrow_operators::Result<()>,
     ) -> Result<()> {
-        let link = &mut self.links[index];
-        let outbox = &mut self.outbox;
-        guard(&link.counters, || call(link.operator.as_mut(), outbox))?;
+        self.timed(index, call)?;
         self.push_outbox(index, out);
         Ok(())
+    }
+
+    /// Calls an operator, and counts the time.
+    fn timed<T>(
+        &mut self,
+        index: usize,
+        call: impl FnOnce(&mut dyn Operator, &mut Outbox) -> windrow_operators::Result<T>,
+    ) -> Result<T> {
+        let (link, outbox) = (&mut self.links[index], &mut self.outbox);
+        let busy = &link.counters.task(self.task).busy;
+        busy.begin(self.mark);
+        let called = guard(&link.counters, || call(link.operator.as_mut(), outbox));
+        self.mark = Moment::now();
+        busy.end(self.mark);
+        called
     }
 
     /// Saves every operator and lets the message go on, which no later one can overtake.
     fn close(&mut self, message: Message, out: &mut Vec<(usize, Message)>) -> Result<()> {
         self.saved.clear();
         for link in self.links.iter_mut().filter(|_| self.saves) {
+            let _busy = link.counters.task(self.task).busy.running();
             let mut state = StateWriter::new(&mut link.next_segment);
             guard(&link.counters, || link.operator.save(&mut state))?;
             self.saved.push(state.finish());
@@ -293,7 +319,10 @@ impl Chain {
         *wake = wake.iter().copied().chain(asked).min();
         let rows = |(port, batch): &(Port, RecordBatch)| if *port == Port::MAIN { batch.num_rows() as u64 } else { 0 };
         let batches: Vec<_> = outbox.drain().collect();
-        self.links[index].counters.rows_out.fetch_add(batches.iter().map(rows).sum(), Relaxed);
+        self.links[index].counters.task(self.task).rows_out.fetch_add(batches.iter().map(rows).sum(), Relaxed);
+        if let Some((_, late)) = batches.iter().find(|(port, batch)| !port.is_timed() && batch.num_rows() > 0) {
+            self.links[index].counters.samples.offer(SampleKind::Late, outbox.now(), || first_row(late));
+        }
         let first_new = self.stack.len();
         for (port, batch) in batches {
             self.push_batch(Some(index), port, batch, out);

@@ -35,8 +35,6 @@ pub(crate) struct Discovery {
     /// Whose turn it is.
     turn: usize,
     counters: Arc<Counters>,
-    /// There is a warning of its own. Those of tasks that cannot read what was found are theirs.
-    has_warned: bool,
     stop: watch::Receiver<bool>,
 }
 
@@ -53,7 +51,7 @@ impl Discovery {
         let (tasks, found) =
             dealt.iter().map(|_| unbounded_channel()).map(|(task, found)| (task, Found(Some(found)))).unzip();
         let turn = dealt.iter().map(Vec::len).sum();
-        (Self { source, every, known, tasks, turn, counters, has_warned: false, stop }, found)
+        (Self { source, every, known, tasks, turn, counters, stop }, found)
     }
 
     /// Looks until nobody is left to read: it keeps no job from its end.
@@ -89,9 +87,7 @@ impl Discovery {
             };
             match answer {
                 Ok(splits) => {
-                    if std::mem::take(&mut self.has_warned) {
-                        self.counters.warn(None);
-                    }
+                    self.counters.warn(None, None);
                     splits.into_iter().for_each(|split| self.deal(split));
                 }
                 Err(error) => self.warn(&error.to_string()),
@@ -99,10 +95,9 @@ impl Discovery {
         }
     }
 
-    fn warn(&mut self, reason: &str) {
+    fn warn(&self, reason: &str) {
         let warning = format!("new splits would not be noticed, those that are known are read on: {reason}");
-        self.has_warned = true;
-        self.counters.warn(Some(warning));
+        self.counters.warn(None, Some(warning));
     }
 
     /// Gives a new split to the task whose turn it is, or to the next that has not ended.

@@ -30,6 +30,7 @@ pub(crate) mod exchange;
 pub(crate) mod gate;
 pub(crate) mod memory;
 pub(crate) mod operator_task;
+mod readers;
 pub(crate) mod rejects;
 pub(crate) mod report;
 pub(crate) mod sink_task;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use windrow_operators::{Port, state::TaskState};
+use windrow_operators::{Port, Timestamp, state::TaskState};
 
 use super::{
     chain::Chain,
@@ -78,6 +78,11 @@ pub(crate) struct Body {
 impl Body {
     pub(crate) fn new(chain: Chain, outputs: Vec<Output>, clock: ProcessingTime) -> Self {
         Self { chain, outputs, messages: Vec::new(), clock, waited: Duration::ZERO }
+    }
+
+    /// The processing time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// When an operator wants to be told the processing time.

@@ -26,7 +26,8 @@ pub(crate) struct SinkTask {
 
 impl SinkTask {
     pub(crate) async fn run(mut self) -> Result<()> {
-        let task = self.reporter.task.task;
+        let counters = self.counters.clone();
+        let counted = counters.task(self.reporter.task.task);
         loop {
             match self
                 .gate
@@ -37,15 +38,17 @@ impl SinkTask {
             {
                 Message::Batch(batch) => {
                     let rows = batch.num_rows() as u64;
+                    let busy = counted.busy.running();
                     let delivered = self.schema.deliver(&batch);
                     let delivered =
                         delivered.map_err(|error| Error::Operator { operator: self.counters.name().into(), error })?;
-                    self.counters.rows_in.fetch_add(rows, Relaxed);
+                    counted.rows_in.fetch_add(rows, Relaxed);
                     self.writer.write(delivered).await.map_err(|error| self.failed(error))?;
-                    self.counters.processed.fetch_add(rows, Relaxed);
-                    self.counters.rows_out.fetch_add(rows, Relaxed);
+                    drop(busy);
+                    counted.processed.fetch_add(rows, Relaxed);
+                    counted.rows_out.fetch_add(rows, Relaxed);
                 }
-                Message::Watermark(Watermark::At(time)) => self.counters.watermark(task, time),
+                Message::Watermark(Watermark::At(time)) => counted.reaches(time),
                 Message::Watermark(Watermark::Idle) => {}
                 Message::Barrier(epoch) => {
                     self.epoch = epoch;
@@ -64,6 +67,8 @@ impl SinkTask {
     }
 
     async fn stage(&mut self) -> Result<Snapshot> {
+        let counters = self.counters.clone();
+        let _busy = counters.task(self.reporter.task.task).busy.running();
         let receipts = self.writer.stage(self.epoch).await.map_err(|error| self.failed(error))?;
         Ok(Snapshot { receipts, ..Snapshot::default() })
     }

@@ -21,11 +21,10 @@ use std::{
 };
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use windrow_connectors::{ConnectorError, Epoch, Fetch, Position, Rejected, Rows, SourceReader, SplitId};
 use windrow_operators::{OperatorError, Port, Timestamp, Watermark};
 
-use self::new_splits::due_again;
 use super::{
     channel::{End, Message},
     discovery::Found,
@@ -39,9 +38,17 @@ use crate::{
     checkpoint::{SplitState, mutated},
     clock::{Moment, sleep_until},
     metrics::Counters,
+    status::SampleKind,
 };
 
 mod new_splits;
+mod progress;
+mod shown;
+
+pub(crate) use new_splits::Waiting;
+pub(crate) use progress::{Progress, note_begins};
+pub(crate) use shown::Shown;
+use shown::at_work;
 
 /// How often a reader is asked how far it is behind.
 const LAG_EVERY: Duration = Duration::from_secs(1);
@@ -53,10 +60,12 @@ pub(crate) struct SourceTask {
     pub(crate) splits: HashMap<SplitId, Progress>,
     /// Its splits that appear while it runs.
     pub(crate) found: Found,
-    /// Those that its reader could not take, and when it is asked again.
-    pub(crate) put_off: Option<(Moment, Vec<SplitId>)>,
-    /// Whether there is a warning of such.
-    pub(crate) has_put_off: bool,
+    /// Those that its reader cannot read yet, and when they are given to it again.
+    pub(crate) put_off: Waiting,
+    /// What who watches sees of its splits.
+    pub(crate) shown: Shown,
+    /// Rung when it is decided where a split begins or ends and no checkpoint holds that.
+    pub(crate) decided: Arc<Notify>,
     pub(crate) lag: LagAsked,
     /// Absent when the stream has no event time.
     pub(crate) time: Option<SourceTime>,
@@ -79,63 +88,6 @@ pub(crate) struct SourceTask {
     pub(crate) stop: watch::Receiver<bool>,
     /// Set when the stop came before the end of the input.
     pub(crate) stopped: Arc<AtomicBool>,
-}
-
-/// How far a split has been read.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Progress {
-    /// After the last row that went through the chain; before the first where the split begins, if the reader knows.
-    pub(crate) position: Option<Position>,
-    pub(crate) ended: bool,
-    /// Where it ends, if that was fixed when the job began.
-    pub(crate) end: Option<Position>,
-    /// It was not there when the job began, so it is read from its first record.
-    pub(crate) appeared: bool,
-}
-
-impl Progress {
-    /// Where a split of a checkpoint stood.
-    pub(crate) fn of(state: &SplitState) -> Self {
-        if state.ended && mutated("ended splits are read again") {
-            return Self::default();
-        }
-        let (position, end) = (state.position.map(Position), state.end.map(Position));
-        Self { position, ended: state.ended, end, appeared: false }
-    }
-
-    /// Of a split that was not there when the ends of its source were fixed: it has nothing before its end.
-    pub(crate) fn beyond() -> Self {
-        let is_read = mutated("what was not there when the ends were fixed is read");
-        Self { end: Some(Position(0)).filter(|_| !is_read), ..Self::default() }
-    }
-
-    /// Of a split that was not there when the job began.
-    pub(crate) fn appeared() -> Self {
-        Self { appeared: true, ..Self::default() }
-    }
-
-    /// A checkpoint that had it without a position would say: from where the source is configured to start. One that does
-    /// not have it says the truth.
-    fn is_still_new(&self) -> bool {
-        let unread = self.position.is_none() && !self.ended;
-        self.appeared && (unread || mutated("splits that have appeared are not saved"))
-    }
-}
-
-/// Notes where the splits begin that have no position yet, and where those end that are still read.
-pub(crate) fn note_begins(splits: &mut HashMap<SplitId, Progress>, reader: &dyn SourceReader) {
-    if mutated("where splits begin is not noted") {
-        return;
-    }
-    for (split, position) in reader.positions() {
-        if let Some(progress) = splits.get_mut(&split) {
-            progress.position.get_or_insert(position);
-        }
-    }
-    let ends: HashMap<SplitId, Position> = reader.ends().into_iter().collect();
-    for (split, progress) in splits.iter_mut().filter(|(_, progress)| !progress.ended) {
-        progress.end = ends.get(split).copied();
-    }
 }
 
 /// When the reader was last asked how far it is behind.
@@ -182,6 +134,7 @@ impl SourceTask {
         }
         self.send_rejects(None).await?;
         self.ask_lag().await?;
+        self.put_off();
         let end = loop {
             // A source that is always ready must still let others run.
             tokio::task::coop::consume_budget().await;
@@ -198,6 +151,7 @@ impl SourceTask {
                     for watermark in said {
                         self.say(Some(watermark)).await?;
                     }
+                    self.show_splits();
                     self.excuse();
                 }
                 Event::Resume => {}
@@ -215,6 +169,7 @@ impl SourceTask {
                         Fetch::Rows(rows) => self.take_rows(rows).await?,
                         Fetch::SplitEnd(split) => {
                             self.splits.entry(split.clone()).or_default().ended = true;
+                            self.show_end(&split);
                             let said = self.time.as_mut().and_then(|time| time.splits.ended(&split));
                             self.say(said).await?;
                             self.excuse();
@@ -222,11 +177,11 @@ impl SourceTask {
                         Fetch::End => {
                             // What has been given to this task meanwhile nobody else will read.
                             let mut last = self.found.last();
-                            last.extend(self.put_off.take().into_iter().flat_map(|(_, splits)| splits));
+                            last.extend(self.put_off.take());
                             if last.is_empty() {
                                 break End::Exhausted;
                             }
-                            self.take_splits(&last).await?.map_err(|error| self.source_failed(error))?;
+                            self.take_found(last).await?;
                         }
                     }
                 }
@@ -242,6 +197,7 @@ impl SourceTask {
         }
         self.send_everywhere(Message::End(end)).await?;
         self.show_lag();
+        self.show_splits();
         let snapshot = self.snapshot();
         self.reporter.ended(snapshot);
         Ok(())
@@ -279,6 +235,7 @@ impl SourceTask {
         for watermark in said {
             self.say(Some(watermark)).await?;
         }
+        self.show_splits();
         Ok(())
     }
 
@@ -290,6 +247,7 @@ impl SourceTask {
         let lag = self.reader.lag();
         self.lag = LagAsked { at: Moment::now(), known: !lag.is_empty() };
         self.counters.lags(self.reporter.task.task, &lag);
+        self.shown.lag = lag.iter().cloned().collect();
         lag
     }
 
@@ -303,7 +261,9 @@ impl SourceTask {
                 self.reader.pause(&paused);
             }
         }
-        self.counters.pauses(self.reporter.task.task, &paused, Some(hold));
+        self.counters.pauses(self.reporter.task.task, &paused, Some(hold.clone()));
+        self.shown.hold = Some(hold);
+        self.show_splits();
     }
 
     /// Sends a message through the chain and on the edges of rejected records.
@@ -342,6 +302,7 @@ impl SourceTask {
     /// What there is to do while it brakes: as when a channel is full, but barriers and a stop come through.
     async fn braked(&mut self) -> Event {
         let (began, due) = (Moment::now(), self.body.due());
+        let _braked = self.counters.task(self.reporter.task.task).braked.running();
         let event = tokio::select! {
             biased;
             Ok(_) = self.stop.wait_for(|stop| *stop) => Event::Stop,
@@ -369,6 +330,7 @@ impl SourceTask {
         let due = self.body.due();
         // Timers that are always due must not hide the reader.
         let is_due = !self.ticked && due.is_some_and(|at| at <= Moment::now());
+        let busy = &self.counters.task(self.reporter.task.task).busy;
         tokio::select! {
             biased;
             // The sender lives as long as the job; a closed channel means nobody can ask for a stop any more.
@@ -378,10 +340,10 @@ impl SourceTask {
                 None => Event::Resume,
             },
             splits = self.found.next() => Event::Found(splits),
-            splits = due_again(&mut self.put_off) => Event::Found(splits),
+            splits = self.put_off.due_again() => Event::Found(splits),
             () = std::future::ready(()), if silent => Event::Silence,
             () = std::future::ready(()), if is_due => Event::Tick,
-            fetched = self.reader.fetch(), if !self.waits => Event::Fetched(fetched),
+            fetched = at_work(busy, self.reader.fetch()), if !self.waits => Event::Fetched(fetched),
             () = may_resume(&mut self.time) => Event::Resume,
             () = sleep_until(silence) => Event::Silence,
             () = sleep_until(due) => Event::Tick,
@@ -391,14 +353,16 @@ impl SourceTask {
 
     /// Takes the rows of one fetch all the way through, then what they say about time, then notes the position.
     async fn take_rows(&mut self, rows: Rows) -> Result<()> {
+        let began = Moment::now();
         self.check(&rows)?;
         let Rows { split, batch, mut rejected, passed_over, next, origins } = rows;
         // Their format has answered for them.
-        self.counters.rows_in.fetch_add(passed_over, Relaxed);
-        self.counters.processed.fetch_add(passed_over, Relaxed);
+        self.counted().rows_in.fetch_add(passed_over, Relaxed);
+        self.counted().processed.fetch_add(passed_over, Relaxed);
         if batch.num_rows() == 0 && rejected.is_empty() {
             // Where the split stands now, behind what is no record. That is worth a checkpoint, and no sign of life.
             self.counters.moved.fetch_add(1, Relaxed);
+            self.show_moved(&split, passed_over, next.0);
             self.note_position(split, next)?;
             return self.ask_lag_again().await;
         }
@@ -410,13 +374,15 @@ impl SourceTask {
             None => (batch, Heard::default()),
         };
         drop(origins);
-        let before = self.time.as_mut().and_then(|time| time.splits.before_rows(&split, Moment::now()));
+        let now = Moment::now();
+        self.counted().busy.add(began, now);
+        let before = self.time.as_mut().and_then(|time| time.splits.before_rows(&split, now));
         self.say(before).await?;
-        self.counters.rows_in.fetch_add(read, Relaxed);
+        self.counted().rows_in.fetch_add(read, Relaxed);
         self.take_rejected(&split, rejected).await?;
         let kept = batch.num_rows() as u64;
-        self.counters.rows_out.fetch_add(kept, Relaxed);
-        self.counters.processed.fetch_add(kept, Relaxed);
+        self.counted().rows_out.fetch_add(kept, Relaxed);
+        self.counted().processed.fetch_add(kept, Relaxed);
         if kept > 0 {
             self.body.take(self.counters.name(), Port::MAIN, Message::Batch(batch)).await?;
         }
@@ -431,6 +397,8 @@ impl SourceTask {
             self.say(Some(Watermark::Idle)).await?;
         }
         self.excuse();
+        self.show_moved(&split, read + passed_over, next.0);
+        self.show_rows(&split, &heard, now);
         self.note_position(split, next)?;
         self.ask_lag_again().await
     }
@@ -464,7 +432,8 @@ impl SourceTask {
     async fn say(&mut self, watermark: Option<Watermark>) -> Result<()> {
         let Some(watermark) = watermark else { return Ok(()) };
         if let Watermark::At(time) = watermark {
-            self.counters.watermark(self.reporter.task.task, time);
+            self.counted().reaches(time);
+            self.counted().promises(time);
         }
         self.body.take(self.counters.name(), Port::MAIN, Message::Watermark(watermark)).await
     }
@@ -473,6 +442,11 @@ impl SourceTask {
     async fn take_rejected(&mut self, split: &SplitId, mut rejected: Vec<Rejected>) -> Result<()> {
         rejected.sort_by_key(|record| (record.position.is_none(), record.position));
         let Some(first) = rejected.first() else { return Ok(()) };
+        let text = || {
+            let at = first.position.map_or_else(String::new, |position| format!(" at {position}"));
+            format!("{split}{at}: {}: {}", first.reason, excerpt(first.bytes.as_deref().unwrap_or_default()))
+        };
+        self.counters.samples.offer(SampleKind::Rejected, self.body.now(), text);
         self.counters.rejected.fetch_add(rejected.len() as u64, Relaxed);
         match &self.rejects {
             RejectTo::Count => Ok(()),

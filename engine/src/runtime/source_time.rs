@@ -76,6 +76,11 @@ impl SourceTime {
         self.aligned = Some(aligned);
     }
 
+    /// Whether time comes from the rows: it does not go on without them, as that of the clock does.
+    pub(crate) fn is_of_rows(&self) -> bool {
+        self.follow_at.is_none()
+    }
+
     /// The source is read from now on; it may have been restored for long.
     pub(crate) fn begin(&mut self) {
         self.splits.begin(Moment::now());

@@ -16,9 +16,14 @@
 //!   restored    a: 70       b: 50            said: 70, and nothing more until b has come there, or is idle
 //! ```
 //!
-//! A split of which records wait is not idle, it is behind: perhaps they cannot be read for now.
+//! A split of which records wait is not idle, it is behind: perhaps they cannot be read for now. So is one that cannot be read at all,
+//! unless it has none: it would find event time far ahead, and all that it has late.
 
-use std::{borrow::Cow, collections::HashMap, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use arrow::array::RecordBatch;
 use windrow_connectors::SplitId;
@@ -48,6 +53,8 @@ struct Split {
     paused: bool,
     /// Records of it wait to be read, as far as is known.
     behind: bool,
+    /// It cannot be read, and perhaps records of it wait.
+    put_off: bool,
 }
 
 impl Split {
@@ -66,12 +73,13 @@ impl Split {
             ended: false,
             paused: false,
             behind: false,
+            put_off: false,
         }
     }
 
     /// Whether it may fall idle. A split that is not read has no chance to speak.
     fn may_idle(&self) -> bool {
-        self.is_active() && !self.paused && !self.behind
+        self.is_active() && !self.paused && !self.behind && !self.put_off
     }
 
     fn is_active(&self) -> bool {
@@ -89,6 +97,15 @@ pub(crate) struct Slowest {
     pub(crate) time: Timestamp,
     /// `None` when no split has promised anything yet.
     pub(crate) split: Option<SplitId>,
+}
+
+/// What there is to see of a split.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Look {
+    pub(crate) latest: Option<i64>,
+    pub(crate) promised: Option<i64>,
+    pub(crate) idle: bool,
+    pub(crate) paused: bool,
 }
 
 /// The splits of one source task.
@@ -281,6 +298,18 @@ impl SplitWatermarks {
         said
     }
 
+    /// Which splits cannot be read at all for now, and perhaps have records: they are not idle either. The silence of others that could
+    /// not counts from now.
+    pub(crate) fn put_off(&mut self, splits: &[SplitId], now: Moment) {
+        let splits: HashSet<&SplitId> = splits.iter().collect();
+        for split in &mut self.splits {
+            let put_off = splits.contains(&split.id);
+            if std::mem::replace(&mut split.put_off, put_off) && !put_off {
+                split.active_at = now;
+            }
+        }
+    }
+
     /// When the next split will be idle unless it delivers something.
     pub(crate) fn next_idle(&self) -> Option<Moment> {
         let span = self.watermarks.idle_after?;
@@ -337,6 +366,12 @@ impl SplitWatermarks {
     /// The limit at which the first of the paused splits may be read again; `None` when none is paused.
     pub(crate) fn resumes_at(&self) -> Option<Timestamp> {
         self.resumes_at
+    }
+
+    /// How far a split is, for who watches.
+    pub(crate) fn look(&self, split: &SplitId) -> Option<Look> {
+        let Split { latest, promised, idle, paused, .. } = self.splits.get(*self.index.get(split)?)?;
+        Some(Look { latest: *latest, promised: promised.map(Timestamp::micros), idle: *idle, paused: *paused })
     }
 
     /// The splits that are not to be read for now.

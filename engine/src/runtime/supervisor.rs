@@ -7,7 +7,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use tokio::{
-    sync::{mpsc::UnboundedSender, watch},
+    sync::{Notify, mpsc::UnboundedSender, watch},
     task::{Id, JoinError, JoinSet},
 };
 use windrow_connectors::{Epoch, Incarnation, SplitId};
@@ -18,23 +18,24 @@ use super::{
     async_task::{TaskParts, asked::Asked},
     brake::Brake,
     chain::{Chain, Link, Target, guard, panic_message},
-    channel::{Receiver, Sender, channel},
+    channel::{Lane, Receiver, Sender, channel},
     discovery::{Discovery, Found},
     exchange::Output,
     gate::Gate,
-    memory::Budget,
+    memory::{Budget, Share, spilling_tasks},
     operator_task::{Body as TaskBody, OperatorTask},
+    readers::{self, Opened},
     rejects::RejectTo,
     report::{Reporter, TaskId, TaskReport},
     sink_task::SinkTask,
-    source_task::{LagAsked, Progress, SourceTask, note_begins},
+    source_task::{LagAsked, Shown, SourceTask, Waiting},
     source_time::SourceTime,
     spill::Directory,
     splits::{self, SplitWatermarks},
 };
 use crate::{
     Error, Result,
-    checkpoint::{Layout, Restored, inherit, mutated},
+    checkpoint::{Layout, Restored, inherit},
     clock::{Moment, ProcessingTime},
     metrics::{Counters, FIRST_PHASE},
     plan::{
@@ -90,13 +91,16 @@ impl Tasks {
     }
 
     fn panicked(&self, error: JoinError) -> Error {
-        let operator = self.names.get(&error.id()).cloned().unwrap_or_default();
-        let message = match error.try_into_panic() {
-            Ok(panic) => panic_message(&*panic),
-            Err(_) => "its task was cancelled".into(),
-        };
-        Error::Panic { operator, message }
+        panicked(self.names.get(&error.id()).cloned().unwrap_or_default(), error)
     }
+}
+
+fn panicked(operator: String, error: JoinError) -> Error {
+    let message = match error.try_into_panic() {
+        Ok(panic) => panic_message(&*panic),
+        Err(_) => "its task was cancelled".into(),
+    };
+    Error::Panic { operator, message }
 }
 
 /// The channels of a plan, before the tasks take them.
@@ -105,10 +109,15 @@ struct Channels {
     senders: HashMap<(usize, usize), Vec<Sender>>,
     /// By chain and task.
     receivers: HashMap<(usize, usize), Vec<(Port, Receiver)>>,
+    lanes: Lanes,
 }
 
+/// For who watches: the channels of each edge of the plan, each with the task that sends.
+pub(crate) type Lanes = Vec<Vec<(usize, Arc<Lane>)>>;
+
 fn connect(plan: &PhysicalPlan, capacity: usize) -> Channels {
-    let mut channels = Channels { senders: HashMap::new(), receivers: HashMap::new() };
+    let lanes = plan.edges.iter().map(|_| Vec::new()).collect();
+    let mut channels = Channels { senders: HashMap::new(), receivers: HashMap::new(), lanes };
     for (index, edge) in plan.edges.iter().enumerate() {
         let to = plan.chains[edge.to].tasks;
         for from in 0..plan.chains[edge.from].tasks {
@@ -118,6 +127,7 @@ fn connect(plan: &PhysicalPlan, capacity: usize) -> Channels {
             };
             for task in receivers {
                 let (sender, receiver) = channel(capacity);
+                channels.lanes[index].push((from, sender.lane().clone()));
                 channels.senders.entry((index, from)).or_default().push(sender);
                 channels.receivers.entry((edge.to, task)).or_default().push((edge.port, receiver));
             }
@@ -139,6 +149,10 @@ pub(crate) struct Controls {
     pub(crate) incarnation: Incarnation,
     /// The epoch that rows belong to at first.
     pub(crate) epoch: Epoch,
+    /// Whether the barrier of that epoch is sent before the first row.
+    pub(crate) first: bool,
+    /// Rung when it is decided where a split begins or ends and no checkpoint holds that.
+    pub(crate) decided: Arc<Notify>,
     /// Whether there are checkpoints, so that operators keep account of what changes.
     pub(crate) checkpointed: bool,
     /// How many bytes of state may be in memory, and where the rest goes.
@@ -146,47 +160,38 @@ pub(crate) struct Controls {
     pub(crate) clock: ProcessingTime,
 }
 
-/// Starts every task of `plan`, from what has been restored.
-pub(crate) async fn start(
-    graph: &Graph,
-    plan: &PhysicalPlan,
-    layout: &Layout,
-    counters: &[Arc<Counters>],
-    capacity: usize,
-    controls: Controls,
-    restored: &mut Restored,
-) -> Result<Tasks> {
-    let mut channels = connect(plan, capacity);
-    let alignment = Arc::new(Alignment::new());
-    let budget = controls.memory.clone();
-    let budget = budget.map(|(bytes, directory)| Budget::new(bytes, directory, stateful(graph, plan)));
-    let mut builder = Builder {
-        graph,
-        plan,
-        layout,
-        counters,
-        capacity,
-        controls,
-        alignment,
-        budget: budget.clone(),
-        brakes: HashMap::new(),
-        found: HashMap::new(),
-        channels: &mut channels,
-        restored,
-    };
+/// What the tasks are made from.
+pub(crate) struct Parts {
+    pub(crate) graph: Arc<Graph>,
+    pub(crate) plan: PhysicalPlan,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) counters: Vec<Arc<Counters>>,
+    /// Of a channel, in bytes.
+    pub(crate) capacity: usize,
+    pub(crate) controls: Controls,
+    pub(crate) restored: Restored,
+}
+
+/// Does part of a start in a task of the runtime. State that is restored goes to disk with `block_in_place`, which panics in a
+/// `LocalSet`, where a job may be started.
+pub(crate) async fn apart<T: Send + 'static>(
+    name: &str,
+    part: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let mut task = JoinSet::new();
+    task.spawn(inherit(part));
+    match task.join_next().await {
+        Some(Ok(done)) => done,
+        Some(Err(error)) => Err(panicked(name.into(), error)),
+        None => Err(Error::Disconnected { operator: name.into() }),
+    }
+}
+
+/// Starts every task of a plan, from what has been restored.
+pub(crate) async fn start(parts: Parts) -> Result<(Tasks, Lanes)> {
+    let built = apart("the start of the tasks", build(parts)).await?;
     let mut tasks = Tasks { set: JoinSet::new(), names: HashMap::new(), echo: None, failure: None };
-    // Everything that can fail while it is built is built before the first task runs.
-    let (mut built, mut discoveries) = (Vec::new(), Vec::new());
-    for (index, chain) in plan.chains.iter().enumerate() {
-        discoveries.extend(builder.discovery(index, chain));
-        for task in 0..chain.tasks {
-            built.push(builder.task(index, chain, task).await?);
-        }
-    }
-    if let Some(budget) = budget {
-        budget.deal();
-    }
-    for task in built {
+    for task in built.tasks {
         let (name, handle) = match task {
             Task::Source(task) => (task.counters.name().to_string(), tasks.set.spawn(inherit(task.run()))),
             Task::Async(name, run) => (name, tasks.set.spawn(inherit(run))),
@@ -195,10 +200,52 @@ pub(crate) async fn start(
         };
         tasks.names.insert(handle.id(), name);
     }
-    for (source, discovery) in discoveries {
+    for (source, discovery) in built.discoveries {
         tasks.run(format!("the discovery of splits of {source}"), discovery.run());
     }
-    Ok(tasks)
+    Ok((tasks, built.lanes))
+}
+
+/// What is ready to run.
+#[derive(Default)]
+struct Built {
+    tasks: Vec<Task>,
+    /// By the name of their source.
+    discoveries: Vec<(String, Discovery)>,
+    lanes: Lanes,
+}
+
+/// Everything that can fail while it is built is built before the first task runs.
+async fn build(parts: Parts) -> Result<Built> {
+    let Parts { graph, plan, layout, counters, capacity, controls, mut restored } = parts;
+    let opened = readers::open(&graph, &plan, &counters, &restored).await?;
+    let mut channels = connect(&plan, capacity);
+    let budget = controls.memory.clone();
+    let budget = budget.map(|(bytes, directory)| Budget::new(bytes, directory, spilling_tasks(&graph, &plan)));
+    let mut builder = Builder {
+        graph: &graph,
+        plan: &plan,
+        layout: &layout,
+        counters: &counters,
+        capacity,
+        controls,
+        alignment: Arc::new(Alignment::new()),
+        budget,
+        brakes: HashMap::new(),
+        found: HashMap::new(),
+        opened,
+        channels: &mut channels,
+        restored: &mut restored,
+    };
+    let lanes = std::mem::take(&mut builder.channels.lanes);
+    let mut built = Built { lanes, ..Built::default() };
+    for (index, chain) in plan.chains.iter().enumerate() {
+        built.discoveries.extend(builder.discovery(index, chain));
+        for task in 0..chain.tasks {
+            built.tasks.push(builder.task(index, chain, task).await?);
+        }
+    }
+    Ok(built)
 }
 
 enum Task {
@@ -221,6 +268,8 @@ struct Builder<'a> {
     brakes: HashMap<usize, watch::Sender<usize>>,
     /// Of the tasks of sources that may get new splits, which they hear of here.
     found: HashMap<TaskId, Found>,
+    /// The readers of the tasks of sources.
+    opened: HashMap<TaskId, Opened>,
     channels: &'a mut Channels,
     restored: &'a mut Restored,
 }
@@ -234,7 +283,7 @@ impl Builder<'_> {
                 let (mut outputs, place) = self.outputs(index, task);
                 let edges = rejects.iter().filter_map(|target| edge_of(*target, &place)).collect();
                 let body = self.body(chain, reporter.task, root, &place, std::mem::take(&mut outputs))?;
-                self.source(*node, &splits[task], body, edges, reporter).await
+                self.source(*node, &splits[task], body, edges, reporter)
             }
             (Head::Gate, Body::Links { root, links, .. }) => {
                 let (outputs, place) = self.outputs(index, task);
@@ -270,7 +319,8 @@ impl Builder<'_> {
         let TaskId { chain: index, task } = reporter.task;
         let (outputs, place) = self.outputs(index, task);
         // The state is this task's, not that of the operator behind it that delivers.
-        let state = self.restored.operator(self.layout, reporter.task, 0);
+        let state = self.restored.operator(self.layout, reporter.task, 0, false);
+        let state = state.map_err(|error| Error::Operator { operator: operator.clone(), error })?;
         let body = self.body(chain, reporter.task, root, &place, outputs)?;
         let brakes =
             self.graph.sources_of(node).into_iter().map(|source| self.brakes.entry(source).or_default().clone());
@@ -336,14 +386,19 @@ impl Builder<'_> {
                 false => self.counters[plan.node].clone(),
             };
             let targets = plan.targets.iter().filter_map(|(port, target)| Some((*port, here(*target)?))).collect();
-            let kept = self.budget.as_ref().and_then(|budget| budget.limit(operator.as_mut(), &counters));
+            let share = self.budget.as_ref().map(|budget| budget.limit(operator.as_mut(), &counters));
+            let spills = share.as_ref().is_some_and(Share::spills);
+            if share.is_some() && spills != self.layout.chains[task.chain].operators[place].spills {
+                return Err(self.broken("an operator that does not put away what its plan says"));
+            }
             let mut next_segment = SegmentId(0);
             if self.controls.checkpointed {
-                let state = self.restored.operator(self.layout, task, place);
-                next_segment.0 = state.parts.iter().map(|part| part.segments.len() as u64).sum();
+                let state = self.restored.operator(self.layout, task, place, spills);
+                let state = state.map_err(|error| Error::Operator { operator: name.clone(), error })?;
+                next_segment.0 = state.parts.iter().map(|part| (part.segments.len() + part.stored.len()) as u64).sum();
                 guard(&counters, || operator.load(&state))?;
             }
-            built.push(Link::new(operator, counters, targets, next_segment, kept));
+            built.push(Link::new(operator, counters, targets, next_segment, share));
         }
         let root = root.iter().filter_map(|target| here(*target)).collect();
         let chain = Chain::new(task.task, root, built, self.controls.checkpointed);
@@ -373,7 +428,7 @@ impl Builder<'_> {
         Some((counters.name().to_string(), discovery))
     }
 
-    async fn source(
+    fn source(
         &mut self,
         node: usize,
         splits: &[SplitId],
@@ -382,30 +437,16 @@ impl Builder<'_> {
         reporter: Reporter,
     ) -> Result<Task> {
         let counters = self.counters[node].clone();
-        let Kind::Source { source, time, rejects } = &self.graph.nodes[node].kind else {
+        let Kind::Source { time, rejects, .. } = &self.graph.nodes[node].kind else {
             return Err(self.broken("a source chain without a source"));
         };
         let id = self.graph.nodes[node].id.as_deref().unwrap_or_default();
-        let states = self.restored.splits(id, splits);
-        let unknown = if self.restored.has_ends(id) { Progress::beyond() } else { Progress::default() };
-        let mut progress: HashMap<_, _> = splits.iter().map(|split| (split.clone(), unknown)).collect();
-        progress.extend(states.iter().map(|state| (SplitId::new(state.split.as_str()), Progress::of(state))));
-        // A checkpoint that knows the source but not the split: it has appeared since. Where the source is configured to start
-        // is for those that were there.
-        let adds = source.adds_splits() && !mutated("splits that have appeared begin as if they had been there");
-        let former = self.restored.known(id).filter(|_| adds);
-        let has_appeared = |split: &SplitId| former.as_ref().is_some_and(|former| !former.contains(split.as_str()));
-        let (appeared, known): (Vec<SplitId>, Vec<SplitId>) = splits.iter().cloned().partition(has_appeared);
-        progress.extend(appeared.iter().map(|split| (split.clone(), Progress::appeared())));
-        let open = || known.iter().filter(|split| !progress[*split].ended);
-        let assigned = open().map(|split| (split.clone(), progress[split].position)).collect();
-        let ends = open().filter_map(|split| Some((split.clone(), progress[split].end?))).collect();
-        let failed = |error| Error::Source { operator: counters.name().into(), error };
-        let mut reader = source.reader_until(assigned, ends).await.map_err(failed)?;
-        if !appeared.is_empty() {
-            reader.add(appeared.clone()).await.map_err(failed)?;
+        let Some(Opened { mut reader, states, progress, decided, .. }) = self.opened.remove(&reporter.task) else {
+            return Err(self.broken("a source without a reader"));
+        };
+        if decided && !self.controls.first {
+            self.controls.decided.notify_one();
         }
-        note_begins(&mut progress, &*reader);
         if time.is_none() || matches!(rejects, RejectPolicy::Drop) {
             // No row is rejected for its time, or nobody sees which.
             reader.without_origins();
@@ -439,14 +480,15 @@ impl Builder<'_> {
             RejectPolicy::Stream => RejectTo::Edges(reject_edges),
         };
         let brake = self.brakes.entry(node).or_default().subscribe();
-        let Controls { stop, stopped, barrier, .. } = &self.controls;
+        let Controls { stop, stopped, barrier, decided, .. } = &self.controls;
         Ok(Task::Source(Box::new(SourceTask {
             reader,
             schema,
             splits: progress,
             found: self.found.remove(&reporter.task).unwrap_or_default(),
-            put_off: None,
-            has_put_off: false,
+            put_off: Waiting::default(),
+            shown: Shown::default(),
+            decided: decided.clone(),
             lag: LagAsked::not_yet(),
             time: source_time,
             together,
@@ -467,17 +509,6 @@ impl Builder<'_> {
     fn broken(&self, what: &str) -> Error {
         Error::Plan { job: self.graph.job.clone(), mistakes: vec![format!("internal: {what}")] }
     }
-}
-
-/// How many operators with state there are, task by task.
-fn stateful(graph: &Graph, plan: &PhysicalPlan) -> usize {
-    let of_chain = |chain: &ChainPlan| match &chain.body {
-        Body::Links { links, .. } => {
-            chain.tasks * links.iter().filter(|link| matches!(graph.nodes[link.node].kind, Kind::Stateful(_))).count()
-        }
-        Body::Sink { .. } => 0,
-    };
-    plan.chains.iter().map(of_chain).sum()
 }
 
 fn edge_of(target: Target, place: &HashMap<usize, usize>) -> Option<usize> {

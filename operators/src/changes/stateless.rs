@@ -12,7 +12,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use super::{DELETE, INSERT, UPDATE};
 use crate::{
     Operator, OperatorError, Outbox, Port, Result, StreamSchema,
-    expr::{Lowering, evaluate, evaluate_condition},
+    expr::{Lowering, columns_of, evaluate, evaluate_condition},
     schema::no_duplicates,
 };
 
@@ -108,6 +108,12 @@ impl ChangeProject {
     pub fn output(&self) -> &StreamSchema {
         &self.output
     }
+
+    /// Which column of the input each column of the result is, as it came and whatever it is called; `None` for what is
+    /// computed.
+    pub fn kept(&self) -> Vec<Option<usize>> {
+        columns_of(&self.columns)
+    }
 }
 
 /// The column that `expr` is, perhaps under another name.
@@ -174,6 +180,11 @@ impl Changelog {
     /// The schema of the rows.
     pub fn output(&self) -> &StreamSchema {
         &self.output
+    }
+
+    /// Which column of the input each column of the rows is.
+    pub fn kept(&self) -> Vec<Option<usize>> {
+        std::iter::once(None).chain((0..self.input.visible().fields().len()).map(Some)).collect()
     }
 }
 

@@ -14,7 +14,7 @@
 //! may have a row of it leaves a row that says so (`__gone`), until no older segment has a dead row. A piece has at least about
 //! twice as many rows that count as all newer ones together, and half of its rows count: otherwise it is merged with the
 //! newer ones. So there are about log₂(rows) pieces, a row is copied about so many times, and a small change writes little.
-//! But no piece is merged to more than fits into a batch.
+//! But no piece is merged to more than some megabytes: larger tables have more of them, and their rows are not copied again.
 //!
 //! A row of the state has the columns `__key_group`, the key, `__gone`, `__time`, and those of the operator.
 
@@ -31,16 +31,13 @@ use arrow::{
 
 use crate::{
     Result, Timestamp,
+    bytes::lean_bytes,
     key::{
         bytes::Key,
         encoded::{ByKey, KeyBytes, KeyEncoder},
     },
     schema::{HIDDEN_TIME, reserved},
-    state::{
-        KEY_GROUP, Reading, Rule, SegmentId,
-        bounded::bytes_of,
-        segments::{key_group_column, own_bytes},
-    },
+    state::{KEY_GROUP, Reading, Rule, SegmentId, bounded::bytes_of, segments::key_group_column},
 };
 
 /// The column that says that a key has no row any more.
@@ -187,6 +184,12 @@ impl Newest {
         (0..rows).map(|row| self.index.get(keys.get(row)).copied()).collect()
     }
 
+    /// The time of the row of a slot.
+    pub(crate) fn time(&self, slot: u32) -> i64 {
+        let Slot { piece, row, .. } = self.slots[slot as usize];
+        self.times(&self.pieces[self.position(piece)].rows)[row as usize]
+    }
+
     /// Whether no key is known.
     pub(crate) fn is_empty(&self) -> bool {
         self.index.is_empty()
@@ -263,14 +266,15 @@ impl Newest {
             Some(order) => take_record_batch(&rows, &UInt32Array::from(order.clone()))?.columns().to_vec(),
             None => rows.columns().to_vec(),
         };
-        let rows = RecordBatch::try_new(self.columns.clone(), columns.into_iter().map(own_bytes).collect())?;
+        let rows = RecordBatch::try_new(self.columns.clone(), columns.into_iter().map(lean_bytes).collect())?;
         let (id, total) = (self.next, rows.num_rows());
         self.next += 1;
         let mut piece = Piece::new(id, rows, segment);
         let mut given = vec![NONE; total];
+        let all_gone = self.gone(&piece.rows).clone();
         for row in 0..total {
             let from = order.as_ref().map_or(row, |order| order[row] as usize);
-            let gone = self.gone(&piece.rows).value(row);
+            let gone = all_gone.value(row);
             let slot = match found[from] {
                 Some(slot) => {
                     self.replace(slot);
@@ -433,6 +437,11 @@ impl Newest {
 impl Piece {
     fn is_mostly_dead(&self) -> bool {
         2 * self.held < self.rows.num_rows()
+    }
+
+    /// About how many bytes the rows have that count.
+    fn held_bytes(&self) -> usize {
+        self.bytes / self.rows.num_rows().max(1) * self.held
     }
 
     fn new(id: u64, rows: RecordBatch, segment: Option<SegmentId>) -> Self {

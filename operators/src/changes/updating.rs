@@ -27,7 +27,7 @@ use crate::{
     Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
     aggregates::{Aggregates, ArgumentReader, Planned},
     key::comparable,
-    plan::{Partitioning, Plan},
+    plan::{KeyedBy, Partitioning, Plan},
     state::{StateForm, StateReader, StateWriter},
     window::table::{GroupTable, Tables},
 };
@@ -136,6 +136,10 @@ impl Plan for UpdatingPlan {
 
     fn state_form(&self) -> StateForm {
         self.0.form.clone()
+    }
+
+    fn keyed_output(&self) -> Option<KeyedBy> {
+        KeyedBy::named(&self.0.input, &self.0.key, &self.0.output)
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

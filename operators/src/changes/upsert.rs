@@ -6,7 +6,7 @@
 //!                                                              └─no──► nothing: it is answered for
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use arrow::{
     array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array},
@@ -29,7 +29,7 @@ use crate::{
         check_key, comparable,
         encoded::{Grouped, KeyBytes, KeyEncoder},
     },
-    plan::{Partitioning, Plan},
+    plan::{KeyedBy, Partitioning, Plan},
     state::{StateForm, StateReader, StateWriter},
 };
 
@@ -145,6 +145,10 @@ impl Plan for UpsertPlan {
         self.0.form.clone()
     }
 
+    fn keyed_output(&self) -> Option<KeyedBy> {
+        KeyedBy::named(&self.0.input, &self.0.key, &self.0.output)
+    }
+
     fn whole(&self) -> Result<Box<dyn Operator>> {
         let plan = self.0.clone();
         let types = plan.sorted.iter().map(|&i| plan.input.columns().field(i).data_type());
@@ -202,66 +206,64 @@ impl Upsert {
     fn newest(&self, batch: &RecordBatch, keys: &KeyBytes, times: Option<&[i64]>) -> Result<Vec<u32>> {
         let grouped = Grouped::new(keys, 0..batch.num_rows());
         let Some(times) = times else { return Ok(grouped.last()) };
-        let mut order = None;
-        let mut rows = Vec::new();
+        // Of keys that have several newest rows these rows, and where each key's end.
+        let (mut rows, mut tied, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         for of_key in grouped.rows() {
-            let mut kept = of_key[0] as usize;
-            for row in of_key[1..].iter().map(|row| *row as usize) {
-                let newer = match times[row].cmp(&times[kept]) {
-                    std::cmp::Ordering::Equal => {
-                        let order = match &mut order {
-                            Some(order) => order,
-                            none => none.insert(self.order.encode(&self.plan.columns(batch, &self.plan.sorted))?),
-                        };
-                        order.get(row) > order.get(kept)
-                    }
-                    than => than.is_gt(),
-                };
-                kept = if newer { row } else { kept };
+            let time = |row: &u32| times[*row as usize];
+            let last = of_key.iter().map(time).max();
+            let mut newest = of_key.iter().copied().filter(|row| Some(time(row)) == last);
+            match (newest.next(), newest.next()) {
+                (Some(first), Some(second)) => {
+                    tied.extend([first, second]);
+                    tied.extend(newest);
+                    ends.push(tied.len());
+                }
+                (only, _) => rows.extend(only),
             }
-            rows.push(kept as u32);
+        }
+        let order = self.order(batch, &tied)?;
+        let mut first = 0;
+        for end in ends {
+            let greatest = |a: usize, b: usize| if order.get(b) > order.get(a) { b } else { a };
+            rows.extend((first..end).reduce(greatest).map(|at| tied[at]));
+            first = end;
         }
         rows.sort_unstable();
         Ok(rows)
     }
 
-    /// Of rows of different keys, those that are newer than what is kept.
-    fn newer(&self, rows: &RecordBatch, times: &[i64], found: &[Option<u32>]) -> Result<Vec<u32>> {
-        let known: Vec<u32> = found.iter().flatten().copied().collect();
-        let kept = self.store.gather(&known)?;
-        let kept_times = self.store.times(&kept);
-        let is_tie = {
-            let of_known = found.iter().zip(times).filter(|(found, _)| found.is_some()).map(|(_, time)| time);
-            of_known.zip(kept_times).any(|(time, kept)| time == kept)
-        };
-        // Columns are compared only where times do not decide.
-        let orders = match is_tie {
-            true => {
-                let kept = self.plan.visible(&self.store, &kept);
-                let kept: Vec<ArrayRef> = self.plan.sorted.iter().map(|&column| kept[column].clone()).collect();
-                let own = self.order.encode(&self.plan.columns(rows, &self.plan.sorted))?;
-                Some((own, self.order.encode(&kept)?))
+    /// What decides between rows of one time. Only those are encoded that need it: few, and all their columns.
+    fn order(&self, batch: &RecordBatch, rows: &[u32]) -> Result<KeyBytes> {
+        self.order.encode(&take_all(&self.plan.columns(batch, &self.plan.sorted), rows)?)
+    }
+
+    /// Of rows of different keys those that are newer than what is kept, as places in `rows`.
+    fn newer(&self, batch: &RecordBatch, rows: &[u32], times: &[i64], found: &[Option<u32>]) -> Result<Vec<u32>> {
+        let (mut newer, mut tied, mut slots) = (Vec::with_capacity(rows.len()), Vec::new(), Vec::new());
+        for ((&row, found), at) in rows.iter().zip(found).zip(0..) {
+            match found.map(|slot| (slot, times[row as usize].cmp(&self.store.time(slot)))) {
+                None | Some((_, Ordering::Greater)) => newer.push(at),
+                Some((slot, Ordering::Equal)) => {
+                    tied.push(at);
+                    slots.push(slot);
+                }
+                Some((_, Ordering::Less)) => {}
             }
-            false => None,
-        };
-        let (mut at, mut newer) = (0, Vec::with_capacity(found.len()));
-        for (row, found) in found.iter().enumerate() {
-            let is_newer = found.is_none()
-                || match times[row].cmp(&kept_times[at]) {
-                    std::cmp::Ordering::Equal => orders.as_ref().is_some_and(|(own, kept)| own.get(row) > kept.get(at)),
-                    than => than.is_gt(),
-                };
-            at += usize::from(found.is_some());
-            if is_newer {
-                newer.push(row as u32);
-            }
+        }
+        if !tied.is_empty() {
+            let kept = self.plan.visible(&self.store, &self.store.gather(&slots)?);
+            let kept: Vec<ArrayRef> = self.plan.sorted.iter().map(|&column| kept[column].clone()).collect();
+            let kept = self.order.encode(&kept)?;
+            let own = self.order(batch, &tied.iter().map(|&at| rows[at as usize]).collect::<Vec<_>>())?;
+            newer.extend(tied.iter().zip(0..).filter(|(_, at)| own.get(*at) > kept.get(*at)).map(|(at, _)| *at));
+            newer.sort_unstable();
         }
         Ok(newer)
     }
 
-    /// Applies rows of different keys, each newer than what is kept of its key. Each gives one change at the most.
-    fn apply(&mut self, rows: &RecordBatch, keys: &KeyBytes, out: &mut Outbox) -> Result<()> {
-        let found = self.store.find(keys, rows.num_rows());
+    /// Applies rows of different keys, each newer than what is kept of its key, which was `found` there. Each gives one change
+    /// at the most.
+    fn apply(&mut self, rows: &RecordBatch, keys: KeyBytes, found: &[Option<u32>], out: &mut Outbox) -> Result<()> {
         let there: Vec<Option<u32>> = found.iter().map(|slot| slot.filter(|&slot| !self.store.is_gone(slot))).collect();
         let times = times(rows, self.plan.input.time())?;
         let deletes = match &self.plan.deletes {
@@ -279,21 +281,26 @@ impl Upsert {
         let former = self.plan.visible(&self.store, &self.store.gather(&slots)?);
         out.emit(changes(&self.plan.output, former, vec![DELETE; deleted.len()], || held(&deleted))?);
         let op = |row: &u32| if there[*row as usize].is_some() { UPDATE } else { INSERT };
-        let visible = take_all(self.plan.input.show(rows)?.columns(), &setting)?;
+        let visible = self.plan.input.show(rows)?;
+        let visible = match setting.len() == rows.num_rows() {
+            true => visible.columns().to_vec(),
+            false => take_all(visible.columns(), &setting)?,
+        };
         out.emit(changes(&self.plan.output, visible, setting.iter().map(op).collect(), || held(&setting))?);
 
-        if times.is_some() {
-            return self.keep(rows, deletes, &found);
+        if times.is_some() || deleting.is_empty() {
+            return self.keep(rows, deletes, &keys, found);
         }
         // Nothing that comes later can be older: a key that went away need not be remembered.
         self.store.remove(&slots)?;
         let set = take_record_batch(rows, &UInt32Array::from(setting.clone()))?;
         // What was found before may be elsewhere now.
-        let found = self.store.find(&self.store.encode(&self.plan.columns(&set, &self.plan.key))?, set.num_rows());
-        self.keep(&set, BooleanArray::from(vec![false; setting.len()]), &found)
+        let keys = keys.only(&setting);
+        let found = self.store.find(&keys, set.num_rows());
+        self.keep(&set, BooleanArray::from(vec![false; setting.len()]), &keys, &found)
     }
 
-    fn keep(&mut self, rows: &RecordBatch, gone: BooleanArray, found: &[Option<u32>]) -> Result<()> {
+    fn keep(&mut self, rows: &RecordBatch, gone: BooleanArray, keys: &KeyBytes, found: &[Option<u32>]) -> Result<()> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
@@ -301,8 +308,7 @@ impl Upsert {
         let time = times(rows, self.plan.input.time())?.map(<[i64]>::to_vec);
         let time = time_column(time, rows.num_rows());
         let state = self.store.rows(&key, &key, gone, time, self.plan.columns(rows, &self.plan.others))?;
-        let keys = self.store.encode(&key)?;
-        self.store.put(state, &keys, found)?;
+        self.store.put(state, keys, found)?;
         Ok(())
     }
 }
@@ -316,19 +322,21 @@ impl Operator for Upsert {
             return Ok(());
         }
         let batch = self.plan.canonical(&batch)?;
-        let key_of = |rows: &RecordBatch| self.store.encode(&self.plan.columns(rows, &self.plan.key));
-        let newest = self.newest(&batch, &key_of(&batch)?, times(&batch, time)?)?;
-        let mut rows = take_record_batch(&batch, &UInt32Array::from(newest))?;
-        let mut keys = key_of(&rows)?;
-        if let Some(times) = times(&rows, time)? {
-            let found = self.store.find(&keys, rows.num_rows());
-            let newer = self.newer(&rows, times, &found)?;
-            if newer.len() < rows.num_rows() {
-                rows = take_record_batch(&rows, &UInt32Array::from(newer))?;
-                keys = key_of(&rows)?;
+        let keys = self.store.encode(&self.plan.columns(&batch, &self.plan.key))?;
+        let mut rows = self.newest(&batch, &keys, times(&batch, time)?)?;
+        let mut keys = keys.only(&rows);
+        let mut found = self.store.find(&keys, rows.len());
+        if let Some(times) = times(&batch, time)? {
+            let newer = self.newer(&batch, &rows, times, &found)?;
+            if newer.len() < rows.len() {
+                keys = keys.only(&newer);
+                found = newer.iter().map(|&at| found[at as usize]).collect();
+                rows = newer.iter().map(|&at| rows[at as usize]).collect();
             }
         }
-        self.apply(&rows, &keys, out)?;
+        // The one time that rows are copied: for what is kept and for the changes.
+        let rows = take_record_batch(&batch, &UInt32Array::from(rows))?;
+        self.apply(&rows, keys, &found, out)?;
         self.store.renumber();
         Ok(())
     }

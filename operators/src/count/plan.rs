@@ -21,7 +21,7 @@ use crate::{
     aggregates::{Aggregates, Planned},
     key::encoded::KeyEncoder,
     keyed::store::KeyPlan,
-    plan::{Partitioning, Plan},
+    plan::{KeyedBy, Partitioning, Plan},
     state::StateForm,
     window::{WINDOW_START, aggregate::bounds},
 };
@@ -159,6 +159,10 @@ impl Plan for CountPlan {
 
     fn state_form(&self) -> StateForm {
         self.0.key.form().clone()
+    }
+
+    fn keyed_output(&self) -> Option<KeyedBy> {
+        KeyedBy::named(&self.0.input, self.0.key.columns(), &self.0.output)
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

@@ -44,6 +44,10 @@ impl Keys {
         self.hashes.len()
     }
 
+    pub(super) fn hash(&self, row: usize) -> u64 {
+        self.hashes[row]
+    }
+
     /// Whether equal hashes are equal keys: the hash of one number is one to one.
     fn are_hashes(&self) -> bool {
         let is_number = |column: &ArrayRef| {

@@ -35,7 +35,7 @@ use super::{
     spec::{Reach, clamp},
 };
 use crate::{
-    Advance, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
+    Advance, KeyedBy, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
     state::{
         StateForm, StateReader, StateWriter,
         timed::{Piece, TimedRows},
@@ -151,6 +151,12 @@ impl Plan for IntervalJoinPlan {
             (2, LEFT, "left_done"),
             (3, RIGHT, "right_done"),
         ])
+    }
+
+    fn keyed_output(&self) -> Option<KeyedBy> {
+        // Rows that wait to be decided hold the promise of their task back, and not that of the others.
+        let waits = [LEFT, RIGHT].into_iter().any(|side| self.0.shape.join_type.decides(side));
+        self.0.shape.keyed.clone().filter(|_| !waits)
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

@@ -24,7 +24,7 @@ use datafusion_physical_expr::PhysicalExpr;
 
 use super::{JoinType, LEFT, RIGHT};
 use crate::{
-    OperatorError, Result, StreamSchema,
+    KeyedBy, OperatorError, Result, StreamSchema,
     expr::{Lowering, evaluate_condition},
     key::check_key,
     schema::{index_of, no_duplicates},
@@ -43,6 +43,8 @@ pub(crate) struct Pairing {
     pub(crate) sources: Vec<Source>,
     /// The columns of the result.
     pub(crate) fields: Vec<Field>,
+    /// By which of them the results are with the task of their join columns.
+    pub(crate) keyed: Option<KeyedBy>,
 }
 
 /// Where a column of the result comes from.
@@ -73,8 +75,26 @@ impl Pairing {
         check_key(right, &keys[RIGHT])?;
         pairs.iter().try_for_each(|&(l, r)| same_type(left.field(l), right.field(r)))?;
         let condition = condition.map(|expr| PairCondition::new(sides, expr)).transpose()?;
+        let leads = leading.len();
         let (sources, fields) = result_columns(&visible, &pairs, join_type, leading)?;
-        Ok(Self { on: keys, condition, sources, fields })
+        let carry = |pair: &(usize, usize)| {
+            let carries = |&at: &usize| sources[at].carries(*pair, join_type);
+            (0..sources.len()).filter(carries).map(|at| leads + at).collect()
+        };
+        let keyed = KeyedBy::any(pairs.iter().map(carry));
+        Ok(Self { on: keys, condition, sources, fields, keyed })
+    }
+}
+
+impl Source {
+    /// Whether it has the value of a pair of join columns in every result. A column of a side that may be absent has not; one
+    /// of either side has, also of a row that has null there and so no partner.
+    fn carries(self, (left, right): (usize, usize), join_type: JoinType) -> bool {
+        match self {
+            Self::Side(LEFT, column) => column == left && !join_type.is_outer(RIGHT),
+            Self::Side(_, column) => column == right && !join_type.is_outer(LEFT),
+            Self::Either(l, r) => (l, r) == (left, right),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     pairing::{NAMES, PairCondition, Pairing, Source},
 };
 use crate::{
-    Partitioning, Port, Result, StreamSchema, Timestamp,
+    KeyedBy, Partitioning, Port, Result, StreamSchema, Timestamp,
     state::{
         KEY_GROUP, Reading, StateForm,
         segments::{key_group_column, own_bytes},
@@ -49,6 +49,7 @@ pub(super) struct Shape {
     pub(super) times: [usize; 2],
     condition: Option<PairCondition>,
     sources: Vec<Source>,
+    pub(super) keyed: Option<KeyedBy>,
     pub(super) output: StreamSchema,
     pub(super) form: StateForm,
 }
@@ -79,8 +80,8 @@ impl Shape {
             meaning.push_str(&format!(", where {condition}"));
         }
         let form = form(&inputs, meaning);
-        let Pairing { on: keys, condition, sources, .. } = pairing;
-        Ok(Self { join_type, inputs, keys, times, condition, sources, output, form })
+        let Pairing { on: keys, condition, sources, keyed, .. } = pairing;
+        Ok(Self { join_type, inputs, keys, times, condition, sources, keyed, output, form })
     }
 
     pub(super) fn partitioning(&self) -> Vec<Partitioning> {

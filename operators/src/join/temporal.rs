@@ -28,7 +28,7 @@ use super::{
     versions::{Finder, Stretch, check_order, newest_rows},
 };
 use crate::{
-    Advance, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
+    Advance, KeyedBy, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
     state::{Rule, StateForm, StateReader, StateWriter, timed::TimedRows},
     time::{spelled, times_of},
 };
@@ -155,6 +155,10 @@ impl Plan for TemporalJoinPlan {
             time: place(shape.times[RIGHT]),
         });
         form
+    }
+
+    fn keyed_output(&self) -> Option<KeyedBy> {
+        self.0.shape.keyed.clone()
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

@@ -1,9 +1,9 @@
 //! The newest row of each key: which version a left row of a temporal join finds.
 //!
 //! ```text
-//!   coming versions up to the watermark ──sort──► Stretch: by time, then by all columns ─┐
-//!                                                   │ the last of each key               ├─► version of a row at t
-//!   newest: TimedRows, merged pieces keep one ◄─────┘  when the left rows have looked    ┘   (the stretch first)
+//!   coming versions up to the watermark ──sort──► Stretch: by time, of one key by all columns ─┐
+//!                                                   │ the last of each key                     ├─► version of a row at t
+//!   newest: TimedRows, merged pieces keep one ◄─────┘  when the left rows have looked          ┘   (the stretch first)
 //! ```
 //!
 //! Versions of one key and time are ordered by all their columns, so that the answer does not depend on the order of
@@ -36,7 +36,7 @@ pub(super) fn check_order(columns: &Schema) -> Result<()> {
 
 /// The versions of a stretch of time.
 pub(super) struct Stretch {
-    /// By time, then by all columns.
+    /// By time; of those of one key and time by all columns.
     pub(super) rows: RecordBatch,
     index: KeyIndex,
 }
@@ -44,13 +44,22 @@ pub(super) struct Stretch {
 impl Stretch {
     pub(super) fn new(schema: &SchemaRef, batches: &[RecordBatch], time: usize, key: &[usize]) -> Result<Self> {
         let rows = concat_batches(schema, batches)?;
-        let times = times_of(&rows, time)?;
-        let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
-        let values = RowConverter::new(fields.collect())?.convert_columns(rows.columns())?;
+        let (times, keys) = (times_of(&rows, time)?, Keys::of(&rows, key)?);
         let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
-        let of = |row: u32| (times[row as usize], values.row(row as usize));
-        order.sort_unstable_by(|&a, &b| of(a).cmp(&of(b)));
-        let rows = take_record_batch(&rows, &UInt32Array::from(order))?;
+        let of = |row: &u32| (times[*row as usize], keys.hash(*row as usize));
+        order.sort_unstable_by_key(of);
+        let is_same = |a: &u32, b: &u32| of(a) == of(b);
+        // Seldom are there two: then nothing has to be made of all columns.
+        if order.windows(2).any(|two| is_same(&two[0], &two[1])) {
+            let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
+            let values = RowConverter::new(fields.collect())?.convert_columns(rows.columns())?;
+            let value = |row: &u32| values.row(*row as usize);
+            order.chunk_by_mut(is_same).for_each(|same| same.sort_unstable_by(|a, b| value(a).cmp(&value(b))));
+        }
+        let rows = match order.is_sorted() {
+            true => rows,
+            false => take_record_batch(&rows, &UInt32Array::from(order))?,
+        };
         Ok(Self { index: KeyIndex::of(&rows, key)?, rows })
     }
 
@@ -107,7 +116,9 @@ impl<'a> Finder<'a> {
         }
         let of = |batch: usize| {
             let (lookup, times, start) = &self.lookups[batch];
-            let until = times.partition_point(|&version| version <= time);
+            // Older versions are mostly older than all rows: then the times need no look.
+            let all = times.last().is_none_or(|&last| last <= time);
+            let until = if all { times.len() } else { times.partition_point(|&version| version <= time) };
             let at = lookup.last(row, until).filter(|at| at >= start)?;
             Some(((batch, at), times[at]))
         };

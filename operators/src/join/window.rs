@@ -27,7 +27,7 @@ use super::{
     side_of,
 };
 use crate::{
-    Advance, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
+    Advance, KeyedBy, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
     state::{StateForm, StateReader, StateWriter, timed::TimedRows},
     window::{Progress, Slice, Slicing, WINDOW_END, WINDOW_START, Window},
 };
@@ -144,6 +144,10 @@ impl Plan for WindowJoinPlan {
         self.0.shape.form_of(&[(0, LEFT, "left"), (1, RIGHT, "right")])
     }
 
+    fn keyed_output(&self) -> Option<KeyedBy> {
+        self.0.shape.keyed.clone()
+    }
+
     fn whole(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(Self::whole(self)?))
     }
@@ -241,8 +245,10 @@ impl Operator for WindowJoin {
             } else {
                 self.progress.caught_up();
                 self.reached = self.progress.reached();
-                // Just restored it may have closed more than the watermark, which begins anew, has reached.
-                return Ok(Advance::Promise(if end_of_input { time } else { self.progress.closed.min(time) }));
+                // Of the watermark alone, so that all tasks promise the same: just restored they may have closed more than
+                // that, which begins anew, has reached, and not all as much.
+                let promise = time.saturating_sub(self.plan.window.lateness());
+                return Ok(Advance::Promise(if end_of_input { time } else { promise }));
             }
         }
         Ok(Advance::Again)

@@ -55,7 +55,8 @@ impl KeyEncoder {
 
     /// The same with floats as they are: for values that are not keys.
     pub(crate) fn encode_exactly(&self, columns: &[ArrayRef]) -> Result<KeyBytes> {
-        Ok(KeyBytes(self.converter.as_ref().map(|converter| converter.convert_columns(columns)).transpose()?))
+        let bytes = self.converter.as_ref().map(|converter| converter.convert_columns(columns)).transpose()?;
+        Ok(KeyBytes { bytes, chosen: None })
     }
 
     /// The columns of bytes that an encoder for these types has made. Fails when they are more than a batch can take: whoever
@@ -87,12 +88,26 @@ fn check_size(bytes: usize, most: usize) -> Result<()> {
 }
 
 /// The keys of some rows.
-pub(crate) struct KeyBytes(Option<Rows>);
+pub(crate) struct KeyBytes {
+    bytes: Option<Rows>,
+    /// Which of them, when not all.
+    chosen: Option<Vec<u32>>,
+}
 
 impl KeyBytes {
     /// The key of a row.
     pub(crate) fn get(&self, row: usize) -> &[u8] {
-        self.0.as_ref().map_or(&[], |rows| rows.row(row).data())
+        let row = self.chosen.as_ref().map_or(row, |chosen| chosen[row] as usize);
+        self.bytes.as_ref().map_or(&[], |rows| rows.row(row).data())
+    }
+
+    /// The keys of these rows.
+    pub(crate) fn only(self, rows: &[u32]) -> Self {
+        let chosen = match &self.chosen {
+            Some(chosen) => rows.iter().map(|&row| chosen[row as usize]).collect(),
+            None => rows.to_vec(),
+        };
+        Self { chosen: Some(chosen), ..self }
     }
 }
 
@@ -107,7 +122,7 @@ pub(crate) struct Grouped {
 
 impl Grouped {
     pub(crate) fn new(keys: &KeyBytes, rows: Range<usize>) -> Self {
-        let mut numbers: ByKey<&[u8], u32> = HashMap::with_hasher(RandomState::default());
+        let mut numbers: ByKey<&[u8], u32> = HashMap::with_capacity_and_hasher(rows.len(), RandomState::default());
         let mut ends: Vec<u32> = Vec::new();
         let number = |row| {
             let number = *numbers.entry(keys.get(row)).or_insert_with(|| {
@@ -169,6 +184,8 @@ mod tests {
         let grouped = Grouped::new(&keys, 0..4);
         assert_eq!(grouped.rows().collect::<Vec<_>>(), [&[0][..], &[1], &[2, 3]]);
         assert_eq!((grouped.of_row.as_slice(), grouped.last()), (&[0, 1, 2, 2][..], vec![0, 1, 3]));
+        let chosen = encoder.encode(&[numbers.clone(), texts.clone()]).unwrap().only(&[3, 1, 0]).only(&[2, 1]);
+        assert_eq!([chosen.get(0), chosen.get(1)], [keys.get(0), keys.get(1)], "of those that were chosen");
         assert_eq!(Grouped::new(&keys, 2..4).rows().collect::<Vec<_>>(), [&[2, 3]]);
         assert_eq!(Grouped::new(&keys, 2..2).rows().count(), 0);
         let columns = encoder.decode([1, 0].map(|row| keys.get(row))).unwrap();

@@ -246,8 +246,9 @@ impl Operator for SessionAggregate {
             sessions.tidy(fragments);
         }
         self.fired = self.closed;
-        // Just restored it may have closed more than the watermark, which begins anew, has reached.
-        Ok(Advance::Promise(if end_of_input { time } else { self.closed.min(time) }))
+        // Of the watermark alone, so that all tasks promise the same: just restored they may have closed more than that, which
+        // begins anew, has reached, and not all as much.
+        Ok(Advance::Promise(if end_of_input { time } else { time.saturating_sub(self.plan.session.lateness()) }))
     }
 
     fn tick(&mut self, out: &mut Outbox) -> Result<()> {

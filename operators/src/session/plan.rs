@@ -30,7 +30,7 @@ use super::{
 use crate::{
     Operator, OperatorError, Port, Result, StreamSchema, Timestamp,
     aggregates::{Aggregates, Planned},
-    plan::{Partitioning, Plan},
+    plan::{KeyedBy, Partitioning, Plan},
     schema::unused,
     state::{Reading, Rule, StateForm},
     window::{REVISION, WINDOW_END, aggregate::bounds, form::of_aggregation},
@@ -173,6 +173,10 @@ impl Plan for SessionPlan {
 
     fn state_form(&self) -> StateForm {
         self.0.form.clone()
+    }
+
+    fn keyed_output(&self) -> Option<KeyedBy> {
+        KeyedBy::named(&self.0.input, &self.0.key, &self.0.output)
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

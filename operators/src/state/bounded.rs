@@ -17,6 +17,7 @@ use arrow::{
 };
 
 use crate::Result;
+pub(crate) use crate::bytes::bytes_of;
 
 /// About the most bytes that are put into one batch.
 const BATCH_BYTES: usize = 1 << 30;
@@ -52,16 +53,6 @@ pub fn with_batches_of<T>(bytes: usize, run: impl FnOnce() -> T) -> T {
     }
     let _restore = Restore(SMALLER.replace(bytes));
     run()
-}
-
-/// About how many bytes arrays hold, without those of others that they share buffers with.
-pub(crate) fn bytes_of(columns: &[ArrayRef]) -> usize {
-    let bytes = |column: &ArrayRef| match column.data_type() {
-        DataType::Utf8View => column.len() * 16 + column.as_string_view().total_buffer_bytes_used(),
-        DataType::BinaryView => column.len() * 16 + column.as_binary_view().total_buffer_bytes_used(),
-        _ => column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()),
-    };
-    columns.iter().map(bytes).sum()
 }
 
 /// About how many bytes each row has: of lists by their lengths, of what is nested otherwise the mean.

@@ -15,20 +15,22 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::array::{ArrayRef, RecordBatch, UInt8Array, cast::AsArray};
+use arrow::array::{ArrayRef, RecordBatch, UInt8Array};
 
 use crate::{
     Result,
     key::key_groups,
     spill::Stored,
-    state::{Part, SegmentId, StateReader, StateWriter},
+    state::{Part, SegmentId, StateReader, StateWriter, StoredSegment},
 };
+
+pub(crate) use crate::bytes::own_bytes;
 
 /// How many rows of open slices last changed at each save: what makes a row live in one segment and dead in another.
 pub(crate) type Changes = BTreeMap<u32, usize>;
 
 /// How many times as many living rows as the new segment an older one may have to be absorbed.
-const ABSORB: usize = 2;
+pub(crate) const ABSORB: usize = 2;
 
 /// The segments that a checkpoint names.
 #[derive(Debug, Default)]
@@ -132,31 +134,29 @@ impl Segments {
     /// The segments of one former task are kept. Those of several are written again at the next save, once: their numbers
     /// are of different tasks, and each has rows of which some are another task's now.
     pub(crate) fn load(state: &StateReader) -> (Self, Vec<Loaded<'_>>) {
-        let mut parts = state.parts.iter().filter(|part| !part.segments.is_empty()).peekable();
+        let mut parts = state.parts.iter().filter(|part| part.has_rows()).peekable();
         let first = parts.next();
         let Some((part, None)) = first.map(|part| (part, parts.peek())) else {
-            let loaded = first.into_iter().chain(parts).map(|part| {
-                let segments = part.segments.iter().rev().map(|(_, rows)| (1, rows)).collect();
-                Loaded { part, segments }
-            });
+            let loaded = first.into_iter().chain(parts).map(|part| Loaded::new(part, |_| 1));
             let loaded = loaded.collect();
             return (Self { kept: Vec::new(), last: 1, covered: 0 }, loaded);
         };
-        let (mut kept, mut segments, mut before) = (Vec::<Segment>::new(), Vec::new(), 0);
-        for (id, rows) in part.segments.iter().filter(|(_, rows)| rows.num_rows() > 0) {
+        let (mut kept, mut saves, mut before) = (Vec::<Segment>::new(), BTreeMap::new(), 0);
+        let here = part.segments.iter().map(|(id, rows)| (*id, rows.num_rows()));
+        let stored = part.stored.iter().map(|segment| (segment.id, segment.count));
+        for (id, rows) in here.chain(stored).filter(|(_, rows)| *rows > 0) {
             // What is not smaller by half than the one before is of the same save. A wrong guess only costs rows that are
             // written again: the newest row of an id counts, of whatever save it is taken to be, and segments that are taken
             // for one are kept in their order, and go, together.
-            match kept.last_mut().filter(|_| before <= ABSORB * rows.num_rows()) {
-                Some(segment) => segment.ids.push(*id),
-                None => kept.push(Segment { ids: vec![*id], since: kept.len() as u32 }),
+            match kept.last_mut().filter(|_| before <= ABSORB * rows) {
+                Some(segment) => segment.ids.push(id),
+                None => kept.push(Segment { ids: vec![id], since: kept.len() as u32 }),
             }
-            segments.push((kept.len() as u32, rows));
-            before = rows.num_rows();
+            saves.insert(id, kept.len() as u32);
+            before = rows;
         }
-        segments.reverse();
         let last = kept.len() as u32;
-        (Self { kept, last, covered: last }, vec![Loaded { part, segments }])
+        (Self { kept, last, covered: last }, vec![Loaded::new(part, |id| saves.get(&id).copied().unwrap_or(last))])
     }
 }
 
@@ -165,6 +165,27 @@ pub(crate) struct Loaded<'a> {
     pub(crate) part: &'a Part,
     /// Newest first.
     pub(crate) segments: Vec<(u32, &'a RecordBatch)>,
+    /// Those that are not in memory, newest first. Only of an operator that keeps to its memory.
+    pub(crate) stored: Vec<(u32, &'a StoredSegment)>,
+}
+
+impl<'a> Loaded<'a> {
+    fn new(part: &'a Part, save: impl Fn(SegmentId) -> u32) -> Self {
+        let here = part.segments.iter().rev().filter(|(_, rows)| rows.num_rows() > 0);
+        let segments = here.map(|(id, rows)| (save(*id), rows)).collect();
+        let stored = part.stored.iter().rev().map(|segment| (save(segment.id), segment)).collect();
+        Self { part, segments, stored }
+    }
+
+    /// All rows in pieces, those of newer segments first, with the save in which they count as changed.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = Result<(u32, RecordBatch)>> + '_ {
+        let here = self.segments.iter().map(|(save, rows)| Ok((*save, RecordBatch::clone(rows))));
+        let read = |&(save, segment): &(u32, &'a StoredSegment)| {
+            let rows = segment.rows.clone();
+            (0..rows.batches()).map(move |batch| Ok((save, rows.read(batch)?)))
+        };
+        here.chain(self.stored.iter().flat_map(read))
+    }
 }
 
 /// The first column of a segment: the key group of each row, by the hash of the exchange. Without a key it is group 0.
@@ -172,16 +193,6 @@ pub(crate) fn key_group_column(key: &[ArrayRef], rows: usize) -> Result<ArrayRef
     let groups =
         if key.is_empty() { vec![0; rows] } else { key_groups(key, rows)?.iter().map(|group| group.0).collect() };
     Ok(Arc::new(UInt8Array::from(groups)))
-}
-
-/// A view array with the bytes of its own rows only: taken rows would keep, and write to disk, those of all others.
-pub(crate) fn own_bytes(array: ArrayRef) -> ArrayRef {
-    use arrow::datatypes::DataType::{BinaryView, Utf8View};
-    match array.data_type() {
-        Utf8View => Arc::new(array.as_string_view().gc()),
-        BinaryView => Arc::new(array.as_binary_view().gc()),
-        _ => array,
-    }
 }
 
 #[cfg(test)]

@@ -8,28 +8,30 @@
 //!   evict_before(t): the beginning of each piece ──► gone        save: each piece is a segment
 //! ```
 //!
-//! A piece is at least about twice as large as the next, so there are about log₂(rows) of them, and a row is copied about
-//! so many times; but none is merged to more than fits into a batch. A piece is also what a save seals: those that are as
+//! When four pieces are of similar size they become one. So there are at most about 3 log₄(rows) of them, and a row is copied
+//! log₄(rows) times; but none is merged to more than fits into a batch. A piece is also what a save seals: those that are as
 //! they were are only named again. A segment may still have the rows at the beginning of its piece that have gone since;
 //! the number `…_from` tells them at a load.
 
 use arrow::{
     array::{RecordBatch, UInt32Array},
-    compute::{concat_batches, take_record_batch},
+    compute::{concat_batches, interleave_record_batch, take_record_batch},
 };
 
 use crate::{
     Result, Timestamp,
+    bytes::lean_bytes,
     state::{
         Part, Rule, SegmentId, StateReader, StateWriter,
         bounded::{batch_bytes, bytes_of},
-        segments::own_bytes,
     },
     time::{event_times, times_of},
 };
 
-/// How many times as many rows as the next a piece may have at the least.
-const MERGE: usize = 2;
+/// So many pieces of similar size are merged: more are searched for longer, fewer are copied more often.
+const ALIKE: usize = 4;
+/// The same where merging leaves out rows that are not needed any more.
+const ALIKE_COMPACTED: usize = 2;
 
 /// Rows by event time, in pieces that each have an index `I`.
 pub(crate) struct TimedRows<I> {
@@ -40,7 +42,7 @@ pub(crate) struct TimedRows<I> {
     index: Box<MakeIndex<I>>,
     /// Leaves out rows that are not needed any more, when pieces are merged.
     compact: Option<Box<Compact>>,
-    /// Larger ones first.
+    /// Larger ones first, about.
     pieces: Vec<Piece<I>>,
     /// Rows earlier than this are gone.
     from: Timestamp,
@@ -62,6 +64,10 @@ pub(crate) struct Piece<I> {
 impl<I> Piece<I> {
     fn live(&self) -> usize {
         self.rows.num_rows() - self.start
+    }
+
+    fn live_rows(&self) -> RecordBatch {
+        self.rows.slice(self.start, self.live())
     }
 }
 
@@ -125,20 +131,32 @@ impl<I> TimedRows<I> {
         }
         let rows = sorted(rows, self.time)?;
         self.add(rows, None)?;
-        while let [.., former, last] = &self.pieces[..]
-            && former.live() < MERGE * last.live()
-        {
-            let both = [former, last].map(|piece| piece.rows.slice(piece.start, piece.live()));
-            if both.iter().map(|rows| bytes_of(rows.columns())).sum::<usize>() > self.most() {
-                break;
-            }
-            let both = concat_batches(both[0].schema_ref(), &both)?;
-            self.pieces.truncate(self.pieces.len() - 2);
-            let both = sorted(&both, self.time)?;
-            let both = if let Some(compact) = &self.compact { compact(both)? } else { both };
-            self.add(both, None)?;
+        while let Some(from) = self.to_merge() {
+            let live: Vec<RecordBatch> = self.pieces[from..].iter().map(Piece::live_rows).collect();
+            self.pieces.truncate(from);
+            let one = merged(&live, self.time)?;
+            let one = if let Some(compact) = &self.compact { compact(one)? } else { one };
+            self.add(one, None)?;
         }
         Ok(())
+    }
+
+    /// From which piece on they are merged: enough of the last ones have no more rows than the last, or about as many.
+    fn to_merge(&self) -> Option<usize> {
+        let alike = if self.compact.is_some() { ALIKE_COMPACTED } else { ALIKE };
+        let class = |piece: &Piece<I>| piece.live().max(1).ilog(alike);
+        let last = class(self.pieces.last()?);
+        let similar = self.pieces.iter().rev().take_while(|piece| class(piece) <= last).count();
+        if similar < alike {
+            return None;
+        }
+        let (mut bytes, most) = (0, self.most());
+        let fits = self.pieces.iter().rev().take(similar).take_while(|piece| {
+            bytes += bytes_of(piece.live_rows().columns());
+            bytes <= most
+        });
+        let fit = fits.count();
+        (fit > 1).then(|| self.pieces.len() - fit)
     }
 
     /// The most bytes of a merged piece. Those who leave out rows do so for as long as Arrow can take them together: otherwise
@@ -148,7 +166,7 @@ impl<I> TimedRows<I> {
     }
 
     fn add(&mut self, rows: RecordBatch, segment: Option<SegmentId>) -> Result<()> {
-        let rows = own(&rows)?;
+        let rows = lean(&rows)?;
         let index = (self.index)(&rows)?;
         self.pieces.push(Piece { rows, start: 0, index, segment });
         Ok(())
@@ -182,7 +200,7 @@ impl<I> TimedRows<I> {
             // More are gone than are left: give the memory back, and the place on disk at the next save.
             if gone > 0 && piece.live() > 0 && gone > piece.live() {
                 let rows = UInt32Array::from_iter_values(gone as u32..piece.rows.num_rows() as u32);
-                let rows = own(&take_record_batch(&piece.rows, &rows)?)?;
+                let rows = lean(&take_record_batch(&piece.rows, &rows)?)?;
                 *piece = Piece { index: (self.index)(&rows)?, rows, start: 0, segment: None };
             }
         }
@@ -243,10 +261,32 @@ fn number(name: &str) -> String {
     format!("{name}_from")
 }
 
-/// With the bytes of its own rows only: views of text would keep those of all batches that rows ever came with.
-fn own(rows: &RecordBatch) -> Result<RecordBatch> {
-    let columns = rows.columns().iter().cloned().map(own_bytes).collect();
+/// With few bytes of other rows: views of text would keep those of all batches that rows ever came with.
+fn lean(rows: &RecordBatch) -> Result<RecordBatch> {
+    let columns = rows.columns().iter().cloned().map(lean_bytes).collect();
     Ok(RecordBatch::try_new(rows.schema(), columns)?)
+}
+
+/// The rows of several batches, each in order of event time, in that order; rows of one time in the order they came.
+fn merged(batches: &[RecordBatch], column: usize) -> Result<RecordBatch> {
+    let times = batches.iter().map(|rows| times_of(rows, column)).collect::<Result<Vec<_>>>()?;
+    let mut runs: Vec<usize> = (0..batches.len()).collect();
+    runs.sort_by_key(|&run| times[run].first());
+    // Of two batches that touch the one that came first has to be the first.
+    let follows = |pair: &[usize]| {
+        let (last, first) = (times[pair[0]].last(), times[pair[1]].first());
+        last < first || (last == first && pair[0] < pair[1])
+    };
+    if runs.windows(2).all(follows) {
+        let in_order: Vec<&RecordBatch> = runs.iter().map(|&run| &batches[run]).collect();
+        return Ok(concat_batches(batches[0].schema_ref(), in_order)?);
+    }
+    let rows = |run: usize| times[run].iter().enumerate().map(move |(row, &time)| (time, run as u32, row as u32));
+    let mut order: Vec<(i64, u32, u32)> = runs.iter().flat_map(|&run| rows(run)).collect();
+    // They are a few runs in order: a stable sort finds these.
+    order.sort();
+    let places: Vec<(usize, usize)> = order.into_iter().map(|(_, run, row)| (run as usize, row as usize)).collect();
+    Ok(interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &places)?)
 }
 
 /// In order of event time; rows of one time in the order they came.
@@ -336,7 +376,7 @@ mod tests {
                 let state = state.finish();
                 disk.extend(state.segments.iter().filter_map(|(id, rows)| Some((*id, rows.clone()?))));
                 let segments = state.segments.iter().map(|(id, _)| (*id, disk[id].clone())).collect();
-                let part = Part { first_phase: false, numbers: state.numbers, segments };
+                let part = Part { first_phase: false, numbers: state.numbers, segments, stored: Vec::new() };
                 rows = store();
                 rows.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone())))
                     .unwrap();
@@ -354,10 +394,10 @@ mod tests {
             let mut state = StateWriter::new(&mut next);
             rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
             let state = state.finish();
-            assert!(state.segments.len() <= 12, "{} segments", state.segments.len());
+            assert!(state.segments.len() <= 18, "{} segments", state.segments.len());
             sealed += state.segments.iter().filter_map(|(_, rows)| Some(rows.as_ref()?.num_rows())).sum::<usize>();
         }
-        assert!(sealed <= 2_000 * 12, "{sealed} rows were written for 2000");
+        assert!(sealed <= 2_000 * 7, "{sealed} rows were written for 2000");
         rows.evict_before(Timestamp::from_micros(1_999)).unwrap();
         assert_eq!((rows.rows(), rows.pieces().len()), (1, 1));
         assert_eq!(rows.take_all().unwrap().len(), 1);
@@ -370,6 +410,7 @@ mod tests {
             first_phase: false,
             numbers: [("rows_from".to_string(), 0)].into(),
             segments: vec![(SegmentId(id), batch(times, times[0]))],
+            stored: Vec::new(),
         };
         for (parts, sealed) in [(vec![part(&[20, 30], 0), part(&[16, 17], 0)], 2), (vec![part(&[20, 30], 0)], 0)] {
             let mut rows = store();
@@ -405,6 +446,7 @@ mod tests {
             first_phase: false,
             numbers: [("rows_from".to_string(), from)].into(),
             segments: vec![(SegmentId(id), batch(times, times[0]))],
+            stored: Vec::new(),
         };
         let mut rows = store();
         let state = StateReader { key_groups: 0..256, parts: vec![part(25, &[20, 30], 0), part(15, &[16, 17], 1)] };

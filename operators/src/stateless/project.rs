@@ -11,7 +11,7 @@ use datafusion_physical_expr::PhysicalExpr;
 
 use crate::{
     Operator, Outbox, Port, Result, StreamSchema,
-    expr::{Lowering, evaluate},
+    expr::{Lowering, columns_of, evaluate},
     schema::HIDDEN_TIME,
 };
 
@@ -55,6 +55,12 @@ impl Project {
     /// The schema of the result.
     pub fn output(&self) -> &StreamSchema {
         &self.output
+    }
+
+    /// Which column of the input each column of the result is, as it came and whatever it is called; `None` for what is
+    /// computed.
+    pub fn kept(&self) -> Vec<Option<usize>> {
+        columns_of(&self.columns)
     }
 }
 

@@ -88,7 +88,7 @@ impl Store {
             rows.map(|rows| (*id, rows)).map_err(|error| error.to_string())
         };
         let segments = self.named.iter().map(segment).collect::<Result<_, _>>()?;
-        Ok(Part { first_phase, numbers: self.numbers.clone(), segments })
+        Ok(Part { first_phase, numbers: self.numbers.clone(), segments, stored: Vec::new() })
     }
 }
 

@@ -26,8 +26,14 @@ pub struct FlatMapRows<T, U, F> {
     output: StreamSchema,
     /// Records on their way out, and the rows of the batch whose turn comes when they are.
     made: VecDeque<RecordBatch>,
-    rest: Option<RecordBatch>,
+    rest: Option<Rest>,
     record: PhantomData<fn() -> U>,
+}
+
+/// Rows that wait, and their columns as the closure sees them: these are made once.
+struct Rest {
+    batch: RecordBatch,
+    columns: RecordBatch,
 }
 
 impl<T: Record, U: Record, F, I> FlatMapRows<T, U, F>
@@ -68,14 +74,14 @@ where
     I: IntoIterator<Item = U>,
 {
     /// Makes records of the rows of a batch until there are `enough`; returns the rows that are left.
-    fn make(&mut self, batch: &RecordBatch, enough: usize) -> Result<Option<RecordBatch>> {
-        let columns = self.rows.columns(batch)?;
+    fn make(&mut self, Rest { batch, columns }: &Rest, enough: usize) -> Result<Option<Rest>> {
         let mut builders = U::new_builders(batch.num_rows());
         let mut from = Vec::with_capacity(batch.num_rows());
         let (mut made, mut rest) = (VecDeque::new(), None);
-        for (row, view) in self.rows.views(&columns)?.enumerate() {
+        for (row, view) in self.rows.views(columns)?.enumerate() {
             if !made.is_empty() || from.len() >= enough {
-                rest = Some(batch.slice(row, batch.num_rows() - row));
+                let [batch, columns] = [batch, columns].map(|rows| rows.slice(row, rows.num_rows() - row));
+                rest = Some(Rest { batch, columns });
                 break;
             }
             for record in (self.map)(view?) {
@@ -145,7 +151,7 @@ where
                 return Err(OperatorError::Internal("a flat map was given rows with others half-way through".into()));
             }
             out.processed(batch.num_rows());
-            self.rest = Some(batch);
+            self.rest = Some(Rest { columns: self.rows.columns(&batch)?, batch });
         }
         if self.made.is_empty()
             && let Some(rows) = self.rest.take()

@@ -6,7 +6,8 @@
 //!
 //! A record is a `#[derive(Record)]` struct. Its fields are found in the stream by name, so a record may name fewer
 //! columns than the stream has. A view borrows from the batch: text is `&str`, nothing is copied. Closures and
-//! expressions therefore meet on the same stream without a bridge.
+//! expressions therefore meet on the same stream without a bridge. Only text that is in views (`Utf8View`) is made plain text
+//! (`Utf8`, as a `String` in a record is) for each batch that comes to a closure, of the columns that the record names.
 
 mod aggregate;
 mod filter;
@@ -15,7 +16,11 @@ mod map;
 
 use std::{marker::PhantomData, sync::Arc};
 
-use arrow::{array::RecordBatch, datatypes::Field};
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch},
+    compute::cast,
+    datatypes::{DataType, Field, SchemaRef},
+};
 use typed_arrow::schema::{BuildRows, FromRecordBatch, SchemaMeta};
 
 pub use aggregate::{Aggregate, custom};
@@ -40,12 +45,14 @@ impl<T: FromRecordBatch + BuildRows + SchemaMeta + 'static> Record for T {}
 #[derive(Debug)]
 pub struct Rows<T> {
     indices: Arc<[usize]>,
+    /// The columns of `T`, when some of them are text in views.
+    plain: Option<SchemaRef>,
     record: PhantomData<fn() -> T>,
 }
 
 impl<T> Clone for Rows<T> {
     fn clone(&self) -> Self {
-        Self { indices: self.indices.clone(), record: PhantomData }
+        Self { indices: self.indices.clone(), plain: self.plain.clone(), record: PhantomData }
     }
 }
 
@@ -60,7 +67,7 @@ impl<T: FromRecordBatch + SchemaMeta> Rows<T> {
             let index = crate::schema::index_of(&visible, field.name())
                 .map_err(|error| OperatorError::Plan(format!("record {name}: {error}")))?;
             let column = visible.field(index);
-            if column.data_type() != field.data_type() {
+            if column.data_type() != field.data_type() && !is_in_views(column, field) {
                 return Err(OperatorError::Plan(format!(
                     "record {name}: field {:?} is {}, but the column is {}",
                     field.name(),
@@ -76,13 +83,17 @@ impl<T: FromRecordBatch + SchemaMeta> Rows<T> {
             }
             Ok(index)
         };
-        let indices = T::fields().iter().map(find).collect::<Result<_>>()?;
-        Ok(Self { indices, record: PhantomData })
+        let indices = T::fields().iter().map(find).collect::<Result<Arc<[usize]>>>()?;
+        let is_plain = indices.iter().zip(&T::fields()).all(|(&at, field)| !is_in_views(visible.field(at), field));
+        Ok(Self { indices, plain: (!is_plain).then(T::schema), record: PhantomData })
     }
 
-    /// The columns of `T`, in its order, without a copy. Views borrow from this batch.
+    /// The columns of `T`, in its order, without a copy but of text that is in views. Views of rows borrow from this batch.
     pub fn columns(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        Ok(batch.project(&self.indices)?)
+        let columns = batch.project(&self.indices)?;
+        let Some(schema) = &self.plain else { return Ok(columns) };
+        let plain = columns.columns().iter().map(plain).collect::<Result<_>>()?;
+        Ok(RecordBatch::try_new(schema.clone(), plain)?)
     }
 
     /// The rows of a batch that [`Rows::columns`] made.
@@ -90,6 +101,26 @@ impl<T: FromRecordBatch + SchemaMeta> Rows<T> {
         let views = T::from_record_batch(columns).map_err(|error| bug::<T>(&error))?;
         Ok(views.map(|view| view.map_err(|error| bug::<T>(&error))))
     }
+}
+
+/// Whether the column has in views what is plain text in the record.
+fn is_in_views(column: &Field, field: &Field) -> bool {
+    (column.data_type(), field.data_type()) == (&DataType::Utf8View, &DataType::Utf8)
+}
+
+/// Text in views as plain text; other columns as they are. Arrow counts the bytes of plain text in 32 bits, and many rows may show
+/// one large text.
+fn plain(column: &ArrayRef) -> Result<ArrayRef> {
+    let Some(views) = column.as_string_view_opt() else { return Ok(column.clone()) };
+    let bytes: u64 = views.lengths().map(u64::from).sum();
+    if bytes > i32::MAX as u64 {
+        return Err(OperatorError::TooLarge(format!(
+            "{} rows that come to a closure together have {bytes} bytes of text in one column, and it can take 2 GiB: \
+             leave the column out with .select(…), or out of the record",
+            column.len()
+        )));
+    }
+    Ok(cast(column, &DataType::Utf8)?)
 }
 
 /// [`Rows::new`] has checked names, types and nulls, so a view that fails is a fault of ours.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, new_null_array},
+    array::{ArrayRef, RecordBatch},
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion_expr::Expr;
@@ -16,6 +16,7 @@ use super::{
     overlapping::{Overlapping, Source},
     revise::{Revise, Revision, emit},
     saved::Saved,
+    sealing::changed,
     slices::{Due, Left, Parts, Slices},
     spilled::Tools,
     spilling::Spilling,
@@ -25,12 +26,11 @@ use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
     aggregates::{Aggregates, ArgumentReader, Planned},
     key::comparable,
-    plan::{Partitioning, Plan, TwoPhases},
+    plan::{KeyedBy, Partitioning, Plan, TwoPhases},
     spill::Memory,
     state::{
         StateForm, StateReader, StateWriter,
-        bounded::join,
-        segments::{Changes, Sealed, Segments, key_group_column},
+        segments::{Changes, Sealed, Segments},
     },
 };
 
@@ -79,7 +79,7 @@ pub(super) struct Shared {
     pub(super) partial: StreamSchema,
     pub(super) form: StateForm,
     /// Whether windows share slices and give more than one result.
-    overlapping: bool,
+    pub(super) overlapping: bool,
 }
 
 impl AggregatePlan {
@@ -172,8 +172,16 @@ impl Plan for AggregatePlan {
         self.0.form.clone()
     }
 
+    fn keyed_output(&self) -> Option<KeyedBy> {
+        KeyedBy::named(&self.0.input, &self.0.key, &self.0.output)
+    }
+
     fn whole(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(Self::whole(self)?))
+    }
+
+    fn spills(&self) -> bool {
+        self.in_two_phases().is_ok()
     }
 
     fn two_phases(&self) -> Option<TwoPhases> {
@@ -236,7 +244,7 @@ pub struct WindowAggregate {
 }
 
 /// How many results a window gives, and when.
-enum Giving {
+pub(super) enum Giving {
     Once,
     /// Several; it is one slice.
     Slices(Revise),
@@ -276,7 +284,7 @@ impl WindowAggregate {
     /// Adds rows to their slices. Early results that are due by the number of rows leave at once: one at the most for each row and
     /// window that it is in.
     fn add_rows(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
-        let Self { plan, slices, tables, arguments, scratch, giving, segments, .. } = self;
+        let Self { plan, slices, tables, arguments, scratch, giving, segments, spilling, .. } = self;
         let parts = slices.assign(batch, plan.input_time, out)?;
         if parts.is_empty() {
             return Ok(());
@@ -289,7 +297,7 @@ impl WindowAggregate {
             if let Giving::Windows(windows) = giving {
                 windows.come(slice, &key, rows, &mut source(plan, slices, tables, scratch, segments))?;
             }
-            let groups = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?;
+            let (groups, before) = taking(plan, slices, tables, slice, spilling.is_some())?;
             let table = groups.taking(tables, &plan.aggregates)?;
             table.update(&key, &arguments.of_rows(|column| selection.array(column))?, rows, scratch)?;
             if let Giving::Slices(revise) = giving {
@@ -297,6 +305,9 @@ impl WindowAggregate {
                 if !due.is_empty() {
                     emit(&revised(plan, slice, table.revise(due, &plan.aggregates, scratch)?)?, out);
                 }
+            }
+            if let Some(spilling) = spilling {
+                spilling.grew(before, groups.spillable());
             }
         }
         Ok(())
@@ -324,17 +335,38 @@ impl WindowAggregate {
     }
 
     fn add_states(&mut self, batch: &RecordBatch, out: &mut Outbox) -> Result<()> {
-        let Self { plan, slices, tables, scratch, .. } = self;
+        let Self { plan, slices, tables, scratch, spilling, .. } = self;
         let keys = plan.key.len();
         for (slice, selection) in slices.assign(batch, Some(batch.num_columns() - 1), out)? {
-            let groups = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?;
+            let (groups, before) = taking(plan, slices, tables, slice, spilling.is_some())?;
             let table = groups.taking(tables, &plan.aggregates)?;
             let part = selection.batch(batch)?;
             let (key, states) = part.columns().split_at(keys);
             table.merge(key, &states[..states.len() - 1], part.num_rows(), scratch)?;
+            if let Some(spilling) = spilling {
+                spilling.grew(before, groups.spillable());
+            }
         }
         Ok(())
     }
+}
+
+/// The groups of a slice to which rows have come, and, if that is `asked`, how many of their bytes could be put away before.
+fn taking<'a>(
+    plan: &Shared,
+    slices: &'a mut Slices<Groups>,
+    tables: &mut Tables,
+    slice: Slice,
+    asked: bool,
+) -> Result<(&'a mut Groups, usize)> {
+    let mut is_new = false;
+    let groups = slices.content(slice, || {
+        is_new = true;
+        tables.table(&plan.aggregates).map(Groups::Open)
+    })?;
+    // An empty table has bytes, too.
+    let before = if asked && !is_new { groups.spillable() } else { 0 };
+    Ok((groups, before))
 }
 
 /// What groups that are not in memory are merged with, for the save `save`.
@@ -351,48 +383,6 @@ fn source<'a>(
     segments: &Segments,
 ) -> Source<'a> {
     Source { slices, tables, aggregates: &plan.aggregates, scratch, next: segments.next() }
-}
-
-/// The groups of all slices, and the records of all windows, that changed after the save `since`, in as many segments as they
-/// need.
-fn changed(plan: &Shared, slices: &mut Slices<Groups>, giving: &mut Giving, since: u32) -> Result<Vec<RecordBatch>> {
-    let columns = &plan.form.columns;
-    let fields = columns.fields();
-    let mut pieces = Vec::new();
-    let mut add = |start: Timestamp, end: Option<Timestamp>, (rows, key, rest): (usize, Vec<_>, Vec<ArrayRef>)| {
-        if rows == 0 {
-            return Ok::<_, OperatorError>(());
-        }
-        let mut all = vec![key_group_column(&key, rows)?, constant(start, rows)];
-        if plan.overlapping {
-            all.push(end.map_or_else(|| new_null_array(&Timestamp::data_type(), rows), |end| constant(end, rows)));
-        }
-        all.extend(key);
-        // A slice says nothing of what has been given, and what has been given nothing of states.
-        let missing = fields.len() - all.len() - rest.len();
-        let fill = |from: usize| fields[from..from + missing].iter().map(|f| new_null_array(f.data_type(), rows));
-        match end {
-            None => {
-                let from = all.len() + rest.len();
-                all.extend(rest.into_iter().chain(fill(from)));
-            }
-            Some(_) => {
-                let from = all.len();
-                all.extend(fill(from).chain(rest));
-            }
-        }
-        pieces.push(RecordBatch::try_new(columns.clone(), all)?);
-        Ok(())
-    };
-    for (slice, groups) in slices.held().filter(|(_, groups)| groups.spilled().is_none()) {
-        add(slice.start, None, groups.saved()?.since(since)?)?;
-    }
-    if let Giving::Windows(windows) = giving {
-        for (window, record) in windows.records() {
-            add(window.start, Some(window.end), record.saved()?.since(since)?)?;
-        }
-    }
-    join(columns, &pieces)
 }
 
 pub(super) fn result(
@@ -465,6 +455,7 @@ impl Operator for WindowAggregate {
         let next = segments.next();
         let spilled = || OperatorError::Internal("groups were spilled without a budget".into());
         slices.advance(time, out, |window, due| {
+            spilling.iter_mut().for_each(Spilling::moved);
             let Parts { mut contents, owed, grows } = match due {
                 Due::Slice(mut groups) if groups.spilled().is_some() => {
                     let spilling = spilling.as_mut().ok_or_else(spilled)?;
@@ -538,7 +529,7 @@ impl Operator for WindowAggregate {
         segments.finish(state, &changes, |since| {
             let mut sealed: Vec<Sealed> = Vec::new();
             if let Some(spilling) = spilling {
-                sealed = spilling.seal(plan, slices, since)?;
+                sealed = spilling.seal(plan, slices, since, &mut tools(plan, tables, scratch, now))?;
             }
             sealed.extend(changed(plan, slices, giving, since)?.into_iter().map(Sealed::Rows));
             Ok(sealed)
@@ -546,17 +537,21 @@ impl Operator for WindowAggregate {
     }
 
     fn load(&mut self, state: &StateReader) -> Result<()> {
-        let Self { plan, slices, tables, scratch, giving, .. } = self;
+        let Self { plan, slices, tables, scratch, giving, spilling, .. } = self;
         slices.load(state);
         tables.record();
         let (segments, parts) = Segments::load(state);
         let next = segments.next();
         self.segments = segments;
+        if let Some(spilling) = spilling.as_ref().filter(|spilling| spilling.is_too_much(&parts)) {
+            return spilling.adopt(plan, slices, &parts, &mut tools(plan, tables, scratch, next));
+        }
         for former in &parts {
-            for (save, rows) in &former.segments {
-                let mut rows = plan.form.widen(rows)?;
+            for piece in former.pieces() {
+                let (save, rows) = piece?;
+                let mut rows = plan.form.widen(&rows)?;
                 if let Giving::Windows(windows) = giving {
-                    rows = windows.restore(former.part, &rows, (plan.leading(), plan.key.len()), *save, scratch)?;
+                    rows = windows.restore(former.part, &rows, (plan.leading(), plan.key.len()), save, scratch)?;
                 }
                 for (slice, selection) in slices.saved_parts(former.part, &rows, SLICE)? {
                     let groups = slices.content(slice, || tables.table(&plan.aggregates).map(Groups::Open))?;
@@ -564,7 +559,7 @@ impl Operator for WindowAggregate {
                     let rows = selection.batch(&rows)?;
                     let (key, states) = rows.columns()[plan.leading()..].split_at(plan.key.len());
                     let states = if plan.overlapping { &states[..states.len() - given::COLUMNS] } else { states };
-                    table.restore(key, states, rows.num_rows(), *save, scratch)?;
+                    table.restore(key, states, rows.num_rows(), save, scratch)?;
                 }
             }
         }

@@ -14,7 +14,7 @@ use arrow::array::ArrayRef;
 
 use super::{
     saved::Saved,
-    spilled::Spilled,
+    spilled::{Layers, Spilled, hashes},
     table::{GroupTable, Tables},
 };
 use crate::{OperatorError, Result, aggregates::Aggregates, state::segments::Changes};
@@ -120,10 +120,45 @@ impl Groups {
 
     /// The bytes it holds in memory.
     pub(super) fn size(&self) -> usize {
+        self.spillable() + self.listed()
+    }
+
+    /// Those of them that can be put away.
+    pub(super) fn spillable(&self) -> usize {
         match self {
             Self::Open(table) => table.size(),
             Self::Closed(saved) => saved.size(),
-            Self::Spilled(spilled) => spilled.size(),
+            Self::Spilled(spilled) => spilled.spillable(),
+        }
+    }
+
+    /// Those that it takes to know what was put away.
+    pub(super) fn listed(&self) -> usize {
+        self.spilled().map_or(0, Spilled::listed)
+    }
+
+    /// Makes arrays of what is in memory, for which no more rows come, for a window of which some is not. Returns the hashes
+    /// of its keys. `next` is the number of the next save.
+    pub(super) fn rest(&mut self, tables: &mut Tables, next: u32) -> Result<Vec<u64>> {
+        match self {
+            Self::Spilled(spilled) => {
+                spilled.rest(tables, next)?;
+                hashes(spilled.resting.as_ref())
+            }
+            Self::Open(_) | Self::Closed(_) => {
+                let saved = self.close(tables, next)?;
+                saved.all()?;
+                hashes(Some(saved))
+            }
+        }
+    }
+
+    /// What there is of it, with the hashes that [`Groups::rest`] gave.
+    pub(super) fn layers<'a>(&'a self, hashes: &'a [u64]) -> Result<Layers<'a>> {
+        match self {
+            Self::Spilled(spilled) => Ok(spilled.layers(hashes)),
+            Self::Closed(saved) => Ok(Layers::new(&[], Some((saved, hashes)))),
+            Self::Open(_) => Err(misplaced()),
         }
     }
 }

@@ -38,7 +38,7 @@ const FIRED_OF: &str = "fired_";
 /// How far event time had come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// Every slice that ends here or before is closed. Also the promise made downstream.
+    /// Every slice that ends here or before is closed.
     pub(crate) closed: Timestamp,
     /// Every window that ends here or before has given its result.
     fired: Timestamp,
@@ -82,10 +82,11 @@ impl Progress {
     pub(crate) fn load(&mut self, state: &StateReader, shared: bool) {
         self.closed = state.greatest(false, CLOSED).map_or(Timestamp::MIN, Timestamp::from_micros);
         // Of those with segments: if it is one it keeps them, and they have rows of slices that have long fired.
-        let with_segments = || state.parts.iter().filter(|part| !part.segments.is_empty());
+        let with_segments = || state.parts.iter().filter(|part| part.has_rows());
         self.fired = with_segments().map(fired).min().unwrap_or(self.closed);
         for part in with_segments().filter(|_| shared) {
-            for group in part.segments.iter().flat_map(|(_, rows)| groups(rows)) {
+            let stored = part.stored.iter().flat_map(|segment| segment.key_groups.iter().copied());
+            for group in part.segments.iter().flat_map(|(_, rows)| groups(rows)).chain(stored) {
                 let of_group = part.numbers.get(&format!("{FIRED_OF}{group}"));
                 let fired = of_group.map_or_else(|| fired(part), |micros| Timestamp::from_micros(*micros));
                 if fired > self.fired {

@@ -17,7 +17,7 @@ use arrow::{
 };
 
 use crate::{
-    Result,
+    OperatorError, Result,
     state::segments::{Changes, own_bytes},
 };
 
@@ -26,8 +26,8 @@ use crate::{
 pub(super) struct Saved {
     /// The key columns of all groups in order, in pieces as the groups came.
     keys: Vec<Vec<ArrayRef>>,
-    /// The states of the groups there were at the last save.
-    states: Vec<ArrayRef>,
+    /// The states of the groups there were at the last save, in pieces as they were loaded.
+    states: Vec<Vec<ArrayRef>>,
     /// For each of these groups, the save in which it last changed.
     changed_at: Vec<u32>,
     /// How many groups last changed in which save.
@@ -52,7 +52,7 @@ impl Saved {
     /// Groups that no save has seen yet, and that will not change any more.
     pub(super) fn new(keys: Vec<ArrayRef>, states: Vec<ArrayRef>, groups: usize, now: u32) -> Self {
         let changes = Changes::from([(now, groups)]);
-        Self { keys: vec![keys], states, changed_at: vec![now; groups], changes, rows: groups }
+        Self { keys: vec![keys], states: vec![states], changed_at: vec![now; groups], changes, rows: groups }
     }
 
     /// Notes the keys of new groups.
@@ -63,24 +63,19 @@ impl Saved {
     }
 
     /// Adds new groups whose keys have been noted, with the states that a segment has of them.
-    pub(super) fn add_states(&mut self, states: Vec<ArrayRef>, groups: usize, save: u32) -> Result<()> {
-        if self.changed_at.is_empty() {
-            self.states = states;
-        } else {
-            let both = self.states.iter().zip(&states);
-            let both = both.map(|(former, new)| concat(&[former.as_ref(), new.as_ref()]));
-            self.states = both.collect::<Result<_, _>>()?;
-        }
+    pub(super) fn add_states(&mut self, states: Vec<ArrayRef>, groups: usize, save: u32) {
+        // There may be many pieces: they are joined when all are there.
+        self.states.push(states.into_iter().map(own_bytes).collect());
+        *self.changes.entry(save).or_default() += groups - self.changed_at.len();
         self.changed_at.resize(groups, save);
-        self.count();
-        Ok(())
     }
 
     /// Takes the states of all groups at the save `now`.
     pub(super) fn compare(&mut self, states: Vec<ArrayRef>, groups: usize, now: u32) -> Result<()> {
+        join(&mut self.states)?;
         let known = self.changed_at.len();
         let mut changed: Option<BooleanBuffer> = None;
-        for (new, former) in states.iter().zip(&self.states) {
+        for (new, former) in states.iter().zip(self.states.iter().flatten()) {
             let differs = differs(&new.slice(0, known), former)?;
             changed = Some(changed.map_or(differs.clone(), |changed| &changed | &differs));
         }
@@ -88,7 +83,7 @@ impl Saved {
             self.changed_at[group] = now;
         }
         self.changed_at.resize(groups, now);
-        self.states = states;
+        self.states = vec![states];
         self.count();
         Ok(())
     }
@@ -110,8 +105,23 @@ impl Saved {
 
     /// The keys and the states of all groups, and how many they are.
     pub(super) fn all(&mut self) -> Result<(usize, &[ArrayRef], &[ArrayRef])> {
-        self.join_keys()?;
-        Ok((self.changed_at.len(), self.keys.first().map_or(&[][..], |keys| keys), &self.states))
+        join(&mut self.keys)?;
+        join(&mut self.states)?;
+        self.joined()
+    }
+
+    /// The same, once [`Saved::all`] has been asked.
+    pub(super) fn joined(&self) -> Result<(usize, &[ArrayRef], &[ArrayRef])> {
+        if self.keys.len().max(self.states.len()) > 1 {
+            return Err(OperatorError::Internal("groups were asked for before their pieces were joined".into()));
+        }
+        let [keys, states] = [&self.keys, &self.states].map(|pieces| pieces.first().map_or(&[][..], |piece| piece));
+        Ok((self.changed_at.len(), keys, states))
+    }
+
+    /// How many groups last changed in which save.
+    pub(super) fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// For each group, the save in which it last changed.
@@ -119,14 +129,9 @@ impl Saved {
         &self.changed_at
     }
 
-    /// The states of the groups there were at the last save.
-    pub(super) fn states(&self) -> &[ArrayRef] {
-        &self.states
-    }
-
     /// The bytes it holds.
     pub(super) fn size(&self) -> usize {
-        let arrays = self.keys.iter().flatten().chain(&self.states);
+        let arrays = self.keys.iter().chain(&self.states).flatten();
         arrays.map(|array| array.get_array_memory_size()).sum::<usize>() + size_of_val(&self.changed_at[..])
     }
 
@@ -136,31 +141,29 @@ impl Saved {
         if rows == 0 {
             return Ok((0, Vec::new(), Vec::new()));
         }
-        self.join_keys()?;
-        let keys = self.keys.first().map_or(&[][..], |keys| keys);
-        if rows == self.changed_at.len() {
-            return Ok((rows, keys.to_vec(), self.states.clone()));
+        let (all, keys, states) = self.all()?;
+        if rows == all {
+            return Ok((rows, keys.to_vec(), states.to_vec()));
         }
+        let (_, keys, states) = self.joined()?;
         let changed = self.changed_at.iter().enumerate().filter(|(_, at)| **at > since);
         let changed = UInt32Array::from_iter_values(changed.map(|(group, _)| group as u32));
         let of = |columns: &[ArrayRef]| {
             columns.iter().map(|column| Ok(own_bytes(take(column, &changed, None)?))).collect::<Result<Vec<_>>>()
         };
-        Ok((rows, of(keys)?, of(&self.states)?))
+        Ok((rows, of(keys)?, of(states)?))
     }
+}
 
-    /// Makes one piece of the keys.
-    fn join_keys(&mut self) -> Result<()> {
-        if self.keys.len() < 2 {
-            return Ok(());
-        }
-        let joined = (0..self.keys[0].len()).map(|column| {
-            let pieces: Vec<&dyn Array> = self.keys.iter().map(|piece| piece[column].as_ref()).collect();
-            concat(&pieces)
-        });
-        self.keys = vec![joined.collect::<Result<_, _>>()?];
-        Ok(())
-    }
+/// Makes one piece of several.
+fn join(pieces: &mut Vec<Vec<ArrayRef>>) -> Result<()> {
+    let Some(columns) = pieces.first().filter(|_| pieces.len() > 1).map(Vec::len) else { return Ok(()) };
+    let joined = (0..columns).map(|column| {
+        let pieces: Vec<&dyn Array> = pieces.iter().map(|piece| piece[column].as_ref()).collect();
+        concat(&pieces)
+    });
+    *pieces = vec![joined.collect::<Result<_, _>>()?];
+    Ok(())
 }
 
 /// Which rows differ. Of a type that cannot be compared all count as different, which costs bytes but is right.
@@ -214,6 +217,29 @@ mod tests {
         let mut changes = Changes::new();
         saved.add_changes(&mut changes);
         assert_eq!(changes, Changes::from([(1, 1), (2, 3)]));
+    }
+
+    /// As they are loaded: some of the groups of each segment are known already from a newer one.
+    #[test]
+    fn pieces_that_are_loaded_are_one() {
+        let mut saved = Saved::default();
+        for (piece, save) in (0_i64..).zip([3, 3, 2, 1]) {
+            let keys = numbers(vec![Some(2 * piece), Some(2 * piece + 1)]);
+            saved.add_keys(&[keys], &UInt32Array::from(vec![0, 1])).unwrap();
+            saved.add_states(vec![numbers(vec![None, Some(piece)])], 2 * piece as usize + 2, save);
+        }
+        assert_eq!(*saved.changes(), Changes::from([(1, 2), (2, 2), (3, 4)]));
+        assert!(saved.joined().is_err());
+        let (n, keys, states) = saved.since(2).unwrap();
+        assert_eq!((n, &keys[0]), (4, &numbers(vec![Some(0), Some(1), Some(2), Some(3)])));
+        assert_eq!(&states[0], &numbers(vec![None, Some(0), None, Some(1)]));
+        assert_eq!(saved.all().unwrap().0, 8);
+        let now = vec![None, Some(0), None, Some(1), None, Some(7), None, Some(3), Some(9)];
+        saved.add_keys(&[numbers(vec![Some(8)])], &UInt32Array::from(vec![0])).unwrap();
+        saved.compare(vec![numbers(now)], 9, 4).unwrap();
+        let (n, keys, states) = saved.since(3).unwrap();
+        assert_eq!((n, &keys[0], &states[0]), (2, &numbers(vec![Some(5), Some(8)]), &numbers(vec![Some(7), Some(9)])));
+        assert_eq!(*saved.changes(), Changes::from([(1, 2), (2, 1), (3, 4), (4, 2)]));
     }
 
     #[test]

@@ -288,9 +288,10 @@ impl<S> Slices<S> {
                 None => {
                     self.progress.caught_up();
                     self.reached = self.progress.reached();
-                    // Just restored it may have closed more than the watermark, which begins anew, has reached.
+                    // Of the watermark alone, so that all tasks promise the same: just restored they may have closed more
+                    // than that, which begins anew, has reached, and not all as much.
                     let is_all = time == Timestamp::MAX || self.slicing.all_time().is_some();
-                    return Ok(Advance::Promise(if is_all { time } else { self.progress.closed.min(time) }));
+                    return Ok(Advance::Promise(if is_all { time } else { time.saturating_sub(self.lateness) }));
                 }
             }
         }

@@ -1,124 +1,215 @@
-//! Groups of a slice that are not in memory: runs of partial states in the room of the caller.
+//! Groups of a slice that are not in memory: runs of states in the room of the caller.
 //!
 //! ```text
-//!   table or arrays ──spill──► a run: key │ states │ save   in PARTS by hash of the key ─┐ one part of all runs of all
-//!   rows that come later ──► live table ──spill──► another run … eight of a tier ► one   ─┤ slices of a window at a time:
-//!                                                                                        └► a table ──► a part of the result
+//!   runs of a slice, oldest first       whole │ whole │ whole │ more │ more │ more      and rows that come: a table
+//!                                       └─ of a key the newest ─┘ └──── all ─────┘
+//!   a run: key │ state │ save, in pieces by hash of the key       0..9 │ 9..12 │ 12 │ 13 │ … ..64
+//!   a file: a run, or those of several slices that are small
 //! ```
 //!
-//! A key may be in several runs: its state is that of all of them, merged. A save makes one run of them first (`settle`), in which
-//! every key is once, with the save in which it last changed. That run is what the checkpoint is made of, so the form on disk is
-//! the same with and without a budget.
-//!
-//! A part of all runs together may still be too much for memory. Then it is read several times, each time for some of its keys.
+//! A row of a `whole` run is all that there was of its key, and takes the place of those in older runs. What came after is more
+//! of it, to be merged. A run is never changed; a save writes another, of the keys that more has come to (see `spiller`).
 
-use std::sync::Arc;
-
-use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array},
-    compute::{filter_record_batch, take},
-    datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type},
-};
+use std::{ops::Range, sync::Arc};
 
 use super::{
-    form::LEADING,
-    groups::Groups,
     saved::Saved,
-    table::{GroupTable, States, Tables},
+    table::{GroupTable, Tables},
 };
-use crate::{
-    OperatorError, Result,
-    aggregates::Aggregates,
-    key::key_hashes,
-    spill::{Memory, Stored},
-    state::{
-        bounded::bytes_of,
-        segments::{Changes, own_bytes},
-    },
-};
+use crate::{OperatorError, Result, aggregates::Aggregates, key::key_hashes, spill::Stored, state::segments::Changes};
 
-/// Into how many parts the groups of a run are cut.
-const PARTS: u64 = 64;
-/// So many runs that have been merged equally often become one. So a slice has few, and a group is rarely written.
-const TIER: usize = 8;
-/// How many times as much as in a run groups take while they are merged and become a result.
-const GROWTH: usize = 6;
-/// At most so many times a part is read for one window; but not for fewer rows than these, on the average.
-const MOST_READS: usize = 1024;
-const FEWEST_ROWS: usize = 16;
+/// Into how many parts keys are cut, by hash.
+pub(super) const PARTS: usize = 64;
+/// About how many bytes the room takes to know a run, and a batch in it.
+const RUN_BYTES: usize = 256;
+const BATCH_BYTES: usize = 16;
 
 /// The groups of a slice, of which most are not in memory.
 #[derive(Default)]
 pub(super) struct Spilled {
-    /// Oldest first.
-    runs: Vec<Run>,
+    /// Oldest first: those that are `whole`, then the others.
+    pub(super) runs: Vec<Run>,
     /// The groups of rows that have come since.
     live: Option<GroupTable>,
-    /// How many groups last changed in which save: known when there is one run and no key is in it twice.
-    changes: Option<Changes>,
+    /// The same, when no more rows come before it is put away or gone.
+    pub(super) resting: Option<Saved>,
+    /// How many groups of the runs that are `whole` last changed in which save, if these have been counted.
+    pub(super) changes: Option<Changes>,
 }
 
-/// What was put away at once.
-struct Run {
-    stored: Arc<dyn Stored>,
+/// What was put away at once. No key is in it twice.
+pub(super) struct Run {
+    pub(super) stored: Arc<dyn Stored>,
+    /// Which of the batches there is its first.
+    pub(super) first: usize,
     /// What each of its batches is.
-    pieces: Vec<Piece>,
+    pub(super) pieces: Vec<Piece>,
+    pub(super) rows: usize,
+    /// Whether its states are all there was of their keys.
+    pub(super) whole: bool,
     /// How often its oldest group has been merged.
-    tier: usize,
+    pub(super) tier: usize,
 }
 
-/// A batch of a run.
-struct Piece {
-    part: u64,
-    rows: usize,
-    bytes: usize,
+/// A batch of a run: the keys of neighbouring parts.
+pub(super) struct Piece {
+    /// Which these are: a bit each.
+    pub(super) parts: u64,
+    /// The newest save in which one of its groups changed.
+    pub(super) newest: u32,
+    pub(super) rows: u32,
+    pub(super) bytes: usize,
 }
 
-/// Keys that are merged at once: those of a part, or a fraction of it.
-#[derive(Clone, Copy)]
+impl Run {
+    pub(super) fn new(stored: Arc<dyn Stored>, mut pieces: Vec<Piece>, whole: bool) -> Self {
+        pieces.shrink_to_fit();
+        let rows = pieces.iter().map(|piece| piece.rows as usize).sum();
+        Self { stored, first: 0, pieces, rows, whole, tier: 0 }
+    }
+
+    /// About how many bytes it takes in memory to know where it is.
+    fn listed(&self) -> usize {
+        RUN_BYTES + self.pieces.len() * (size_of::<Piece>() + BATCH_BYTES)
+    }
+}
+
+/// Keys that are merged at once: those of neighbouring parts that fit together, or of one part a fraction.
+#[derive(Clone)]
 pub(super) struct Round {
-    part: u64,
-    fraction: u64,
-    of: u64,
+    pub(super) parts: Range<usize>,
+    pub(super) fraction: u64,
+    pub(super) of: u64,
 }
 
 impl Round {
     /// Disjoint bits of the hash: the top ones say which task has the key.
-    fn part_of(hash: u64) -> u64 {
-        (hash >> 40) % PARTS
+    pub(super) fn part_of(hash: u64) -> usize {
+        (hash >> 40) as usize % PARTS
     }
 
-    fn has(self, hash: u64) -> bool {
-        (hash & u64::from(u32::MAX)) % self.of == self.fraction
+    /// Whether a key with this hash is one of them.
+    pub(super) fn has(&self, hash: u64) -> bool {
+        self.parts.contains(&Self::part_of(hash)) && (hash & u64::from(u32::MAX)) % self.of == self.fraction
     }
+
+    /// Whether it is about all keys of these parts, a bit each.
+    pub(super) fn covers(&self, parts: u64) -> bool {
+        self.of == 1 && parts & !bits(&self.parts) == 0
+    }
+
+    /// Whether it is about any key of these parts, a bit each.
+    pub(super) fn meets(&self, parts: u64) -> bool {
+        parts & bits(&self.parts) != 0
+    }
+}
+
+/// A bit for each of these parts.
+fn bits(parts: &Range<usize>) -> u64 {
+    let below = |part: usize| if part < PARTS { (1 << part) - 1 } else { u64::MAX };
+    below(parts.end) & !below(parts.start)
+}
+
+/// The part that a key with this hash is in, as a bit.
+pub(super) fn bit_of(hash: u64) -> u64 {
+    1 << Round::part_of(hash)
+}
+
+/// Neighbouring parts in ranges of at most `most` bytes together, or of one part. Those without anything are left out at the ends.
+pub(super) fn pack(sizes: &[usize], most: usize) -> Vec<Range<usize>> {
+    let (mut ranges, mut held) = (Vec::<Range<usize>>::new(), 0_usize);
+    for (part, size) in sizes.iter().copied().enumerate().filter(|(_, size)| *size > 0) {
+        held = held.saturating_add(size);
+        match ranges.last_mut().filter(|_| held <= most) {
+            Some(range) => range.end = part + 1,
+            None => {
+                ranges.push(part..part + 1);
+                held = size;
+            }
+        }
+    }
+    ranges
 }
 
 impl Spilled {
     /// The table for rows that come now.
     pub(super) fn table(&mut self, tables: &mut Tables, aggregates: &Aggregates) -> Result<&mut GroupTable> {
+        if self.resting.is_some() {
+            return Err(OperatorError::Internal("a row came for a slice that is closed".into()));
+        }
         if self.live.is_none() {
             self.live = Some(tables.table(aggregates)?);
         }
         self.live.as_mut().ok_or_else(|| OperatorError::Internal("a table was not made".into()))
     }
 
-    /// The bytes it holds in memory.
-    pub(super) fn size(&self) -> usize {
-        self.live.as_ref().map_or(0, GroupTable::size)
+    /// Makes arrays of what is in memory, for which no more rows come before it is put away or gone.
+    pub(super) fn rest(&mut self, tables: &mut Tables, next: u32) -> Result<()> {
+        if let Some(table) = self.live.take() {
+            self.resting = Some(tables.close(table, next)?);
+        }
+        if let Some(saved) = &mut self.resting {
+            saved.all()?;
+        }
+        Ok(())
+    }
+
+    /// The bytes that can be put away.
+    pub(super) fn spillable(&self) -> usize {
+        self.live.as_ref().map_or(0, GroupTable::size) + self.resting.as_ref().map_or(0, Saved::size)
+    }
+
+    /// The bytes that it takes to know what was.
+    pub(super) fn listed(&self) -> usize {
+        self.runs.iter().map(Run::listed).sum()
     }
 
     /// Adds up how many groups last changed in which save.
     pub(super) fn add_changes(&self, changes: &mut Changes) -> Result<()> {
-        let own = self.changes.as_ref().filter(|_| self.live.is_none());
+        let is_settled = self.live.is_none() && self.resting.is_none() && self.whole() == self.runs.len();
+        let own = self.changes.as_ref().filter(|_| is_settled);
         let own = own.ok_or_else(|| OperatorError::Internal("groups were saved before they were settled".into()))?;
         own.iter().for_each(|(save, groups)| *changes.entry(*save).or_default() += groups);
         Ok(())
     }
 
-    /// The batches of its runs.
-    pub(super) fn batches(&self) -> impl Iterator<Item = (Arc<dyn Stored>, usize)> + '_ {
-        self.runs.iter().flat_map(|run| (0..run.pieces.len()).map(|batch| (run.stored.clone(), batch)))
+    /// What there is of it, given the hashes of the keys that are in memory. After [`Spilled::rest`].
+    pub(super) fn layers<'a>(&'a self, hashes: &'a [u64]) -> Layers<'a> {
+        Layers::new(&self.runs, self.resting.as_ref().map(|saved| (saved, hashes)))
     }
+
+    /// How many runs are `whole`: the oldest.
+    pub(super) fn whole(&self) -> usize {
+        self.runs.iter().take_while(|run| run.whole).count()
+    }
+}
+
+/// What the groups of a slice are made of: runs, and what came after them and is in memory, with the hashes of its keys.
+pub(super) struct Layers<'a> {
+    pub(super) runs: &'a [Run],
+    pub(super) held: Option<(&'a Saved, &'a [u64])>,
+    /// Of the runs before this one nothing is asked for but pieces with keys of these parts, a bit each.
+    pub(super) first: usize,
+    pub(super) of_older: u64,
+}
+
+impl<'a> Layers<'a> {
+    /// All of them.
+    pub(super) fn new(runs: &'a [Run], held: Option<(&'a Saved, &'a [u64])>) -> Self {
+        Self { runs, held, first: 0, of_older: 0 }
+    }
+
+    /// Whether a piece of the run at `layer` is asked for.
+    pub(super) fn asks(&self, layer: usize, piece: &Piece) -> bool {
+        layer >= self.first || piece.parts & self.of_older != 0
+    }
+}
+
+/// The hashes of the keys of arrays that have been joined.
+pub(super) fn hashes(saved: Option<&Saved>) -> Result<Vec<u64>> {
+    let Some(saved) = saved else { return Ok(Vec::new()) };
+    let (rows, keys, _) = saved.joined()?;
+    key_hashes(keys, rows)
 }
 
 /// What groups are merged with.
@@ -130,217 +221,38 @@ pub(super) struct Tools<'a> {
     pub(super) save: u32,
 }
 
-/// Puts groups away and gets them back.
-pub(super) struct Spiller {
-    pub(super) memory: Memory,
-    /// The key, the states, and the save in which a group last changed.
-    schema: SchemaRef,
-    keys: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Keys and states, and for each key the save in which it last changed.
-struct Merged {
-    table: GroupTable,
-    changed_at: Vec<u32>,
-}
-
-impl Spiller {
-    /// For groups whose segments have these columns, `keys` of them the key.
-    pub(super) fn new(memory: Memory, segment: &Schema, keys: usize) -> Self {
-        let mut fields: Vec<_> = segment.fields()[LEADING..].to_vec();
-        fields.push(Arc::new(Field::new("__changed_at", DataType::UInt32, false)));
-        Self { memory, schema: Arc::new(Schema::new(fields)), keys }
-    }
-
-    /// How many bytes may be in memory between two calls. As much again is for the work.
-    pub(super) fn most(&self) -> usize {
-        self.memory.allowance() / 2
-    }
-
-    /// Puts away what is in memory of these groups.
-    pub(super) fn spill(&self, groups: &mut Groups, tools: &mut Tools<'_>) -> Result<()> {
-        let (saved, mut spilled) = match std::mem::replace(groups, Groups::Closed(Saved::default())) {
-            Groups::Open(table) => (Some(tools.tables.close(table, tools.save)?), Box::default()),
-            Groups::Closed(saved) => (Some(saved), Box::default()),
-            Groups::Spilled(mut spilled) => {
-                let live = spilled.live.take();
-                (live.map(|table| tools.tables.close(table, tools.save)).transpose()?, spilled)
-            }
-        };
-        if let Some(mut saved) = saved {
-            let changed_at: ArrayRef = Arc::new(UInt32Array::from(saved.changed_at().to_vec()));
-            let (rows, keys, states) = saved.all()?;
-            if rows > 0 {
-                let columns: Vec<ArrayRef> = keys.iter().chain(states).cloned().chain([changed_at]).collect();
-                drop(saved);
-                spilled.runs.push(self.write(&columns, rows)?);
-                spilled.changes = None;
-                self.merge_tier(&mut spilled, tools)?;
-            }
+    #[test]
+    fn neighbours_are_packed_while_they_fit() {
+        let mut sizes = [0; PARTS];
+        assert!(pack(&sizes, 100).is_empty());
+        for (part, size) in [(2, 40), (3, 60), (4, 1), (9, 99), (10, 500), (63, 1)] {
+            sizes[part] = size;
         }
-        *groups = Groups::Spilled(spilled);
-        Ok(())
+        assert_eq!(pack(&sizes, 100), [2..4, 4..10, 10..11, 63..64]);
+        assert_eq!(pack(&sizes, 0), [2..3, 3..4, 4..5, 9..10, 10..11, 63..64]);
+        assert_eq!(pack(&sizes, usize::MAX), std::iter::once(2..64).collect::<Vec<_>>());
     }
 
-    /// Writes groups of one table as a run.
-    fn write(&self, columns: &[ArrayRef], rows: usize) -> Result<Run> {
-        let mut of_part = vec![Vec::new(); PARTS as usize];
-        for (row, hash) in key_hashes(&columns[..self.keys], rows)?.into_iter().enumerate() {
-            of_part[Round::part_of(hash) as usize].push(row as u32);
+    /// Every key is in one round, and that round reads the piece that it is in.
+    #[test]
+    fn rounds_have_every_key_once() {
+        let of_part = |part: usize, of| (0..of).map(move |fraction| Round { parts: part..part + 1, fraction, of });
+        let mut rounds: Vec<Round> = vec![Round { parts: 0..20, fraction: 0, of: 1 }];
+        rounds.extend((20..PARTS).flat_map(|part| of_part(part, 1 + part as u64 % 7)));
+        let mut random = fastrand::Rng::with_seed(11);
+        for hash in std::iter::repeat_with(|| random.u64(..)).take(2_000) {
+            let own: Vec<&Round> = rounds.iter().filter(|round| round.has(hash)).collect();
+            assert_eq!(own.len(), 1);
+            assert!(own[0].meets(bit_of(hash)) && own[0].meets(u64::MAX));
+            assert_eq!(own[0].covers(bit_of(hash)), own[0].of == 1);
+            assert!(!own[0].covers(u64::MAX));
         }
-        let mut pieces = Vec::new();
-        let parts = (0..PARTS).zip(of_part).filter(|(_, rows)| !rows.is_empty());
-        let mut batches = parts.map(|(part, rows)| {
-            let rows = UInt32Array::from(rows);
-            let columns = columns.iter().map(|column| Ok(own_bytes(take(column, &rows, None)?)));
-            let columns = columns.collect::<Result<Vec<_>>>()?;
-            pieces.push(Piece { part, rows: rows.len(), bytes: bytes_of(&columns) });
-            Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
-        });
-        let stored = self.memory.room().store(&self.schema, &mut batches)?;
-        drop(batches);
-        Ok(Run { stored, pieces, tier: 0 })
-    }
-
-    /// Makes one run of the newest ones while they are many of one tier.
-    fn merge_tier(&self, spilled: &mut Spilled, tools: &mut Tools<'_>) -> Result<()> {
-        while let Some(newest) = spilled.runs.last() {
-            let tier = newest.tier;
-            let equal = spilled.runs.iter().rev().take_while(|run| run.tier == tier).count();
-            if equal < TIER {
-                break;
-            }
-            let runs = spilled.runs.split_off(spilled.runs.len() - equal);
-            let (run, _) = self.fuse(&runs, tier + 1, tools)?;
-            spilled.runs.push(run);
-        }
-        Ok(())
-    }
-
-    /// Makes one run of several, and counts how many of its groups last changed in which save.
-    fn fuse(&self, runs: &[Run], tier: usize, tools: &mut Tools<'_>) -> Result<(Run, Changes)> {
-        let (mut pieces, mut changes) = (Vec::new(), Changes::new());
-        let mut batches = self.rounds(runs.iter()).into_iter().filter_map(|round| {
-            let batch = self.merged(runs.iter(), round, tools).and_then(|merged| {
-                let Some(Merged { table, changed_at }) = merged else { return Ok(None) };
-                changed_at.iter().for_each(|save| *changes.entry(*save).or_default() += 1);
-                let (mut columns, states) = tools.tables.states(table)?;
-                columns.extend(states);
-                columns.push(Arc::new(UInt32Array::from(changed_at)));
-                let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
-                let bytes = bytes_of(batch.columns());
-                pieces.push(Piece { part: round.part, rows: batch.num_rows(), bytes });
-                Ok(Some(batch))
-            });
-            batch.transpose()
-        });
-        let stored = self.memory.room().store(&self.schema, &mut batches)?;
-        drop(batches);
-        Ok((Run { stored, pieces, tier }, changes))
-    }
-
-    /// Makes one run of all there is of these groups, for a save.
-    pub(super) fn settle(&self, groups: &mut Groups, tools: &mut Tools<'_>) -> Result<()> {
-        self.spill(groups, tools)?;
-        let Groups::Spilled(spilled) = groups else { return Ok(()) };
-        if spilled.changes.is_none() {
-            let tier = spilled.runs.iter().map(|run| run.tier).max().unwrap_or(0);
-            let runs = std::mem::take(&mut spilled.runs);
-            let (run, changes) = self.fuse(&runs, tier, tools)?;
-            (spilled.runs, spilled.changes) = (vec![run], Some(changes));
-        }
-        Ok(())
-    }
-
-    /// How the groups of these slices are merged: the last comes first.
-    pub(super) fn rounds_of<'g>(&self, slices: impl Iterator<Item = &'g Spilled>) -> Vec<Round> {
-        self.rounds(slices.flat_map(|spilled| &spilled.runs))
-    }
-
-    fn rounds<'r>(&self, runs: impl Iterator<Item = &'r Run>) -> Vec<Round> {
-        let mut sizes = vec![(0_usize, 0_usize); PARTS as usize];
-        for piece in runs.flat_map(|run| &run.pieces) {
-            let (rows, bytes) = &mut sizes[piece.part as usize];
-            (*rows, *bytes) = (*rows + piece.rows, bytes.saturating_add(piece.bytes));
-        }
-        let parts = (0..PARTS).zip(sizes).filter(|(_, (rows, _))| *rows > 0);
-        let rounds = parts.flat_map(|(part, (rows, bytes))| {
-            let wanted = bytes.saturating_mul(GROWTH) / self.most().max(1) + 1;
-            let of = wanted.min(rows.div_ceil(FEWEST_ROWS)).min(MOST_READS) as u64;
-            (0..of).map(move |fraction| Round { part, fraction, of })
-        });
-        rounds.collect()
-    }
-
-    /// The table of a round, merged from these slices.
-    pub(super) fn table_of<'g>(
-        &self,
-        slices: impl Iterator<Item = &'g Spilled>,
-        round: Round,
-        tools: &mut Tools<'_>,
-    ) -> Result<Option<GroupTable>> {
-        Ok(self.merged(slices.flat_map(|spilled| &spilled.runs), round, tools)?.map(|merged| merged.table))
-    }
-
-    fn merged<'r>(
-        &self,
-        runs: impl Iterator<Item = &'r Run>,
-        round: Round,
-        tools: &mut Tools<'_>,
-    ) -> Result<Option<Merged>> {
-        let mut merged: Option<Merged> = None;
-        for run in runs {
-            for (batch, _) in run.pieces.iter().enumerate().filter(|(_, piece)| piece.part == round.part) {
-                let rows = self.some(run.stored.read(batch)?, |hash| round.has(hash), round.of == 1)?;
-                if rows.num_rows() == 0 {
-                    continue;
-                }
-                let Merged { table, changed_at } = match &mut merged {
-                    Some(merged) => merged,
-                    None => {
-                        let table = tools.tables.passing(tools.aggregates)?;
-                        merged.insert(Merged { table, changed_at: Vec::new() })
-                    }
-                };
-                let (key, states, saves) = self.columns(&rows)?;
-                table.merge(key, states, rows.num_rows(), tools.scratch)?;
-                changed_at.resize(table.groups(), 0);
-                for (group, save) in tools.scratch.iter().zip(saves) {
-                    changed_at[*group] = changed_at[*group].max(*save);
-                }
-            }
-        }
-        Ok(merged)
-    }
-
-    /// The rows whose keys have such hashes.
-    fn some(&self, rows: RecordBatch, is_one: impl Fn(u64) -> bool, all: bool) -> Result<RecordBatch> {
-        if all {
-            return Ok(rows);
-        }
-        let hashes = key_hashes(&rows.columns()[..self.keys], rows.num_rows())?;
-        let some: BooleanArray = hashes.into_iter().map(|hash| Some(is_one(hash))).collect();
-        Ok(filter_record_batch(&rows, &some)?)
-    }
-
-    /// The key, the states, and the saves of a batch of a run.
-    fn columns<'b>(&self, rows: &'b RecordBatch) -> Result<(&'b [ArrayRef], &'b [ArrayRef], &'b [u32])> {
-        let columns = rows.columns();
-        let saves = columns.last().and_then(|saves| saves.as_primitive_opt::<UInt32Type>());
-        match (saves, columns.len() == self.schema.fields().len()) {
-            (Some(saves), true) => Ok((&columns[..self.keys], &columns[self.keys..columns.len() - 1], saves.values())),
-            _ => Err(OperatorError::Internal("what came back from the room is not what was put there".into())),
-        }
-    }
-
-    /// The groups of a batch that changed after the save `since`; `None` if there are none.
-    pub(super) fn since(&self, stored: &dyn Stored, batch: usize, since: u32) -> Result<Option<States>> {
-        let rows = stored.read(batch)?;
-        let (_, _, saves) = self.columns(&rows)?;
-        let changed: BooleanArray = saves.iter().map(|save| Some(*save > since)).collect();
-        let rows = if changed.true_count() == changed.len() { rows } else { filter_record_batch(&rows, &changed)? };
-        let (key, states, _) = self.columns(&rows)?;
-        let own = |columns: &[ArrayRef]| columns.iter().cloned().map(own_bytes).collect::<Vec<_>>();
-        Ok((rows.num_rows() > 0).then(|| (rows.num_rows(), own(key), own(states))))
+        let all = Round { parts: 0..PARTS, fraction: 0, of: 1 };
+        assert!(all.covers(u64::MAX) && !all.meets(0));
+        assert_eq!([bits(&(0..1)), bits(&(62..64)), bits(&(3..5)), bits(&(7..7))], [1, 3 << 62, 0b11000, 0]);
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use arrow::{
-    array::{ArrayRef, RecordBatch, UInt32Array},
-    compute::{take, take_record_batch},
+    array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array},
+    compute::{filter, filter_record_batch, take, take_record_batch},
 };
 
 use super::{Slice, Slicing};
@@ -49,6 +49,15 @@ impl Selection {
             }
             Self::Range { offset, rows } => batch.slice(*offset, *rows),
             Self::Rows(rows) => take_record_batch(batch, rows)?,
+        })
+    }
+
+    /// Of its rows those for which `keep`, which has a value for each of them, is true.
+    pub(super) fn filter(&self, batch: &RecordBatch, keep: &BooleanArray) -> Result<RecordBatch> {
+        Ok(match self {
+            Self::All => filter_record_batch(batch, keep)?,
+            Self::Range { offset, rows } => filter_record_batch(&batch.slice(*offset, *rows), keep)?,
+            Self::Rows(rows) => take_record_batch(batch, &filter(rows, keep)?)?,
         })
     }
 

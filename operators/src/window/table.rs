@@ -171,7 +171,8 @@ impl Tables {
         Ok((self.take_keys(table)?, states))
     }
 
-    fn take_keys(&mut self, table: GroupTable) -> Result<Vec<ArrayRef>> {
+    /// The keys of a table. What held them is used for the next.
+    pub(super) fn take_keys(&mut self, table: GroupTable) -> Result<Vec<ArrayRef>> {
         let Some(mut keys) = table.keys else { return Ok(Vec::new()) };
         let groups = keys.len();
         let columns = keys.emit(EmitTo::All)?;
@@ -350,6 +351,13 @@ impl GroupTable {
         rows_of(&self.accumulators.values()?, &places.ok_or_else(missing)?.into())
     }
 
+    /// Takes keys alone: for each that is not there yet, a row that carries it.
+    pub(super) fn new_keys(&mut self, key: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<UInt32Array> {
+        let before = self.known();
+        let groups = self.intern(key, rows, scratch)?;
+        Ok(rows_of_new(scratch, before, groups))
+    }
+
     fn intern(&mut self, key: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<usize> {
         let before = self.saved.as_ref().map(|_| self.known());
         match &mut self.keys {
@@ -393,7 +401,7 @@ impl GroupTable {
             if let Some(given) = &mut self.given {
                 given.restore(&states[self.accumulators.width()..])?;
             }
-            self.saved()?.add_states(states, groups, save)?;
+            self.saved()?.add_states(states, groups, save);
         }
         let rows = self.rows;
         self.saved()?.rows = rows;
@@ -423,7 +431,7 @@ impl GroupTable {
         } else if let Some(given) = self.given.as_ref().filter(|given| given.unsaved) {
             let columns = given.columns();
             let saved = self.saved()?;
-            let mut states = saved.states().to_vec();
+            let mut states = saved.all()?.2.to_vec();
             states.truncate(states.len().saturating_sub(COLUMNS));
             states.extend(columns);
             saved.compare(states, groups, now)?;

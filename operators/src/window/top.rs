@@ -1,11 +1,13 @@
 //! The greatest rows of each window, per key or over all.
 //!
 //! ```text
-//!   rows ──► slices ──► Buffer: rows that may still win ──window complete──► the first n of each key, with ranks
+//!   rows ──► slices ──► Bars ──► Buffer: rows that may still win ──window complete──► the first n of each key, with ranks
 //!              before the exchange: ──slice closed, budget used up, flush──► the first n of each key
 //! ```
 
+mod bars;
 mod buffer;
+mod order;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,7 +21,7 @@ use datafusion_physical_plan::aggregates::{
     order::GroupOrdering,
 };
 
-use self::buffer::{Buffer, Winners};
+use self::buffer::Buffer;
 use super::{
     Slice, WINDOW_END, WINDOW_START, Window,
     aggregate::{bounds, constant},
@@ -30,7 +32,7 @@ use super::{
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
     key::{check_key, comparable},
-    plan::{Partitioning, Plan, TwoPhases},
+    plan::{KeyedBy, Partitioning, Plan, TwoPhases},
     schema::no_duplicates,
     state::{
         StateForm, StateReader, StateWriter,
@@ -183,6 +185,13 @@ impl Plan for TopPlan {
         self.0.form.clone()
     }
 
+    fn keyed_output(&self) -> Option<KeyedBy> {
+        // A bound of a former window, which may be a key, gives way to that of this one.
+        let behind = self.0.output.columns().fields().len() - 1 - self.0.kept.len();
+        let place = |key: &usize| self.0.kept.iter().position(|kept| kept == key).map(|at| vec![behind + at]);
+        KeyedBy::any(self.0.key.iter().map(|key| place(key).unwrap_or_default()))
+    }
+
     fn whole(&self) -> Result<Box<dyn Operator>> {
         Ok(Box::new(Self::whole(self)?))
     }
@@ -219,8 +228,7 @@ impl Top {
     }
 }
 
-fn result(plan: &Shared, phase: Phase, window: Slice, buffer: &Buffer) -> Result<RecordBatch> {
-    let Winners { rows: sorted, ranks, .. } = buffer.sort(plan)?;
+fn result(plan: &Shared, phase: Phase, window: Slice, sorted: RecordBatch, ranks: Vec<u64>) -> Result<RecordBatch> {
     let rows = sorted.num_rows();
     let time = constant(window.result_time(), rows);
     if phase == Phase::Candidates {
@@ -272,10 +280,9 @@ impl Operator for Top {
         let Self { plan, slices, phase, .. } = self;
         let time = if *phase == Phase::Winners { batch.num_columns() - 1 } else { plan.input_time };
         for (slice, selection) in slices.assign(&batch, Some(time), out)? {
-            let part = selection.batch(&batch)?;
-            slices.content(slice, || Ok(Buffer::default()))?.push(plan, part)?;
+            slices.content(slice, || Ok(Buffer::default()))?.push(plan, &batch, &selection)?;
         }
-        if *phase == Phase::Candidates && slices.contents().map(|buffer| buffer.bytes).sum::<usize>() > BUDGET_BYTES {
+        if *phase == Phase::Candidates && slices.contents().map(Buffer::size).sum::<usize>() > BUDGET_BYTES {
             self.flush(out)?;
         }
         Ok(())
@@ -285,7 +292,11 @@ impl Operator for Top {
         let Self { plan, slices, phase, .. } = self;
         slices.advance(time, out, |window, due| {
             let Parts { contents, owed, grows } = match due {
-                Due::Slice(buffer) => return Ok((result(plan, *phase, window, &buffer)?, Left::Nothing)),
+                Due::Slice(mut buffer) => {
+                    let (rows, ranks, more) = buffer.leave(plan)?;
+                    let left = if more { Left::More(Some(buffer)) } else { Left::Nothing };
+                    return Ok((result(plan, *phase, window, rows, ranks)?, left));
+                }
                 Due::Window(parts) => parts,
             };
             let mut all = Buffer::union(contents, plan)?;
@@ -297,14 +308,20 @@ impl Operator for Top {
                 let key: Vec<ArrayRef> = plan.key.iter().map(|&i| rows.column(i).clone()).collect();
                 owed.keep(rows, &key)
             })?;
-            Ok((result(plan, *phase, window, &all)?, whole))
+            let (rows, ranks) = all.winners(plan)?;
+            Ok((result(plan, *phase, window, rows, ranks)?, whole))
         })
     }
 
     fn flush(&mut self, out: &mut Outbox) -> Result<()> {
         if self.phase == Phase::Candidates {
-            for (slice, buffer) in self.slices.take() {
-                out.emit(result(&self.plan, self.phase, slice, &buffer)?);
+            for (slice, mut buffer) in self.slices.take() {
+                let mut more = true;
+                while more {
+                    let (rows, ranks);
+                    (rows, ranks, more) = buffer.leave(&self.plan)?;
+                    out.emit(result(&self.plan, self.phase, slice, rows, ranks)?);
+                }
             }
         }
         Ok(())
@@ -355,6 +372,6 @@ impl Operator for Top {
     }
 
     fn size(&self) -> usize {
-        self.slices.contents().map(|buffer| buffer.bytes).sum()
+        self.slices.contents().map(Buffer::size).sum()
     }
 }

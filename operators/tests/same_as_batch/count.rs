@@ -152,7 +152,7 @@ impl Saved {
 
     pub(crate) fn load<O: Operator>(&self, mut operator: O) -> O {
         let segments = self.state.segments.iter().map(|(id, _)| (*id, self.store[id].clone())).collect();
-        let part = Part { first_phase: false, numbers: self.state.numbers.clone(), segments };
+        let part = Part { first_phase: false, numbers: self.state.numbers.clone(), segments, stored: Vec::new() };
         operator.load(&StateReader { key_groups: 0..256, parts: vec![part] }).unwrap();
         operator
     }

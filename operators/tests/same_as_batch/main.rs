@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod adopted;
 mod aggregate;
 mod bids;
 mod broadcast;
@@ -57,6 +58,7 @@ mod stateless;
 mod table_steps;
 mod temporal_join;
 mod top;
+mod top_bars;
 mod top_saves;
 mod two_inputs;
 mod typed;

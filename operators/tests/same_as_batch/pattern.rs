@@ -463,7 +463,7 @@ fn a_save_writes_what_has_changed() {
         found += matches(&mut out).len();
         advance(&mut operator, save);
         sealed += saved.save(&mut operator);
-        assert!(saved.state.segments.len() <= 10, "{} segments", saved.state.segments.len());
+        assert!(saved.state.segments.len() <= 13, "{} segments", saved.state.segments.len());
         if save % 30 == 10 {
             operator = saved.load(plan.whole().unwrap());
         }

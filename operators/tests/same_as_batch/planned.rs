@@ -185,7 +185,7 @@ impl<'p> Task<'p> {
     pub(crate) fn restart(&mut self) {
         self.operator = self.plan.whole().unwrap();
         let segments = self.state.segments.iter().map(|(id, _)| (*id, self.store[id].clone())).collect();
-        let part = Part { first_phase: false, numbers: self.state.numbers.clone(), segments };
+        let part = Part { first_phase: false, numbers: self.state.numbers.clone(), segments, stored: Vec::new() };
         self.operator.load(&StateReader { key_groups: 0..256, parts: vec![part] }).unwrap();
     }
 }

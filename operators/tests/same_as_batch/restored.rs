@@ -15,6 +15,7 @@ use typed_arrow::schema::BuildRows;
 use windrow_operators::{
     Advance, KeyGroup, Operator, Outbox, Plan, Port, Timestamp,
     key::key_groups,
+    spill::read_all,
     state::{KEY_GROUP, Part, SegmentId, StateReader, StateWriter, TaskState},
     testing::Check,
     window::{AggregatePlan, TopPlan, Tumbling, WindowAggregate},
@@ -104,6 +105,7 @@ pub(crate) fn results(operator: &mut (impl Operator + ?Sized), time: Timestamp) 
 }
 
 /// One task and what a store would have of it.
+#[derive(Clone)]
 pub(crate) struct Saved {
     pub(crate) next: SegmentId,
     pub(crate) store: BTreeMap<SegmentId, RecordBatch>,
@@ -131,7 +133,9 @@ impl Saved {
         let mut writer = StateWriter::new(&mut self.next);
         operator.save(&mut writer).unwrap();
         self.state = writer.finish();
-        let new: Vec<_> = self.state.segments.iter().filter_map(|(id, rows)| Some((*id, rows.clone()?))).collect();
+        let stored = |id| Some(read_all(self.state.stored.get(id)?.as_ref()).unwrap());
+        let new = self.state.segments.iter().filter_map(|(id, rows)| Some((*id, rows.clone().or_else(|| stored(id))?)));
+        let new: Vec<_> = new.collect();
         let sealed = new.iter().map(|(_, rows)| rows.num_rows()).sum();
         self.store.extend(new);
         sealed
@@ -139,7 +143,7 @@ impl Saved {
 
     pub(crate) fn part(&self) -> Part {
         let segments = self.state.segments.iter().map(|(id, _)| (*id, self.store[id].clone())).collect();
-        Part { first_phase: false, numbers: self.state.numbers.clone(), segments }
+        Part { first_phase: false, numbers: self.state.numbers.clone(), segments, stored: Vec::new() }
     }
 
     pub(crate) fn load(&self, operator: &mut (impl Operator + ?Sized)) {

@@ -1,22 +1,29 @@
 //! Windows under a memory budget: what does not fit is put away, and the answer stays what it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use datafusion_expr::{col, lit};
 use datafusion_functions_aggregate::expr_fn::{count, sum};
 use proptest::prelude::*;
 use typed_arrow::schema::BuildRows;
 use windrow_operators::{
-    Advance, Operator, OperatorError, Outbox, Port, Timestamp,
-    spill::{Memory, read_all},
+    Advance, Operator, OperatorError, Outbox, Port, Result, Timestamp,
+    spill::{Memory, Room, Stored, read_all},
     state::{Part, SegmentId, StateReader, StateWriter, TaskState},
     testing::{Check, Pipeline, TestRoom},
-    window::{AggregatePlan, Cumulating, Hopping, Tumbling, Window},
+    window::{AggregatePlan, Cumulating, Hopping, Tumbling, Window, WindowAggregate},
 };
 
 use crate::{
+    adopted::FromRoom,
     aggregate::{KEYS, aggregates, every_aggregate, oracle_of},
     bids::{Bid, bids, cases, fail, some_bids, us},
     shape::{Shape, bid, some_cases, wide},
@@ -26,9 +33,8 @@ use crate::{
 fn pipeline<'a>(plan: &'a AggregatePlan, key: &[&str], two_phases: bool, memory: Memory) -> Pipeline<'a> {
     let for_first = memory.clone();
     let merging = move || {
-        let mut operator = if two_phases { plan.merging() } else { plan.whole() }?;
-        assert!(operator.limit(&memory));
-        Ok(operator)
+        let operator = if two_phases { plan.merging() } else { plan.whole() }?;
+        Ok(FromRoom::new(operator, memory.clone(), 3))
     };
     if two_phases {
         let partial = move || {
@@ -236,6 +242,11 @@ impl Saved {
         let mut writer = StateWriter::new(&mut self.next);
         operator.save(&mut writer).unwrap();
         self.state = writer.finish();
+        self.take_over()
+    }
+
+    /// Takes what is new of the state; returns how many rows that is.
+    fn take_over(&mut self) -> usize {
         let mut new = 0;
         for (id, rows) in &self.state.segments {
             let stored = self.state.stored.get(id).map(|stored| read_all(stored.as_ref()).unwrap());
@@ -249,7 +260,7 @@ impl Saved {
 
     fn reader(&self) -> StateReader {
         let segments = self.state.segments.iter().map(|(id, _)| (*id, self.segments[id].clone())).collect();
-        let part = Part { first_phase: false, numbers: self.state.numbers.clone(), segments };
+        let part = Part { first_phase: false, numbers: self.state.numbers.clone(), segments, stored: Vec::new() };
         StateReader { key_groups: 0..256, parts: vec![part] }
     }
 }
@@ -289,6 +300,118 @@ fn a_save_writes_what_has_changed() {
     assert!((1_250..12_000).contains(&total), "{total} rows for 1250 changes");
     let (expected, actual) = (results(&mut plain, Timestamp::MAX).0, results(&mut operator, Timestamp::MAX).0);
     assert!(table(&expected) == table(&actual));
+}
+
+/// Counts the batches that are read.
+#[derive(Clone, Debug, Default)]
+struct Reads {
+    room: TestRoom,
+    reads: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+struct Read(Arc<dyn Stored>, Reads);
+
+impl Room for Reads {
+    fn store(
+        &self,
+        schema: &SchemaRef,
+        batches: &mut dyn Iterator<Item = Result<RecordBatch>>,
+    ) -> Result<Arc<dyn Stored>> {
+        Ok(Arc::new(Read(self.room.store(schema, batches)?, self.clone())))
+    }
+}
+
+impl Stored for Read {
+    fn batches(&self) -> usize {
+        self.0.batches()
+    }
+
+    fn read(&self, batch: usize) -> Result<RecordBatch> {
+        self.1.reads.fetch_add(1, Relaxed);
+        self.0.read(batch)
+    }
+}
+
+/// A save after one key has changed reads what is near it, not all there is; and what it counts stays right.
+#[test]
+fn a_save_of_little_reads_little() {
+    const KEYS: i64 = 40_000;
+    let plan = counts(Tumbling::of(us(1_000)));
+    let room = Reads::default();
+    let limited = || {
+        let mut operator = plan.whole().unwrap();
+        assert!(operator.limit(&Memory::new(Arc::new(AtomicUsize::new(256 << 10)), Arc::new(room.clone()))));
+        operator
+    };
+    let (mut saved, mut plain, mut operator) = (Saved::new(), plan.whole().unwrap(), limited());
+    operator.load(&StateReader { key_groups: 0..256, parts: Vec::new() }).unwrap();
+    let mut save = |operator: &mut WindowAggregate, keys: &[i64]| {
+        process(&mut plain, keys.iter().map(|key| (*key, 1, 5)));
+        process(operator, keys.iter().map(|key| (*key, 1, 5)));
+        let before = room.reads.load(Relaxed);
+        let mut writer = StateWriter::new(&mut saved.next);
+        operator.save(&mut writer).unwrap();
+        saved.state = writer.finish();
+        let reads = room.reads.load(Relaxed) - before;
+        saved.take_over();
+        reads
+    };
+    assert!(save(&mut operator, &(0..KEYS).collect::<Vec<_>>()) >= 64, "it is in many pieces");
+    let mut random = fastrand::Rng::with_seed(7);
+    for turn in 0..16 {
+        let many = if turn % 4 == 2 { 3_000 } else { 30 };
+        let some: Vec<i64> = (0..many).map(|_| random.i64(0..KEYS + 5_000)).collect();
+        save(&mut operator, &some);
+        let reads = save(&mut operator, &some[..1]);
+        assert!(reads <= 24, "{reads} batches were read for one key");
+        assert_eq!(save(&mut operator, &[]), 0, "nothing has changed");
+    }
+    save(&mut operator, &(0..KEYS + 5_000).collect::<Vec<_>>());
+    let is_new = |id: &SegmentId| saved.state.stored.contains_key(id);
+    assert!(saved.state.segments.iter().all(|(id, rows)| rows.is_some() || is_new(id)), "all has changed");
+    let (mut restored, expected) = (limited(), results(&mut plain, Timestamp::MAX).0);
+    restored.load(&saved.reader()).unwrap();
+    for operator in [&mut operator, &mut restored] {
+        assert!(table(&results(operator, Timestamp::MAX).0) == table(&expected));
+    }
+}
+
+/// Slices of one key: what an empty table takes counts, they share files, and to know where they are takes memory, too.
+#[test]
+fn very_many_small_slices_are_within_the_budget_or_too_many() {
+    const SLICES: i64 = 10_000;
+    let plan = counts(Tumbling::of(us(1)).allowed_lateness(us(1_000_000)));
+    for (bytes, is_enough) in [(8 << 20, true), (1 << 20, false)] {
+        let room = TestRoom::new();
+        let mut operator = plan.whole().unwrap();
+        assert!(operator.limit(&room.memory(bytes)));
+        let mut most_held = 0;
+        // Half of them twice.
+        let starts: Vec<i64> = (0..SLICES).chain((0..SLICES).step_by(2)).collect();
+        let answer = starts.chunks(500).try_for_each(|starts| {
+            let rows = batch(starts.iter().map(|at| (1, *at, *at)));
+            operator.process(Port::MAIN, rows, &mut Outbox::new())?;
+            most_held = most_held.max(operator.size());
+            Ok(())
+        });
+        match answer {
+            Ok(()) => {
+                assert!(is_enough && most_held <= bytes, "{most_held} bytes of {bytes}");
+                assert!((8..200).contains(&room.stored()), "{} files", room.stored());
+                let (batches, _) = results(&mut operator, Timestamp::MAX);
+                let expected = |at: i64| (((at, at + 1), 1), (2 - at % 2, at * (2 - at % 2)));
+                assert!(table(&batches) == (0..SLICES).map(expected).collect());
+            }
+            Err(OperatorError::OverBudget(why)) => {
+                assert!(!is_enough && why.contains(".memory_budget(bytes)"), "{why}");
+                assert!(most_held <= bytes + bytes / 4, "{most_held} bytes of {bytes}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+        drop(operator);
+        assert_eq!(room.there(), 0);
+    }
 }
 
 /// No place is an error, wherever it is found: when rows come, while runs are merged, at a save, when a window fires.

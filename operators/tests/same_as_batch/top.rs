@@ -37,7 +37,13 @@ pub(crate) fn oracle_of(rows: &[Bid], key: &[&str], n: usize, windows: impl Fn(T
 }
 
 /// With ties the price of the n-th decides who else is there.
-fn ranked(rows: &[Bid], key: &[&str], n: usize, ties: bool, windows: impl Fn(Timestamp) -> Vec<Bounds>) -> Vec<Row> {
+pub(crate) fn ranked(
+    rows: &[Bid],
+    key: &[&str],
+    n: usize,
+    ties: bool,
+    windows: impl Fn(Timestamp) -> Vec<Bounds>,
+) -> Vec<Row> {
     let mut results = Vec::new();
     for ((window, _), mut bids) in groups(rows, key, windows) {
         let (start, end) = cut(window);

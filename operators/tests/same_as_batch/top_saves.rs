@@ -132,7 +132,7 @@ fn segments_of_whole_slices_are_read() {
         segments.extend(saved.part().segments);
     }
     let mut restored = plan.whole().unwrap();
-    let part = Part { first_phase: false, numbers: Default::default(), segments };
+    let part = Part { first_phase: false, numbers: Default::default(), segments, stored: Vec::new() };
     restored.load(&StateReader { key_groups: 0..256, parts: vec![part] }).unwrap();
     assert_eq!(results(&mut restored, Timestamp::MAX), results(&mut operator, Timestamp::MAX));
 }

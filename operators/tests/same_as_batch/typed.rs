@@ -1,7 +1,12 @@
 //! FilterRows, MapRows and FlatMapRows: closures over views, with optional fields, text and times.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    compute::cast,
+    datatypes::{DataType, Schema},
+};
 use datafusion_expr::{col, lit};
 use datafusion_functions_aggregate::expr_fn::{count, sum};
 use proptest::prelude::*;
@@ -97,6 +102,67 @@ proptest! {
         };
         Check::new(pipeline).out_of_order(us(30)).seed(seed).run(&rows, oracle).map_err(fail)?;
     }
+}
+
+/// Text in views is text to a closure, alone and after rows have gone, in the rows that it lets through as it was; a column that the
+/// record does not name is not looked at.
+#[test]
+fn text_in_views() {
+    let mut rows = Bid::new_builders(0);
+    let bid = |who: Option<&str>, auction| Bid {
+        auction,
+        who: who.map(String::from),
+        price: Some(auction),
+        at: Timestamp::from_micros(auction),
+    };
+    rows.append_rows([
+        bid(Some("bob"), 0),
+        bid(None, 2),
+        bid(Some("a name of more than twelve bytes"), 4),
+        bid(None, 5),
+    ]);
+    let rows = rows.finish().into_record_batch();
+    let mut columns = rows.columns().to_vec();
+    let text = rows.schema().index_of("who").unwrap();
+    columns[text] = cast(&columns[text], &DataType::Utf8View).unwrap();
+    let fields = rows.schema_ref().fields().iter().zip(&columns);
+    let fields = fields.map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let viewed = RecordBatch::try_new(schema.clone(), columns).unwrap();
+    let stream = StreamSchema::with_time(schema, "at").unwrap();
+
+    let mut filter = FilterRows::<Offer, _>::new(&stream, |offer| offer.who.is_none_or(|who| who != "bob")).unwrap();
+    let mut out = Outbox::new();
+    filter.process(Port::MAIN, viewed.clone(), &mut out).unwrap();
+    let kept: Vec<RecordBatch> = out.drain().map(|(_, rows)| rows).collect();
+    assert_eq!(kept, [viewed.slice(1, 3)]);
+    let mut map = MapRows::<Offer, Dear, _>::new(&stream, |offer| Dear {
+        who: offer.who.unwrap_or("nobody").to_uppercase(),
+        dollars: offer.price,
+        seen: offer.at,
+    })
+    .unwrap();
+    map.process(Port::MAIN, viewed.slice(1, 2), &mut out).unwrap();
+    let made: Vec<RecordBatch> = out.drain().map(|(_, rows)| rows).collect();
+    let whos: Vec<_> = made[0].column(0).as_string::<i32>().iter().collect();
+    assert_eq!(whos, [Some("NOBODY"), Some("A NAME OF MORE THAN TWELVE BYTES")]);
+    let mut repeat = FlatMapRows::<Bid, Copy, _>::new(&stream, |bid| {
+        let of = bid.who.map(str::to_string);
+        (0..5_000).map(move |number| Copy { number, of: of.clone() })
+    })
+    .unwrap();
+    let (mut next, mut steps) = (viewed.clone(), Vec::new());
+    loop {
+        repeat.process(Port::MAIN, next, &mut out).unwrap();
+        steps.extend(out.drain().flat_map(|(_, rows)| {
+            rows.column(1).as_string::<i32>().iter().map(|who| who.map_or(0, str::len)).collect::<Vec<_>>()
+        }));
+        if !out.take_again() {
+            break;
+        }
+        next = viewed.slice(0, 0);
+    }
+    assert_eq!(steps, [3, 0, 32, 0].map(|length| [length; 5_000]).concat());
 }
 
 /// A row that explodes does not make a batch of its own size.

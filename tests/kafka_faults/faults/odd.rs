@@ -18,7 +18,7 @@ use crate::{
     cluster::{self, Feeder},
     figures::Figures,
     run::{Result, Run, until_running},
-    scenario::Input,
+    scenario::{IN, Input},
 };
 
 pub(crate) fn run(mut run: Run<'_>) -> Result<Figures> {
@@ -30,7 +30,8 @@ pub(crate) fn run(mut run: Run<'_>) -> Result<Figures> {
 
     let input = format!("{}.in", run.job);
     run.gone = run.broker.committed(&input)?;
-    for (partition, (_, read)) in cluster::progress(run.broker, &run.job, run.scenario.partitions)?.iter().enumerate() {
+    let progress = cluster::progress(run.broker, &run.job, (IN, run.scenario.partitions))?;
+    for (partition, (_, read)) in progress.iter().enumerate() {
         // At times all that were read.
         let first = if run.random.bool() { *read } else { run.random.i64(0..=*read) };
         run.broker.delete_records(&input, partition as i32, first)?;
@@ -73,7 +74,7 @@ fn feed_repeating(run: &mut Run<'_>, input: &str, records: &[Input]) -> Result<(
 }
 
 fn ends(run: &Run<'_>) -> Result<Vec<i64>> {
-    let progress = cluster::progress(run.broker, &run.job, run.scenario.partitions)?;
+    let progress = cluster::progress(run.broker, &run.job, (IN, run.scenario.partitions))?;
     Ok(progress.iter().map(|(end, _)| *end).collect())
 }
 

@@ -9,6 +9,7 @@ use crate::{
     cluster,
     figures::Figures,
     run::{Result, Run, until_running},
+    scenario::IN,
 };
 
 pub(crate) fn run(mut run: Run<'_>) -> Result<Figures> {
@@ -22,7 +23,7 @@ pub(crate) fn run(mut run: Run<'_>) -> Result<Figures> {
     // Twice as many as there were: half of the new ones are lost.
     feeder.feed(Duration::ZERO)?;
     let (topic, partitions) = (format!("{}.in", run.job), run.scenario.partitions);
-    let progress = cluster::progress(run.broker, &run.job, partitions)?;
+    let progress = cluster::progress(run.broker, &run.job, (IN, partitions))?;
     let Some(partition) = progress.iter().position(|(end, read)| read < end) else {
         return Err(run.failed(format!("the harness: nothing is left to be read: {progress:?}")));
     };

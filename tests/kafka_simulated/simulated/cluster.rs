@@ -128,17 +128,20 @@ impl Simulated {
     }
 }
 
+/// How much is written at once makes no difference here.
+pub const BATCH: usize = 1_000_000;
+
 #[async_trait]
 impl Cluster for Simulated {
     fn name(&self) -> String {
         "simulated kafka".into()
     }
 
-    async fn transactional(&self, id: &str) -> Result<Arc<dyn Producer>> {
+    async fn transactional(&self, id: &str, _batch: usize) -> Result<Arc<dyn Producer>> {
         Ok(Arc::new(SimulatedProducer::new(self.shared.clone(), self.process, Some(id.to_owned()))))
     }
 
-    async fn plain(&self) -> Result<Arc<dyn Producer>> {
+    async fn plain(&self, _batch: usize) -> Result<Arc<dyn Producer>> {
         Ok(Arc::new(SimulatedProducer::new(self.shared.clone(), self.process, None)))
     }
 

@@ -25,7 +25,7 @@ pub mod read;
 pub mod world;
 
 pub use self::{
-    cluster::Simulated,
+    cluster::{BATCH, Simulated},
     faults::{Fate, Kind},
     world::Settings,
 };

@@ -11,7 +11,7 @@
 //! a name of harmless characters and bounded length, and two values never the same name, but for two long ones of equal
 //! hash (XXH3-128), whose rows would share a directory and nothing worse.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::HashMap;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array},
@@ -96,14 +96,18 @@ impl Partitioning {
         let rows = self.converter.convert_columns(&values)?;
         let mut places: HashMap<_, usize> = HashMap::new();
         let mut groups: Vec<Vec<u32>> = Vec::new();
+        let mut former = None;
         for (row, key) in (0..).zip(rows.iter()) {
-            match places.entry(key) {
-                Entry::Occupied(place) => groups[*place.get()].push(row),
-                Entry::Vacant(place) => {
-                    place.insert(groups.len());
-                    groups.push(vec![row]);
-                }
-            }
+            // Most rows belong where the one before them does.
+            let place = match former.filter(|(of, _)| *of == key) {
+                Some((_, place)) => place,
+                None => *places.entry(key).or_insert_with(|| {
+                    groups.push(Vec::new());
+                    groups.len() - 1
+                }),
+            };
+            groups[place].push(row);
+            former = Some((key, place));
         }
         let whole = groups.len() == 1;
         let split = groups.into_iter().map(|group| {

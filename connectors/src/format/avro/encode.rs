@@ -3,10 +3,11 @@
 //! arrow-avro does the work. Around it: the schema of the columns is registered, under names that Avro allows; and a schema from the
 //! registry is compared with the columns, since arrow-avro writes numbers as the column has them, whatever the schema says.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, iter, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions},
+    buffer::NullBuffer,
     datatypes::{DataType, Field, FieldRef, Fields, Schema as Columns, SchemaRef, TimeUnit},
 };
 use arrow_avro::{
@@ -312,8 +313,7 @@ fn same(there: &DataType, wanted: &DataType, path: &str) -> Result<(), String> {
 fn check_nulls(there: &Fields, batch: &RecordBatch) -> Result<()> {
     for field in there {
         let Some(column) = batch.column_by_name(field.name()) else { continue };
-        let Some(path) = null_within(field, column) else { continue };
-        let row = (0..column.len()).find(|&row| null_within(field, &column.slice(row, 1)).is_some()).unwrap_or(0);
+        let Some((path, row)) = null_within(field, column, None) else { continue };
         return Err(ConnectorError::Data {
             at: format!("column {:?}", format!("{}{path}", field.name())),
             reason: format!(
@@ -325,28 +325,64 @@ fn check_nulls(there: &Fields, batch: &RecordBatch) -> Result<()> {
     Ok(())
 }
 
-/// Where there is a null that the field has no form for, as what follows its name: nothing, or `.zip`, or `[]`.
-fn null_within(there: &Field, array: &ArrayRef) -> Option<String> {
+/// The first null that would be written and that the field has no form for: its path, as what follows the name of the field (nothing,
+/// `.zip`, `[]`), and its row. Of the rows only those that are valid in `written` are written: the others lie within a null.
+fn null_within(there: &Field, array: &ArrayRef, written: Option<&NullBuffer>) -> Option<(String, usize)> {
     if array.null_count() > 0 && !there.is_nullable() {
-        return Some(String::new());
+        let is_written = |row: usize| written.is_none_or(|written| written.is_valid(row));
+        let found = (0..array.len()).find(|&row| array.is_null(row) && is_written(row));
+        if let Some(row) = found {
+            return Some((String::new(), row));
+        }
     }
-    let found = match (there.data_type(), array.data_type()) {
+    let written = NullBuffer::union(written, array.nulls());
+    match (there.data_type(), array.data_type()) {
         (DataType::Struct(fields), DataType::Struct(_)) => fields.iter().find_map(|field| {
-            let path = null_within(field, array.as_struct().column_by_name(field.name())?)?;
-            Some(format!(".{}{path}", field.name()))
+            let column = array.as_struct().column_by_name(field.name())?;
+            let (path, row) = null_within(field, column, written.as_ref())?;
+            Some((format!(".{}{path}", field.name()), row))
         }),
-        (DataType::List(item), _) => null_within(item, &elements(array)?).map(|path| format!("[]{path}")),
+        (DataType::List(item), _) => {
+            let (path, row) = null_among(item, &elements(array)?, &lengths(array), written.as_ref())?;
+            Some((format!("[]{path}"), row))
+        }
         (DataType::Map(entries, _), _) => {
             let DataType::Struct(entries) = entries.data_type() else { return None };
             let values = elements(array)?.as_struct_opt()?.columns().get(1)?.clone();
-            null_within(entries.get(1)?, &values).map(|path| format!("{{}}{path}"))
+            let (path, row) = null_among(entries.get(1)?, &values, &lengths(array), written.as_ref())?;
+            Some((format!("{{}}{path}"), row))
         }
         _ => None,
-    }?;
-    // What lies within a null is not written.
-    match (array.null_count(), array.len()) {
-        (0, _) => Some(found),
-        (_, 1) => None,
-        _ => (0..array.len()).find_map(|row| null_within(there, &array.slice(row, 1))),
+    }
+}
+
+/// The same, of what is in lists or maps of these lengths. The row is that of the list.
+fn null_among(
+    item: &Field,
+    elements: &ArrayRef,
+    lengths: &[usize],
+    written: Option<&NullBuffer>,
+) -> Option<(String, usize)> {
+    // A list that is null may have elements all the same.
+    let written = written.map(|lists| {
+        let each = lists.iter().zip(lengths).flat_map(|(is_valid, length)| iter::repeat_n(is_valid, *length));
+        each.collect::<NullBuffer>()
+    });
+    let (path, element) = null_within(item, elements, written.as_ref())?;
+    let mut end = 0;
+    let row = lengths.iter().position(|length| {
+        end += length;
+        element < end
+    })?;
+    Some((path, row))
+}
+
+/// How many elements each of the lists or maps has.
+fn lengths(array: &ArrayRef) -> Vec<usize> {
+    match array.data_type() {
+        DataType::List(_) => array.as_list::<i32>().offsets().lengths().collect(),
+        DataType::LargeList(_) => array.as_list::<i64>().offsets().lengths().collect(),
+        DataType::Map(..) => array.as_map().offsets().lengths().collect(),
+        _ => Vec::new(),
     }
 }

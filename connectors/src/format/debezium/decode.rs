@@ -198,12 +198,10 @@ impl Decoder for DebeziumDecoder {
 
     fn push(&mut self, record: &[u8]) -> Result<(), String> {
         let rows = self.envelope.rows();
-        let decoded = self.decode(record);
-        if decoded.is_err() {
+        self.decode(record).inspect_err(|_| {
             self.table.truncate(rows);
             self.envelope.truncate(rows);
-        }
-        decoded
+        })
     }
 
     /// A tombstone: no row, because the delete before it was one.

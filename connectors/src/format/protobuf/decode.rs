@@ -91,11 +91,7 @@ impl Decoder for ProtobufDecoder {
     fn push(&mut self, record: &[u8]) -> Result<(), String> {
         self.failure = None;
         let rows = self.columns.rows();
-        let decoded = self.decode(record);
-        if decoded.is_err() {
-            self.columns.truncate(rows);
-        }
-        decoded
+        self.decode(record).inspect_err(|_| self.columns.truncate(rows))
     }
 
     fn failure(&mut self) -> Option<ConnectorError> {

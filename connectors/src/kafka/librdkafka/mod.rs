@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `producer` | sends, waits, commits |
 //! | `reports` | what comes back about what was sent |
-//! | `limits` | the largest record that a topic takes |
+//! | `limits` | the largest records that topics take |
 //! | `newest` | the last committed value of a topic |
 //! | `refused` | errors in words that say what to do |
 
@@ -66,8 +66,9 @@ pub(super) struct Librdkafka {
     config: Arc<Config>,
 }
 
-/// The settings of a producer. What the user has set stays, except for what exactly-once rests on. Reads the secrets.
-fn producer_settings(config: &Config, transactional: Option<&Transactional>) -> Result<ClientConfig> {
+/// The settings of a producer. What the user has set stays, except for what exactly-once rests on, and batches that are larger than
+/// topics take. Reads the secrets.
+fn producer_settings(config: &Config, batch: usize, transactional: Option<&Transactional>) -> Result<ClientConfig> {
     let settings = &config.settings;
     let mut client = config.client()?;
     let mut unless_set = |names: &[&str], value: String| {
@@ -84,6 +85,10 @@ fn producer_settings(config: &Config, transactional: Option<&Transactional>) -> 
     let most = transactional.map_or(MESSAGE_TIMEOUT, |transactional| transactional.timeout.mul_f32(0.8));
     let timeout = MESSAGE_TIMEOUT.min(most).as_millis();
     unless_set(&["message.timeout.ms", "delivery.timeout.ms"], timeout.to_string());
+    // What is no number is for librdkafka to refuse.
+    if settings.get("batch.size").is_none_or(|set| set.trim().parse().is_ok_and(|set: usize| set > batch)) {
+        client.set("batch.size", batch.to_string());
+    }
     if let Some(Transactional { id, timeout }) = transactional {
         client.set("enable.idempotence", "true").set("transactional.id", id);
         client.set("transaction.timeout.ms", timeout.as_millis().to_string());
@@ -121,9 +126,9 @@ impl Librdkafka {
         self.blocking(move |config| call(&Question::new(config, topic, stopped))).await
     }
 
-    async fn producer(&self, transactional: Option<Transactional>) -> Result<Arc<dyn Producer>> {
+    async fn producer(&self, batch: usize, transactional: Option<Transactional>) -> Result<Arc<dyn Producer>> {
         self.blocking(move |config| {
-            let client = producer_settings(&config, transactional.as_ref())?;
+            let client = producer_settings(&config, batch, transactional.as_ref())?;
             Ok(Arc::new(LibrdkafkaProducer::new(&config, &client, transactional)?) as Arc<dyn Producer>)
         })
         .await
@@ -195,13 +200,13 @@ impl Cluster for Librdkafka {
         self.config.name()
     }
 
-    async fn transactional(&self, id: &str) -> Result<Arc<dyn Producer>> {
+    async fn transactional(&self, id: &str, batch: usize) -> Result<Arc<dyn Producer>> {
         let timeout = self.config.transaction_timeout();
-        self.producer(Some(Transactional { id: id.into(), timeout })).await
+        self.producer(batch, Some(Transactional { id: id.into(), timeout })).await
     }
 
-    async fn plain(&self) -> Result<Arc<dyn Producer>> {
-        self.producer(None).await
+    async fn plain(&self, batch: usize) -> Result<Arc<dyn Producer>> {
+        self.producer(batch, None).await
     }
 
     async fn partitions(&self, topic: &str) -> Result<usize> {
@@ -215,8 +220,8 @@ impl Cluster for Librdkafka {
         self.find_late(topic).await?.ok_or_else(missing)
     }
 
-    async fn max_record_bytes(&self, topic: &str) -> Option<usize> {
-        limits::max_record_bytes(self, topic).await
+    async fn largest_records(&self, topics: &[&str]) -> Result<BTreeMap<String, usize>> {
+        limits::largest_records(self, topics).await
     }
 
     async fn create_compacted(&self, topic: &str) -> Result<()> {
@@ -283,7 +288,7 @@ mod tests {
     fn settings(set: &[(&str, &str)], transactional: Option<&Transactional>) -> ClientConfig {
         let settings = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let config = Config { brokers: "127.0.0.1:1".into(), settings, ..Config::default() };
-        producer_settings(&config, transactional).unwrap()
+        producer_settings(&config, config.batch_bytes(Some(20_000)), transactional).unwrap()
     }
 
     /// A broker that was just started. Without this a job that starts just after it would end, and for good.
@@ -318,6 +323,18 @@ mod tests {
         assert_eq!(config.get("message.timeout.ms"), Some("300000"));
         assert_eq!(config.get("message.max.bytes"), Some("1048527"), "with what is around it 1048588");
         assert_eq!(config.get("transactional.id"), None);
+    }
+
+    #[test]
+    fn batches_are_no_larger_than_topics_take_or_the_user_wants() {
+        let batch = |set: &[(&str, &str)]| settings(set, None).get("batch.size").map(str::to_owned);
+        assert_eq!(batch(&[]).as_deref(), Some("20000"));
+        for (set, expected) in [("7000", "7000"), ("1000000", "20000"), ("large", "large")] {
+            assert_eq!(batch(&[("batch.size", set)]).as_deref(), Some(expected));
+        }
+        let config = Config::default();
+        let all = [None, Some(5_000_000), Some(500), Some(0)].map(|largest| config.batch_bytes(largest));
+        assert_eq!(all, [1_000_000, 1_000_000, 500, 1]);
     }
 
     #[test]

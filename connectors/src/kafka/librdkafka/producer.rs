@@ -20,17 +20,21 @@ use rdkafka::{
 use super::{
     super::{
         cluster::{Delivered, Outgoing, Producer},
-        connection::Config,
+        connection::{Config, RECORD_BYTES},
         context::Complaint,
     },
     SLICE,
-    refused::{is_fenced, refused, refused_by, unanswered},
-    reports::{Reports, Undelivered},
+    refused::{is_fenced, refused, refused_by, too_large, unanswered},
+    reports::{Reports, Undelivered, header_bytes},
 };
 use crate::{ConnectorError, Result};
 
 /// How long to wait before a call is made again.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// So often, and for so long, taking over is asked for at first: a client that is not connected yet looks for its coordinator again
+/// half a second later, or when it is asked.
+const PROMPTLY: (u32, Duration) = (25, Duration::from_millis(20));
 
 /// How long a cluster may be unreachable before a producer gives up taking over, and the job with it.
 const INIT_PATIENCE: Duration = Duration::from_secs(120);
@@ -52,6 +56,8 @@ pub(super) struct LibrdkafkaProducer {
     transactional: Option<Transactional>,
     /// How many bytes of values the queue takes.
     queue_bytes: usize,
+    /// How many bytes of records a batch has at most, unless a single one has more.
+    batch_bytes: usize,
     /// When the transaction began.
     begun: Mutex<Option<Instant>>,
 }
@@ -61,10 +67,11 @@ impl LibrdkafkaProducer {
     pub(super) fn new(config: &Config, client: &ClientConfig, transactional: Option<Transactional>) -> Result<Self> {
         let inner = client.create_with_context(Reports::new(config.context()));
         let inner: Inner = inner.map_err(|error| config.not_made(error))?;
-        let kbytes = client.get("queue.buffering.max.kbytes").and_then(|kbytes| kbytes.trim().parse::<usize>().ok());
-        let queue_bytes = kbytes.map_or(usize::MAX, |kbytes| kbytes.saturating_mul(1024));
+        let number = |name| client.get(name).and_then(|number| number.trim().parse::<usize>().ok());
+        let queue_bytes = number("queue.buffering.max.kbytes").map_or(usize::MAX, |kbytes| kbytes.saturating_mul(1024));
+        let batch_bytes = number("batch.size").unwrap_or(usize::MAX);
         let (inner, system) = (Some(Arc::new(inner)), config.name());
-        Ok(Self { inner, system, transactional, queue_bytes, begun: Mutex::default() })
+        Ok(Self { inner, system, transactional, queue_bytes, batch_bytes, begun: Mutex::default() })
     }
 
     fn inner(&self) -> Result<&Arc<Inner>> {
@@ -167,7 +174,7 @@ impl LibrdkafkaProducer {
     }
 
     fn undelivered(&self, record: &Undelivered) -> ConnectorError {
-        let Undelivered { code, topic, partition, bytes, reason } = record;
+        let Undelivered { code, topic, partition, bytes, in_batch, reason } = record;
         let fatal = self.inner.as_ref().and_then(|inner| inner.client().fatal_error());
         let action = match reason {
             // What made the transaction fail need not have to do with this record.
@@ -179,6 +186,11 @@ impl LibrdkafkaProducer {
         match fatal {
             Some((code, reason)) => self.fatal(&action, code, &reason),
             None if is_fenced(*code) => self.fatal(&action, *code, ""),
+            // It was alone in its batch. What is refused with others fits into the batches of the next start, which asks again what the
+            // topic takes, or is alone then.
+            None if *code == Code::MessageSizeTooLarge && reason.is_none() && *in_batch > self.batch_bytes => {
+                too_large(&self.called(), &action)
+            }
             None => match self.heard() {
                 Some(heard) if *code == Code::MessageTimedOut => refused(&self.called(), &action, *code, &heard.reason),
                 _ => refused(&self.called(), &action, *code, reason.as_deref().unwrap_or_default()),
@@ -198,6 +210,11 @@ impl LibrdkafkaProducer {
             return failure;
         }
         let asked = self.blocking(|inner| inner.begin_transaction()).await;
+        // The report of the record that is to blame may have come meanwhile.
+        let reported = self.inner().ok().and_then(|inner| inner.client().context().failure());
+        if let Some(reported) = reported.filter(|failure| !failure.is_unexplained()) {
+            return reported;
+        }
         let (code, reason) = match asked {
             Ok(Err(KafkaError::Transaction(error))) => (error.code(), error.string()),
             _ => (failure.code, String::new()),
@@ -232,7 +249,19 @@ impl LibrdkafkaProducer {
 #[async_trait]
 impl Producer for LibrdkafkaProducer {
     async fn init_transactions(&self) -> Result<()> {
-        let call = |inner: &Inner| inner.init_transactions(SLICE);
+        let call = |inner: &Inner| {
+            let (times, short) = PROMPTLY;
+            for _ in 0..times {
+                match inner.init_transactions(short) {
+                    // Nobody has answered yet.
+                    Err(KafkaError::Transaction(error)) if error.code() == Code::OperationTimedOut => {}
+                    // Somebody has, that it is too early: to ask at once again is of no use.
+                    Err(KafkaError::Transaction(error)) if error.is_retriable() => break,
+                    done => return done,
+                }
+            }
+            inner.init_transactions(SLICE)
+        };
         self.persistently("take over the transactions", INIT_PATIENCE, call).await
     }
 
@@ -319,8 +348,9 @@ impl Producer for LibrdkafkaProducer {
 
 /// A record that was not even taken.
 fn unsent(record: &Outgoing<'_>, code: Code) -> Undelivered {
-    let (topic, partition) = (record.topic.to_owned(), record.partition.unwrap_or(-1));
-    Undelivered { code, topic, partition, bytes: bytes(record), reason: None }
+    let (topic, partition, bytes) = (record.topic.to_owned(), record.partition.unwrap_or(-1), bytes(record));
+    let headers: usize = record.headers.iter().map(|(name, value)| header_bytes(name, *value)).sum();
+    Undelivered { code, topic, partition, bytes, in_batch: bytes + headers + RECORD_BYTES, reason: None }
 }
 
 fn bytes(record: &Outgoing<'_>) -> usize {
@@ -348,13 +378,57 @@ impl Drop for LibrdkafkaProducer {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::{
+        mocking::MockCluster,
+        types::{RDKafkaApiKey, RDKafkaRespErr},
+    };
+
     use super::{super::producer_settings, *};
 
     /// A producer whose queue has room for 1 KiB and that never gets rid of it.
     fn stuck() -> LibrdkafkaProducer {
         let settings = [("queue.buffering.max.kbytes".to_owned(), "1".to_owned())].into();
         let config = Config { brokers: "127.0.0.1:1".into(), settings, ..Config::default() };
-        LibrdkafkaProducer::new(&config, &producer_settings(&config, None).unwrap(), None).unwrap()
+        LibrdkafkaProducer::new(&config, &producer_settings(&config, 1_000_000, None).unwrap(), None).unwrap()
+    }
+
+    /// A coordinator that is still loading says so at once: it must not be asked again and again meanwhile.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_coordinator_that_is_loading_is_asked_twice_a_second() {
+        let brokers = MockCluster::new(1).unwrap();
+        let loading = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS; 5];
+        brokers.request_errors(RDKafkaApiKey::InitProducerId, &loading);
+        let config = Config { brokers: brokers.bootstrap_servers(), ..Config::default() };
+        let transactional = Transactional { id: "windrow.fraud.0".into(), timeout: Duration::from_secs(60) };
+        let settings = producer_settings(&config, 1_000_000, Some(&transactional)).unwrap();
+        let producer = LibrdkafkaProducer::new(&config, &settings, Some(transactional)).unwrap();
+        let begun = Instant::now();
+        producer.init_transactions().await.unwrap();
+        let waited = begun.elapsed();
+        assert!((Duration::from_millis(1_400)..Duration::from_secs(20)).contains(&waited), "{waited:?}");
+    }
+
+    /// The report says which record it was. One that was alone in its batch is too large at the next start too.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_batch_that_is_refused_is_smaller_at_the_next_start_unless_it_was_one_record() {
+        for (records, passes) in
+            [(vec![150, 150, 150], true), (vec![960], true), (vec![970], false), (vec![5_000], false)]
+        {
+            let brokers = MockCluster::new(1).unwrap();
+            brokers.create_topic("t", 1, 1).unwrap();
+            brokers.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 9]);
+            let config = Config { brokers: brokers.bootstrap_servers(), ..Config::default() };
+            let settings = producer_settings(&config, 1_000, None).unwrap();
+            let producer = LibrdkafkaProducer::new(&config, &settings, None).unwrap();
+            for bytes in &records {
+                assert!(producer.send(&record(&vec![0; *bytes])).unwrap());
+            }
+            let refused = producer.flush().await.unwrap_err();
+            assert!(matches!(refused, ConnectorError::Remote { passes: which, .. } if which == passes), "{refused}");
+            let said = format!("cannot write a record of {} bytes to topic t, partition 0: ", records[0] + 3);
+            assert!(refused.to_string().contains(&said), "{refused}");
+            assert!(refused.to_string().contains("max.message.bytes"), "{refused}");
+        }
     }
 
     fn record(value: &[u8]) -> Outgoing<'_> {

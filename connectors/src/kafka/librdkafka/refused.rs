@@ -26,6 +26,16 @@ pub(super) fn refused_by(system: &str, action: &str, error: &KafkaError) -> Conn
     }
 }
 
+/// The error for a record that is too large by itself, whatever else is in its batch: it is so at the next start too.
+pub(super) fn too_large(system: &str, action: &str) -> ConnectorError {
+    let code = Code::MessageSizeTooLarge;
+    let reason = format!(
+        "cannot {action}: {code}. The record is larger than allowed: raise max.message.bytes of the topic (message.max.bytes of the \
+         broker), and message.max.bytes of this client"
+    );
+    ConnectorError::Remote { system: system.into(), reason, passes: false }
+}
+
 /// The error for a cluster that gives no answer, of which the client has heard why.
 pub(super) fn unanswered(system: &str, action: &str, complaint: &Complaint) -> ConnectorError {
     let reason = format!("cannot {action}: {}. {}", complaint.reason, complaint.advice());
@@ -36,6 +46,11 @@ pub(super) fn unanswered(system: &str, action: &str, complaint: &Complaint) -> C
 pub(super) fn is_fenced(code: Code) -> bool {
     use Code::{Fenced, InvalidProducerEpoch, InvalidProducerIdMapping, ProducerFenced, UnknownProducerId};
     matches!(code, Fenced | ProducerFenced | InvalidProducerEpoch | InvalidProducerIdMapping | UnknownProducerId)
+}
+
+/// Whether it may go away by itself.
+pub(super) fn passes(code: Code) -> bool {
+    advice(code).1
 }
 
 /// What to do, and whether it may go away by itself.
@@ -67,9 +82,9 @@ fn advice(code: Code) -> (&'static str, bool) {
         }
         Code::UnknownPartition => ("The topic does not have that partition", false),
         Code::MessageSizeTooLarge => (
-            "A record is larger than allowed: raise max.message.bytes of the topic (message.max.bytes of the broker), \
-              and message.max.bytes of this client",
-            false,
+            "A batch is larger than its topic takes, which each start asks for: it takes less since then (max.message.bytes), or the \
+              user of this job needs the right to DESCRIBE_CONFIGS on it, or a smaller batch.size",
+            true,
         ),
         Code::InvalidRecord => (
             "A record does not suit the topic: a compacted topic needs a key for each; and times must be near enough to now, \
@@ -79,6 +94,7 @@ fn advice(code: Code) -> (&'static str, bool) {
         Code::InvalidTimestamp => {
             ("The time of a record is not one that the topic allows (message.timestamp.*)", false)
         }
+        Code::UnsupportedFeature | Code::UnsupportedVersion => ("The brokers do not know how to do that", false),
         Code::PolicyViolation => ("A rule of the cluster forbids it", false),
         code if is_login(code) => ("Look at the user and the secret in .sasl(...)", false),
         Code::BrokerTransportFailure
@@ -113,6 +129,7 @@ mod tests {
             (Code::MessageTimedOut, true),
             (Code::NotEnoughReplicas, true),
             (Code::ProducerFenced, true),
+            (Code::MessageSizeTooLarge, true),
             (Code::SaslAuthenticationFailed, false),
             (Code::TransactionalIdAuthorizationFailed, false),
             (Code::InvalidTransactionTimeout, false),

@@ -17,12 +17,21 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Message, client::OAuthToken, config::RDKafkaLogLevel, error::KafkaError, message::DeliveryResult,
-    producer::ProducerContext, types::RDKafkaErrorCode as Code,
+    ClientContext, Message,
+    client::OAuthToken,
+    config::RDKafkaLogLevel,
+    error::KafkaError,
+    message::{DeliveryResult, Headers},
+    producer::ProducerContext,
+    types::RDKafkaErrorCode as Code,
 };
 use tokio::sync::Notify;
 
-use super::super::{cluster::Delivered, context::Context};
+use super::super::{
+    cluster::Delivered,
+    connection::{HEADER_BYTES, RECORD_BYTES},
+    context::Context,
+};
 
 /// How long a wait for room lasts at most before it is tried again.
 const ROOM_PATIENCE: Duration = Duration::from_millis(50);
@@ -34,6 +43,8 @@ pub(super) struct Undelivered {
     pub(super) topic: String,
     pub(super) partition: i32,
     pub(super) bytes: usize,
+    /// What it takes of a batch, with its headers, at most.
+    pub(super) in_batch: usize,
     /// What else librdkafka says of it, once it has been asked.
     pub(super) reason: Option<String>,
 }
@@ -212,6 +223,19 @@ impl State {
     }
 }
 
+fn undelivered(record: &impl Message, code: Code) -> Undelivered {
+    let bytes = record.payload().map_or(0, <[u8]>::len) + record.key().map_or(0, <[u8]>::len);
+    let headers = record.headers().into_iter().flat_map(|headers| headers.iter());
+    let headers: usize = headers.map(|header| header_bytes(header.key, header.value)).sum();
+    let (topic, partition) = (record.topic().to_owned(), record.partition());
+    Undelivered { code, topic, partition, bytes, in_batch: bytes + headers + RECORD_BYTES, reason: None }
+}
+
+/// What a header takes of a batch, at most.
+pub(super) fn header_bytes(name: &str, value: Option<&[u8]>) -> usize {
+    name.len() + value.map_or(0, <[u8]>::len) + HEADER_BYTES
+}
+
 impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
@@ -220,11 +244,10 @@ impl ProducerContext for Reports {
         let mut wake = false;
         match report {
             Ok(message) => state.count(message.topic(), message.partition()),
-            Err((error, message)) if state.failure.is_none() => {
+            // The record that is to blame may be told of after one that was not even taken because of it.
+            Err((error, message)) if state.failure.as_ref().is_none_or(Undelivered::is_unexplained) => {
                 let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-                let (topic, partition) = (message.topic().to_owned(), message.partition());
-                let bytes = message.payload_len() + message.key_len();
-                state.failure = Some(Undelivered { code, topic, partition, bytes, reason: None });
+                state.failure = Some(undelivered(message, code));
                 wake = true;
             }
             Err(_) => {}

@@ -4,7 +4,8 @@
 //!   source    split      position  reason              bytes   key        value  key  headers (its own, and)
 //!   orders    orders/3   1207      column "price": …   {"pr…   u7    ──►  {"pr…  u7   windrow.error: column "price": …
 //!                                                                                     windrow.topic: orders, windrow.partition: 3 …
-//!   too large: the beginning of it                                   ──►  {"pr   u7   windrow.truncated: 5000000 …
+//!   too large: it is cut                                             ──►  none   u7   windrow.truncated: 5000000,
+//!                                                                                     windrow.excerpt: {"pr …
 //! ```
 
 use std::{
@@ -20,23 +21,19 @@ use arrow::{
     datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit},
 };
 
-use super::{super::TRUNCATED, KafkaOutput};
+use super::{
+    super::{
+        connection::{HEADER_BYTES, RECORD_BYTES},
+        letters::{self, ERROR, EXCERPT, EXCERPT_BYTES, FIRST_PLACE, TRUNCATED},
+    },
+    KafkaOutput,
+};
 use crate::{ConnectorError, Rejected, Result};
 
 const VALUE: &str = "value";
 const KEY: &str = "key";
 const HEADERS: &str = "headers";
 const TIMESTAMP: &str = "timestamp";
-
-const ERROR: &str = "windrow.error";
-const ITS_TIME: &str = "windrow.timestamp";
-
-/// Of each part of a record that is too large this much is kept.
-const EXCERPT_BYTES: usize = 1 << 10;
-
-/// What librdkafka counts for a record, and for each of its headers, beside the bytes: at most.
-const RECORD_BYTES: usize = 36;
-const HEADER_BYTES: usize = 10;
 
 /// Clocks differ by less. Brokers may refuse what is far in the future.
 const SKEW: Duration = Duration::from_secs(60);
@@ -99,7 +96,7 @@ pub(super) fn rows(batch: &RecordBatch, largest: usize, now: SystemTime) -> Resu
     let (mut values, mut keys) = (BinaryBuilder::new(), BinaryBuilder::new());
     let (mut headers, mut times) = (Headers::new(), Vec::new());
     for row in 0..batch.num_rows() {
-        let letter = rejects.letter(row, latest).cut(largest);
+        let letter = rejects.letter(row, latest).fitted(largest);
         values.append_option(letter.value);
         keys.append_option(letter.key);
         times.push(letter.timestamp);
@@ -173,15 +170,21 @@ impl<'a> Rejects<'a> {
             say("windrow.partition", Some(partition));
             say("windrow.offset", position);
         }
-        say(ITS_TIME, millis.filter(|_| timestamp.is_none()).map(|millis| millis.to_string()));
-        say(TRUNCATED, number(self.truncated));
-        Letter {
+        say(letters::TIMESTAMP, millis.filter(|_| timestamp.is_none()).map(|millis| millis.to_string()));
+        let letter = Letter {
+            cut: None,
             value: self.bytes.is_valid(row).then(|| self.bytes.value(row)),
             key: self.key.is_valid(row).then(|| self.key.value(row)),
             timestamp,
             own: self.headers(row),
             error: self.reason.value(row),
             said,
+        }
+        .cut_before();
+        match number(self.truncated) {
+            // Its source has kept the beginning.
+            Some(whole) => letter.cut(whole),
+            None => letter,
         }
     }
 }
@@ -196,36 +199,91 @@ struct Letter<'a> {
     error: &'a str,
     /// Where it came from.
     said: Vec<(&'static str, String)>,
+    cut: Option<Cut<'a>>,
 }
 
-impl Letter<'_> {
-    /// The same, or its beginning if it is too large for the topic.
-    fn cut(mut self, largest: usize) -> Self {
-        let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-        let own = self.own.iter().map(|(name, value)| name.len() + length(*value)).sum::<usize>();
-        let record = length(self.value) + length(self.key) + own;
-        let said = self.said.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        let headers = (self.own.len() + self.said.len() + 1) * HEADER_BYTES;
-        if record + said + ERROR.len() + self.error.len() + headers + RECORD_BYTES <= largest {
+/// What a letter has that was cut.
+struct Cut<'a> {
+    /// The bytes of its record.
+    whole: Whole<'a>,
+    /// The beginning of its payload.
+    excerpt: Option<&'a [u8]>,
+}
+
+enum Whole<'a> {
+    Counted(String),
+    /// It was cut before, and says so.
+    Said(&'a [u8]),
+}
+
+fn length(part: Option<&[u8]>) -> usize {
+    part.map_or(0, <[u8]>::len)
+}
+
+fn beginning(part: &[u8]) -> &[u8] {
+    part.get(..EXCERPT_BYTES).unwrap_or(part)
+}
+
+impl<'a> Letter<'a> {
+    /// A letter that was cut before stays one. What only such letters have is not left to others: whatever has a payload was not cut.
+    fn cut_before(mut self) -> Self {
+        let found = |name: &str| self.own.iter().find(|(other, _)| *other == name).and_then(|(_, value)| *value);
+        if self.value.is_none() {
+            let excerpt = found(EXCERPT).map(beginning);
+            self.cut = found(TRUNCATED).map(|whole| Cut { whole: Whole::Said(beginning(whole)), excerpt });
+        }
+        self.own.retain(|(name, _)| ![TRUNCATED, EXCERPT].contains(name));
+        self
+    }
+
+    /// Only the beginnings of its parts. Of its headers those stay that say where it came from first.
+    fn cut(mut self, whole: String) -> Self {
+        let (excerpt, whole) = (self.value.take().map(beginning), Whole::Counted(whole));
+        self.cut.get_or_insert(Cut { whole, excerpt });
+        self.key = self.key.map(beginning);
+        self.error = &self.error[..self.error.floor_char_boundary(EXCERPT_BYTES)];
+        let is_again = self.is_again();
+        let mut left: Vec<_> = FIRST_PLACE.into_iter().chain([ERROR]).filter(|_| is_again).collect();
+        self.own
+            .retain(|(name, _)| left.iter().position(|other| other == name).map(|at| left.swap_remove(at)).is_some());
+        self.own.iter_mut().for_each(|(_, value)| *value = value.map(beginning));
+        self
+    }
+
+    /// The same, or cut if it is too large for the topic.
+    fn fitted(self, largest: usize) -> Self {
+        let (bytes, headers) = self
+            .headers()
+            .fold((0, 0), |(bytes, headers), (name, value)| (bytes + name.len() + length(value), headers + 1));
+        let parts = length(self.value) + length(self.key);
+        if parts + bytes + headers * HEADER_BYTES + RECORD_BYTES <= largest {
             return self;
         }
-        let beginning = |part: &'_ [u8]| part.len().min(EXCERPT_BYTES);
-        self.value = self.value.map(|value| &value[..beginning(value)]);
-        self.key = self.key.map(|key| &key[..beginning(key)]);
-        self.error = &self.error[..self.error.floor_char_boundary(EXCERPT_BYTES)];
-        self.own.clear();
-        if !self.said.iter().any(|(name, _)| *name == TRUNCATED) {
-            self.said.push((TRUNCATED, record.to_string()));
-        }
-        self
+        // What it has for being a letter its record had not.
+        let is_again = self.is_again();
+        let its = self.own.iter().filter(|(name, _)| !is_again || !letters::is_own(name));
+        let whole = parts + its.map(|(name, value)| name.len() + length(*value)).sum::<usize>();
+        self.cut(whole.to_string())
+    }
+
+    /// It was a letter before.
+    fn is_again(&self) -> bool {
+        self.own.iter().any(|(name, _)| *name == ERROR)
     }
 
     /// Its headers. One that was a letter before tells where it came from first, and what is wrong with it now.
     fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-        let is_again = self.own.iter().any(|(name, _)| *name == ERROR);
+        let is_again = self.is_again();
         let own = self.own.iter().copied().filter(|(name, _)| *name != ERROR);
         let said = self.said.iter().filter(move |_| !is_again).map(|(name, value)| (*name, Some(value.as_bytes())));
-        own.chain([(ERROR, Some(self.error.as_bytes()))]).chain(said)
+        let cut = self.cut.iter().flat_map(|Cut { whole, excerpt }| {
+            let whole = match whole {
+                Whole::Counted(bytes) => bytes.as_bytes(),
+                Whole::Said(bytes) => bytes,
+            };
+            [(TRUNCATED, Some(whole))].into_iter().chain(excerpt.map(|excerpt| (EXCERPT, Some(excerpt))))
+        });
+        own.chain([(ERROR, Some(self.error.as_bytes()))]).chain(said).chain(cut)
     }
 }
 

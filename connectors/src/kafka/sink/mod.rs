@@ -20,7 +20,7 @@ use std::{fmt, sync::Arc};
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 
-use super::{Kafka, cluster::Cluster};
+use super::{Kafka, cluster::Cluster, connection::MAX_MESSAGE_BYTES};
 use crate::{
     ConnectorError, Incarnation, OP, Result, Sink, SinkWriter, Witness,
     format::{PayloadFormat, RowEncoder},
@@ -167,14 +167,16 @@ impl KafkaOutput {
     /// | `windrow.source`, `windrow.split` | which source read it, `kafka localhost:9092, topic orders`, and which part of it |
     /// | `windrow.position`, `windrow.line` | where in that part it begins, where that is known |
     /// | `windrow.topic`, `windrow.partition`, `windrow.offset` | the same for a record of a topic |
-    /// | `windrow.truncated` | how many bytes the record has, where only its beginning is kept |
+    /// | `windrow.truncated`, `windrow.excerpt` | how many bytes the record has, and the beginning of its value, where it had to be cut |
     /// | `windrow.timestamp` | its time in milliseconds since 1970, where that cannot be the time of the letter |
     ///
     /// A letter that is read again and rejected again keeps what it says; `windrow.error` tells of the last time.
     ///
-    /// Of a record that is larger than its source allows (`max_record_bytes`), or than client and topic take (`message.max.bytes`,
-    /// `max.message.bytes`), value, key and error are cut off after 1024 bytes, and its own headers are left out. No source of
-    /// Windrow takes such a letter for a record: it rejects it. The time of a letter is that of now if the record's is in the
+    /// A record that is larger than its source allows (`max_record_bytes`), or than client and topic take (`message.max.bytes`,
+    /// `max.message.bytes`), is *cut*: the letter has no value, the first 1024 bytes of it are in `windrow.excerpt`, key and error are cut
+    /// off after as many, and the record's own headers are left out. No source of Windrow takes such a letter for a record, or for a
+    /// tombstone: it rejects it, unless it lists what is there ([`raw`](super::KafkaInput::raw) with a column of headers). A topic that
+    /// nobody may ask for its limit (`DESCRIBE_CONFIGS`) is taken for one that has Kafka's default, 1,048,588 bytes. The time of a letter is that of now if the record's is in the
     /// future or before 1970, which brokers may refuse.
     ///
     /// [`exactly_once`](KafkaSink::exactly_once) puts them into the transaction of the other sinks of the connection.
@@ -211,10 +213,9 @@ impl KafkaSink {
         self.output.kafka.transactions.cluster(&self.output.kafka.config)
     }
 
-    /// The largest dead letter that client and topic take.
-    async fn letter_bytes(&self) -> usize {
-        let topic = self.cluster().max_record_bytes(&self.output.topic).await;
-        topic.unwrap_or(usize::MAX).min(self.output.kafka.config.max_message_bytes())
+    /// The largest dead letter that client and topic take. Of a topic that nobody knows, what it takes unless it is told otherwise.
+    fn letter_bytes(&self, largest: Option<usize>) -> usize {
+        largest.unwrap_or(MAX_MESSAGE_BYTES).min(self.output.kafka.config.max_message_bytes())
     }
 
     /// What becomes of the columns of `schema`. Asks nobody outside.
@@ -281,11 +282,10 @@ impl Sink for KafkaSink {
         wanted.sort_unstable();
         said.sort_unstable();
         if self.dead_letters || wanted.is_empty() || wanted != said {
-            let topic = &self.output.topic;
             let reason = format!(
-                "topic {topic}: changes are keyed by the columns that say which row changes: say {ask}, or write .changelog() to it"
+                "changes are keyed by the columns that say which row changes: say {ask}, or write .changelog() to it"
             );
-            return Err(ConnectorError::Config(reason));
+            return Err(self.named(ConnectorError::Config(reason)));
         }
         self.accepts(&with_op(schema))
     }
@@ -298,10 +298,19 @@ impl Sink for KafkaSink {
         })
     }
 
+    fn place(&self) -> Option<String> {
+        self.exactly_once.then(|| self.output.topic.clone())
+    }
+
     async fn writer(&self, incarnation: &Incarnation, _task: usize, schema: SchemaRef) -> Result<Box<dyn SinkWriter>> {
         let layout = self.layout(&schema)?;
+        let Kafka { config, transactions } = &self.output.kafka;
+        let (cluster, topic) = (self.cluster().as_ref(), &self.output.topic);
         // A topic that is not there is an error now, not when the first row has waited for it.
-        self.cluster().partitions(&self.output.topic).await?;
+        // If neither is answered, the first is told: it knows why.
+        let largest = async { Ok(transactions.limits.of(cluster, topic, incarnation).await) };
+        let (_, largest) = tokio::try_join!(cluster.partitions(topic), largest)?;
+        let largest = largest?;
         let keys = match &self.output.key_format {
             Some(KeyFormat(format)) => {
                 Some(self.encoder(format, layout.key_schema().clone(), self.output.key_name()).await?)
@@ -309,14 +318,13 @@ impl Sink for KafkaSink {
             None => None,
         };
         let values = self.encoder(&self.format, layout.value_schema().clone(), self.output.topic.clone()).await?;
-        let Kafka { config, transactions } = &self.output.kafka;
         let target = if self.exactly_once {
             Target::Transaction(transactions.join(incarnation)?)
         } else {
-            Target::Plain(transactions.plain(config).await?, transactions.clone())
+            Target::Plain(transactions.plain(config, largest).await?, transactions.clone())
         };
         let output = self.output.clone();
-        let letters = if self.dead_letters { Some(self.letter_bytes().await) } else { None };
+        let letters = self.dead_letters.then(|| self.letter_bytes(largest));
         Ok(Box::new(KafkaWriter::new(output, target, layout, Encoders { keys, values }, letters)))
     }
 }
@@ -324,10 +332,10 @@ impl Sink for KafkaSink {
 impl KafkaSink {
     /// Says which topic a refusal is about.
     fn named(&self, error: ConnectorError) -> ConnectorError {
-        let topic = &self.output.topic;
+        let (name, topic) = (self.name(), &self.output.topic);
         match error {
-            ConnectorError::Config(reason) => ConnectorError::Config(format!("topic {topic}: {reason}")),
-            ConnectorError::Data { at, reason } => ConnectorError::Data { at: format!("topic {topic}: {at}"), reason },
+            ConnectorError::Config(reason) => ConnectorError::Config(format!("{name}: {reason}")),
+            ConnectorError::Data { at, reason } => ConnectorError::Data { at: format!("{name}, {at}"), reason },
             ConnectorError::Remote { system, reason, passes } => {
                 ConnectorError::Remote { system: format!("{system}, for topic {topic}"), reason, passes }
             }

@@ -21,7 +21,7 @@ use arrow::{
 use super::KafkaOutput;
 use crate::{
     ConnectorError, OP, Result,
-    format::{Encoder, Format, Payloads, RowEncoder, payload_json::objects},
+    format::{Encoder, Format, Payloads, RowEncoder, alternatives, payload_json::objects},
 };
 
 /// A delete, in the column [`OP`].
@@ -49,8 +49,8 @@ impl Layout {
     pub(super) fn new(output: &KafkaOutput, schema: &SchemaRef, takes_changes: bool) -> Result<Self> {
         let find = |name: &String, what: &str| {
             schema.index_of(name).map_err(|_| {
-                let known: Vec<_> = schema.fields().iter().map(|field| field.name()).collect();
-                refused(format!("there is no column {name:?} for the {what}; there are {known:?}"))
+                let there = alternatives(name, schema.fields().iter().map(|field| field.name().as_str()));
+                refused(format!("there is no column {name:?} for the {what}; there are {there}"))
             })
         };
         let find_opt = |name: &Option<String>, what| name.as_ref().map(|name| find(name, what)).transpose();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::{
     array::{
         ArrayRef, BinaryArray, BinaryBuilder, Float64Array, Int32Array, Int64Array, MapBuilder, RecordBatch,
-        StringArray, StringBuilder, TimestampMicrosecondArray, TimestampMillisecondArray, UInt8Array, UInt64Array,
+        StringArray, StringBuilder, TimestampMicrosecondArray, UInt8Array,
     },
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
@@ -15,6 +15,8 @@ use super::{
     *,
 };
 use crate::Epoch;
+
+mod letters;
 
 fn incarnation() -> Incarnation {
     Incarnation { job: "00c0ffee".into(), generation: 1, nonce: 7 }
@@ -104,7 +106,7 @@ async fn keys_can_have_a_schema_of_their_own() {
     let odd = batch(vec![("a b", Arc::new(Int64Array::from(vec![3])))]).schema();
     let (_, kafka) = connection();
     let refused = kafka.to_topic("t").key("a b").avro_key(&registry).json().accepts(&odd).unwrap_err().to_string();
-    assert!(refused.starts_with("topic t: column \"a b\""), "{refused}");
+    assert!(refused.starts_with("kafka memory, topic t: column \"a b\""), "{refused}");
 }
 
 #[tokio::test]
@@ -132,9 +134,12 @@ fn columns_that_do_not_suit_are_refused_before_the_first_row() {
     let to = || kafka.to_topic("t");
     assert_eq!(
         refused(to().key("g"), float.clone()),
-        "topic t: there is no column \"g\" for the key; there are [\"f\"]"
+        "kafka memory, topic t: there is no column \"g\" for the key; there are \"f\"; did you mean \"f\"?"
     );
-    assert!(refused(to().key("f"), float.clone()).starts_with("topic t: column \"f\" (Float64) cannot be the key: "));
+    assert!(
+        refused(to().key("f"), float.clone())
+            .starts_with("kafka memory, topic t: column \"f\" (Float64) cannot be the key: ")
+    );
     assert!(refused(to().headers_column("f"), float.clone()).contains("cannot be the headers: they are a Map"));
     assert!(refused(to().partition_column("f"), float.clone()).contains("cannot be the partition: it is an Int32"));
     assert!(refused(to().timestamp_column("f"), float.clone()).contains("cannot be the time: it is a Timestamp"));
@@ -231,7 +236,7 @@ async fn raw_values_are_what_is_left_beside_the_key() {
     let only = written(|to| to.key("k").raw(), &rows.project(&[0]).unwrap()).await.unwrap();
     assert_eq!((only[0].key.as_deref(), only[0].value.as_deref()), (Some("a"), Some("a")));
     let refused = written(|to| to.key("k").raw(), &rows).await.unwrap_err().to_string();
-    assert!(refused.starts_with("topic t: raw payloads are made of one column"), "{refused}");
+    assert!(refused.starts_with("kafka memory, topic t: raw payloads are made of one column"), "{refused}");
     let csv = written(|to| to.key("k").csv(), &rows.project(&[0, 1]).unwrap()).await;
     assert!(csv.is_ok() || csv.unwrap_err().to_string().contains("\"value\""));
 }
@@ -278,7 +283,7 @@ fn formats_with_a_registry_are_described_without_it() {
     for sink in [to().avro(&registry), to().protobuf(&messages)] {
         sink.accepts(&good).unwrap();
         let refused = sink.accepts(&bad).unwrap_err().to_string();
-        assert!(refused.starts_with("topic t: column \"a b\""), "{refused}");
+        assert!(refused.starts_with("kafka memory, topic t: column \"a b\""), "{refused}");
     }
 }
 
@@ -304,173 +309,6 @@ fn logins_without_encryption_are_warnings() {
     }
 }
 
-fn rejects() -> RecordBatch {
-    let texts = |texts: Vec<&str>| Arc::new(StringArray::from(texts)) as ArrayRef;
-    batch(vec![
-        ("source", texts(vec!["orders", "files", "orders"])),
-        ("split", texts(vec!["orders.v1/3", "/data/in.csv", "orders.v1/3"])),
-        ("position", Arc::new(UInt64Array::from(vec![Some(1207), None, Some(1208)]))),
-        ("line", Arc::new(UInt64Array::from(vec![None, Some(4), None]))),
-        ("reason", texts(vec!["column \"price\": x", "no", "it has no payload"])),
-        ("bytes", Arc::new(BinaryArray::from(vec![Some(&b"{\"pr"[..]), Some(&b"a,b"[..]), None]))),
-        ("key", Arc::new(BinaryArray::from(vec![Some(&b"u7"[..]), None, Some(&b"u8"[..])]))),
-        ("truncated", Arc::new(UInt64Array::from(vec![None, Some(5_000_000), None]))),
-        ("headers", own_headers(&[&[("trace", Some("7")), ("none", None)], &[], &[]])),
-        ("timestamp", times(vec![Some(1_700_000_000_123), None, Some(0)])),
-        ("partition", Arc::new(Int32Array::from(vec![Some(3), None, Some(3)]))),
-    ])
-}
-
-fn times(times: Vec<Option<i64>>) -> ArrayRef {
-    Arc::new(TimestampMillisecondArray::from(times).with_timezone("+00:00"))
-}
-
-/// What the records of a topic had for headers.
-fn own_headers(rows: &[&[(&str, Option<&str>)]]) -> ArrayRef {
-    let mut maps = MapBuilder::new(None, StringBuilder::new(), BinaryBuilder::new());
-    for row in rows {
-        for (name, value) in *row {
-            maps.keys().append_value(name);
-            maps.values().append_option(*value);
-        }
-        maps.append(!row.is_empty()).unwrap();
-    }
-    Arc::new(maps.finish())
-}
-
-/// Rejected records, some of their columns replaced.
-fn but(mut columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
-    let rejects = rejects();
-    let column = |(field, column): (&Arc<Field>, &ArrayRef)| {
-        let other = columns.iter().position(|(name, _)| name == field.name());
-        other.map_or_else(|| column.clone(), |at| columns.remove(at).1)
-    };
-    let columns = rejects.schema_ref().fields().iter().zip(rejects.columns()).map(column).collect();
-    RecordBatch::try_new(rejects.schema(), columns).unwrap()
-}
-
-#[tokio::test]
-async fn dead_letters_are_the_records_as_they_were_with_the_reason_in_headers() {
-    let letters = written(KafkaOutput::dead_letters, &rejects()).await.unwrap();
-    let headers: Vec<Vec<_>> = letters
-        .iter()
-        .map(|letter| {
-            letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or("null"))).collect()
-        })
-        .collect();
-    assert_eq!((letters[0].key.as_deref(), letters[0].value.as_deref()), (Some("u7"), Some("{\"pr")));
-    assert_eq!(
-        headers[0],
-        [
-            ("trace", "7"),
-            ("none", "null"),
-            ("windrow.error", "column \"price\": x"),
-            ("windrow.source", "orders"),
-            ("windrow.split", "orders.v1/3"),
-            ("windrow.position", "1207"),
-            ("windrow.topic", "orders.v1"),
-            ("windrow.partition", "3"),
-            ("windrow.offset", "1207"),
-        ]
-    );
-    assert_eq!((letters[1].key.as_deref(), letters[1].value.as_deref()), (None, Some("a,b")));
-    assert_eq!(
-        headers[1],
-        [
-            ("windrow.error", "no"),
-            ("windrow.source", "files"),
-            ("windrow.split", "/data/in.csv"),
-            ("windrow.line", "4"),
-            ("windrow.truncated", "5000000"),
-        ]
-    );
-    assert_eq!((letters[2].key.as_deref(), letters[2].value.as_deref()), (Some("u8"), None), "a tombstone stays one");
-    let times: Vec<_> = letters.iter().map(|letter| letter.timestamp).collect();
-    assert_eq!(times, [Some(1_700_000_000_123), None, Some(0)]);
-}
-
-#[tokio::test]
-async fn a_letter_that_is_rejected_again_says_where_it_came_from_first() {
-    let first = [("windrow.error", Some("then")), ("windrow.topic", Some("orders")), ("trace", Some("7"))];
-    let again = but(vec![("headers", own_headers(&[&first, &[], &[]]))]);
-    let letters = written(KafkaOutput::dead_letters, &again).await.unwrap();
-    let headers: Vec<_> = letters[0].headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
-    let expected =
-        [("windrow.topic", Some("orders")), ("trace", Some("7")), ("windrow.error", Some("column \"price\": x"))];
-    assert_eq!(headers, expected);
-}
-
-/// A file may lie at `in/7`.
-#[tokio::test]
-async fn only_what_its_source_says_is_a_partition_is_one() {
-    let of_files = but(vec![("partition", Arc::new(Int32Array::from(vec![None; 3])))]);
-    let letters = written(KafkaOutput::dead_letters, &of_files).await.unwrap();
-    let is_place = |name: &str| ["windrow.topic", "windrow.partition", "windrow.offset"].contains(&name);
-    assert!(letters.iter().flat_map(|letter| &letter.headers).all(|(name, _)| !is_place(name)), "{letters:?}");
-}
-
-#[tokio::test]
-async fn a_time_that_brokers_may_refuse_is_in_a_header() {
-    let times = times(vec![Some(i64::MAX), Some(-5), Some(5)]);
-    let letters = written(KafkaOutput::dead_letters, &but(vec![("timestamp", times)])).await.unwrap();
-    let of = |letter: &Written| {
-        let header = letter.headers.iter().find(|(name, _)| name == "windrow.timestamp");
-        (letter.timestamp, header.and_then(|(_, value)| value.clone()))
-    };
-    let expected = [(None, Some("9223372036854775807".into())), (None, Some("-5".into())), (Some(5), None)];
-    assert_eq!(letters.iter().map(of).collect::<Vec<_>>(), expected);
-}
-
-/// Whatever is large in it: a letter that nobody takes would end the job, at every start again.
-#[tokio::test]
-async fn a_letter_that_is_too_large_for_client_or_topic_is_an_excerpt() {
-    let large = "ä".repeat(600_000);
-    let bytes = || Arc::new(BinaryArray::from(vec![Some(large.as_bytes()), Some(b"x"), None])) as ArrayRef;
-    let texts = || Arc::new(StringArray::from(vec![large.as_str(), "no", "no"])) as ArrayRef;
-    let header = || own_headers(&[&[("large", Some(large.as_str()))], &[], &[]]);
-    for (column, array, whole) in [
-        ("bytes", bytes(), 1_200_012),
-        ("key", bytes(), 1_200_014),
-        ("reason", texts(), 16),
-        ("headers", header(), 1_200_011),
-    ] {
-        let letters = written(KafkaOutput::dead_letters, &but(vec![(column, array)])).await.unwrap();
-        let Written { key, value, headers, .. } = &letters[0];
-        let truncated = headers.iter().find(|(name, _)| name == "windrow.truncated");
-        assert_eq!(truncated.and_then(|(_, value)| value.clone()), Some(whole.to_string()), "{column}");
-        let lengths = headers.iter().filter_map(|(_, value)| value.as_ref()).chain(key).chain(value).map(String::len);
-        assert!(lengths.max() <= Some(1024), "{column}");
-        assert!(headers.iter().any(|(name, _)| name == "windrow.offset"), "{column}");
-        assert_eq!(letters[1].key, if column == "key" { Some("x".into()) } else { None }, "the others are whole");
-    }
-    let (cluster, kafka) = connection();
-    cluster.takes("t", 2_500);
-    let mut letters = kafka.to_topic("t").dead_letters().writer(&incarnation(), 0, rejects().schema()).await.unwrap();
-    let bytes = Arc::new(BinaryArray::from(vec![Some(&[b'x'; 2_400][..]), None, Some(&[b'y'; 2_000][..])]));
-    letters
-        .write(but(vec![("bytes", bytes), ("truncated", Arc::new(UInt64Array::from(vec![None; 3])))]))
-        .await
-        .unwrap();
-    let lengths: Vec<_> = cluster.values("t").iter().map(String::len).collect();
-    assert_eq!(lengths, [1_024, "tombstone".len(), 2_000], "what the topic takes counts");
-}
-
-#[tokio::test]
-async fn dead_letters_are_in_the_transaction_of_the_other_sinks() {
-    let (cluster, kafka) = connection();
-    let sinks = [kafka.to_topic("t").json().exactly_once(), kafka.to_topic("t").dead_letters().exactly_once()];
-    assert!(Arc::ptr_eq(&sinks[0].witness().unwrap(), &sinks[1].witness().unwrap()));
-    sinks[1].accepts(&rejects().schema()).unwrap();
-    let witness = sinks[1].witness().unwrap();
-    witness.fence("fraud", &incarnation()).await.unwrap();
-    let mut letters = sinks[1].writer(&incarnation(), 0, rejects().schema()).await.unwrap();
-    letters.write(rejects()).await.unwrap();
-    letters.stage(Epoch(1)).await.unwrap();
-    assert_eq!(cluster.committed(), []);
-    witness.decide(&crate::Marker { incarnation: incarnation(), epoch: Epoch(1) }).await.unwrap();
-    assert_eq!(cluster.committed().len(), 4);
-}
-
 #[tokio::test]
 async fn a_failed_producer_that_writes_at_once_is_replaced() {
     let (cluster, kafka) = connection();
@@ -487,4 +325,67 @@ async fn a_failed_producer_that_writes_at_once_is_replaced() {
     assert_eq!(cluster.alive(), 2);
     drop((first, second, third));
     assert_eq!(cluster.alive(), 0);
+}
+
+/// A broker refuses a batch that is larger than its topic takes, and the job would end.
+#[tokio::test]
+async fn batches_are_no_larger_than_their_topics_take() {
+    let cluster = InMemory::with_topics(&["small", "a", "b"]);
+    cluster.takes("small", 20_000);
+    cluster.takes("a", 5_000_000);
+    let rows = batch(vec![("n", Arc::new(Int64Array::from(vec![1])))]).schema();
+    let kafka = || Kafka::brokers("memory");
+    for (kafka, expected) in [(kafka(), [1_000_000, 20_000]), (kafka().set("batch.size", "7000"), [7_000, 7_000])] {
+        let kafka = kafka.written_to(Arc::new(cluster.clone()));
+        let mut writers = Vec::new();
+        for (topic, task) in [("a", 0), ("a", 1), ("small", 0), ("b", 0), ("small", 1)] {
+            writers.push(kafka.to_topic(topic).json().writer(&incarnation(), task, rows.clone()).await.unwrap());
+        }
+        let mut made = expected.to_vec();
+        made.dedup();
+        assert_eq!(cluster.batches(), made, "those that have the same share a producer");
+        assert_eq!(cluster.asked(), ["a", "small", "b"], "once for all tasks");
+    }
+    // A transaction has one producer for all topics, and another for the next epoch.
+    let kafka = kafka().written_to(Arc::new(cluster.clone()));
+    let sinks = ["a", "small", "b"].map(|topic| kafka.to_topic(topic).json().exactly_once());
+    let [witness, ..] = sinks.each_ref().map(|sink| sink.witness().unwrap());
+    let places = sinks.each_ref().map(|sink| sink.place().unwrap());
+    for nonce in [7, 8] {
+        let incarnation = Incarnation { nonce, ..incarnation() };
+        witness.fence("fraud", &incarnation, &places).await.unwrap();
+        assert_eq!(cluster.batches(), [20_000, 20_000]);
+        sinks[1].writer(&incarnation, 0, rows.clone()).await.unwrap();
+        assert_eq!(cluster.asked(), ["a small b"], "at once, and once at each start");
+    }
+    // Another job of the connection does not write to the small one.
+    let other = Incarnation { job: "0badcafe".into(), ..incarnation() };
+    witness.fence("theft", &other, &places[..1]).await.unwrap();
+    assert_eq!((cluster.batches(), cluster.asked()), (vec![1_000_000, 1_000_000], vec!["a".to_owned()]));
+    assert_eq!(kafka.to_topic("a").json().place(), None, "it is in no transaction");
+}
+
+/// Otherwise the job would go on with batches that the topic refuses.
+#[tokio::test]
+async fn a_limit_that_nobody_answers_for_is_an_error_and_is_asked_for_again() {
+    let (cluster, kafka) = connection();
+    cluster.takes("t", 20_000);
+    let rows = batch(vec![("n", Arc::new(Int64Array::from(vec![1])))]).schema();
+    let sinks = [kafka.to_topic("t").json(), kafka.to_topic("t").json().exactly_once()];
+    let witness = sinks[1].witness().unwrap();
+    cluster.fail("ask");
+    let refused = [
+        sinks[0].writer(&incarnation(), 0, rows.clone()).await.map(drop).unwrap_err(),
+        witness.fence("fraud", &incarnation(), &["t".into()]).await.unwrap_err(),
+    ];
+    for refused in refused {
+        assert!(matches!(refused, ConnectorError::Remote { passes: true, .. }), "{refused}");
+    }
+    let missing = kafka.to_topic("nowhere").json().writer(&incarnation(), 0, rows.clone()).await.map(drop).unwrap_err();
+    assert!(matches!(missing, ConnectorError::Config(_)), "{missing}");
+    assert_eq!(cluster.batches(), [0; 0]);
+    cluster.mend();
+    let _writer = sinks[0].writer(&incarnation(), 0, rows).await.unwrap();
+    witness.fence("fraud", &incarnation(), &["t".into()]).await.unwrap();
+    assert_eq!(cluster.batches(), [20_000; 3]);
 }

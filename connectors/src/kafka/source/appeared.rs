@@ -1,4 +1,5 @@
-//! Where partitions begin that have appeared, found out without keeping those waiting that are read.
+//! Where partitions begin that have appeared, or could not be read when the reader began, found out without keeping those waiting
+//! that are read.
 //!
 //! ```text
 //!   KafkaReader::add ──► a thread, with a client of its own ──► which brokers lead them? ──► the first leader: offsets ──┐
@@ -6,9 +7,14 @@
 //!        └── what is known after half a second; the rest when it is asked again ◄────────────────────────────────────────┘
 //! ```
 //!
-//! A partition that has just been made may have no leader, for a moment or for as long as its broker is away.
+//! One thread and one client ask for all of them, and are kept while there is something to ask again: a partition may have no leader
+//! for as long as its broker is away. Who has not answered keeps others waiting once: then its leader is asked last.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, mpsc as std_mpsc},
+    time::Duration,
+};
 
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, error::TryRecvError, unbounded_channel},
@@ -18,8 +24,8 @@ use tokio::{
 use super::{
     feed::{Feed, Partition},
     plan::Plan,
-    reader::Ends,
-    start::{self, Begin},
+    reader::{Ends, thread_ended},
+    start::{self, Assigned, Begin, Unknown},
 };
 use crate::{ConnectorError, Result};
 
@@ -27,44 +33,81 @@ use crate::{ConnectorError, Result};
 const SOON: Duration = Duration::from_millis(500);
 
 /// Before anything is read, so long it is asked again.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the thread says: where one begins, or why that is not known.
-type Answer = (Partition, Result<Begin>);
+/// What the thread says: where one begins, or why that is not known; or that nothing else will help.
+type Answer = Result<(Partition, Result<Begin, Unknown>)>;
 
-/// Asks the cluster, and says each answer as soon as it is there. Blocks.
-type Ask = dyn Fn(&[Partition], &UnboundedSender<Answer>) + Send + Sync;
+/// A question, and where its answers go: each as soon as it is there.
+struct Question {
+    of: Vec<Assigned>,
+    answers: UnboundedSender<Answer>,
+}
+
+/// Answers questions until there will be no more. Blocks.
+type Serve = dyn FnOnce(std_mpsc::Receiver<Question>) + Send + Sync;
 
 pub(super) struct Appeared {
-    ask: Arc<Ask>,
+    /// What the thread does that asks; none once there is one.
+    serve: Option<Box<Serve>>,
+    /// To that thread.
+    questions: Option<std_mpsc::Sender<Question>>,
     /// What is known of those that are not read yet.
     found: BTreeMap<Partition, Begin>,
-    /// Why others could not be found out, in words.
-    reasons: BTreeMap<Partition, String>,
-    /// Of the thread that asks, while it does.
+    /// Why others could not be found out.
+    reasons: BTreeMap<Partition, Unknown>,
+    /// Of the question that is being asked.
     answers: Option<UnboundedReceiver<Answer>>,
 }
 
 impl Appeared {
-    /// Asks with feeds that `open` makes.
+    /// Asks with a feed that `open` makes, and that is kept as long as there is something to ask again.
     pub(super) fn new<F: Feed>(
         plan: &Plan,
         open: Arc<impl Fn(Option<Ends>) -> Result<F> + Send + Sync + 'static>,
     ) -> Self {
         let plan = plan.clone();
-        let ask = move |of: &[Partition], say: &UnboundedSender<Answer>| {
-            // The reader may be gone.
-            let say = |at, answer| drop(say.send((at, answer)));
-            match open(None) {
-                Ok(mut feed) => start::from_first(&mut feed, &plan, of, say),
-                Err(error) => start::say_of_all(of, error, say),
+        let serve = move |questions: std_mpsc::Receiver<Question>| {
+            let (mut kept, mut hung) = (None, BTreeSet::new());
+            for Question { of, answers } in questions {
+                // The reader may be gone.
+                let say = |answer| drop(answers.send(answer));
+                let mut left = of.len();
+                let feed = match &mut kept {
+                    Some(feed) => Ok(feed),
+                    none => open(None).map(|feed| none.insert(feed)),
+                };
+                let asked = feed.and_then(|feed| {
+                    start::find(feed, &plan, &of, &mut hung, |at, answer| {
+                        left -= usize::from(answer.is_ok());
+                        say(Ok((at, answer)));
+                    })
+                });
+                match asked {
+                    Ok(()) => {}
+                    Err(ConnectorError::Remote { reason, passes: true, .. }) => {
+                        of.iter().for_each(|of| say(Ok((of.at, Err(Unknown::unanswered(reason.clone()))))));
+                    }
+                    Err(error) => say(Err(error)),
+                }
+                drop(answers);
+                if left == 0 {
+                    kept = None;
+                }
             }
         };
-        Self { ask: Arc::new(ask), found: BTreeMap::new(), reasons: BTreeMap::new(), answers: None }
+        let (found, reasons) = (BTreeMap::new(), BTreeMap::new());
+        Self { serve: Some(Box::new(serve)), questions: None, found, reasons, answers: None }
     }
 
-    /// Where these begin: all of them, or an error that passes. `waits`: nothing is read yet, so there is time for the answer.
-    pub(super) async fn find(&mut self, plan: &Plan, of: &[Partition], waits: bool) -> Result<Vec<Begin>> {
+    /// Where these begin, as far as it is known; and the others, with the reasons. `waits`: nothing is read yet, so there is time for
+    /// the answer.
+    pub(super) async fn find(
+        &mut self,
+        plan: &Plan,
+        of: &[Assigned],
+        waits: bool,
+    ) -> Result<(Vec<Begin>, start::PutOff)> {
         while let Some(answers) = &mut self.answers {
             match answers.try_recv() {
                 Ok(answer) => self.hear(answer)?,
@@ -86,29 +129,38 @@ impl Appeared {
             }
             tokio::time::sleep(SOON).await;
         }
-        if let Some(at) = of.iter().find(|at| !self.found.contains_key(at)) {
-            let split = at.split(&plan.topics);
-            let reason = match self.reasons.get(at) {
-                Some(reason) => format!("where {split} begins is not known: {reason}"),
-                None => format!("the cluster has not said yet where {split} begins"),
-            };
-            return Err(ConnectorError::Remote { system: plan.topic(at.topic), reason, passes: true });
-        }
-        Ok(of.iter().filter_map(|at| self.found.remove(at)).collect())
+        let left = self.unknown(of).unwrap_or_default().into_iter().map(|left| (left, self.reason(plan, left.at)));
+        let left = left.collect();
+        Ok((of.iter().filter_map(|assigned| self.found.remove(&assigned.at)).collect(), left))
     }
 
-    fn unknown(&self, of: &[Partition]) -> Option<Vec<Partition>> {
-        let unknown: Vec<Partition> = of.iter().filter(|at| !self.found.contains_key(at)).copied().collect();
+    fn reason(&self, plan: &Plan, at: Partition) -> Unknown {
+        let split = at.split(&plan.topics);
+        match self.reasons.get(&at) {
+            Some(why) => {
+                Unknown { reason: format!("where {split} begins is not known: {}", why.reason), ..why.clone() }
+            }
+            None => Unknown::unanswered(format!("the cluster has not said yet where {split} begins")),
+        }
+    }
+
+    fn unknown(&self, of: &[Assigned]) -> Option<Vec<Assigned>> {
+        let unknown: Vec<Assigned> = of.iter().filter(|of| !self.found.contains_key(&of.at)).copied().collect();
         Some(unknown).filter(|unknown| !unknown.is_empty())
     }
 
-    fn begin(&mut self, plan: &Plan, of: Vec<Partition>) -> Result<()> {
+    fn begin(&mut self, plan: &Plan, of: Vec<Assigned>) -> Result<()> {
+        if let Some(serve) = self.serve.take() {
+            let (questions, asked) = std_mpsc::channel();
+            std::thread::Builder::new()
+                .name("windrow-kafka".into())
+                .spawn(move || serve(asked))
+                .map_err(|error| ConnectorError::io("start a thread for", plan.name(), error))?;
+            self.questions = Some(questions);
+        }
         let (say, answers) = unbounded_channel();
-        let ask = self.ask.clone();
-        std::thread::Builder::new()
-            .name("windrow-kafka".into())
-            .spawn(move || ask(&of, &say))
-            .map_err(|error| ConnectorError::io("start a thread for", plan.name(), error))?;
+        let asked = self.questions.as_ref().map(|questions| questions.send(Question { of, answers: say }));
+        asked.and_then(Result::ok).ok_or_else(|| thread_ended(plan))?;
         self.answers = Some(answers);
         Ok(())
     }
@@ -124,16 +176,13 @@ impl Appeared {
         Ok(())
     }
 
-    fn hear(&mut self, (at, answer): Answer) -> Result<()> {
-        match answer {
-            Ok(begin) => {
+    fn hear(&mut self, answer: Answer) -> Result<()> {
+        match answer? {
+            (at, Ok(begin)) => {
                 self.reasons.remove(&at);
                 self.found.insert(at, begin);
             }
-            Err(ConnectorError::Remote { reason, passes: true, .. }) => {
-                self.reasons.insert(at, reason);
-            }
-            Err(error) => return Err(error),
+            (at, Err(why)) => drop(self.reasons.insert(at, why)),
         }
         Ok(())
     }

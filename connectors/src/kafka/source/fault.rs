@@ -5,6 +5,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use super::{
     feed::{Fault, Partition},
     plan::Plan,
+    start::Unknown,
 };
 use crate::{
     ConnectorError, SplitId,
@@ -77,11 +78,10 @@ pub(super) fn truncated(
 }
 
 /// Nobody can say anything of a partition.
-pub(super) fn leaderless(plan: &Plan, at: Partition) -> ConnectorError {
-    ConnectorError::Remote {
-        system: plan.topic(at.topic),
+pub(super) fn leaderless(plan: &Plan, at: Partition) -> Unknown {
+    Unknown {
         reason: format!("{} has no leader at the moment: look at the brokers that hold it", at.split(&plan.topics)),
-        passes: true,
+        leaderless: true,
     }
 }
 
@@ -169,17 +169,48 @@ pub(super) fn end_unknown(plan: &Plan, at: Partition) -> ConnectorError {
     }
 }
 
+/// What was received makes no sense. `stood`: the partitions that were read, and the offsets of their next records.
+pub(super) fn unreadable(plan: &Plan, topic: usize, stood: &[(&SplitId, u64)], reason: &str) -> ConnectorError {
+    // Where the damaged batch begins, if librdkafka's words have come through: its client for Rust keeps the code only.
+    let offset = offset_in(reason);
+    let begins: Vec<_> = stood.iter().filter(|(_, next)| offset == Some(*next)).copied().collect();
+    let (at, perhaps) = match (begins.as_slice(), stood) {
+        ([(split, next)], _) | (_, [(split, next)]) => {
+            (format!("{}, {split}, offset {next}", plan.config.name()), String::new())
+        }
+        (_, []) => (plan.topic(topic), String::new()),
+        _ => (plan.topic(topic), format!(" It is in one of these partitions: {}", places(stood))),
+    };
+    ConnectorError::Data {
+        at,
+        reason: format!(
+            "what the broker sent cannot be read as records ({reason}): the log is damaged, or a batch is compressed with \
+             something that this client does not know, or to more than it takes: then raise \
+             .set(\"receive.message.max.bytes\", ...) of the connection, which is 100 MB unless told.{perhaps}"
+        ),
+    }
+}
+
+/// `MessageSet at offset 42 (…`, `Decompression (codec 0x1) of message at 42 of …`.
+fn offset_in(reason: &str) -> Option<u64> {
+    let after = |words: &str| reason.split_once(words)?.1.split(' ').next()?.parse().ok();
+    after("at offset ").or_else(|| after("message at "))
+}
+
+/// Where partitions stand, of which there may be thousands.
+fn places(stood: &[(&SplitId, u64)]) -> String {
+    const SHOWN: usize = 20;
+    let shown = stood.iter().take(SHOWN).map(|(split, next)| format!("{split} at offset {next}"));
+    let more = stood.len().saturating_sub(SHOWN);
+    let more = (more > 0).then(|| format!("{more} more"));
+    shown.chain(more).collect::<Vec<_>>().join(", ")
+}
+
 /// A failure that ends the reader and is none of the above.
 pub(super) fn failed(plan: &Plan, topic: usize, fault: Fault, reason: &str) -> ConnectorError {
     let system = plan.topic(topic);
     match fault {
-        Fault::Garbage => ConnectorError::Data {
-            at: system,
-            reason: format!(
-                "what the broker sent cannot be read as records ({reason}): the log is damaged, or compressed with something that \
-                 this client does not know"
-            ),
-        },
+        Fault::Garbage => unreadable(plan, topic, &[], reason),
         Fault::Forbidden => ConnectorError::Remote {
             system,
             reason: format!("{reason}: give this user the right to read it (READ and DESCRIBE)"),

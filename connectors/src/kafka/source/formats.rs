@@ -186,8 +186,12 @@ impl KafkaInput {
     }
 
     /// The payloads as they are, in a nullable column `value` of bytes: null where there is none.
-    pub fn raw(self) -> KafkaSource<Untyped> {
+    ///
+    /// With a [`headers_column`](Self::headers_column) it lists dead letters that were cut, too: `value` is null, and the headers
+    /// `windrow.truncated` and `windrow.excerpt` say what it was. Without it, and in every other format, they are rejected.
+    pub fn raw(mut self) -> KafkaSource<Untyped> {
         let schema = Schema::new(vec![Field::new(RAW_COLUMN, DataType::Binary, true)]);
+        self.as_it_is = true;
         self.decoded(Arc::new(schema), |schema, max| Ok(Box::new(RawDecoder::new(schema, max)?)))
     }
 

@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use super::{
     KafkaSource, Start,
     layout::{Layout, Part},
-    plan::{Isolation, Make, Plan, named},
+    plan::{self, Isolation, Make, Plan},
 };
 use crate::{
     ConnectorError, Result, Untyped,
@@ -18,7 +18,8 @@ use crate::{
 /// Topics to read, before it is said what is in them. See [`Kafka::topic`].
 ///
 /// A record is one message. What does not decode, or has no usable event time, is rejected with its offset, its payload and its key.
-/// A message without a payload is rejected too, unless the format has a row for it.
+/// A message without a payload is rejected too, unless the format has a row for it. A dead letter that was cut
+/// ([`KafkaOutput::dead_letters`](crate::kafka::KafkaOutput::dead_letters)) is no record, and is rejected; [`raw`](Self::raw) can list it.
 ///
 /// Every reader holds, for each topic, about 32 MiB of what librdkafka has received (`queued.max.messages.kbytes`, see
 /// [`Kafka::set`]) and one answer of a broker (16 MiB: `fetch.max.bytes`); and about 20 MiB of columns, with as
@@ -37,6 +38,8 @@ pub struct KafkaInput {
     pub(super) delimiter: u8,
     pub(super) reader_schema: Option<String>,
     parts: Vec<(Part, String)>,
+    /// Payloads are not decoded.
+    pub(super) as_it_is: bool,
     /// What is allowed and unwise of the format.
     pub(super) warnings: Vec<String>,
 }
@@ -92,6 +95,7 @@ impl Kafka {
             delimiter: b',',
             reader_schema: None,
             parts: Vec::new(),
+            as_it_is: false,
             warnings: Vec::new(),
         }
     }
@@ -220,12 +224,16 @@ impl KafkaInput {
     ) -> KafkaSource<T> {
         // A layout that cannot be is told when the job is checked, with everything else.
         let discover = self.discover.filter(|_| !self.bounded);
-        let plan = self.plan::<T>(schema, Arc::new(make)).map_err(|error| error.to_string());
-        KafkaSource::new(plan, discover)
+        let plan = self.plan::<T>(schema.clone(), Arc::new(make)).map_err(|error| error.to_string());
+        let columns = match &plan {
+            Ok(plan) => plan.layout.schema.clone(),
+            Err(_) => Layout::columns(&schema, &self.parts, is_open::<T>()),
+        };
+        KafkaSource::new(plan::name(&self.config, &self.topics), columns, plan, discover)
     }
 
     pub(super) fn plan<T: 'static>(&self, schema: SchemaRef, make: Arc<Make>) -> Result<Plan> {
-        let name = || format!("{}, {}", self.config.name(), named(&self.topics));
+        let name = || plan::name(&self.config, &self.topics);
         if self.topics.is_empty() {
             return Err(ConnectorError::Config(format!("{}: a source without a topic has nothing to read", name())));
         }
@@ -240,8 +248,7 @@ impl KafkaInput {
                 name()
             )));
         }
-        let open = TypeId::of::<T>() == TypeId::of::<Untyped>();
-        let layout = Layout::new(&schema, &self.parts, open)
+        let layout = Layout::new(&schema, &self.parts, is_open::<T>())
             .map_err(|error| ConnectorError::Config(format!("{}: {error}", name())))?;
         Ok(Plan {
             config: self.config.clone(),
@@ -253,10 +260,16 @@ impl KafkaInput {
             grows: self.discover.is_some() && !self.bounded,
             batch_rows: self.batch_rows,
             max_record_bytes: self.max_record_bytes,
+            lists: self.as_it_is && layout.has_headers(),
             layout,
             warnings: self.config.warnings().into_iter().chain(self.warnings.clone()).collect(),
             make,
             without_origins: Arc::default(),
         })
     }
+}
+
+/// Whether the columns are known at run time only, so that there may be more.
+fn is_open<T: 'static>() -> bool {
+    TypeId::of::<T>() == TypeId::of::<Untyped>()
 }

@@ -5,16 +5,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use rdkafka::{Message, message::Header};
 
 use super::{
-    super::TRUNCATED,
+    super::letters::{self, EXCERPT_BYTES},
     feed::Partition,
     layout::{Builder, headers},
     plan::Plan,
     watch::Watch,
 };
 use crate::{Origins, Position, Rejected, Result, Rows, SplitId, format::Decoder};
-
-/// Of a record that is too long this much is kept.
-const SAMPLE_BYTES: usize = 1 << 10;
 
 /// A batch is given away when its records have this many bytes, or its columns that many: those of sparse records are larger.
 const BATCH_BYTES: usize = 1 << 20;
@@ -46,8 +43,9 @@ pub(super) struct Lane {
     rejected: Vec<Rejected>,
     /// Records that are no rows by their format.
     passed_over: u64,
-    /// Headers that no column is for are not looked at any more: the name of one could not be read, and that is as slow as a panic.
-    blind: bool,
+    /// Headers are not kept any more for rows that may be rejected later: the name of one could not be read, and that is as slow as a
+    /// panic.
+    pub(super) blind: bool,
 }
 
 /// What became of a record.
@@ -108,19 +106,23 @@ impl Lane {
             self.next = self.next.max(offset);
             return Ok(Taken::No);
         }
-        let own = record.payload().map_or(0, <[u8]>::len) + record.key().map_or(0, <[u8]>::len);
-        let (headers, unreadable) = self.headers(record, own, plan);
-        let bytes = own + headers.iter().map(size).sum::<usize>();
+        let (headers, unreadable) = self.headers(record, plan);
+        let (bytes, fits) = bytes(record, headers.as_deref().unwrap_or_default(), plan);
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
             empty => empty.insert(plan.decoder()?),
         };
-        match unreadable.map_or_else(|| decode(record, &headers, bytes, decoder.as_mut(), plan), Err) {
+        let read = headers.as_deref().unwrap_or_default();
+        match unreadable.map_or_else(|| decode(record, read, bytes, decoder.as_mut(), plan), Err) {
             Ok(true) => {
                 self.builders.iter_mut().for_each(|builder| builder.push(record));
                 if !plan.without_origins.load(Relaxed) {
-                    self.origins.push(Position(offset), None, record.payload().unwrap_or_default(), record.key());
-                    let headers = headers.iter().map(|header| (header.key, header.value));
+                    let at = Position(offset);
+                    match record.payload() {
+                        Some(payload) => self.origins.push(at, None, payload, record.key()),
+                        None => self.origins.push_null(at, record.key()),
+                    }
+                    let headers = read.iter().filter(|_| fits).map(|header| (header.key, header.value));
                     self.origins.beside(headers, record.timestamp().to_millis());
                 }
             }
@@ -128,7 +130,7 @@ impl Lane {
             Err(reason) => match decoder.failure() {
                 // The record is not to blame. The rows before it are read again with it.
                 Some(error) => return Err(error),
-                None => self.rejected.push(reject(record, offset, self.at.number, &headers, bytes, reason, plan)),
+                None => self.rejected.push(reject(record, headers, Position(offset), self.at.number, reason, plan)),
             },
         }
         self.next = offset + 1;
@@ -142,28 +144,18 @@ impl Lane {
         Ok(if full { Taken::Full(taken) } else { Taken::Yes(taken) })
     }
 
-    /// The headers that are kept of a record; and if there is a column for them and one cannot be read, the reason in words.
-    fn headers<'a, M: Message>(
-        &mut self,
-        record: &'a M,
-        own: usize,
-        plan: &Plan,
-    ) -> (Vec<Header<'a, &'a [u8]>>, Option<String>) {
+    /// The headers of a record, if somebody needs them before it is known what it is: there is a column for them, or rows are kept as
+    /// what they were, or it may be a letter that was cut. Of all others they are not asked for, because librdkafka then makes a list of
+    /// them. If there is a column for them and one cannot be read, also the reason in words.
+    fn headers<'a, M: Message>(&mut self, record: &'a M, plan: &Plan) -> (Option<Vec<HeaderOf<'a>>>, Option<String>) {
         let wanted = plan.layout.has_headers();
-        if self.blind && !wanted {
-            return (Vec::new(), None);
+        let kept = !self.blind && !plan.without_origins.load(Relaxed);
+        if !wanted && !kept && record.payload().is_some() {
+            return (None, None);
         }
-        match headers(record) {
-            // Those that nobody asked for are no reason to reject it.
-            Ok(headers) if !wanted && own + headers.iter().map(size).sum::<usize>() > plan.max_record_bytes => {
-                (Vec::new(), None)
-            }
-            Ok(headers) => (headers, None),
-            Err(reason) => {
-                self.blind = true;
-                (Vec::new(), wanted.then_some(reason))
-            }
-        }
+        let (headers, unreadable) = headers(record);
+        self.blind |= unreadable.is_some();
+        (Some(headers), unreadable.filter(|_| wanted))
     }
 
     /// Gives away what was taken.
@@ -188,19 +180,31 @@ impl Lane {
     }
 }
 
+/// A header of a record.
+type HeaderOf<'a> = Header<'a, &'a [u8]>;
+
+/// The bytes of a record, and whether it fits with all its headers: those that nobody asked for are no reason to reject it.
+fn bytes<M: Message>(record: &M, headers: &[HeaderOf<'_>], plan: &Plan) -> (usize, bool) {
+    let own = record.payload().map_or(0, <[u8]>::len) + record.key().map_or(0, <[u8]>::len);
+    let all = own + headers.iter().map(size).sum::<usize>();
+    let fits = all <= plan.max_record_bytes;
+    (if fits || plan.layout.has_headers() { all } else { own }, fits)
+}
+
 /// Whether it is a row now; the reason, if it cannot be one.
 fn decode<M: Message>(
     record: &M,
-    headers: &[Header<'_, &[u8]>],
+    headers: &[HeaderOf<'_>],
     bytes: usize,
     decoder: &mut dyn Decoder,
     plan: &Plan,
 ) -> Result<bool, String> {
-    if let Some(header) = headers.iter().find(|header| header.key == TRUNCATED) {
-        // As bytes, text or CSV it would decode.
-        let whole = header.value.and_then(|value| std::str::from_utf8(value).ok()?.parse::<u64>().ok());
-        let whole = whole.map_or("too many".to_owned(), |whole| whole.to_string());
-        return Err(format!("is only the beginning of a record of {whole} bytes, as the header {TRUNCATED} says"));
+    // To a format it would be a tombstone.
+    if record.payload().is_none()
+        && !plan.lists
+        && let Some(reason) = letters::cut(headers)
+    {
+        return Err(reason);
     }
     if bytes > plan.max_record_bytes {
         let limit = plan.max_record_bytes;
@@ -213,31 +217,36 @@ fn decode<M: Message>(
     }
 }
 
-fn size(header: &Header<'_, &[u8]>) -> usize {
+fn size(header: &HeaderOf<'_>) -> usize {
     header.key.len() + header.value.map_or(0, <[u8]>::len)
 }
 
-/// The record as it was, or its beginning and no headers if it is too long.
+/// The record as it was, or its beginning if it is too long. Of headers that are too much those of letters
+/// stay, which say where it came from first.
 #[cold]
 fn reject<M: Message>(
     record: &M,
-    offset: u64,
+    read: Option<Vec<HeaderOf<'_>>>,
+    position: Position,
     partition: i32,
-    headers: &[Header<'_, &[u8]>],
-    bytes: usize,
     reason: String,
     plan: &Plan,
 ) -> Rejected {
+    let mut headers = read.unwrap_or_else(|| headers(record).0);
+    let (bytes, fits) = bytes(record, &headers, plan);
     let whole = bytes <= plan.max_record_bytes;
-    let keep = if whole { usize::MAX } else { SAMPLE_BYTES };
-    let headers = headers.iter().filter(|_| whole);
-    let kept = |part: &[u8]| part.iter().take(keep).copied().collect::<Vec<u8>>();
+    if !fits {
+        headers.retain(|header| letters::is_own(header.key));
+        headers.truncate(letters::OWN);
+    }
+    let beginning = |part: &[u8], whole: bool| part.get(..EXCERPT_BYTES).filter(|_| !whole).unwrap_or(part).to_vec();
+    let header = |header: &HeaderOf<'_>| (header.key.to_owned(), header.value.map(|value| beginning(value, fits)));
     Rejected {
-        position: Some(Position(offset)),
-        bytes: record.payload().map(kept),
-        key: record.key().map(kept),
+        position: Some(position),
+        bytes: record.payload().map(|payload| beginning(payload, whole)),
+        key: record.key().map(|key| beginning(key, whole)),
         truncated: (!whole).then_some(bytes as u64),
-        headers: headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect(),
+        headers: headers.iter().map(header).collect(),
         timestamp: record.timestamp().to_millis(),
         partition: Some(partition),
         ..Rejected::of(reason)

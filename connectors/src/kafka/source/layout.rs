@@ -146,6 +146,17 @@ impl Layout {
         Ok(Self { schema, payload, parts, places })
     }
 
+    /// The columns that there would be without a mistake in `wanted`, as far as one can tell.
+    pub(super) fn columns(schema: &SchemaRef, wanted: &[(Part, String)], open: bool) -> SchemaRef {
+        let mut fields: Vec<FieldRef> = schema.fields().iter().cloned().collect();
+        for (part, name) in wanted.iter().filter(|_| open) {
+            if fields.iter().all(|field| field.name() != name) {
+                fields.push(Arc::new(part.field(name)));
+            }
+        }
+        Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+    }
+
     /// Empty buffers for the parts.
     pub(super) fn builders(&self) -> Vec<Builder> {
         self.parts
@@ -227,10 +238,25 @@ impl Layout {
     }
 }
 
-/// The headers of a message; if one cannot be read, the reason in words.
-pub(super) fn headers<M: Message>(record: &M) -> Result<Vec<Header<'_, &[u8]>>, String> {
-    let Some(headers) = record.headers() else { return Ok(Vec::new()) };
-    (0..headers.count()).map(|i| header(headers, i)).collect()
+#[cfg(test)]
+thread_local! {
+    /// How often [`headers`] was asked for those of a message.
+    pub(super) static ASKED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// The headers of a message that can be read; if one cannot, the reason in words.
+pub(super) fn headers<M: Message>(record: &M) -> (Vec<Header<'_, &[u8]>>, Option<String>) {
+    #[cfg(test)]
+    ASKED.set(ASKED.get() + 1);
+    let Some(headers) = record.headers() else { return (Vec::new(), None) };
+    let (mut read, mut unreadable) = (Vec::with_capacity(headers.count()), None);
+    for header in (0..headers.count()).map(|i| header(headers, i)) {
+        match header {
+            Ok(header) => read.push(header),
+            Err(reason) => unreadable = Some(reason),
+        }
+    }
+    (read, unreadable)
 }
 
 /// A header of a message. Its name can be any bytes; librdkafka's binding takes it for UTF-8 and panics where it is not, in every one

@@ -18,7 +18,7 @@
 //! | `plan`, `layout` | the same, ready for readers; which columns come from where |
 //! | `feed`, `topics`, `client` | what is asked of Kafka, and librdkafka's answers |
 //! | `start`, `fault` | where partitions begin; errors in words |
-//! | `appeared` | where partitions begin that were not there before |
+//! | `appeared` | where partitions begin that were not there before, or had no leader |
 //! | `poller`, `lane` | the thread, and one partition in it |
 //! | `reader` | the task's side of it |
 //! | `watch` | partitions that stand still |
@@ -72,6 +72,8 @@ pub use plan::{Isolation, Start};
 
 /// Topics as a source. One split per partition, called `topic/number`; a position is the offset of the next record.
 pub struct KafkaSource<T> {
+    name: String,
+    columns: SchemaRef,
     /// Or what is wrong with what the user said.
     plan: Result<Plan, String>,
     discover: Option<Duration>,
@@ -116,8 +118,8 @@ impl Drop for Slot {
 }
 
 impl<T> KafkaSource<T> {
-    fn new(plan: Result<Plan, String>, discover: Option<Duration>) -> Self {
-        Self { plan, discover, outside: Arc::default(), row: PhantomData }
+    fn new(name: String, columns: SchemaRef, plan: Result<Plan, String>, discover: Option<Duration>) -> Self {
+        Self { name, columns, plan, discover, outside: Arc::default(), row: PhantomData }
     }
 
     fn plan(&self) -> Result<&Plan> {
@@ -132,8 +134,9 @@ impl<T> KafkaSource<T> {
 
 impl<T> Clone for KafkaSource<T> {
     fn clone(&self) -> Self {
-        let Self { plan, discover, outside, row } = self;
-        Self { plan: plan.clone(), discover: *discover, outside: outside.clone(), row: *row }
+        let Self { name, columns, plan, discover, outside, row } = self;
+        let (name, columns, plan) = (name.clone(), columns.clone(), plan.clone());
+        Self { name, columns, plan, discover: *discover, outside: outside.clone(), row: *row }
     }
 }
 
@@ -146,14 +149,16 @@ impl<T> fmt::Debug for KafkaSource<T> {
 #[async_trait]
 impl<T: 'static> Source for KafkaSource<T> {
     fn name(&self) -> String {
-        self.plan.as_ref().map_or_else(|_| "kafka".to_string(), Plan::name)
+        self.name.clone()
     }
 
     fn schema(&self) -> Result<SchemaRef> {
-        let plan = self.plan()?;
+        Ok(self.columns.clone())
+    }
+
+    fn check(&self) -> Result<()> {
         // A decoder is made and dropped to say now which column cannot be read, rather than at the first record.
-        plan.decoder()?;
-        Ok(plan.layout.schema.clone())
+        self.plan()?.decoder().map(drop)
     }
 
     async fn splits(&self) -> Result<Vec<SplitId>> {
@@ -184,7 +189,7 @@ impl<T: 'static> Source for KafkaSource<T> {
         let until: HashMap<SplitId, Position> = until.into_iter().collect();
         let assigned = assigned.into_iter().map(|(split, position)| {
             let end = until.get(&split).copied();
-            Ok(Assigned { at: Partition::of(&split, &plan.topics)?, position, end })
+            Ok(Assigned { at: Partition::of(&split, &plan.topics)?, position, end, appeared: false })
         });
         let assigned = assigned.collect::<Result<Vec<_>>>()?;
         let ends = Ends::default();

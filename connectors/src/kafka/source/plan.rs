@@ -61,6 +61,8 @@ pub(super) struct Plan {
     pub(super) batch_rows: usize,
     pub(super) max_record_bytes: usize,
     pub(super) layout: Layout,
+    /// It lists what is there, as it is, and with all headers: dead letters that were cut, too.
+    pub(super) lists: bool,
     /// What is allowed and unwise.
     pub(super) warnings: Vec<String>,
     pub(super) make: Arc<Make>,
@@ -71,7 +73,7 @@ pub(super) struct Plan {
 impl Plan {
     /// What to call the source in messages.
     pub(super) fn name(&self) -> String {
-        format!("{}, {}", self.config.name(), named(&self.topics))
+        name(&self.config, &self.topics)
     }
 
     /// What to call one of its topics in messages.
@@ -98,7 +100,11 @@ impl fmt::Debug for Plan {
     }
 }
 
-/// `topic a`, `topics a, b`.
-pub(super) fn named(topics: &[String]) -> String {
-    format!("topic{} {}", if topics.len() == 1 { "" } else { "s" }, topics.join(", "))
+/// `kafka k:9092, topic a`, `kafka k:9092, topics a, b`.
+pub(super) fn name(config: &Config, topics: &[String]) -> String {
+    let several = if topics.len() == 1 { "" } else { "s" };
+    match topics {
+        [] => config.name(),
+        topics => format!("{}, topic{several} {}", config.name(), topics.join(", ")),
+    }
 }

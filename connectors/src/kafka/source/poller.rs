@@ -47,8 +47,8 @@ const MAX_BYTES: usize = 16 << 20;
 const FULL: Duration = Duration::from_millis(2);
 
 /// When the channel has been full for so long, librdkafka is served again, without taking records: its statistics would become more
-/// and more, and nobody would give it a new token.
-const STALLED: Duration = Duration::from_secs(2);
+/// and more, and nobody would give it a new token. Not sooner: what it has fetched ahead is thrown away then and fetched again.
+const STALLED: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(10) };
 
 /// How long from one look at what stands still to the next.
 const LOOK: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(1) };
@@ -81,8 +81,12 @@ pub(super) struct Poller<F> {
     /// By topic and number, which lane.
     places: Vec<Vec<Option<usize>>>,
     paused: Vec<Partition>,
+    /// All are paused, because the channel was full for long.
+    stalled: bool,
     /// Those that the feed reads, paused or not.
     reading: BTreeSet<Partition>,
+    /// Those that cannot be read yet, and that are to be.
+    to_come: BTreeSet<Partition>,
     /// What came while the channel was full, but for records.
     later: VecDeque<Step>,
     out: Sender<Item>,
@@ -118,7 +122,9 @@ impl<F: Feed> Poller<F> {
             lanes: Vec::new(),
             places,
             paused: Vec::new(),
+            stalled: false,
             reading: BTreeSet::new(),
+            to_come: BTreeSet::new(),
             later: VecDeque::new(),
             out,
             commands,
@@ -131,6 +137,11 @@ impl<F: Feed> Poller<F> {
         }
     }
 
+    /// It is not at its end before these have been added and read.
+    pub(super) fn waits_for(&mut self, to_come: impl Iterator<Item = Partition>) {
+        self.to_come.extend(to_come);
+    }
+
     /// Begins to read these.
     pub(super) fn assign(&mut self, begins: &[Begin]) -> Result<()> {
         let unread = begins.iter().filter(|begin| begin.end.is_none_or(|end| begin.next < end));
@@ -140,6 +151,7 @@ impl<F: Feed> Poller<F> {
         }
         self.reading.extend(from.iter().map(|(at, _)| *at));
         for begin in begins {
+            self.to_come.remove(&begin.at);
             let lane = self.lanes.len();
             self.lanes.push(Lane::new(begin.at, begin.next, begin.end, &self.plan));
             let number = usize::try_from(begin.at.number).unwrap_or_default();
@@ -163,21 +175,22 @@ impl<F: Feed> Poller<F> {
     }
 
     fn read(&mut self) -> Outcome {
-        for lane in 0..self.lanes.len() {
-            if self.lanes[lane].is_done() {
-                self.end(lane)?;
-            }
-        }
+        self.end_done(0)?;
         loop {
             self.obey()?;
+            // Only when nearly all has been taken: a job that is slow would have it all fetched again for each of its batches.
+            if self.stalled && self.out.capacity() + 1 >= self.out.max_capacity() {
+                self.go_on()?;
+            }
             // One that is not bounded may have none yet, and be given some.
-            if self.lanes.iter().all(|lane| lane.ended) && self.plan.bounded {
+            if self.plan.bounded && self.to_come.is_empty() && self.lanes.iter().all(|lane| lane.ended) {
                 return Ok(());
             }
             for _ in 0..BURST {
                 let step = match self.later.pop_front() {
                     Some(step) => step,
-                    None => self.step(if self.filled.is_empty() { WAIT } else { Duration::ZERO })?,
+                    None if !self.filled.is_empty() => self.step(Duration::ZERO)?,
+                    None => self.step(if self.stalled { 10 * FULL } else { WAIT })?,
                 };
                 match step {
                     Step::Took => {}
@@ -228,7 +241,7 @@ impl<F: Feed> Poller<F> {
         let paused: BTreeSet<Partition> = self.paused.iter().copied().collect();
         let (mut again, mut asked) = (Vec::new(), Vec::new());
         for lane in self.lanes.iter_mut().filter(|lane| self.reading.contains(&lane.at)) {
-            if paused.contains(&lane.at) {
+            if self.stalled || paused.contains(&lane.at) {
                 lane.watch.rest();
             }
             if lane.watch.look(self.feed.fetched(lane.at)) {
@@ -342,6 +355,16 @@ impl<F: Feed> Poller<F> {
         self.end(lane)
     }
 
+    /// Of what begins from this lane on, some is at its end already.
+    fn end_done(&mut self, from: usize) -> Outcome {
+        for lane in from..self.lanes.len() {
+            if self.lanes[lane].is_done() {
+                self.end(lane)?;
+            }
+        }
+        Ok(())
+    }
+
     fn end(&mut self, lane: usize) -> Outcome {
         self.lanes[lane].ended = true;
         self.send(Item::Ended { lane })
@@ -351,16 +374,18 @@ impl<F: Feed> Poller<F> {
     fn send(&mut self, item: Item) -> Outcome {
         let began = Instant::now();
         let Some(mut item) = self.try_send(item)? else { return Ok(()) };
-        while began.elapsed() < STALLED {
+        while !self.stalled && began.elapsed() < STALLED {
             std::thread::sleep(FULL);
             match self.try_send(item)? {
                 None => return Ok(()),
                 Some(back) => item = back,
             }
         }
-        let stopped: Vec<_> = self.reading.iter().filter(|at| !self.paused.contains(at)).copied().collect();
-        if !stopped.is_empty() {
-            self.feed.pause(&stopped)?;
+        if !std::mem::replace(&mut self.stalled, true) {
+            let flowing = self.flowing();
+            if !flowing.is_empty() {
+                self.feed.pause(&flowing)?;
+            }
         }
         while let Some(back) = self.try_send(item)? {
             item = back;
@@ -371,7 +396,19 @@ impl<F: Feed> Poller<F> {
                 step => self.later.push_back(step),
             }
         }
-        if stopped.is_empty() { Ok(()) } else { Ok(self.feed.resume(&stopped)?) }
+        Ok(())
+    }
+
+    /// Reads on after the channel was full for long.
+    fn go_on(&mut self) -> Result<()> {
+        self.stalled = false;
+        let flowing = self.flowing();
+        if flowing.is_empty() { Ok(()) } else { self.feed.resume(&flowing) }
+    }
+
+    /// What is read and was not told to pause.
+    fn flowing(&self) -> Vec<Partition> {
+        self.reading.iter().filter(|at| !self.paused.contains(at)).copied().collect()
     }
 
     /// The item comes back when the channel is full.
@@ -389,8 +426,13 @@ impl<F: Feed> Poller<F> {
             match self.commands.try_recv() {
                 Ok(Command::Pause(paused)) => self.pause(paused)?,
                 Ok(Command::Add(begins, reply)) => {
+                    if self.stalled {
+                        self.go_on()?;
+                    }
+                    let first = self.lanes.len();
                     self.assign(&begins)?;
                     let _ = reply.send(());
+                    self.end_done(first)?;
                 }
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => return Err(None),
@@ -403,6 +445,9 @@ impl<F: Feed> Poller<F> {
         let stop: Vec<_> = paused.iter().filter(|at| !self.paused.contains(at)).filter(is_read).copied().collect();
         let go: Vec<_> = self.paused.iter().filter(|at| !paused.contains(at)).filter(is_read).copied().collect();
         self.paused = paused;
+        if self.stalled {
+            return Ok(());
+        }
         if !stop.is_empty() {
             self.feed.pause(&stop)?;
         }
@@ -424,6 +469,13 @@ impl<F: Feed> Poller<F> {
         fault::truncated(&self.plan, topic, &splits, cut, reason)
     }
 
+    /// librdkafka does not say either which partition has what cannot be read, but mostly it is what comes next.
+    fn unreadable(&self, topic: usize, reason: &str) -> ConnectorError {
+        let read = self.lanes.iter().filter(|lane| lane.at.topic == topic && !lane.ended);
+        let stood: Vec<_> = read.map(|lane| (&lane.split, lane.next)).collect();
+        fault::unreadable(&self.plan, topic, &stood, reason)
+    }
+
     /// Finds out what a failure means for the partitions that are read. What was taken before it is given away first.
     fn failed(&mut self, topic: usize, fault: Fault, reason: &str) -> Outcome {
         if fault == Fault::Passing {
@@ -435,6 +487,7 @@ impl<F: Feed> Poller<F> {
         let expected = read.map(|lane| lane.at.number.saturating_add(1)).max().unwrap_or_default();
         let count = match fault {
             Fault::Truncated => return Err(Some(self.truncated(topic, reason))),
+            Fault::Garbage => return Err(Some(self.unreadable(topic, reason))),
             Fault::Unknown | Fault::Position => self.feed.partitions(topic, expected)?,
             _ => return Err(Some(fault::failed(&self.plan, topic, fault, reason))),
         };

@@ -16,9 +16,9 @@ use super::{
     feed::{Feed, Partition},
     plan::Plan,
     poller::{Command, Item, Poller},
-    start::{self, Assigned, Begin},
+    start::{self, Assigned, Begin, Unknown},
 };
-use crate::{ConnectorError, Fetch, Position, Result, SourceReader, SplitId};
+use crate::{ConnectorError, Fetch, Position, PutOff, Result, SourceReader, SplitId};
 
 /// Batches that wait between the thread and the task.
 const WAITING: usize = 4;
@@ -39,6 +39,8 @@ pub(super) struct KafkaReader {
     told: BTreeSet<Partition>,
     ends: Ends,
     appeared: Appeared,
+    /// What it is to read and cannot yet, and why.
+    put_off: start::PutOff,
     /// Something has been fetched, or tried to be.
     reads_on: bool,
 }
@@ -72,7 +74,7 @@ impl KafkaReader {
     ) -> Result<Self> {
         let (out, items) = mpsc::channel(WAITING);
         let (commands, obeyed) = std_mpsc::channel();
-        let (reply, begun) = oneshot::channel::<Result<Vec<Begin>>>();
+        let (reply, begun) = oneshot::channel();
         let plan = Plan { without_origins: Arc::default(), ..plan };
         let open = Arc::new(open);
         let appeared = Appeared::new(&plan, open.clone());
@@ -81,15 +83,16 @@ impl KafkaReader {
         let thread = move || {
             let begin = move || -> Result<_> {
                 let mut feed = open(Some(kept))?;
-                let begins = start::resolve(&mut feed, &theirs, &assigned)?;
+                let (begins, put_off) = start::resolve(&mut feed, &theirs, &assigned)?;
                 let mut poller = Poller::new(feed, theirs, out, obeyed);
                 poller.assign(&begins)?;
-                Ok((poller, begins))
+                poller.waits_for(put_off.iter().map(|(assigned, _)| assigned.at));
+                Ok((poller, begins, put_off))
             };
             match begin() {
-                Ok((poller, begins)) => {
+                Ok((poller, begins, put_off)) => {
                     // If nobody waits any more the poller notices at once.
-                    let _ = reply.send(Ok(begins));
+                    let _ = reply.send(Ok((begins, put_off)));
                     poller.run();
                 }
                 Err(error) => {
@@ -101,7 +104,8 @@ impl KafkaReader {
             .name("windrow-kafka".into())
             .spawn(thread)
             .map_err(|error| ConnectorError::io("start a thread for", plan.name(), error))?;
-        let begins = begun.await.map_err(|_| thread_ended(&plan))??;
+        let begun: Result<_> = begun.await.map_err(|_| thread_ended(&plan))?;
+        let (begins, put_off) = begun?;
         let mut reader = Self {
             plan,
             lanes: Vec::new(),
@@ -112,6 +116,7 @@ impl KafkaReader {
             told: BTreeSet::new(),
             ends,
             appeared,
+            put_off,
             reads_on: false,
         };
         reader.reads(&begins);
@@ -198,7 +203,7 @@ enum Either {
     Item(Option<Item>),
 }
 
-fn thread_ended(plan: &Plan) -> ConnectorError {
+pub(super) fn thread_ended(plan: &Plan) -> ConnectorError {
     ConnectorError::Remote {
         system: plan.name(),
         reason: "the thread that reads it has ended unasked: a bug in the connector".to_string(),
@@ -215,7 +220,7 @@ impl SourceReader for KafkaReader {
             if let Some(item) = self.take_held() {
                 return self.hand_over(item);
             }
-            if !self.plan.grows && self.lanes.iter().all(|lane| lane.ended) {
+            if !self.plan.grows && self.put_off.is_empty() && self.lanes.iter().all(|lane| lane.ended) {
                 return Ok(Fetch::End);
             }
             match self.items.recv().await {
@@ -242,11 +247,30 @@ impl SourceReader for KafkaReader {
         self.lanes.iter().filter_map(end).collect()
     }
 
+    fn put_off(&self) -> Vec<PutOff> {
+        let put_off = |(assigned, why): &(Assigned, Unknown)| PutOff {
+            split: assigned.at.split(&self.plan.topics),
+            reason: why.reason.clone(),
+            behind: assigned.may_be_behind(&self.plan),
+            unanswered: !why.leaderless,
+        };
+        self.put_off.iter().map(put_off).collect()
+    }
+
+    /// What was put off when it was made begins as it would have begun then.
     async fn add(&mut self, splits: Vec<SplitId>) -> Result<()> {
         let added = splits.iter().map(|split| Partition::of(split, &self.plan.topics)).collect::<Result<Vec<_>>>()?;
         let is_new = |at: &Partition| self.lanes.iter().all(|lane| lane.at != *at);
-        let added: Vec<Partition> = added.into_iter().filter(is_new).collect();
-        let begins = self.appeared.find(&self.plan, &added, !self.reads_on).await?;
+        let known: BTreeMap<Partition, Assigned> =
+            self.put_off.iter().map(|(assigned, _)| (assigned.at, *assigned)).collect();
+        let assigned = |at| known.get(&at).copied().unwrap_or(Assigned::appeared(at));
+        let added: Vec<Assigned> = added.into_iter().filter(is_new).map(assigned).collect();
+        let (begins, left) = self.appeared.find(&self.plan, &added, !self.reads_on).await?;
+        self.put_off.retain(|(former, _)| added.iter().all(|assigned| assigned.at != former.at));
+        self.put_off.extend(left);
+        if begins.is_empty() {
+            return Ok(());
+        }
         let (reply, mut assigned) = oneshot::channel();
         if self.commands.send(Command::Add(begins.clone(), reply)).is_err() {
             return Err(self.why_ended().await);

@@ -11,7 +11,7 @@ use super::{
     start,
     topics::Topics,
 };
-use crate::Result;
+use crate::{ConnectorError, Result};
 
 /// A sample has at most this many bytes.
 const MAX_BYTES: usize = 16 << 20;
@@ -33,9 +33,14 @@ pub(super) fn sample(
             at: Partition { topic, number },
             position: None,
             end: None,
+            appeared: false,
         }));
     }
-    let mut begins = start::resolve(&mut feed, plan, &assigned)?;
+    // Any partition will do, but there must be one.
+    let (mut begins, put_off) = start::resolve(&mut feed, plan, &assigned)?;
+    if let Some((assigned, why)) = put_off.into_iter().next().filter(|_| begins.is_empty()) {
+        return Err(ConnectorError::Remote { system: plan.topic(assigned.at.topic), reason: why.reason, passes: true });
+    }
     begins.retain(|begin| begin.end.is_none_or(|end| begin.next < end));
     let mut unread: Vec<Partition> = begins.iter().map(|begin| begin.at).collect();
     feed.assign(&begins.iter().map(|begin| (begin.at, begin.next)).collect::<Vec<_>>())?;

@@ -4,7 +4,7 @@
 //! told with its number only; and it saves looking the topic's name up for every record.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
@@ -102,38 +102,59 @@ impl Topics {
     }
 
     /// Asks for an offset of each partition; `None` where the answer is none.
-    fn offsets(
-        &mut self,
-        of: &[Partition],
-        given: Offset,
-        what: &str,
-        ask: impl Fn(&BaseConsumer<Ear>, TopicPartitionList, Duration) -> KafkaResult<TopicPartitionList>,
-    ) -> Result<Vec<Option<u64>>> {
+    fn offsets(&mut self, of: &[Partition], given: Offset, what: &str, ask: impl Ask) -> Result<Vec<Option<u64>>> {
         let mut offsets = vec![None; of.len()];
         for topic in 0..self.plan.topics.len() {
-            let numbers: Vec<(usize, i32)> =
-                of.iter().enumerate().filter(|(_, at)| at.topic == topic).map(|(i, at)| (i, at.number)).collect();
-            if numbers.is_empty() {
-                continue;
-            }
-            let (client, name) = self.client(topic)?;
-            let answer = client.ask(&format!("{what} of the topic {name}"), |consumer, wait| {
-                let mut list = TopicPartitionList::new();
-                for (_, number) in &numbers {
-                    list.add_partition_offset(name, *number, given)?;
-                }
-                let answer = ask(consumer, list, wait)?;
-                answer.elements().iter().try_for_each(|element| element.error())?;
-                Ok(answer)
-            })?;
-            for (i, number) in numbers {
-                let found = answer.find_partition(name, number).map(|element| element.offset());
-                if let Some(Offset::Offset(offset)) = found {
-                    offsets[i] = u64::try_from(offset).ok();
+            let of: BTreeMap<i32, usize> =
+                of.iter().enumerate().filter(|(_, at)| at.topic == topic).map(|(i, at)| (at.number, i)).collect();
+            let (found, asked) = self.offsets_of(topic, of.keys().copied(), given, what, &ask);
+            asked?;
+            for (number, offset) in found {
+                if let Some(place) = of.get(&number).and_then(|&place| offsets.get_mut(place)) {
+                    *place = offset;
                 }
             }
         }
         Ok(offsets)
+    }
+
+    /// Of partitions of one topic: what was answered, and why it is not everything. Only what is missing is asked for again.
+    fn offsets_of(
+        &mut self,
+        topic: usize,
+        numbers: impl Iterator<Item = i32>,
+        given: Offset,
+        what: &str,
+        ask: &impl Ask,
+    ) -> (BTreeMap<i32, Option<u64>>, Result<()>) {
+        let found = RefCell::new(BTreeMap::new());
+        let missing = RefCell::new(numbers.collect::<BTreeSet<i32>>());
+        if missing.borrow().is_empty() {
+            return (BTreeMap::new(), Ok(()));
+        }
+        let asked = self.client(topic).and_then(|(client, name)| {
+            client.ask(&format!("{what} of the topic {name}"), |consumer, wait| {
+                let mut list = TopicPartitionList::new();
+                for number in missing.borrow().iter() {
+                    list.add_partition_offset(name, *number, given)?;
+                }
+                let answer = ask(consumer, list, wait)?;
+                let mut failed = Ok(());
+                for element in answer.elements() {
+                    if let Err(error) = element.error() {
+                        failed = Err(error);
+                    } else if missing.borrow_mut().remove(&element.partition()) {
+                        let offset = match element.offset() {
+                            Offset::Offset(offset) => u64::try_from(offset).ok(),
+                            _ => None,
+                        };
+                        found.borrow_mut().insert(element.partition(), offset);
+                    }
+                }
+                failed
+            })
+        });
+        (found.into_inner(), asked)
     }
 
     fn event<'a>(
@@ -159,6 +180,23 @@ impl Topics {
                 Event::Failed { topic, fault, reason }
             }
         }
+    }
+
+    /// Where these end, as far as there are answers: who does not answer is no reason for the others. Blocks.
+    pub(super) fn ends(&mut self, of: &[Partition]) -> Vec<(Partition, u64)> {
+        let Ok(leaders) = self.leaders(of) else { return Vec::new() };
+        let mut led = BTreeMap::<(usize, i32), Vec<i32>>::new();
+        for (at, leader) in of.iter().zip(leaders) {
+            if let Some(leader) = leader {
+                led.entry((at.topic, leader)).or_default().push(at.number);
+            }
+        }
+        let mut ends = Vec::new();
+        for ((topic, _), numbers) in led {
+            let (found, _) = self.offsets_of(topic, numbers.into_iter(), Offset::End, "for the ends", &times);
+            ends.extend(found.into_iter().filter_map(|(number, end)| Some((Partition { topic, number }, end?))));
+        }
+        ends
     }
 
     /// One round over all topics, beginning with the one that had the last event.
@@ -245,10 +283,7 @@ impl Feed for Topics {
         let (mut other, of) = (Self::new(self.plan.clone(), None), of.to_vec());
         let (found, finding) = channel();
         let find = move || {
-            // Without an answer nothing is known.
-            let Ok(ends) = other.offsets(&of, Offset::End, "for the ends", times) else { return };
-            let ends = of.into_iter().zip(ends).filter_map(|(at, end)| Some((at, end?)));
-            let _ = found.send(ends.collect());
+            let _ = found.send(other.ends(&of));
         };
         if std::thread::Builder::new().name("windrow-kafka".into()).spawn(find).is_ok() {
             self.finding = Some(finding);
@@ -301,6 +336,11 @@ impl Feed for Topics {
         self.each_topic(&of, "resume", |consumer, list| consumer.resume(list))
     }
 }
+
+/// A question of librdkafka for the offsets of partitions.
+trait Ask: Fn(&BaseConsumer<Ear>, TopicPartitionList, Duration) -> KafkaResult<TopicPartitionList> {}
+
+impl<F: Fn(&BaseConsumer<Ear>, TopicPartitionList, Duration) -> KafkaResult<TopicPartitionList>> Ask for F {}
 
 /// The offsets at times, of which the first and the end are two.
 fn times(consumer: &BaseConsumer<Ear>, list: TopicPartitionList, wait: Duration) -> KafkaResult<TopicPartitionList> {

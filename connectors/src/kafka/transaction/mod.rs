@@ -32,6 +32,7 @@ use super::{
     cluster::{Cluster, Delivered, Producer},
     connection::Config,
     librdkafka::Librdkafka,
+    limits::Limits,
 };
 use crate::{ConnectorError, Epoch, Incarnation, Marker, Result, Witness};
 
@@ -47,8 +48,11 @@ use run::Run;
 pub(super) struct Transactions {
     /// Set by the first sink that is used.
     connected: OnceLock<Connected>,
-    /// The producer of the sinks that write at once, as long as one of them is there.
-    plain: tokio::sync::Mutex<Option<Weak<dyn Producer>>>,
+    /// By their largest batch, the producers of the sinks that write at once, as long as one of these is there. Most topics take as much
+    /// as any, and have the same.
+    plain: tokio::sync::Mutex<BTreeMap<usize, Weak<dyn Producer>>>,
+    /// What the topics take.
+    pub(super) limits: Limits,
     /// By the name of the job.
     runs: Mutex<BTreeMap<String, Arc<Run>>>,
     fencing: tokio::sync::Mutex<()>,
@@ -59,7 +63,7 @@ struct Connected {
     config: Config,
 }
 
-/// The value of a marker record. `docs/exactly-once.md` tells others how to read it.
+/// The value of a marker record. `docs/src/exactly-once.md` tells others how to read it.
 #[derive(Serialize, Deserialize)]
 struct MarkerRecord {
     job: String,
@@ -122,23 +126,23 @@ impl Transactions {
         &self.connected.get_or_init(connect).cluster
     }
 
-    /// The producer of the sinks that write at once.
-    pub(super) async fn plain(&self, config: &Config) -> Result<Arc<dyn Producer>> {
+    /// The producer of the sinks that write at once, to topics that take records of `largest` bytes, if that is known.
+    pub(super) async fn plain(&self, config: &Config, largest: Option<usize>) -> Result<Arc<dyn Producer>> {
+        let batch = config.batch_bytes(largest);
         let mut plain = self.plain.lock().await;
-        if let Some(producer) = plain.as_ref().and_then(Weak::upgrade) {
+        if let Some(producer) = plain.get(&batch).and_then(Weak::upgrade) {
             return Ok(producer);
         }
-        let producer = self.cluster(config).plain().await?;
-        *plain = Some(Arc::downgrade(&producer));
+        let producer = self.cluster(config).plain(batch).await?;
+        plain.retain(|_, producer| producer.strong_count() > 0);
+        plain.insert(batch, Arc::downgrade(&producer));
         Ok(producer)
     }
 
     /// The next writer gets another producer that writes at once: this one has failed.
     pub(super) async fn forget(&self, failed: &Arc<dyn Producer>) {
         let mut plain = self.plain.lock().await;
-        if plain.as_ref().is_some_and(|plain| std::ptr::addr_eq(plain.as_ptr(), Arc::as_ptr(failed))) {
-            *plain = None;
-        }
+        plain.retain(|_, plain| !std::ptr::addr_eq(plain.as_ptr(), Arc::as_ptr(failed)));
     }
 
     /// A place for a writer in the run of this incarnation.
@@ -223,20 +227,25 @@ impl Witness for Transactions {
         run.and_then(|run| run.open_for())
     }
 
-    async fn fence(&self, job: &str, incarnation: &Incarnation) -> Result<()> {
+    async fn fence(&self, job: &str, incarnation: &Incarnation, places: &[String]) -> Result<()> {
         let _one = self.fencing.lock().await;
         // First: its writers hear that they have been replaced, not that they were fenced. What they left open is thrown away below.
         if let Some(former) = self.take(job, |_| true) {
             former.stop(replaced(self.system()));
         }
-        let Connected { cluster, .. } = self.connected()?;
+        let Connected { cluster, config } = self.connected()?;
         let prefix = self.prefix();
         check_name("the name of the job", job)?;
         check_name("the prefix of the transactional ids", prefix)?;
-        self.provide_marker_topic(cluster, &self.marker_topic(job)).await?;
-        let first = initialised(cluster, &format!("{prefix}.{job}.0")).await?;
-        let second = initialised(cluster, &format!("{prefix}.{job}.1")).await?;
-        let run = Run::new(job.into(), incarnation.clone(), cluster.name(), [first, second]);
+        let markers = self.marker_topic(job);
+        // If neither is answered, the first is told: it knows why.
+        let largest = async { Ok(self.limits.of_all(cluster.as_ref(), places, incarnation).await) };
+        let ((), largest) = tokio::try_join!(self.provide_marker_topic(cluster, &markers), largest)?;
+        let batch = config.batch_bytes(largest?);
+        let ids = [format!("{prefix}.{job}.0"), format!("{prefix}.{job}.1")];
+        // Both to their ends, also when one fails: a request that is still on its way would fence the next start.
+        let (first, second) = tokio::join!(initialised(cluster, &ids[0], batch), initialised(cluster, &ids[1], batch));
+        let run = Run::new(job.into(), incarnation.clone(), cluster.name(), [first?, second?]);
         self.runs().insert(job.into(), Arc::new(run));
         Ok(())
     }
@@ -267,8 +276,8 @@ impl Witness for Transactions {
 }
 
 /// A producer that has fenced every former one of its id.
-async fn initialised(cluster: &Arc<dyn Cluster>, id: &str) -> Result<Arc<dyn Producer>> {
-    let producer = cluster.transactional(id).await?;
+async fn initialised(cluster: &Arc<dyn Cluster>, id: &str, batch: usize) -> Result<Arc<dyn Producer>> {
+    let producer = cluster.transactional(id, batch).await?;
     producer.init_transactions().await?;
     Ok(producer)
 }
@@ -309,20 +318,6 @@ fn replaced(system: String) -> ConnectorError {
 fn given_up(system: String) -> ConnectorError {
     let reason = "the job has ended, and writes no more".into();
     ConnectorError::Remote { system, reason, passes: false }
-}
-
-/// The same failure for everybody who meets it.
-fn repeated(failure: &ConnectorError) -> ConnectorError {
-    match failure {
-        ConnectorError::Config(reason) => ConnectorError::Config(reason.clone()),
-        ConnectorError::Data { at, reason } => ConnectorError::Data { at: at.clone(), reason: reason.clone() },
-        ConnectorError::Remote { system, reason, passes } => {
-            ConnectorError::Remote { system: system.clone(), reason: reason.clone(), passes: *passes }
-        }
-        ConnectorError::Io { .. } | ConnectorError::Arrow(_) => {
-            ConnectorError::Remote { system: "kafka".into(), reason: failure.to_string(), passes: true }
-        }
-    }
 }
 
 impl fmt::Debug for Transactions {

@@ -25,10 +25,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{
-    super::cluster::{Delivered, Outgoing, Producer},
-    repeated,
-};
+use super::super::cluster::{Delivered, Outgoing, Producer};
 use crate::{ConnectorError, Epoch, Incarnation, Result};
 
 /// How long the end of a run waits for a transaction to be thrown away. If that does not succeed the next run does it, or the cluster
@@ -90,7 +87,7 @@ impl State {
     }
 
     fn check(&self) -> Result<()> {
-        self.failure.as_ref().map_or(Ok(()), |failure| Err(repeated(failure)))
+        self.failure.as_ref().map_or(Ok(()), |failure| Err(failure.repeated()))
     }
 
     /// Whether every writer has come to the gate, the producer of the next epoch is free, and nobody is opening the gate yet.
@@ -177,7 +174,7 @@ impl Run {
 
     /// Makes a failure that of the whole run.
     fn failing<T>(self: &Arc<Self>, result: Result<T>) -> Result<T> {
-        result.inspect_err(|failure| self.fail(repeated(failure)))
+        result.inspect_err(|failure| self.fail(failure.repeated()))
     }
 
     fn broken(&self, reason: &str) -> ConnectorError {
@@ -320,7 +317,7 @@ impl Member {
 
     /// Says that the writer cannot go on, so that nobody waits for it.
     pub(in super::super) fn fail(&self, failure: &ConnectorError) {
-        self.run.fail(repeated(failure));
+        self.run.fail(failure.repeated());
     }
 
     /// Waits until all writers have staged the epoch and everything that they wrote is in the log.

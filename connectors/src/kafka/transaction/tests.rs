@@ -46,7 +46,7 @@ impl Setting {
         let a = kafka.to_topic("a").json().exactly_once();
         let b = kafka.clone().to_topic("b").json().exactly_once();
         let witness = a.witness().unwrap();
-        witness.fence("fraud", &incarnation(1)).await.unwrap();
+        witness.fence("fraud", &incarnation(1), &[]).await.unwrap();
         assert_eq!(cluster.story(), ["init 0", "init 1"]);
         Self { cluster, a, b, witness }
     }
@@ -323,7 +323,7 @@ async fn a_new_start_takes_over_from_the_former_one() {
     a.write(row(1)).await.unwrap();
     let a = staging(a, 1);
     settled().await;
-    s.witness.fence("fraud", &incarnation(2)).await.unwrap();
+    s.witness.fence("fraud", &incarnation(2), &[]).await.unwrap();
     let failed = soon(a).await.unwrap().map(drop).unwrap_err();
     assert!(failed.to_string().contains("started again"), "{failed}");
     drop(b);
@@ -347,7 +347,7 @@ async fn writers_wait_for_room_and_stop_when_the_run_fails() {
     s.cluster.hold("room");
     let write = tokio::spawn(async move { a.write(row(2)).await });
     soon(s.cluster.is_held()).await;
-    s.witness.fence("fraud", &incarnation(2)).await.unwrap();
+    s.witness.fence("fraud", &incarnation(2), &[]).await.unwrap();
     s.cluster.let_go();
     soon(write).await.unwrap().unwrap_err();
 }
@@ -388,12 +388,13 @@ async fn what_is_no_marker_of_the_job_is_refused() {
 async fn what_cannot_work_is_refused_before_the_first_row() {
     let s = Setting::new().await;
     for name in ["", "hot items", "fraud/1", &"x".repeat(201)] {
-        let refused = s.witness.fence(name, &incarnation(1)).await.unwrap_err();
+        let refused = s.witness.fence(name, &incarnation(1), &[]).await.unwrap_err();
         assert!(refused.to_string().contains("the name of the job"), "{refused}");
     }
     s.cluster.topic("shared", 3);
     let kafka = Kafka::brokers("memory").marker_topic("shared").written_to(Arc::new(s.cluster.clone()));
-    let refused = kafka.to_topic("a").json().exactly_once().witness().unwrap().fence("fraud", &incarnation(1)).await;
+    let refused =
+        kafka.to_topic("a").json().exactly_once().witness().unwrap().fence("fraud", &incarnation(1), &[]).await;
     let refused = refused.unwrap_err();
     assert!(refused.to_string().contains("topic shared: the topic of the markers has 3 partitions"), "{refused}");
     let missing = kafka.to_topic("nowhere").json();

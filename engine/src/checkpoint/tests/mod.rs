@@ -13,8 +13,10 @@ mod golden;
 mod local;
 mod random;
 mod refusals;
+mod served;
 mod starts;
 mod steps;
+mod uploads;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -20,7 +20,7 @@ use super::{
     queue::Ready,
     rows::{excerpt, failed_rows},
 };
-use crate::{Error, Result, runtime::channel::Message};
+use crate::{Error, Result, runtime::channel::Message, status::SampleKind};
 
 /// What is on its way out.
 struct Leaving<D> {
@@ -56,7 +56,7 @@ impl<W: Work> AsyncTask<W> {
                 },
                 Some(Ready::Time(at)) => {
                     self.send_rows(std::mem::take(&mut leaving)).await?;
-                    self.counters.watermark(self.reporter.task.task, at);
+                    self.counted().reaches(at);
                     self.send(Port::MAIN, Message::Watermark(Watermark::At(at))).await?;
                 }
                 // What is about to leave has made room for calls, some of which may be answered at once.
@@ -86,12 +86,16 @@ impl<W: Work> AsyncTask<W> {
         if let (OnFailure::Fail, Some((piece, failure))) = (self.policy.on_failure, leaving.failed.first()) {
             return Err(self.failed(piece, failure));
         }
+        if let Some((piece, Failure { reason, .. })) = leaving.failed.first() {
+            let text = || format!("{reason}: {}", excerpt(&self.input, piece));
+            self.counters.samples.offer(SampleKind::Failed, self.body.now(), text);
+        }
         let work = self.work.clone();
         while let Some(batch) = work.next_batch(&mut leaving.done).map_err(|error| self.internal(error))? {
             // There may be none among many that were looked at.
             tokio::task::coop::consume_budget().await;
             if batch.num_rows() > 0 {
-                self.counters.rows_out.fetch_add(batch.num_rows() as u64, Relaxed);
+                self.counted().rows_out.fetch_add(batch.num_rows() as u64, Relaxed);
                 self.send(Port::MAIN, Message::Batch(batch)).await?;
             }
         }
@@ -102,9 +106,9 @@ impl<W: Work> AsyncTask<W> {
                 self.send(FAILED, Message::Batch(rows)).await?;
             }
         }
-        self.counters.processed.fetch_add(done, Relaxed);
+        self.counted().processed.fetch_add(done, Relaxed);
         self.counters.failed.fetch_add(failed, Relaxed);
-        self.counters.warn(self.work.warning());
+        self.counters.warn(Some(self.reporter.task.task), self.work.warning());
         self.count_in_flight();
         Ok(())
     }

@@ -68,7 +68,7 @@ use super::{
 use crate::{
     Error, Result,
     clock::{Moment, sleep_until},
-    metrics::Counters,
+    metrics::{Counters, TaskCounters},
 };
 
 pub(crate) mod asked;
@@ -244,6 +244,7 @@ impl<W: Work> AsyncTask<W> {
             // Calls that are always ready must still let others run.
             tokio::task::coop::consume_budget().await;
             let full = self.deliver().await?;
+            self.counted().busy.set(!self.waiting.is_empty());
             if let Some(end) = self.ends() {
                 return self.finish(end).await;
             }
@@ -345,13 +346,17 @@ impl<W: Work> AsyncTask<W> {
 
     /// Rows that are to be called.
     fn accept(&mut self, piece: Piece) {
-        self.counters.rows_in.fetch_add(piece.len() as u64, Relaxed);
+        self.counted().rows_in.fetch_add(piece.len() as u64, Relaxed);
         self.waiting.push_rows(piece);
         self.count_in_flight();
     }
 
     fn count_in_flight(&self) {
-        self.counters.in_flight(self.reporter.task.task, self.waiting.rows() + self.queue.rows());
+        self.counted().in_flight(self.waiting.rows() + self.queue.rows());
+    }
+
+    fn counted(&self) -> &TaskCounters {
+        self.counters.task(self.reporter.task.task)
     }
 
     /// Begins calls while there is room, and takes the answers that are there. Returns whether there were any.
@@ -391,7 +396,7 @@ impl<W: Work> AsyncTask<W> {
         };
         let own = own.map_err(|error| self.internal(error))?;
         let held = own.segments.iter().filter_map(|(_, rows)| Some(rows.as_ref()?.get_array_memory_size())).sum();
-        self.counters.holds(self.reporter.task.task, held);
+        self.counted().holds(held);
         self.send(Port::MAIN, message).await?;
         let mut operators = self.body.take_saved();
         // What delivers has nothing to remember: its place is that of this task.
@@ -406,6 +411,7 @@ impl<W: Work> AsyncTask<W> {
             self.stopped.store(true, Relaxed);
         }
         let snapshot = self.close(Message::End(end)).await?;
+        self.counted().busy.set(false);
         self.reporter.ended(snapshot);
         Ok(())
     }

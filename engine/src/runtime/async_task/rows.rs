@@ -8,10 +8,9 @@ use arrow::{
     datatypes::{DataType, Field, Schema},
     util::display::{ArrayFormatter, FormatOptions},
 };
-use windrow_operators::{OperatorError, Result, StreamSchema, Watermark};
+use windrow_operators::{OperatorError, Result, StreamSchema, Watermark, bytes::bytes_of};
 
 use super::call::Failure;
-use crate::runtime::channel::batch_bytes;
 
 /// How many characters of a row an error shows.
 const EXCERPT: usize = 200;
@@ -54,7 +53,7 @@ impl Piece {
 
     /// The bytes of its rows.
     pub(super) fn bytes(&self) -> usize {
-        batch_bytes(&self.rows())
+        bytes_of(self.rows().columns())
     }
 }
 

@@ -20,6 +20,7 @@ use arrow::{
 };
 use windrow_operators::{
     Result, StreamSchema, Timestamp, Watermark,
+    bytes::own_bytes,
     state::{KEY_GROUP, Reading, SegmentId, StateForm, StateReader, StateWriter, TaskState},
 };
 
@@ -105,15 +106,6 @@ impl Saved {
     }
 }
 
-/// A view array with the bytes of its own rows only, or those of all rows of its batch would be written to disk.
-fn own_bytes(array: ArrayRef) -> ArrayRef {
-    match array.data_type() {
-        DataType::Utf8View => Arc::new(array.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(array.as_binary_view().gc()),
-        _ => array,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::Int64Type;
@@ -156,7 +148,7 @@ mod tests {
         let (mut saved, _) = load(&task);
         let state = saved.save(came.iter().map(borrowed)).unwrap();
         let segments = state.segments.into_iter().map(|(id, rows)| (id, rows.unwrap())).collect();
-        Part { first_phase: false, numbers: state.numbers, segments }
+        Part { first_phase: false, numbers: state.numbers, segments, stored: Vec::new() }
     }
 
     fn of(key_groups: std::ops::Range<usize>, parts: Vec<Part>) -> StateReader {

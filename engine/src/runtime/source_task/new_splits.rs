@@ -1,65 +1,91 @@
-//! Splits that appear while a task reads.
+//! Splits that appear while a task reads, and those that its reader cannot read yet.
 //!
 //! ```text
-//!   Found ──► all at once ──► the reader cannot take them now ──► each half by itself … ──► those that it takes are read
-//!     ▲                                                                └── the others: after five seconds, with a warning ──┐
-//!     └────────────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
+//!   Found ──► all at once ──► SourceReader::add ──► those that it can read now are read
+//!     ▲                             └── put_off: the others, after 5 to 60 s, with a warning ──┐
+//!     └───────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! So one of which nobody can say where it begins keeps neither its task nor the other new ones from being read.
+//! So one of which nobody can say where it begins keeps neither its task nor the other new ones from being read. The same is done
+//! with those that were there when the job began. Event time does not go on without them.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use windrow_connectors::{ConnectorError, Fetch, SourceReader, SplitId};
+use windrow_connectors::{Fetch, SourceReader, SplitId};
 
-use super::{Progress, SourceTask, note_begins};
+use super::{Progress, SourceTask, SourceTime, note_begins};
 use crate::{
     Result,
     clock::{Moment, sleep_until},
 };
 
-/// When the reader could not take a split that has appeared, how long until it is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// When the reader cannot read a split yet, how long until it is asked again at first, and at last.
+const ASK_AGAIN: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(60);
 
-impl SourceTask {
-    /// Reads splits that have appeared, too, and puts those off that its reader cannot take now.
-    pub(super) async fn take_found(&mut self, found: Vec<SplitId>) -> Result<()> {
-        let (mut parts, mut left, mut reason) = (vec![found], Vec::new(), None);
-        while let Some(mut part) = parts.pop() {
-            match self.take_splits(&part).await? {
-                Ok(()) => {}
-                Err(error) if !matches!(error, ConnectorError::Remote { passes: true, .. }) => {
-                    return Err(self.source_failed(error));
-                }
-                Err(_) if part.len() > 1 => {
-                    parts.push(part.split_off(part.len() / 2));
-                    parts.push(part);
-                }
-                Err(error) => {
-                    left.append(&mut part);
-                    reason = Some(error);
-                }
-            }
-        }
-        let Some(reason) = reason else {
-            if self.has_put_off && self.put_off.is_none() {
-                self.has_put_off = false;
-                self.counters.warn(None);
-            }
-            return Ok(());
-        };
-        let (_, mut put_off) = self.put_off.take().unwrap_or_else(|| (Moment::now(), Vec::new()));
-        put_off.append(&mut left);
-        let warning = format!("{} new splits are not read yet, and asked for again: {reason}", put_off.len());
-        self.counters.warn(Some(warning));
-        (self.has_put_off, self.put_off) = (true, Some((Moment::now().after(ASK_AGAIN), put_off)));
-        Ok(())
+/// The splits that a reader cannot read yet.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    splits: BTreeSet<SplitId>,
+    /// Since when it is these.
+    since: Option<Moment>,
+    /// When they are given to it again.
+    again: Option<Moment>,
+}
+
+impl Waiting {
+    /// It is these now. For as long as they have waited, they wait once more.
+    fn are(&mut self, splits: BTreeSet<SplitId>, now: Moment) {
+        let former = std::mem::take(self);
+        let (since, due) = if splits == former.splits { (former.since, former.again) } else { (None, None) };
+        let since = since.unwrap_or(now);
+        let again = due.unwrap_or_else(|| now.after(now.since(since).clamp(*ASK_AGAIN.start(), *ASK_AGAIN.end())));
+        let again = Some(again).filter(|_| !splits.is_empty());
+        *self = Self { splits, since: Some(since), again };
     }
 
-    /// Reads splits that have appeared, too; or says why its reader cannot.
-    pub(super) async fn take_splits(&mut self, splits: &[SplitId]) -> Result<Result<(), ConnectorError>> {
-        let splits: Vec<_> = splits.iter().filter(|split| !self.splits.contains_key(split)).cloned().collect();
+    /// Waits until the reader is to be asked again, for all of them. Cancel-safe.
+    pub(super) async fn due_again(&mut self) -> Vec<SplitId> {
+        sleep_until(self.again).await;
+        self.take()
+    }
+
+    /// All of them, to be given to the reader now.
+    pub(super) fn take(&mut self) -> Vec<SplitId> {
+        self.again = None;
+        self.splits.iter().cloned().collect()
+    }
+}
+
+impl SourceTask {
+    /// Notes which splits the reader cannot read yet, with a warning. Event time waits for those that perhaps have records.
+    pub(super) fn put_off(&mut self) {
+        let (put_off, now) = (self.reader.put_off(), Moment::now());
+        let behind: Vec<SplitId> = put_off.iter().filter(|one| one.behind).map(|one| one.split.clone()).collect();
+        if let Some(time) = &mut self.time {
+            time.splits.put_off(&behind, now);
+        }
+        let of_rows = self.time.as_ref().is_some_and(SourceTime::is_of_rows);
+        let holds = if of_rows && !behind.is_empty() { ", holds event time back, and is" } else { ", and" };
+        let warning = put_off.first().map(|first| {
+            let splits = if put_off.len() == 1 { "split is" } else { "splits are" };
+            format!("{} {splits} not read yet{holds} asked for again: {}", put_off.len(), first.reason)
+        });
+        self.counters.warn(Some(self.reporter.task.task), warning);
+        self.shown.put_off = put_off.iter().map(|one| (one.split.clone(), one.reason.clone())).collect();
+        self.show_splits();
+        self.put_off.are(put_off.into_iter().map(|one| one.split).collect(), now);
+    }
+
+    /// Reads these splits, too, and puts those off that its reader cannot read now.
+    pub(super) async fn take_found(&mut self, found: Vec<SplitId>) -> Result<()> {
+        let waiting = self.waiting();
+        let is_to_be_read = |split: &SplitId| waiting.contains(split) || !self.splits.contains_key(split);
+        let splits: Vec<SplitId> = found.into_iter().filter(is_to_be_read).collect();
         let began = Moment::now();
         let mut reader = std::mem::replace(&mut self.reader, Box::new(Busy));
         let added = {
@@ -67,7 +93,7 @@ impl SourceTask {
             loop {
                 let wanted = tokio::select! {
                     biased;
-                    // They are in no checkpoint, so the next start finds them; and the reader is not asked any more.
+                    // The next start finds them, as they are in no checkpoint; and the reader is not asked any more.
                     Ok(_) = self.stop.wait_for(|stop| *stop) => break None,
                     Ok(()) = self.barrier.changed() => *self.barrier.borrow_and_update(),
                     added = &mut adding => break Some(added),
@@ -81,28 +107,26 @@ impl SourceTask {
         if let Some(time) = &mut self.time {
             time.splits.excuse(began.elapsed());
         }
-        match added {
-            None => return Ok(Ok(())),
-            Some(Err(error)) => return Ok(Err(error)),
-            Some(Ok(())) => {}
+        let Some(added) = added else { return Ok(()) };
+        added.map_err(|error| self.source_failed(error))?;
+        // Also those that it puts off: event time is to wait for them.
+        let new: Vec<SplitId> = splits.into_iter().filter(|split| !self.splits.contains_key(split)).collect();
+        self.splits.extend(new.iter().map(|split| (split.clone(), Progress::appeared())));
+        if note_begins(&mut self.splits, &*self.reader) {
+            self.decided.notify_one();
         }
-        self.splits.extend(splits.iter().map(|split| (split.clone(), Progress::appeared())));
-        note_begins(&mut self.splits, &*self.reader);
-        let added = self.time.as_mut().and_then(|time| time.splits.add(&splits, Moment::now()));
-        self.say(added).await?;
+        let said = self.time.as_mut().and_then(|time| time.splits.add(&new, Moment::now()));
+        self.say(said).await?;
         self.excuse();
         self.ask_lag().await?;
-        Ok(Ok(()))
+        self.put_off();
+        Ok(())
     }
-}
 
-/// Waits until the reader is to be asked again. Cancel-safe.
-pub(super) async fn due_again(put_off: &mut Option<(Moment, Vec<SplitId>)>) -> Vec<SplitId> {
-    match put_off {
-        Some((at, _)) => sleep_until(Some(*at)).await,
-        None => std::future::pending().await,
+    /// Which splits the reader cannot read yet.
+    fn waiting(&self) -> HashSet<SplitId> {
+        self.reader.put_off().into_iter().map(|put_off| put_off.split).collect()
     }
-    put_off.take().map_or_else(Vec::new, |(_, splits)| splits)
 }
 
 /// Stands in for a reader that is adding splits.

@@ -101,6 +101,25 @@ fn each_task_says_again_what_all_had_said_together() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_silence_of_one_that_is_put_off_counts_from_when_it_can_be_read() {
+    let [a, b] = [SplitId::new("a"), SplitId::new("b")];
+    let start = Moment::now();
+    let seconds = |seconds: u32| start.after(seconds * SECOND);
+    let strategy = Watermarks::in_order().idle_after(SECOND);
+    let mut splits = SplitWatermarks::new(strategy, &[a.clone(), b.clone()], start);
+    splits.put_off(std::slice::from_ref(&b), start);
+    assert_eq!(read(&mut splits, &a, 90), None);
+    assert_eq!(splits.next_idle(), Some(seconds(1)), "that of a");
+    assert_eq!(splits.mark_idle(seconds(5)), [], "b holds");
+    splits.put_off(std::slice::from_ref(&b), seconds(6));
+    assert_eq!(splits.lag(&[(a.clone(), 0)], seconds(7)), [], "what is known of others says nothing of it");
+    assert_eq!((splits.next_idle(), splits.mark_idle(seconds(8))), (None, vec![]));
+    splits.put_off(&[], seconds(9));
+    assert_eq!(splits.next_idle(), Some(seconds(10)));
+    assert_eq!(splits.mark_idle(seconds(10)).last(), Some(&Watermark::Idle));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_split_with_records_waiting_is_behind_and_not_idle() {
     let [a, b] = [SplitId::new("a"), SplitId::new("b")];
     let start = Moment::now();

@@ -28,7 +28,7 @@ use crate::{
         JoinType, LEFT, RIGHT,
         pairing::{NAMES, PairCondition, Pairing, Source},
     },
-    plan::{Partitioning, Plan},
+    plan::{KeyedBy, Partitioning, Plan},
     state::{KEY_GROUP, StateForm, segments::own_bytes},
 };
 
@@ -101,6 +101,7 @@ struct Shared {
     condition: Option<PairCondition>,
     ttl: Option<Duration>,
     sources: Vec<Source>,
+    keyed: Option<KeyedBy>,
     output: StreamSchema,
     form: StateForm,
 }
@@ -159,7 +160,7 @@ impl ChangeJoinPlan {
         }
         let form = form(&sides, meaning);
         let alone = [LEFT, RIGHT].map(|side| join_type.decides(side).then(|| join_type.wants_partner()));
-        let Pairing { condition, sources, .. } = pairing;
+        let Pairing { condition, sources, keyed, .. } = pairing;
         Ok(Self(Arc::new(Shared {
             sides,
             pairs: join_type.gives_pairs(),
@@ -167,6 +168,8 @@ impl ChangeJoinPlan {
             condition,
             ttl,
             sources,
+            // Otherwise all rows are with one task.
+            keyed: keyed.filter(|_| fixed),
             output,
             form,
         })))
@@ -195,6 +198,10 @@ impl Plan for ChangeJoinPlan {
 
     fn state_form(&self) -> StateForm {
         self.0.form.clone()
+    }
+
+    fn keyed_output(&self) -> Option<KeyedBy> {
+        self.0.keyed.clone()
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

@@ -5,6 +5,7 @@ use arrow::array::RecordBatch;
 use super::Newest;
 use crate::{
     OperatorError, Result,
+    bytes::own_bytes,
     state::{StateReader, StateWriter},
 };
 
@@ -25,7 +26,9 @@ impl Newest {
             if piece.held < piece.rows.num_rows() {
                 self.merge(at..at + 1)?;
             }
-            self.pieces[at].segment = Some(state.seal(segment(&self.pieces[at].rows)?));
+            let rows = segment(&self.pieces[at].rows)?;
+            let columns = rows.columns().iter().cloned().map(own_bytes).collect();
+            self.pieces[at].segment = Some(state.seal(RecordBatch::try_new(rows.schema(), columns)?));
         }
         Ok(())
     }

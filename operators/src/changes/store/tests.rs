@@ -71,7 +71,7 @@ impl Disk {
 
     fn load(&self, store: &mut Newest) {
         let segments = self.state.segments.iter().map(|(id, _)| (*id, self.segments[id].clone())).collect();
-        let part = Part { first_phase: false, numbers: BTreeMap::new(), segments };
+        let part = Part { first_phase: false, numbers: BTreeMap::new(), segments, stored: Vec::new() };
         store.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone()))).unwrap();
     }
 }
@@ -218,6 +218,42 @@ fn a_large_table_forgets_keys_that_are_gone() {
             disk.save(&mut store);
             assert!(store.index.len() <= 160, "{} keys after round {round}", store.index.len());
         }
+    });
+}
+
+/// Of pieces that are too large to be merged with newer ones one row each stays, and there are not more and more of them.
+#[test]
+fn what_is_left_of_large_pieces_is_merged() {
+    with_batches_of(3_000, || {
+        let (mut store, mut disk) = (store(), Disk::default());
+        for round in 0..300 {
+            let changing = (0..99).map(|key| (key, false, round, round));
+            put(&mut store, &changing.chain([(1_000 + round, false, round, round)]).collect::<Vec<_>>());
+            disk.save(&mut store);
+            assert!(store.pieces.len() < 20, "{} pieces after round {round}", store.pieces.len());
+        }
+        let rows: usize = store.pieces.iter().map(|piece| piece.rows.num_rows()).sum();
+        assert!((399..800).contains(&rows), "{rows} rows");
+        let mut restored = self::store();
+        disk.load(&mut restored);
+        assert_eq!((content(&store).len(), restored.index.len()), (49 + 1, 399));
+    });
+}
+
+/// A row is copied a few times, and then not again however many come.
+#[test]
+fn rows_of_a_large_table_stay_where_they_are() {
+    with_batches_of(30_000, || {
+        let mut store = store();
+        let mut first = None;
+        for batch in 0..200 {
+            put(&mut store, &(100 * batch..100 * batch + 100).map(|key| (key, false, key, 0)).collect::<Vec<_>>());
+            let data = store.pieces[0].rows.column(1).as_primitive::<Int64Type>().values().as_ptr();
+            if batch >= 15 {
+                assert_eq!(*first.get_or_insert(data), data, "copied with batch {batch}");
+            }
+        }
+        assert!(store.pieces.len() < 60, "{} pieces", store.pieces.len());
     });
 }
 

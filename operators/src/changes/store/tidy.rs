@@ -2,18 +2,24 @@
 //!
 //! ```text
 //!   pieces  9000 │ 800 │ 600 │ 20     ──► 9000 │ 1420          a piece has twice as many rows as all newer ones, half of them live
+//!           16 M │ 3 M │ 4 M │ 16 M …  ──► 16 M │ 7 M │ 16 M …  large ones stay, and what is left of them is merged
 //!   slots   a ─ ─ b ─ ─ ─ ─ ─ c ─ ─   ──► a b c                when most are free the others get new numbers
 //! ```
+//!
+//! To copy rows is what a table of many rows costs most: fresh memory for them, again and again. Pieces of some megabytes are few
+//! enough, and are copied only when most of their rows are dead.
 
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
 
-use super::{NONE, Newest, Piece, own_bytes};
+use super::{NONE, Newest, Piece, lean_bytes};
 use crate::{Result, state::bounded::batch_bytes};
 
 /// How many times as many rows as all newer pieces a piece has at the least.
 const MERGE: usize = 2;
+/// Pieces are merged to at most so many bytes.
+const PIECE_BYTES: usize = 16 << 20;
 /// How many times as many slots as keys there may be, beyond a few.
 const SPARE: usize = 4;
 /// So many slots are not worth the work.
@@ -43,15 +49,15 @@ impl Newest {
         Ok(())
     }
 
-    /// Which pieces are to be merged: the newest ones, or an older one that is mostly dead and too large to be merged with
-    /// all that are newer.
+    /// Which pieces are to be merged: the newest ones, or older ones that are too large to be merged with all that are newer.
     fn to_merge(&self) -> Option<Range<usize>> {
+        let limit = PIECE_BYTES.min(batch_bytes());
         let (mut from, mut newer, mut bytes) = (None, 0, 0);
         for (at, piece) in self.pieces.iter().enumerate().rev() {
             bytes += piece.bytes;
-            if newer > 0 && bytes > batch_bytes() {
-                let dead = || self.pieces[..=at].iter().rposition(Piece::is_mostly_dead).map(|dead| dead..dead + 1);
-                return from.map(|from| from..self.pieces.len()).or_else(dead);
+            if newer > 0 && bytes > limit {
+                let newest = from.map(|from| from..self.pieces.len());
+                return newest.or_else(|| to_shrink(&self.pieces[..=at], limit));
             }
             if piece.held < MERGE * newer || piece.is_mostly_dead() {
                 from = Some(at);
@@ -113,7 +119,7 @@ impl Newest {
         }
         let (from, slots): (Vec<_>, Vec<_>) = places.into_iter().unzip();
         let rows = self.interleave(pieces, &from)?;
-        let columns = rows.columns().iter().cloned().map(own_bytes).collect();
+        let columns = rows.columns().iter().cloned().map(lean_bytes).collect();
         let rows = RecordBatch::try_new(self.columns.clone(), columns)?;
         // The number of one of them: numbers ascend.
         let id = pieces.last().map_or(self.next, |piece| piece.id);
@@ -148,4 +154,11 @@ impl Newest {
         }
         Some(to)
     }
+}
+
+/// Of large pieces two neighbours of which little is left, so that there are not more and more, or one that is mostly dead.
+fn to_shrink(pieces: &[Piece], limit: usize) -> Option<Range<usize>> {
+    let is_little = |two: &[Piece]| two.iter().map(Piece::held_bytes).sum::<usize>() <= limit / 2;
+    let little = pieces.windows(2).rposition(is_little).map(|at| at..at + 2);
+    little.or_else(|| pieces.iter().rposition(Piece::is_mostly_dead).map(|at| at..at + 1))
 }

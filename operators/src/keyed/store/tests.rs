@@ -103,7 +103,7 @@ impl Task {
             arrow::compute::filter_record_batch(rows, &own).unwrap()
         };
         let segments = self.named.iter().map(|id| (*id, own(&self.disk[id]))).filter(|(_, rows)| rows.num_rows() > 0);
-        Part { first_phase: false, numbers: BTreeMap::new(), segments: segments.collect() }
+        Part { first_phase: false, numbers: BTreeMap::new(), segments: segments.collect(), stored: Vec::new() }
     }
 
     fn load(&mut self, parts: Vec<Part>) {
@@ -218,7 +218,7 @@ fn a_save_costs_what_has_changed() {
     let mut random = fastrand::Rng::with_seed(1);
     let mut written = 0;
     for save in 1..=100 {
-        (0..10).for_each(|_| task.put(random.i64(..5_000), save));
+        (0..10).for_each(|_| task.put(random.i64(0..5_000), save));
         written += task.save().iter().sum::<usize>();
         assert!(task.store.kept.room().0 <= 12, "{} runs", task.store.kept.room().0);
     }

@@ -264,7 +264,8 @@ fn a_null_is_never_written_where_the_newest_schema_has_none() {
     let fake = FakeRegistry::start();
     let fields = r#"{"name":"id","type":"long"},
         {"name":"s","type":["null",{"type":"record","name":"S","fields":[{"name":"zip","type":"string"}]}]},
-        {"name":"l","type":{"type":"array","items":"long"}},{"name":"m","type":{"type":"map","values":"double"}}"#;
+        {"name":"l","type":{"type":"array","items":"long"}},{"name":"m","type":{"type":"map","values":"double"}},
+        {"name":"o","type":["null",{"type":"array","items":"long"}]}"#;
     fake.add_avro("t-value", &record(fields));
     let zip = D::Struct(vec![nullable("zip", D::Utf8)].into());
     let entries = D::Struct(vec![needed("key", D::Utf8), nullable("value", D::Float64)].into());
@@ -273,6 +274,7 @@ fn a_null_is_never_written_where_the_newest_schema_has_none() {
         nullable("s", zip),
         nullable("l", D::List(Arc::new(nullable("item", D::Int64)))),
         nullable("m", D::Map(Arc::new(needed("entries", entries)), false)),
+        nullable("o", D::List(Arc::new(nullable("item", D::Int64)))),
     ]);
     let mut encoder = AvroFormat::new(quick(&fake)).use_latest().encoder(&schema, "t").unwrap();
     let mut json = |lines: &str| {
@@ -283,17 +285,42 @@ fn a_null_is_never_written_where_the_newest_schema_has_none() {
     };
     let good = r#"{"id":1,"s":{"zip":"z"},"l":[1,2],"m":{"a":0.5}}"#;
     // What is nullable by its type alone is written, and what lies within a null does not count.
-    assert_eq!(json(&format!("{good}\n{}", r#"{"id":1,"s":null,"l":[],"m":{}}"#)).unwrap(), 2);
+    let null = r#"{"id":1,"s":null,"l":[1,2,3],"m":{"a":1,"b":2},"o":null}"#;
+    assert_eq!(json(&format!("{good}\n{null}\n{good}\n{null}")).unwrap(), 4);
     for (bad, path) in [
         (r#"{"s":{"zip":"z"},"l":[1,2],"m":{}}"#, "id"),
         (r#"{"id":1,"s":{},"l":[],"m":{}}"#, "s.zip"),
         (r#"{"id":1,"s":null,"l":[3,null],"m":{}}"#, "l[]"),
         (r#"{"id":1,"s":null,"m":{}}"#, "l"),
         (r#"{"id":1,"s":null,"l":[],"m":{"b":null}}"#, "m{}"),
+        (r#"{"id":1,"s":null,"l":[],"m":{},"o":[1,null]}"#, "o[]"),
     ] {
-        let error = json(&format!("{good}\n{bad}\n{good}")).unwrap_err();
+        let error = json(&format!("{null}\n{bad}\n{null}")).unwrap_err();
         assert!(matches!(error, ConnectorError::Data { .. }), "{error}");
         let error = error.to_string();
         assert!(error.contains(&format!("column {path:?}")) && error.contains("row 1 of"), "{path}: {error}");
     }
+}
+
+/// A list that is null may have elements in Arrow, which nobody sees.
+#[test]
+fn what_lies_within_a_null_list_is_not_written() {
+    let fake = FakeRegistry::start();
+    fake.add_avro("t-value", &record(r#"{"name":"o","type":["null",{"type":"array","items":"long"}]}"#));
+    let item = Arc::new(nullable("item", D::Int64));
+    let schema = columns(vec![nullable("o", D::List(item.clone()))]);
+    let mut encoder = AvroFormat::new(quick(&fake)).use_latest().encoder(&schema, "t").unwrap();
+    let mut encode = |elements: [Option<i64>; 4]| {
+        let (offsets, valid) = (OffsetBuffer::from_lengths([1, 2, 1]), vec![true, false, true]);
+        let list =
+            ListArray::new(item.clone(), offsets, Arc::new(Int64Array::from(elements.to_vec())), Some(valid.into()));
+        let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(list)]).unwrap();
+        // Of a part of a batch too.
+        let mut row =
+            |batch: &RecordBatch| encoder.encode(batch, &mut Payloads::new()).map_err(|error| error.to_string());
+        row(&batch).and_then(|()| row(&batch.slice(1, 2)))
+    };
+    encode([Some(1), None, None, Some(4)]).unwrap();
+    let error = encode([Some(1), None, None, None]).unwrap_err();
+    assert!(error.contains("column \"o[]\"") && error.contains("row 2 of"), "{error}");
 }

@@ -98,6 +98,44 @@ async fn while_nobody_takes_batches_librdkafka_is_served_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn what_was_fetched_ahead_is_not_thrown_away_for_each_batch_of_a_slow_job() {
+    let world = World::new(&[1]);
+    world.log(at(0, 0), |log| (0..300).for_each(|_| log.append_number()));
+    let source = input().batch_rows(10).json_with(numbers());
+    let mut reader = open(&plan(&source), world.feed(1, true), &[(at(0, 0), None)]).await.unwrap();
+    let mut read = Vec::new();
+    for _ in 0..12 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        read.extend(values(&rows(&mut reader).await));
+    }
+    let pauses = world.lock().pauses;
+    assert!((1..=5).contains(&pauses), "{pauses} pauses in twelve batches");
+    read.extend(drain(&mut reader).await.0.iter().flat_map(values));
+    assert_eq!(read, (0..300).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_is_paused_while_nothing_is_taken_stays_so_and_goes_on_when_it_is_told() {
+    let world = World::new(&[2]);
+    for number in 0..2 {
+        world.log(at(0, number), |log| (0..200).for_each(|_| log.append_number()));
+    }
+    let source = input().batch_rows(10).json_with(numbers());
+    let mut reader = open(&plan(&source), world.feed(1, true), &[(at(0, 0), None), (at(0, 1), None)]).await.unwrap();
+    let of = |fetched: &[Rows], name: &str| -> Vec<i64> {
+        fetched.iter().filter(|rows| rows.split == split(name)).flat_map(values).collect()
+    };
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    reader.pause(&[split("a/1")]);
+    let (first, _) = drain(&mut reader).await;
+    assert_eq!(of(&first, "a/0"), (0..200).collect::<Vec<_>>());
+    assert!(of(&first, "a/1").is_empty());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    reader.pause(&[]);
+    assert_eq!(of(&drain(&mut reader).await.0, "a/1"), (0..200).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_batch_goes_when_its_columns_are_large() {
     let world = World::new(&[1]);
     let items = vec!["{}"; 1_000].join(",");
@@ -151,8 +189,9 @@ async fn partitions_that_cannot_be_added_now_can_be_later() {
     world.lock().topics[0].as_mut().unwrap().push(Default::default());
     world.log(at(0, 1), |log| log.append_number());
     world.lock().silent = true;
-    let error = reader.add(vec![split("a/1")]).await.unwrap_err();
-    assert!(matches!(error, ConnectorError::Remote { passes: true, .. }), "{error}");
+    assert!(tokio::time::timeout(Duration::from_millis(1), reader.fetch()).await.is_err());
+    reader.add(vec![split("a/1")]).await.unwrap();
+    assert!(matches!(&reader.put_off()[..], [one] if one.split == split("a/1")), "{:?}", reader.put_off());
     world.lock().silent = false;
     world.log(at(0, 0), |log| log.append_number());
     assert_eq!(rows(&mut reader).await.split, split("a/0"), "the others are read on");

@@ -18,6 +18,9 @@ use crate::{
     kafka::source::feed::{Event, Fault, Feed, Partition},
 };
 
+/// So many brokers lead partitions, in turn.
+const BROKERS: i32 = 3;
+
 /// One partition: offsets that are not in `records` are markers, or were taken away by compaction.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Log {
@@ -71,6 +74,9 @@ pub(super) struct Inner {
     /// `None` where the topic was deleted.
     pub(super) topics: Vec<Option<Vec<Log>>>,
     pub(super) committed: BTreeMap<Partition, u64>,
+    /// The group's broker is away; and how many times it was asked.
+    pub(super) group_away: bool,
+    pub(super) group_asked: usize,
     /// Ends behind the decided one, where a transaction is open.
     pub(super) open: BTreeMap<Partition, u64>,
     /// Where a new leader takes its log to end, which is longer.
@@ -89,6 +95,8 @@ pub(super) struct Inner {
     pub(super) bounds_of: Vec<Vec<Partition>>,
     /// Records before this offset were replaced, and librdkafka has found out.
     pub(super) truncated: Option<(Partition, String)>,
+    /// What comes next cannot be read.
+    pub(super) garbage: Option<(Partition, String)>,
     /// Nothing comes of these until they are assigned so often.
     pub(super) stuck: BTreeMap<Partition, u32>,
     /// What was assigned, in order.
@@ -97,6 +105,7 @@ pub(super) struct Inner {
     pub(super) asked: Vec<Vec<Partition>>,
     pub(super) away: bool,
     pub(super) polls: usize,
+    pub(super) pauses: usize,
 }
 
 impl World {
@@ -161,6 +170,12 @@ fn no_answer() -> ConnectorError {
 }
 
 impl FakeFeed {
+    /// Nobody answers for a partition without a leader.
+    fn led(&self, of: &[Partition]) -> Result<()> {
+        let world = self.world.lock();
+        if of.iter().any(|at| world.leaderless.contains(at)) { Err(no_answer()) } else { Ok(()) }
+    }
+
     /// Another client that sees the same world.
     pub(super) fn another(&self) -> impl Fn() -> FakeFeed + Send + Sync + use<> {
         let world = self.world.clone();
@@ -176,7 +191,9 @@ impl Feed for FakeFeed {
         let mut world = self.world.lock();
         world.polls += 1;
         let stale = world.stale;
-        let flows = |(at, reading): &(&Partition, &Reading)| !reading.paused && !world.stuck.contains_key(at);
+        let flows = |(at, reading): &(&Partition, &Reading)| {
+            !reading.paused && !world.stuck.contains_key(at) && !world.leaderless.contains(at)
+        };
         let mut unpaused: Vec<Partition> = state.reading.iter().filter(flows).map(|(at, _)| *at).collect();
         state.rng.shuffle(&mut unpaused);
         for at in unpaused {
@@ -195,6 +212,10 @@ impl Feed for FakeFeed {
             if world.truncated.as_ref().is_some_and(|(other, _)| *other == at) {
                 let reason = world.truncated.take().unwrap().1;
                 return failed(Fault::Truncated, &reason);
+            }
+            if world.garbage.as_ref().is_some_and(|(other, _)| *other == at) {
+                let reason = world.garbage.take().unwrap().1;
+                return failed(Fault::Garbage, &reason);
             }
             let reading = state.reading.get_mut(&at).unwrap();
             if reading.polled < log.first || reading.polled > log.end {
@@ -244,10 +265,11 @@ impl Feed for FakeFeed {
 
     fn leaders(&mut self, of: &[Partition]) -> Result<Vec<Option<i32>>> {
         let world = self.world.lock();
-        Ok(of.iter().map(|at| Some(at.number).filter(|_| !world.leaderless.contains(at))).collect())
+        Ok(of.iter().map(|at| Some((at.number + 2) % BROKERS).filter(|_| !world.leaderless.contains(at))).collect())
     }
 
     fn bounds(&mut self, of: &[Partition]) -> Result<Vec<(u64, u64)>> {
+        self.led(of)?;
         self.world.lock().bounds_of.push(of.to_vec());
         let begun = Instant::now();
         while of.iter().any(|at| self.world.lock().hangs.contains(at)) {
@@ -260,11 +282,13 @@ impl Feed for FakeFeed {
     }
 
     fn open_end(&mut self, at: Partition) -> Result<u64> {
+        self.led(&[at])?;
         let end = self.world.log(at, |log| log.end);
         Ok(self.world.lock().open.get(&at).copied().unwrap_or(end))
     }
 
     fn since(&mut self, millis: i64, of: &[Partition]) -> Result<Vec<Option<u64>>> {
+        self.led(of)?;
         let since = |log: &mut Log| log.records.iter().find(|(_, one)| one.millis >= Some(millis)).map(|(at, _)| *at);
         let answer = of.iter().map(|&at| self.world.log(at, since)).collect();
         let behind = self.world.lock().behind_answer.take();
@@ -284,7 +308,8 @@ impl Feed for FakeFeed {
         if self.world.lock().away {
             return Vec::new();
         }
-        of.into_iter().map(|at| (at, self.world.log(at, |log| log.end))).collect()
+        let led = of.into_iter().filter(|at| self.led(&[*at]).is_ok());
+        led.map(|at| (at, self.world.log(at, |log| log.end))).collect()
     }
 
     fn fetched(&self, at: Partition) -> Option<u64> {
@@ -292,6 +317,12 @@ impl Feed for FakeFeed {
     }
 
     fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>> {
+        let mut world = self.world.lock();
+        world.group_asked += 1;
+        if world.group_away {
+            return Err(no_answer());
+        }
+        drop(world);
         Ok(of.iter().map(|at| self.world.lock().committed.get(at).copied()).collect())
     }
 
@@ -322,6 +353,7 @@ impl Feed for FakeFeed {
     }
 
     fn pause(&mut self, of: &[Partition]) -> Result<()> {
+        self.world.lock().pauses += 1;
         of.iter().for_each(|at| self.state.get_mut().reading.get_mut(at).unwrap().paused = true);
         Ok(())
     }

@@ -19,6 +19,8 @@ mod bounded;
 mod edges;
 mod fake;
 mod faults;
+mod leaderless;
+mod letters;
 mod reading;
 mod standing;
 mod starting;
@@ -56,8 +58,12 @@ async fn open_until(
     ends: &[(Partition, u64)],
 ) -> Result<KafkaReader> {
     let end = |at: Partition| ends.iter().find(|(other, _)| *other == at).map(|(_, end)| Position(*end));
-    let of =
-        |&(at, position): &(Partition, Option<u64>)| Assigned { at, position: position.map(Position), end: end(at) };
+    let of = |&(at, position): &(Partition, Option<u64>)| Assigned {
+        at,
+        position: position.map(Position),
+        end: end(at),
+        appeared: false,
+    };
     let assigned = assigned.iter().map(of).collect();
     KafkaReader::start(plan.clone(), assigned, Ends::default(), first_of(feed)).await
 }
@@ -105,15 +111,15 @@ fn values(rows: &Rows) -> Vec<i64> {
     rows.batch.column(0).as_primitive::<Int64Type>().values().to_vec()
 }
 
-/// What each row was: its offset, its payload and its key.
-fn origins(rows: &Rows) -> Vec<(u64, String, Option<String>)> {
+/// What each row was: its offset, its payload, if it had one, and its key.
+fn origins(rows: &Rows) -> Vec<(u64, Option<String>, Option<String>)> {
     let origins = rows.origins.as_ref().unwrap();
     assert_eq!(origins.len(), rows.batch.num_rows());
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let was = |row| {
         let was = origins.reject(row, String::new()).unwrap();
         assert_eq!(was.line, None);
-        (was.position.unwrap().0, text(was.bytes.unwrap()), was.key.map(text))
+        (was.position.unwrap().0, was.bytes.map(text), was.key.map(text))
     };
     (0..origins.len()).map(was).collect()
 }

@@ -69,13 +69,13 @@ async fn declared_columns_are_filled_where_they_stand() {
 
 #[test]
 fn columns_that_cannot_be_are_told_before_the_first_record() {
-    let error = |source: super::super::KafkaSource<Untyped>| source.schema().unwrap_err().to_string();
+    let error = |source: super::super::KafkaSource<Untyped>| source.check().unwrap_err().to_string();
     let wrong = error(input().key_column("v").json_with(numbers()));
     assert!(wrong.contains(r#"column "v" has the type Int64, and the key needs Binary or Utf8"#), "{wrong}");
     let twice = error(input().key_column("x").topic_column("x").json_with(numbers()));
     assert!(twice.contains(r#"column "x" cannot be two parts"#), "{twice}");
     let typed = input().offset_column("o").decoded::<i64>(numbers(), |schema, max| Format::Json.decoder(schema, max));
-    let missing = typed.schema().unwrap_err().to_string();
+    let missing = typed.check().unwrap_err().to_string();
     assert!(missing.contains(r#"the column "o" is to hold the offset"#), "{missing}");
     let group = error(input().from(crate::kafka::Start::Group).json_with(numbers()));
     assert!(group.contains("needs a group"), "{group}");
@@ -130,24 +130,6 @@ async fn what_is_rejected_keeps_its_headers_its_time_and_its_partition() {
     }
 }
 
-/// As bytes it would be a record like any other.
-#[tokio::test]
-async fn a_dead_letter_that_was_cut_off_is_no_record() {
-    let world = World::new(&[1]);
-    for value in ["5000000", "x"] {
-        let headers = OwnedHeaders::new().insert(Header { key: "windrow.truncated", value: Some(value) });
-        world.log(at(0, 0), |log| log.append(Written { headers: Some(headers), ..written(None, Some(b"{\"v\":")) }));
-    }
-    let mut reader = open(&plan(&input().raw()), world.feed(1, false), &[(at(0, 0), None)]).await.unwrap();
-    let rows = rows(&mut reader).await;
-    let why = |bytes: &str| {
-        format!("is only the beginning of a record of {bytes} bytes, as the header windrow.truncated says")
-    };
-    let expected = [(0, why("5000000")), (1, why("too many"))];
-    assert_eq!(reasons(&rows.rejected), expected.each_ref().map(|(at, why)| (*at, why.as_str())));
-    assert_eq!(rows.batch.num_rows(), 0);
-}
-
 /// A row that decodes may still be rejected, for its event time: as the message it was.
 #[tokio::test]
 async fn rows_know_the_messages_they_were() {
@@ -163,12 +145,10 @@ async fn rows_know_the_messages_they_were() {
     let mut reader = open(&plan(&source), world.feed(1, false), &[(at(0, 0), None)]).await.unwrap();
     let first = rows(&mut reader).await;
     assert_eq!(reasons(&first.rejected)[0].0, 1);
-    let text = |text: &str| text.to_string();
-    assert_eq!(
-        origins(&first),
-        [(0, text(r#"{"v": 0, "more": true}"#), Some(text("a"))), (5, text(r#" {"v":null}"#), None)]
-    );
-    assert_eq!(origins(&rows(&mut reader).await), [(6, text("{}"), Some(text("")))], "the next batch begins anew");
+    let text = |text: &str| Some(text.to_string());
+    let expected = [(0, text(r#"{"v": 0, "more": true}"#), text("a")), (5, text(r#" {"v":null}"#), None)];
+    assert_eq!(origins(&first), expected);
+    assert_eq!(origins(&rows(&mut reader).await), [(6, text("{}"), text(""))], "the next batch begins anew");
 }
 
 #[tokio::test]
@@ -240,8 +220,9 @@ async fn a_format_can_have_rows_for_tombstones() {
         let expected: &[&[u8]] = if are_rows { &[b"1", b"2", b"3"] } else { &[b"1", b"3"] };
         assert_eq!((keys.as_slice(), rows.next), (expected, Position(3)));
         assert_eq!((rows.passed_over, rows.rejected.len()), (3 - expected.len() as u64, 0));
-        let was = |offset: u64, payload: &str| (offset, payload.to_string(), Some((offset + 1).to_string()));
-        let mut expected = vec![was(0, r#"{"v": 1}"#), was(1, ""), was(2, r#"{"v": 3}"#)];
+        let was =
+            |offset: u64, payload: Option<&str>| (offset, payload.map(str::to_string), Some((offset + 1).to_string()));
+        let mut expected = vec![was(0, Some(r#"{"v": 1}"#)), was(1, None), was(2, Some(r#"{"v": 3}"#))];
         expected.retain(|(offset, ..)| are_rows || *offset != 1);
         assert_eq!(origins(&rows), expected);
     }
@@ -362,7 +343,7 @@ async fn lag_is_what_is_left_and_nothing_at_the_end() {
     let plan = plan(&input().batch_rows(20).json_with(numbers()));
     let ends = Ends::default();
     let feed = world.feed(1, false);
-    let assigned = vec![Assigned { at: at(0, 0), position: None, end: None }];
+    let assigned = vec![Assigned { at: at(0, 0), position: None, end: None, appeared: false }];
     let mut reader = KafkaReader::start(plan, assigned, ends.clone(), first_of(feed)).await.unwrap();
     assert_eq!(reader.lag(), [(split("a/0"), 52)], "known before the first statistics come");
     // What the statistics say: with the two markers at the end.

@@ -1,0 +1,105 @@
+//! What a source task shows of its splits to who watches: [`SplitTable`](crate::metrics::splits::SplitTable).
+//!
+//! The split of a fetch is shown with it; all of them about once a second, and when something changes that is no row.
+
+use std::{collections::HashMap, pin::pin, sync::Arc};
+
+use futures::future::poll_fn;
+use windrow_connectors::SplitId;
+
+use super::{Heard, SourceTask};
+use crate::{
+    clock::Moment,
+    metrics::{TaskCounters, meter::Meter, splits::SplitGauge},
+    runtime::align::Hold,
+    status::SplitState,
+};
+
+/// What is shown of the splits, beyond how far they are.
+#[derive(Default)]
+pub(crate) struct Shown {
+    /// `None` for a split that is one too many to be shown.
+    gauges: HashMap<SplitId, Option<Arc<SplitGauge>>>,
+    /// Which the reader cannot read yet, and why.
+    pub(super) put_off: HashMap<SplitId, String>,
+    /// How many records wait, as far as is known.
+    pub(super) lag: HashMap<SplitId, u64>,
+    /// Whom those wait for that are paused.
+    pub(super) hold: Option<Hold>,
+}
+
+impl SourceTask {
+    pub(super) fn counted(&self) -> &TaskCounters {
+        self.counters.task(self.reporter.task.task)
+    }
+
+    /// So many more records of a split have been read, and this is where it stands now.
+    pub(super) fn show_moved(&mut self, split: &SplitId, records: u64, position: u64) {
+        if let Some(gauge) = self.gauge(split) {
+            let mut told = gauge.told();
+            told.rows += records;
+            told.position = Some(position);
+        }
+    }
+
+    /// Rows of a split are through, decoded or not, that came at `now`.
+    pub(super) fn show_rows(&mut self, split: &SplitId, heard: &Heard, now: Moment) {
+        let Some(gauge) = self.gauge(split) else { return };
+        let mut told = gauge.told();
+        told.rows_at = Some(now);
+        told.latest = told.latest.max(heard.latest);
+        told.watermark = told.watermark.max(heard.promised.map(|promised| promised.micros()));
+        if told.state == SplitState::Idle {
+            told.becomes(SplitState::Reading, None, None, now);
+        }
+    }
+
+    /// A split has ended.
+    pub(super) fn show_end(&mut self, split: &SplitId) {
+        if let Some(gauge) = self.gauge(split) {
+            let mut told = gauge.told();
+            told.becomes(SplitState::Ended, None, None, Moment::now());
+            told.lag = None;
+        }
+    }
+
+    /// All splits, as they are.
+    pub(super) fn show_splits(&mut self) {
+        let now = Moment::now();
+        let Self { splits, shown, time, counters, reporter, .. } = self;
+        let Shown { gauges, put_off, lag, hold } = shown;
+        for (split, progress) in splits.iter() {
+            let gauge = gauges.entry(split.clone());
+            let gauge = gauge.or_insert_with(|| counters.splits.add(split, reporter.task.task, now));
+            let Some(gauge) = gauge else { continue };
+            let look = time.as_ref().and_then(|time| time.splits.look(split)).unwrap_or_default();
+            let (state, why, hold) = match put_off.get(split) {
+                _ if progress.ended => (SplitState::Ended, None, None),
+                Some(reason) => (SplitState::PutOff, Some(reason.clone()), None),
+                None if look.paused => (SplitState::Paused, None, hold.clone()),
+                None if look.idle => (SplitState::Idle, None, None),
+                None => (SplitState::Reading, None, None),
+            };
+            let mut told = gauge.told();
+            told.becomes(state, why, hold, now);
+            (told.latest, told.watermark) = (look.latest, look.promised);
+            told.position = progress.position.map(|position| position.0);
+            told.lag = lag.get(split).copied().filter(|_| !progress.ended);
+        }
+    }
+
+    /// All are there since the task began, or since they were found.
+    fn gauge(&self, split: &SplitId) -> Option<&SplitGauge> {
+        self.shown.gauges.get(split)?.as_deref()
+    }
+}
+
+/// Counts the time in which `work` is at it, and not that in which it waits.
+pub(super) async fn at_work<T>(busy: &Meter, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let _busy = busy.running();
+        work.as_mut().poll(cx)
+    })
+    .await
+}

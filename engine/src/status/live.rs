@@ -1,0 +1,298 @@
+//! Reads a [`JobStatus`] from a running attempt: the only place that looks into what the tasks count.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::{
+    CheckpointStatus, CheckpointUnderway, EdgeStatus, Exchange, JobStatus, MemoryStatus, OperatorKind, OperatorStatus,
+    SplitState, SplitStatus, TaskStatus,
+    shape::{EdgeShape, OperatorShape, Shape, shape},
+};
+use crate::{
+    checkpoint::{Layout, Settings},
+    clock::{Moment, wall_millis},
+    metrics::{
+        CheckpointCounters, Counters, TaskCounters,
+        log::CheckpointLog,
+        splits::{SplitGauge, Told},
+    },
+    plan::{graph::Graph, physical::PhysicalPlan},
+    runtime::{channel::Lane, supervisor::Lanes},
+};
+
+/// How many splits of a source are told of.
+const SPLITS: usize = 1_000;
+/// How many tasks are named that have not answered.
+const MISSING: usize = 100;
+
+/// What is settled before an attempt runs.
+pub(crate) struct Settled {
+    shape: Shape,
+    layout: Arc<Layout>,
+    parallelism: usize,
+    budget: Option<u64>,
+    checkpoints: CheckpointStatus,
+}
+
+impl Settled {
+    pub(crate) fn new(graph: &Graph, plan: &PhysicalPlan, layout: Arc<Layout>, parallelism: usize) -> Self {
+        let (budget, checkpoints) = (None, CheckpointStatus::default());
+        Self { shape: shape(graph, plan), layout, parallelism, budget, checkpoints }
+    }
+
+    /// It has a memory budget, of so many bytes.
+    pub(crate) fn budget(self, bytes: Option<usize>) -> Self {
+        Self { budget: bytes.map(|bytes| bytes as u64), ..self }
+    }
+
+    /// It takes checkpoints there, and went on from this one.
+    pub(crate) fn checkpoints(self, settings: Option<&Settings>, store: Option<&str>, from: Option<u64>) -> Self {
+        let checkpoints = CheckpointStatus {
+            every_ms: settings.map(|settings| millis(settings.every)),
+            timeout_ms: settings.map(|settings| millis(settings.timeout.after)),
+            store: store.map(String::from),
+            restored_from: from,
+            ..CheckpointStatus::default()
+        };
+        Self { checkpoints, ..self }
+    }
+}
+
+/// An attempt that can be looked at.
+pub(crate) struct Live {
+    settled: Settled,
+    /// Of each operator.
+    counters: Vec<Arc<Counters>>,
+    lanes: Lanes,
+    /// How many tasks send on each edge.
+    senders: Vec<usize>,
+    checkpoints: Arc<CheckpointCounters>,
+    log: Arc<CheckpointLog>,
+}
+
+/// When it is looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) moment: Moment,
+    /// The same on the wall, in milliseconds since 1970.
+    pub(crate) wall_ms: u64,
+}
+
+impl Now {
+    pub(crate) fn look() -> Self {
+        Self { moment: Moment::now(), wall_ms: wall_millis() }
+    }
+
+    /// The time on the wall of a moment.
+    pub(crate) fn wall(&self, of: Moment) -> u64 {
+        self.wall_ms.saturating_sub(millis(self.moment.since(of)))
+    }
+}
+
+impl Live {
+    pub(crate) fn new(
+        settled: Settled,
+        counters: &[Arc<Counters>],
+        lanes: Lanes,
+        checkpoints: Arc<CheckpointCounters>,
+        log: Arc<CheckpointLog>,
+    ) -> Self {
+        let by_name: HashMap<&str, &Arc<Counters>> = counters.iter().map(|own| (own.name(), own)).collect();
+        let of = |shape: &OperatorShape| match by_name.get(shape.name.as_str()) {
+            Some(counters) => Arc::clone(counters),
+            None => Counters::new(shape.name.clone(), settled.shape.chains.get(shape.chain).copied().unwrap_or(1)),
+        };
+        let counters = settled.shape.operators.iter().map(of).collect();
+        let tasks = |edge: &EdgeShape| settled.shape.chains[settled.shape.operators[edge.from].chain];
+        let senders = settled.shape.edges.iter().map(tasks).collect();
+        Self { settled, counters, lanes, senders, checkpoints, log }
+    }
+
+    pub(crate) fn senders(&self) -> &[usize] {
+        &self.senders
+    }
+
+    /// What the attempt has counted. What is about the job as a whole is left as it is by default, and so are rates.
+    pub(crate) fn read(&self, now: Now) -> JobStatus {
+        let Settled { shape, parallelism, budget, .. } = &self.settled;
+        let blocked = self.blocked(now.moment);
+        let operators = shape.operators.iter().zip(&self.counters);
+        let mut operators: Vec<OperatorStatus> =
+            operators.map(|(shape, counters)| operator(shape, counters, &blocked[shape.chain], now)).collect();
+        let edges: Vec<EdgeStatus> = shape.edges.iter().map(|edge| self.edge(edge, &operators, now.moment)).collect();
+        for edge in edges.iter().filter(|edge| edge.exchange != Exchange::Chained) {
+            let (from, to) = (operators[edge.from].bytes_out, operators[edge.to].bytes_in);
+            operators[edge.from].bytes_out = Some(from.unwrap_or(0) + edge.bytes);
+            operators[edge.to].bytes_in = Some(to.unwrap_or(0) + edge.bytes);
+        }
+        let memory = budget.map(|budget_bytes| MemoryStatus {
+            budget_bytes,
+            held_bytes: operators.iter().map(|operator| operator.state_bytes).sum(),
+            spilled_bytes: operators.iter().map(|operator| operator.spilled_bytes).sum(),
+        });
+        let (checkpoints, parallelism) = (self.checkpoints(now), *parallelism);
+        JobStatus { parallelism, operators, edges, checkpoints, memory, ..JobStatus::default() }
+    }
+
+    /// How long each task of each chain has waited for room, in microseconds.
+    fn blocked(&self, now: Moment) -> Vec<Vec<u64>> {
+        let chain = |(tasks, leaving): (&usize, &Vec<usize>)| {
+            let mut blocked = vec![0; *tasks];
+            let lanes = leaving.iter().filter_map(|edge| self.lanes.get(*edge)).flatten();
+            lanes.for_each(|(task, lane)| blocked[*task] += lane.blocked.micros(now));
+            blocked
+        };
+        self.settled.shape.chains.iter().zip(&self.settled.shape.leaving).map(chain).collect()
+    }
+
+    fn edge(&self, shape: &EdgeShape, operators: &[OperatorStatus], now: Moment) -> EdgeStatus {
+        let EdgeShape { from, to, label, exchange, edge, all_late } = shape;
+        let mut status =
+            EdgeStatus { from: *from, to: *to, label: (*label).into(), exchange: *exchange, ..EdgeStatus::default() };
+        match edge.and_then(|edge| self.lanes.get(edge)) {
+            Some(lanes) => {
+                for lane in lanes.iter().map(|(_, lane)| lane.as_ref()) {
+                    add(&mut status, lane, now);
+                }
+            }
+            None if label.is_empty() => status.rows = operators[*from].rows_out,
+            None if *all_late => status.rows = operators[*from].late,
+            None => {}
+        }
+        status
+    }
+
+    fn checkpoints(&self, now: Now) -> CheckpointStatus {
+        let entries = self.log.read();
+        let underway = entries.underway.map(|going| CheckpointUnderway {
+            epoch: going.epoch,
+            since_ms: now.wall(going.began),
+            missing: going.missing.iter().take(MISSING).map(|task| self.settled.layout.name(*task)).collect(),
+        });
+        CheckpointStatus {
+            completed: entries.completed,
+            newest: entries.last.front().map(|newest| newest.epoch),
+            last: entries.last.into(),
+            underway,
+            not_collected: self.checkpoints.read().not_collected,
+            ..self.settled.checkpoints.clone()
+        }
+    }
+}
+
+fn add(status: &mut EdgeStatus, lane: &Lane, now: Moment) {
+    let (rows, bytes) = lane.sent();
+    status.rows += rows;
+    status.bytes += bytes;
+    status.queued_bytes += lane.queued() as u64;
+    status.capacity_bytes += lane.capacity() as u64;
+    status.blocked_us += lane.blocked.micros(now);
+}
+
+fn operator(shape: &OperatorShape, counters: &Counters, blocked: &[u64], now: Now) -> OperatorStatus {
+    let OperatorShape { name, id, kind, first_phase, chain, event_time } = shape;
+    let read = counters.read();
+    let task = |(task, own): (usize, &TaskCounters)| TaskStatus {
+        rows_in: own.rows_in.load(Relaxed),
+        rows_out: own.rows_out.load(Relaxed),
+        busy_us: own.busy.micros(now.moment),
+        blocked_us: blocked.get(task).copied().unwrap_or(0) + own.braked.micros(now.moment),
+        watermark_us: own.watermark(),
+        state_bytes: own.held_bytes(),
+        ..TaskStatus::default()
+    };
+    let (splits, splits_left_out, active) = splits(counters, event_time.is_some(), now);
+    // Tasks all of whose splits are idle hold nobody: what they said last is not what the source says.
+    let counts = |task: usize| active.is_empty() || active.contains(&task);
+    let of_tasks = |time: fn(&TaskCounters) -> Option<i64>| {
+        let times = counters.tasks().iter().enumerate().filter(|(task, _)| counts(*task)).map(|(_, own)| time(own));
+        times.min().flatten()
+    };
+    let promises = *kind != OperatorKind::Sink;
+    let watermark_us = of_tasks(TaskCounters::watermark);
+    let promised_us = match kind {
+        // What it has heard and has not passed on waits behind rows.
+        OperatorKind::Async => watermark_us,
+        _ => of_tasks(TaskCounters::promised).filter(|_| promises),
+    };
+    OperatorStatus {
+        name: name.clone(),
+        id: id.clone(),
+        kind: *kind,
+        first_phase: *first_phase,
+        chain: *chain,
+        rows_in: read.rows_in,
+        rows_out: read.rows_out,
+        processed: read.processed,
+        late: read.late,
+        rejected: read.rejected,
+        future: read.future,
+        failed: read.failed,
+        in_flight: read.in_flight,
+        retries: read.retries,
+        watermark_us,
+        promised_us,
+        latest_us: read.latest.map(|latest| latest.micros()),
+        event_time: event_time.clone(),
+        lag: read.lag,
+        state_bytes: read.state_bytes,
+        spilled_bytes: read.spilled_bytes,
+        spilled_segments: read.spilled_segments,
+        tasks: counters.tasks().iter().enumerate().map(task).collect(),
+        splits,
+        splits_left_out,
+        warnings: counters.warnings().into_iter().collect(),
+        samples: counters.samples.read(),
+        ..OperatorStatus::default()
+    }
+}
+
+/// The splits of a source, those first that matter most; how many are left out; and the tasks that have some that is active.
+fn splits(counters: &Counters, timed: bool, now: Now) -> (Vec<SplitStatus>, u64, Vec<usize>) {
+    let (gauges, left_out) = counters.splits.read();
+    let mut told: Vec<(Arc<SplitGauge>, Told)> = gauges
+        .into_iter()
+        .map(|gauge| {
+            let told = gauge.told().clone();
+            (gauge, told)
+        })
+        .collect();
+    let is_active = |told: &Told| !matches!(told.state, SplitState::Idle | SplitState::Ended);
+    let mut active: Vec<usize> = told.iter().filter(|(_, told)| is_active(told)).map(|(gauge, _)| gauge.task).collect();
+    active.sort_unstable();
+    active.dedup();
+    let least = told.iter().filter(|(_, told)| timed && is_active(told)).map(|(_, told)| told.watermark).min();
+    let holds = |told: &Told| is_active(told) && least == Some(told.watermark);
+    let rank = |told: &Told| match told.state {
+        _ if holds(told) => 0,
+        SplitState::PutOff => 1,
+        SplitState::Paused => 2,
+        SplitState::Reading => 3,
+        SplitState::Idle => 4,
+        SplitState::Ended => 5,
+    };
+    told.sort_by(|(one, own), (other, its)| (rank(own), &one.split).cmp(&(rank(its), &other.split)));
+    let left_out = left_out + told.len().saturating_sub(SPLITS) as u64;
+    let status = |(gauge, told): &(Arc<SplitGauge>, Told)| SplitStatus {
+        split: gauge.split.as_str().into(),
+        task: gauge.task,
+        state: told.state,
+        why: told.hold.as_ref().map(ToString::to_string).or_else(|| told.why.clone()),
+        since_ms: now.wall(told.since),
+        watermark_us: told.watermark,
+        latest_us: told.latest,
+        position: told.position,
+        lag: told.lag,
+        rows: told.rows,
+        rows_at_ms: told.rows_at.map(|at| now.wall(at)),
+        holds_back: holds(told),
+    };
+    (told.iter().take(SPLITS).map(status).collect(), left_out, active)
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
