@@ -112,6 +112,23 @@ pub(super) fn cut_off(plan: &Plan, split: &SplitId, next: u64, end: u64) -> Conn
     }
 }
 
+/// The log did not have a position that was read up to, and has it now. No replica that may lead lacks what was read, so the
+/// records there are others. `stood`: the partitions of the topic that are read, one of which was refused.
+pub(super) fn grown_again(plan: &Plan, topic: usize, stood: &[(&SplitId, u64)], reason: &str) -> ConnectorError {
+    let (at, perhaps) = match stood {
+        [(split, next)] => (format!("{}, {split}, offset {next}", plan.config.name()), String::new()),
+        _ => (plan.topic(topic), format!(" It is one of these partitions: {}.", places(stood))),
+    };
+    ConnectorError::Data {
+        at,
+        reason: format!(
+            "the broker did not have the next offset to read, and has it now ({reason}): the topic was deleted and made again, or the \
+             cluster has lost records that it had confirmed, and others are in their place.{perhaps} What was computed from those \
+             that were read is in the state; to read the topic as it is now, start a new job (without the checkpoint)"
+        ),
+    }
+}
+
 /// The log ends before the end that was fixed when the job began. `ends`: that one, and that of the log.
 pub(super) fn end_cut_off(plan: &Plan, split: &SplitId, next: u64, (fixed, end): (u64, u64)) -> ConnectorError {
     ConnectorError::Data {
@@ -221,12 +238,10 @@ pub(super) fn failed(plan: &Plan, topic: usize, fault: Fault, reason: &str) -> C
             reason: format!("{reason}: look at the user and the secret in .sasl(...)"),
             passes: false,
         },
-        // Both are looked into before.
-        Fault::Position | Fault::Truncated => ConnectorError::Remote {
-            system,
-            reason: format!("a position was refused, and is there all the same ({reason})"),
-            passes: true,
-        },
+        // A reader looks into both before; a sample that is taken meets a log that is being cut.
+        Fault::Position | Fault::Truncated => {
+            ConnectorError::Remote { system, reason: format!("a position was refused ({reason})"), passes: true }
+        }
         Fault::Passing | Fault::Unknown | Fault::Other => {
             ConnectorError::Remote { system, reason: reason.to_string(), passes: true }
         }

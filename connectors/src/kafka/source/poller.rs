@@ -29,7 +29,7 @@ use super::{
     start::{self, Begin},
     watch::ASKED,
 };
-use crate::{ConnectorError, Result, Rows};
+use crate::{ConnectorError, Result, Rows, SplitId};
 
 /// How long the thread waits for records before it looks whether it is still needed.
 const WAIT: Duration = Duration::from_millis(100);
@@ -471,9 +471,13 @@ impl<F: Feed> Poller<F> {
 
     /// librdkafka does not say either which partition has what cannot be read, but mostly it is what comes next.
     fn unreadable(&self, topic: usize, reason: &str) -> ConnectorError {
+        fault::unreadable(&self.plan, topic, &self.stood(topic), reason)
+    }
+
+    /// The partitions of a topic that are read, with the offsets of their next records.
+    fn stood(&self, topic: usize) -> Vec<(&SplitId, u64)> {
         let read = self.lanes.iter().filter(|lane| lane.at.topic == topic && !lane.ended);
-        let stood: Vec<_> = read.map(|lane| (&lane.split, lane.next)).collect();
-        fault::unreadable(&self.plan, topic, &stood, reason)
+        read.map(|lane| (&lane.split, lane.next)).collect()
     }
 
     /// Finds out what a failure means for the partitions that are read. What was taken before it is given away first.
@@ -501,10 +505,10 @@ impl<F: Feed> Poller<F> {
                 }
             }
         }
-        // The topic is there: its metadata were late. A position that is there after all was refused by a broker that lags behind.
         match fault {
-            Fault::Unknown => Ok(()),
-            _ => Err(Some(fault::failed(&self.plan, topic, fault, reason))),
+            Fault::Position => Err(Some(fault::grown_again(&self.plan, topic, &self.stood(topic), reason))),
+            // The topic is there: its metadata were late.
+            _ => Ok(()),
         }
     }
 }

@@ -95,6 +95,8 @@ pub(super) struct Inner {
     pub(super) bounds_of: Vec<Vec<Partition>>,
     /// Records before this offset were replaced, and librdkafka has found out.
     pub(super) truncated: Option<(Partition, String)>,
+    /// Its log was shorter when it was fetched from than it is now.
+    pub(super) refused: Option<Partition>,
     /// What comes next cannot be read.
     pub(super) garbage: Option<(Partition, String)>,
     /// Nothing comes of these until they are assigned so often.
@@ -203,6 +205,9 @@ impl Feed for FakeFeed {
             let failed = |fault, reason: &str| Some(Event::Failed { topic: at.topic, fault, reason: reason.into() });
             if stale {
                 return failed(Fault::Unknown, "unknown topic");
+            }
+            if world.refused.take_if(|other| *other == at).is_some() {
+                return failed(Fault::Position, "offset out of range");
             }
             let Some(logs) = &world.topics[at.topic] else { return failed(Fault::Unknown, "unknown topic") };
             let Some(log) = logs.get(at.number as usize) else { return failed(Fault::Unknown, "unknown partition") };

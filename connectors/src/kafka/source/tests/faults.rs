@@ -338,3 +338,36 @@ async fn the_number_of_lost_records_is_exact() {
     // It has ended, and says so again rather than nothing.
     assert!(next(&mut reader).await.unwrap().is_err());
 }
+
+/// Another topic of the same name has grown past the position between the broker's refusal and the reader's question. Were it taken
+/// for a passing failure, the next start would go on in the middle of the other topic.
+#[tokio::test]
+async fn a_log_that_was_cut_off_and_has_grown_again_is_another_one() {
+    for partitions in [1, 2] {
+        let world = World::new(&[partitions]);
+        let all: Vec<Partition> = (0..partitions as i32).map(|number| at(0, number)).collect();
+        all.iter().for_each(|at| world.log(*at, |log| (0..10).for_each(|_| log.append_number())));
+        let plan = plan(&input().json_with(numbers()));
+        let starts: Vec<_> = all.iter().map(|at| (*at, None)).collect();
+        let mut reader = open(&plan, world.feed(1, false), &starts).await.unwrap();
+        for _ in &all {
+            assert_eq!(rows(&mut reader).await.next, Position(10));
+        }
+        {
+            let mut world = world.lock();
+            world.topics[0].as_mut().unwrap().iter_mut().for_each(|log| (0..10).for_each(|_| log.append_number()));
+            world.refused = Some(at(0, 0));
+        }
+        let error = loop {
+            match next(&mut reader).await.unwrap() {
+                Err(error) => break error,
+                Ok(_) => {}
+            }
+        };
+        assert!(matches!(error, ConnectorError::Data { .. }), "no restart mends it: {error:?}");
+        let error = error.to_string();
+        assert!(error.contains("the topic was deleted and made again, or the cluster has lost records"), "{error}");
+        assert!(error.contains("(offset out of range)") && error.contains("a/0"), "{error}");
+        assert_eq!(error.contains("a/0 at offset 10, a/1 at offset "), partitions == 2, "{error}");
+    }
+}
