@@ -97,6 +97,14 @@ impl KeyedBy {
         columns.collect::<Option<Vec<usize>>>().map(Self::columns)
     }
 
+    /// For the harness: keys that [`KeyedBy::is`] says yes to, in which each of the columns occurs.
+    #[cfg(feature = "testing")]
+    pub(crate) fn keys(&self) -> Vec<Vec<usize>> {
+        let most = self.0.iter().map(Vec::len).max().unwrap_or(0);
+        let nth = |n: usize| self.0.iter().filter_map(|any| any.get(n % any.len().max(1)).copied()).collect();
+        (0..most).map(nth).collect()
+    }
+
     /// Whether an exchange by `key` would leave every row where it is.
     pub fn is(&self, key: &[usize]) -> bool {
         self.0.len() == key.len() && self.0.iter().zip(key).all(|(any, column)| any.contains(column))

@@ -7,7 +7,10 @@
 //!
 //! That the answer is the same is checked in `tests/recovery`, with restores.
 
-use tests::on_two_threads;
+use tests::{
+    on_two_threads,
+    topic::{Topic, batch},
+};
 use windrow::prelude::*;
 
 use super::clicks::{Click, Payment, Row, clicks, payments};
@@ -228,4 +231,22 @@ fn where_inputs_may_fall_idle_results_are_exchanged() {
     let plan = on_two_threads(job.explain()).unwrap();
     assert_exchanges(2, &plan);
     assert!(plan.contains("#2 in order per user → #3 first within 5s per user → #4 select\n"), "{plan}");
+}
+
+/// A task that begins without anything to read wakes behind the others, like one that has fallen idle.
+#[test]
+fn where_a_source_begins_without_splits_nothing_is_counted_before_the_exchange() {
+    let plan = |splits| {
+        let job = Job::new("plan").parallelism(2);
+        let topic = Topic::new(batch(&[]).schema(), splits, secs(1));
+        let rows = job.source(topic).event_time("at", Watermarks::in_order());
+        let counts = rows.key_by("n").window(Tumbling::of(secs(5))).aggregate([count()]).drop_late();
+        sessions(counts.select([col("n").alias("key")]), "key").sink(MemorySink::new());
+        on_two_threads(job.explain()).unwrap()
+    };
+    for (splits, phases, expected) in [(2, 1, 1), (0, 0, 2)] {
+        let plan = plan(splits);
+        assert_eq!(plan.matches("first phase").count(), phases, "{plan}");
+        assert_exchanges(expected, &plan);
+    }
 }

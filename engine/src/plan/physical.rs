@@ -25,7 +25,11 @@
 //! may stand at different times, and what follows would take the greatest of them for its own when the job is restored with
 //! another number of tasks: so there an exchange keeps them in step, but for a sort and what it is part of.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+};
 
 use windrow_connectors::SplitId;
 use windrow_operators::{KeyedBy, Partitioning, Plan, Port, plan::Factory, stateless::Union};
@@ -117,6 +121,8 @@ struct Planner<'a> {
     parallelism: usize,
     plan: PhysicalPlan,
     places: HashMap<StreamId, Place>,
+    /// The sources that have nothing to read at the start.
+    waiting: BTreeSet<usize>,
     /// By which columns an exchange has brought together the rows of a stream.
     keyed: HashMap<StreamId, KeyedBy>,
 }
@@ -124,7 +130,9 @@ struct Planner<'a> {
 /// Plans `graph` for `parallelism`; `splits` are those of each source, by node.
 pub(crate) fn plan(graph: &Graph, parallelism: usize, splits: &HashMap<usize, Vec<SplitId>>) -> PhysicalPlan {
     let plan = PhysicalPlan { chains: Vec::new(), edges: Vec::new() };
-    let mut planner = Planner { graph, parallelism, plan, places: HashMap::new(), keyed: HashMap::new() };
+    let is_empty = |node: &usize| splits.get(node).is_none_or(Vec::is_empty);
+    let waiting = (0..graph.nodes.len()).filter(is_empty).collect();
+    let mut planner = Planner { graph, parallelism, plan, places: HashMap::new(), waiting, keyed: HashMap::new() };
     for node in 0..graph.nodes.len() {
         planner.place(node, splits);
     }
@@ -194,7 +202,7 @@ impl Planner<'_> {
         let tasks = if inputs.iter().any(|(_, by)| key(by)) { self.parallelism } else { 1 };
         let of = plan.clone();
         let whole: Factory = Arc::new(move || of.whole());
-        let may_idle = streams.iter().any(|stream| self.graph.may_idle(*stream));
+        let may_idle = streams.iter().any(|stream| self.may_idle(*stream));
         let (result, late) = match (&inputs[..], plan.two_phases()) {
             ([(input, Partitioning::Key(key))], phases) => {
                 let here = self.plan.chains[input.chain].tasks == tasks;
@@ -227,10 +235,15 @@ impl Planner<'_> {
         }
     }
 
+    /// Whether a source of `stream` may fall idle, or begins so because its splits are still to appear.
+    fn may_idle(&self, stream: StreamId) -> bool {
+        self.graph.may_idle(stream) || !self.graph.sources_of(stream.node).is_disjoint(&self.waiting)
+    }
+
     /// Whether the rows of a stream that comes to `node` are with the tasks that an exchange by `key` between as many would
     /// bring them to.
     fn is_keyed(&self, node: usize, stream: StreamId, key: &[usize]) -> bool {
-        let in_step = !self.graph.may_idle(stream) || self.graph.nodes[node].sort == Some(stream.node);
+        let in_step = !self.may_idle(stream) || self.graph.nodes[node].sort == Some(stream.node);
         in_step && self.keyed.get(&stream).is_some_and(|keyed| keyed.is(key))
     }
 

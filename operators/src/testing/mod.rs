@@ -19,7 +19,9 @@
 //!    bytes of sealed segments, and a segment is found only when the last state named it. Each round runs without a restart and
 //!    with one of these kinds in turn;
 //! 5. processing time goes on between calls, and operators are woken when they have asked for it; before the end of the input
-//!    comes all that they had asked for. What leaves by side outputs is not looked at.
+//!    comes all that they had asked for. What leaves by side outputs is not looked at;
+//! 6. with [`Pipeline::keyed`]: rows are with the tasks that the plan says they are with, and tasks that are given the same time
+//!    promise the same.
 //!
 //! ```
 //! use std::{collections::BTreeMap, time::Duration};
@@ -73,6 +75,7 @@ mod changes;
 mod check;
 mod guard;
 mod pipeline;
+mod placed;
 mod restarts;
 mod room;
 mod rows;

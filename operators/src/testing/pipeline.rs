@@ -1,6 +1,6 @@
 //! The pipeline under test: operators, and the exchanges between them.
 
-use crate::{Operator, Partitioning, Result, StreamSchema, key::check_key};
+use crate::{KeyedBy, Operator, Partitioning, Result, StreamSchema, key::check_key};
 
 type Factory<'a> = Box<dyn Fn() -> Result<Box<dyn Operator>> + 'a>;
 
@@ -30,6 +30,8 @@ pub struct Pipeline<'a> {
     stages: usize,
     /// Two phases are one operator.
     operators: usize,
+    /// What is said of the rows of the last stage.
+    keyed: Option<KeyedBy>,
 }
 
 /// What runs in one task: behind an exchange, or in the source task for the first segment.
@@ -66,6 +68,7 @@ impl<'a> Pipeline<'a> {
             segments: vec![Segment::default()],
             stages: 0,
             operators: 0,
+            keyed: None,
         }
     }
 
@@ -106,6 +109,7 @@ impl<'a> Pipeline<'a> {
         F: Fn() -> Result<O> + 'a,
     {
         self.stages += 1;
+        self.keyed = None;
         let type_name = std::any::type_name::<O>();
         let outer = type_name.split('<').next().unwrap_or(type_name);
         let name = format!("stage {} ({})", self.stages, outer.rsplit("::").next().unwrap_or(outer));
@@ -133,6 +137,21 @@ impl<'a> Pipeline<'a> {
     pub fn exchange_two(mut self, left: impl Into<Vec<usize>>, right: Partitioning) -> Self {
         self.segments.push(Segment { key: left.into(), right: Some(right), stages: Vec::new() });
         self
+    }
+
+    /// Holds the last stage to what its plan says of it: its rows are with the tasks that an exchange by these columns would send
+    /// them to, and its tasks promise the same time when they are given the same. `None` says nothing.
+    ///
+    /// ```text
+    ///   Pipeline::new(&bids).exchange(key).stage(plan.output(), || plan.whole()).keyed(plan.keyed_output())
+    /// ```
+    #[must_use]
+    pub fn keyed(self, output: Option<KeyedBy>) -> Self {
+        Self { keyed: output, ..self }
+    }
+
+    pub(super) fn keyed_output(&self) -> Option<&KeyedBy> {
+        self.keyed.as_ref()
     }
 
     /// What is read, the left one of two inputs first.

@@ -19,6 +19,7 @@ use super::{
     arrivals::{Message, Scenario},
     guard::{Former, Guarded, Late},
     pipeline::Pipeline,
+    placed::Placed,
     restarts::{Rest, Restarts, cut, go_on},
 };
 use crate::{Advance, Partitioning, Port, Timestamp, Watermark, WatermarkMerge, key::Partitioner};
@@ -92,6 +93,8 @@ struct Run<'p> {
     parallelism: usize,
     random: Rng,
     outcome: Outcome,
+    /// What is said of the last segment.
+    placed: Option<Placed>,
 }
 
 struct Task<'p> {
@@ -99,6 +102,8 @@ struct Task<'p> {
     chain: Vec<Guarded<'p>>,
     /// How its rows are routed to the next segment, if there is one.
     exchange: Option<Exchange>,
+    /// What it was given and has promised, since this was looked at.
+    promises: Vec<(Timestamp, Timestamp)>,
 }
 
 enum Exchange {
@@ -148,7 +153,7 @@ impl<'p> Run<'p> {
                 let of_left = next.map(|next| Partitioning::Key(next.key.clone()));
                 let exchange = if task < parallelism { of_left } else { next.and_then(|next| next.right.clone()) };
                 let exchange = exchange.map(|partitioning| Exchange::new(partitioning, parallelism));
-                Ok::<_, String>(Task { gate: WatermarkMerge::new(inputs), chain, exchange })
+                Ok::<_, String>(Task { gate: WatermarkMerge::new(inputs), chain, exchange, promises: Vec::new() })
             };
             tasks.push((0..senders).map(&mut task).collect::<Result<Vec<_>, _>>()?);
         }
@@ -157,7 +162,8 @@ impl<'p> Run<'p> {
         let empty = |senders| (0..senders).map(|_| (0..parallelism).map(|_| VecDeque::new()).collect()).collect();
         queues.extend((1..segments.len()).map(|i| empty(tasks[i - 1].len())));
         let slow = queues.iter().map(|senders| senders.iter().map(|_| random.u8(..4) == 0).collect()).collect();
-        Ok(Self { tasks, queues, slow, parallelism, random, outcome })
+        let placed = pipeline.keyed_output().map(|output| Placed::new(output, parallelism));
+        Ok(Self { tasks, queues, slow, parallelism, random, outcome, placed })
     }
 
     fn guards(&mut self) -> impl Iterator<Item = &mut Guarded<'p>> {
@@ -215,6 +221,13 @@ impl<'p> Run<'p> {
     /// Puts what a task emitted into the queues of the next segment.
     fn send(&mut self, segment: usize, task: usize, emitted: Vec<Message>) -> Result<(), String> {
         let Some(exchange) = &mut self.tasks[segment][task].exchange else {
+            if let Some(placed) = &mut self.placed {
+                placed.emitted(task, &emitted)?;
+                self.tasks[segment][task]
+                    .promises
+                    .drain(..)
+                    .try_for_each(|(given, promise)| placed.promised(given, promise))?;
+            }
             let rows = emitted.into_iter().filter_map(|message| match message {
                 Message::Batch(batch) => Some(batch),
                 Message::Watermark(_) => None,
@@ -271,7 +284,13 @@ impl Task<'_> {
         late: &mut Vec<Late>,
     ) -> Result<(), String> {
         match said {
-            Some(Watermark::At(time)) => advance(&mut self.chain, time, emitted, late),
+            Some(Watermark::At(time)) => {
+                advance(&mut self.chain, time, emitted, late)?;
+                if let Some(Message::Watermark(Watermark::At(promise))) = emitted.last() {
+                    self.promises.push((time, *promise));
+                }
+                Ok(())
+            }
             Some(Watermark::Idle) => {
                 flush(&mut self.chain, emitted, late)?;
                 emitted.push(Message::Watermark(Watermark::Idle));

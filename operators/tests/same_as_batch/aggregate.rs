@@ -9,7 +9,7 @@ use datafusion_functions_aggregate::expr_fn::{
 use proptest::prelude::*;
 use typed_arrow::schema::BuildRows;
 use windrow_operators::{
-    Advance, Operator, Outbox, Port, Timestamp,
+    Advance, Operator, Outbox, Plan, Port, Timestamp,
     testing::{Check, Pipeline, Row, Value},
     window::{AggregatePlan, Tumbling},
 };
@@ -53,10 +53,11 @@ pub(crate) fn pipeline<'a>(plan: &'a AggregatePlan, key: &[&str], two_phases: bo
         return Pipeline::new(&bids())
             .first_phase(plan.between(), || plan.partial())
             .exchange(plan.key_between())
-            .stage(plan.output(), || plan.merging());
+            .stage(plan.output(), || plan.merging())
+            .keyed(Plan::keyed_output(plan));
     }
     let columns: Vec<usize> = key.iter().map(|name| bids().index_of(name).unwrap()).collect();
-    Pipeline::new(&bids()).exchange(columns).stage(plan.output(), || plan.whole())
+    Pipeline::new(&bids()).exchange(columns).stage(plan.output(), || plan.whole()).keyed(Plan::keyed_output(plan))
 }
 
 pub(crate) fn aggregates() -> Vec<Expr> {

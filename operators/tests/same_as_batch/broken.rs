@@ -9,7 +9,7 @@ use arrow::{
 };
 use typed_arrow::{prelude::*, schema::SchemaMeta};
 use windrow_operators::{
-    Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
+    Advance, KeyedBy, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
     key::key_groups,
     state::{KEY_GROUP, StateReader, StateWriter},
     testing::{Check, Pipeline},
@@ -41,6 +41,7 @@ enum Fault {
     PromisesTooMuch,
     PromisesWithoutTheLateness,
     TakesAPromiseBack,
+    PromisesWhatItsRowsAllow,
     CountsWrong,
     CountsOnAWatermark,
     LosesTheLastWindow,
@@ -170,6 +171,7 @@ impl Operator for Sums {
             Fault::PromisesTooMuch if !end => time.micros() + 1,
             Fault::PromisesWithoutTheLateness => time.micros(),
             Fault::TakesAPromiseBack if !end => -time.micros(),
+            Fault::PromisesWhatItsRowsAllow if !end && self.sums.is_empty() => (self.closed - 1).min(time.micros()),
             Fault::NeverEnds => self.closed.min(1_000),
             // A restored one may have closed more than the watermark, which begins anew, has reached.
             _ => self.closed.min(time.micros()),
@@ -312,6 +314,20 @@ fn an_exchange_that_is_missing_is_caught() {
     assert!(failure.contains("extra"), "{failure}");
     let alone = Pipeline::new(&readings()).stage(&sums_schema(), || Sums::new(Fault::None));
     Check::new(alone).parallelism(1..=1).out_of_order(us(6)).assert(&rows(), oracle);
+}
+
+#[test]
+fn rows_and_promises_that_are_not_where_the_plan_says_are_caught() {
+    let run = |fault, column| {
+        let pipeline = pipeline(fault).keyed(Some(KeyedBy::columns([column])));
+        Check::new(pipeline).out_of_order(us(6)).seed(7).run(&rows(), oracle)
+    };
+    let (sensor, sum) = (1, 2);
+    run(Fault::None, sensor).unwrap();
+    let failure = run(Fault::None, sum).unwrap_err();
+    assert!(failure.contains("an exchange by the columns [2] would send to task"), "{failure}");
+    let failure = run(Fault::PromisesWhatItsRowsAllow, sensor).unwrap_err();
+    assert!(failure.contains("one task promised"), "{failure}");
 }
 
 #[test]

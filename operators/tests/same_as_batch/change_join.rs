@@ -127,7 +127,8 @@ impl Joined {
         let [Partitioning::Key(left), right] = &self.join.inputs()[..] else { panic!("two inputs by key") };
         let by_k = !left.is_empty();
         let (l, r) = streams();
-        Pipeline::two(&l, &r).exchange_two(left.clone(), right.clone()).stage(self.join.output(), move || {
+        let pipeline = Pipeline::two(&l, &r).exchange_two(left.clone(), right.clone());
+        let pipeline = pipeline.stage(self.join.output(), move || {
             let upsert = |plan: &UpsertPlan| {
                 Ok::<_, OperatorError>(Upsert { inner: plan.whole()?, by_k, next: SegmentId(0), ids: BTreeMap::new() })
             };
@@ -140,7 +141,8 @@ impl Joined {
                 changes: VecDeque::new(),
             };
             Ok(Faulty::new(chain, self.join.output(), fault))
-        })
+        });
+        pipeline.keyed(self.join.keyed_output())
     }
 }
 

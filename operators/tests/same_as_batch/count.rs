@@ -7,7 +7,7 @@ use datafusion_expr::{col, lit};
 use datafusion_functions_aggregate::expr_fn::{count, sum};
 use proptest::prelude::*;
 use windrow_operators::{
-    Operator, Outbox, Port, StreamSchema, Timestamp,
+    Operator, Outbox, Plan, Port, StreamSchema, Timestamp,
     count::{Count, CountPlan},
     sort::SortPlan,
     state::{Part, SegmentId, StateReader, StateWriter, TaskState},
@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub(crate) fn pipeline<'a>(sort: &'a SortPlan, plan: &'a CountPlan, key: &[&str]) -> Pipeline<'a> {
-    sorted(sort, key).stage(plan.output(), || plan.whole())
+    sorted(sort, key).stage(plan.output(), || plan.whole()).keyed(Plan::keyed_output(plan))
 }
 
 /// All rows of a key in a list, and each window a part of the list.

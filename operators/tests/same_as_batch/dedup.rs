@@ -108,6 +108,7 @@ fn pipeline<'a>(plan: &'a DedupPlan, key: &'static [&'static str]) -> Pipeline<'
         .exchange(columns)
         .stage(&bids(), move || Ok(Sort::new(key)))
         .stage(plan.output(), || plan.whole())
+        .keyed(Plan::keyed_output(plan))
 }
 
 proptest! {

@@ -234,5 +234,8 @@ pub(crate) fn extreme_times() -> impl Strategy<Value = i64> + Clone {
 pub(crate) fn pipeline<'a, O: Operator + 'static>(plan: &dyn Plan, make: impl Fn() -> Result<O> + 'a) -> Pipeline<'a> {
     let [Partitioning::Key(left), right] = &plan.inputs()[..] else { panic!("a join has two inputs") };
     let (_, output) = plan.outputs().swap_remove(0);
-    Pipeline::two(&left_stream(), &right_stream()).exchange_two(left.clone(), right.clone()).stage(&output, make)
+    Pipeline::two(&left_stream(), &right_stream())
+        .exchange_two(left.clone(), right.clone())
+        .stage(&output, make)
+        .keyed(plan.keyed_output())
 }

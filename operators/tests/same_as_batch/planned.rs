@@ -47,7 +47,7 @@ pub(crate) fn keyed<'a, P: Plan>(input: &StreamSchema, plan: &'a P) -> Pipeline<
 pub(crate) fn behind<'a, P: Plan>(pipeline: Pipeline<'a>, plan: &'a P) -> Pipeline<'a> {
     let Partitioning::Key(key) = plan.inputs().remove(0) else { panic!("by key") };
     let output = plan.outputs().remove(0).1;
-    pipeline.exchange(key).stage(&output, || Ok(Planned(plan.whole()?)))
+    pipeline.exchange(key).stage(&output, || Ok(Planned(plan.whole()?))).keyed(Plan::keyed_output(plan))
 }
 
 /// What a fault does to the changes of an operator.

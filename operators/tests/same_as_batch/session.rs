@@ -8,7 +8,7 @@ use datafusion_functions_aggregate::expr_fn::{count, max, sum};
 use proptest::prelude::*;
 use typed_arrow::{prelude::*, schema::SchemaMeta};
 use windrow_operators::{
-    Advance, Operator, Outbox, Port, StreamSchema, Timestamp,
+    Advance, Operator, Outbox, Plan, Port, StreamSchema, Timestamp,
     session::{Session, SessionAggregate, SessionPlan},
     testing::{Check, Pipeline, Row, Value},
 };
@@ -53,7 +53,7 @@ pub(crate) fn gaps() -> impl Strategy<Value = Gap> {
 
 pub(crate) fn pipeline<'a>(plan: &'a SessionPlan, key: &[&str]) -> Pipeline<'a> {
     let columns: Vec<usize> = key.iter().map(|name| bids().index_of(name).unwrap()).collect();
-    Pipeline::new(&bids()).exchange(columns).stage(plan.output(), || plan.whole())
+    Pipeline::new(&bids()).exchange(columns).stage(plan.output(), || plan.whole()).keyed(Plan::keyed_output(plan))
 }
 
 /// The sessions of the rows, by the definition: the last instant of all counts as the one before it, and what reaches

@@ -6,7 +6,7 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use proptest::prelude::*;
 use typed_arrow::schema::BuildRows;
 use windrow_operators::{
-    Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
+    Advance, Operator, Outbox, Plan, Port, Result, StreamSchema, Timestamp,
     sort::{Sort, SortPlan},
     state::{StateReader, StateWriter},
     testing::{Check, Pipeline, Row},
@@ -28,7 +28,10 @@ pub(crate) fn columns_of(key: &[&str]) -> Vec<usize> {
 
 /// Bids by key in one task each, sorted there.
 pub(crate) fn sorted<'a>(plan: &'a SortPlan, key: &[&str]) -> Pipeline<'a> {
-    Pipeline::new(&bids()).exchange(columns_of(key)).stage(plan.output(), || plan.whole())
+    Pipeline::new(&bids())
+        .exchange(columns_of(key))
+        .stage(plan.output(), || plan.whole())
+        .keyed(Plan::keyed_output(plan))
 }
 
 /// Whether a row is late at a sort that was given `time`.

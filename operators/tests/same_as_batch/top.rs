@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use proptest::prelude::*;
 use windrow_operators::{
-    Timestamp,
+    Plan, Timestamp,
     testing::{Check, Pipeline, Row},
     window::{TopPlan, Tumbling},
 };
@@ -20,10 +20,11 @@ pub(crate) fn pipeline<'a>(plan: &'a TopPlan, key: &[&str], two_phases: bool) ->
         return Pipeline::new(&bids())
             .first_phase(plan.between(), || plan.partial())
             .exchange(plan.key_between())
-            .stage(plan.output(), || plan.merging());
+            .stage(plan.output(), || plan.merging())
+            .keyed(Plan::keyed_output(plan));
     }
     let columns: Vec<usize> = key.iter().map(|name| bids().index_of(name).unwrap()).collect();
-    Pipeline::new(&bids()).exchange(columns).stage(plan.output(), || plan.whole())
+    Pipeline::new(&bids()).exchange(columns).stage(plan.output(), || plan.whole()).keyed(Plan::keyed_output(plan))
 }
 
 /// Sorts every window and key as the documentation says: greatest price first, nulls least, ties by the other columns.
