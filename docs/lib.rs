@@ -40,6 +40,7 @@ chapters! {
     files: "files.md",
     kafka: "kafka.md",
     operating: "operating.md",
+    http: "http.md",
     upgrades: "upgrades.md",
     exactly_once: "exactly-once.md",
     memory: "memory.md",

@@ -54,6 +54,9 @@ struct Args {
     #[arg(long, value_name = "SINCE", num_args = 0..=1, require_equals = true, default_missing_value = "1970-01-01T00:00:00Z",
         value_parser = humantime::parse_rfc3339)]
     redrive: Option<SystemTime>,
+    /// Serve a page and an API at this address while it runs: 127.0.0.1:8080
+    #[arg(long, value_name = "ADDRESS")]
+    serve: Option<String>,
 }
 
 #[derive(Record)]
@@ -164,7 +167,11 @@ async fn run(args: &Args) -> windrow::Result<Report> {
     eprintln!("{job}");
     wait_for_topics(&kafka, &topics).await?;
 
+    let job = args.serve.iter().fold(job, |job, address| job.serve(address.as_str()));
     let running = job.start().await?;
+    if let Some(served) = running.served() {
+        eprintln!("look at {}", served.url());
+    }
     let (handle, mut told) = (running.handle(), Vec::new());
     let report = tokio::select! {
         report = running.wait() => report?,

@@ -41,6 +41,9 @@ struct Args {
     /// The seed of the generator: the same seed gives the same events
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Serve a page and an API at this address while it runs: 127.0.0.1:8080
+    #[arg(long, value_name = "ADDRESS")]
+    serve: Option<String>,
 }
 
 /// The bids of the generator with these settings.
@@ -99,7 +102,11 @@ async fn run(args: Args) -> windrow::Result<Report> {
     hot_items(&job, nexmark).sink(Console::new());
     eprintln!("{job}");
 
+    let job = args.serve.into_iter().fold(job, Job::serve);
     let running = job.start().await?;
+    if let Some(served) = running.served() {
+        eprintln!("look at {}", served.url());
+    }
     let progress = tokio::spawn(progress(running.handle()));
     let report = running.wait().await;
     progress.abort();

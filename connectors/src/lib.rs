@@ -36,7 +36,7 @@ pub mod memory;
 pub mod origins;
 #[cfg(feature = "kafka")]
 pub mod registry;
-#[cfg(feature = "kafka")]
+#[cfg(feature = "secret")]
 pub mod secret;
 pub mod sink;
 pub mod source;
@@ -50,7 +50,7 @@ pub use memory::{MemorySink, MemorySource, MemoryTable};
 pub use origins::Origins;
 #[cfg(feature = "kafka")]
 pub use registry::SchemaRegistry;
-#[cfg(feature = "kafka")]
+#[cfg(feature = "secret")]
 pub use secret::Secret;
 pub use sink::{Epoch, Incarnation, Marker, OP, Receipt, Sink, SinkWriter, Witness};
 pub use source::{Fetch, Position, PutOff, Rejected, Rows, Source, SourceReader, SplitId, TypedSource, Untyped};

@@ -51,8 +51,16 @@ impl Secret {
     }
 
     /// The text itself, for the moment in which it is handed on. Reads a file, so not on a worker of the runtime. The error names
-    /// the variable or the file, never what is in it.
-    pub(crate) fn reveal(&self) -> Result<SecretString> {
+    /// the variable or the file, never what is in it; a text that is empty is one too.
+    ///
+    /// ```
+    /// use secrecy::ExposeSecret;
+    /// use windrow_connectors::Secret;
+    ///
+    /// assert_eq!(Secret::new("swordfish").reveal()?.expose_secret(), "swordfish");
+    /// # Ok::<(), windrow_connectors::ConnectorError>(())
+    /// ```
+    pub fn reveal(&self) -> Result<SecretString> {
         let text: SecretString = match &self.0 {
             From::Value(value) => value.expose_secret().into(),
             From::Variable(name) => match env::var(name) {

@@ -137,6 +137,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The job cannot be served where it is to be: the address is in use, or not one of this machine, or its token cannot be read.
+    #[error("job {job:?} cannot be served at {address}: {reason}")]
+    Serve {
+        /// The job.
+        job: String,
+        /// Where.
+        address: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// The job failed again and again without completing a checkpoint in between.
     #[error("job {job:?} gave up after {restarts} restarts without progress: {cause}")]
     GaveUp {
@@ -147,7 +157,7 @@ pub enum Error {
         /// The last failure.
         cause: Box<Error>,
     },
-    /// A second Ctrl-C asked not to wait for the clean stop.
+    /// A second Ctrl-C, or [`JobHandle::cancel`](crate::JobHandle::cancel), asked not to wait for the clean stop.
     #[error("job {job:?} was aborted: what its sinks had not finished is not published")]
     Aborted {
         /// The job.
@@ -215,6 +225,7 @@ impl Error {
             | Self::Rejected { .. }
             | Self::Misfit { .. }
             | Self::Savepoint { .. }
+            | Self::Serve { .. }
             | Self::GaveUp { .. }
             | Self::Aborted { .. } => false,
         }

@@ -103,6 +103,16 @@
 //! source that begins "now" begins at the same record in every later life. A split that the checkpoint does not have, of a source that
 //! looks for new ones and that it has, has appeared since, and is read from its first record.
 //!
+//! ## Who watches
+//!
+//! ```text
+//!   tasks ── counters, channels, splits ──► JobHandle::status ──┐
+//!   coordinator ◄── savepoint, stop, cancel ── JobHandle ◄──────┤ thread of `serve` ◄── who may? ◄── browser, CLI, Prometheus
+//!   checkpoint store ── one epoch, as tables ── SQL ────────────┘
+//! ```
+//!
+//! Nobody who watches takes time from a task: what is counted is counted anyway, and [`Job::serve`](api::Job) answers on a thread of its own.
+//!
 //! ## Memory
 //!
 //! Channels are bounded in bytes; state is by [`Job::memory_budget`]. An operator is told what it may use
@@ -153,7 +163,8 @@
 //!   registry beside it; how to use them, their limits and their errors: `docs/src/kafka.md`. How a transaction decides a
 //!   checkpoint: `docs/src/exactly-once.md`.
 //! * [`operators`]: the contract of an operator and all operators. [`connectors`]: sources, sinks, formats.
-//! * [`metrics`]: what a job counts. [`status`]: what it does, for who watches. [`Error`]: what can go wrong. [`state`]: a look into the state of a stopped job.
+//! * [`metrics`]: what a job counts. [`status`]: what it does, for who watches. `serve` (with the feature
+//!   of this name): all of it over HTTP, and who may ask: `docs/src/http.md`. [`Error`]: what can go wrong. [`state`]: a look into the state of a stopped job.
 //!
 //! ## Choices that differ from what one might expect
 //!
@@ -183,6 +194,8 @@ pub mod metrics;
 mod plan;
 pub mod prelude;
 mod runtime;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod state;
 pub mod status;
 

@@ -4,13 +4,15 @@ pub use datafusion_expr::{Expr, lit};
 pub use datafusion_functions_aggregate::expr_fn::{avg, max, min, sum};
 // `#[derive(Record)]` writes code that names `typed_arrow`: import it along with `Record`, as the glob does.
 pub use typed_arrow::{self, Record};
+#[cfg(any(feature = "kafka", feature = "serve"))]
+pub use windrow_connectors::Secret;
 pub use windrow_connectors::{
     Cached, Console, File, MemorySink, MemorySource, MemoryTable, Nexmark, Sequence, TableFile, TimePartition,
     TypedSource, Untyped,
 };
 #[cfg(feature = "kafka")]
 pub use windrow_connectors::{
-    SchemaRegistry, Secret,
+    SchemaRegistry,
     format::{AvroFormat, JsonSchemaFormat, Protobuf},
     kafka::{Isolation, Kafka, Sasl, Start, Tls},
 };

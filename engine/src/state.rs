@@ -206,6 +206,40 @@ impl fmt::Display for State {
     }
 }
 
+/// What is known of a checkpoint without reading its segments.
+#[cfg(feature = "serve")]
+pub(crate) struct Outline {
+    pub(crate) epoch: Epoch,
+    /// The names of its tables, each with its meaning.
+    pub(crate) tables: Vec<(String, String)>,
+    /// How many bytes of segments its tables are read from.
+    #[cfg(feature = "sql")]
+    pub(crate) bytes: u64,
+}
+
+/// The newest checkpoint of the job at `url`, or the one of a number.
+#[cfg(feature = "serve")]
+pub(crate) async fn outline(url: &str, epoch: Option<Epoch>) -> Result<Outline> {
+    let (root, job) = job_and_store(url);
+    let failed = |error: crate::CheckpointError| error.of(&job);
+    let store = CheckpointStore::open_to_read(root, &job).map_err(failed)?;
+    let manifest = store.load_committed(&epoch.map_or(Wanted::Newest, Wanted::Epoch)).await.map_err(failed)?;
+    let formed =
+        manifest.operators.iter().filter_map(|(id, own)| Some((id.clone(), own.form.as_ref()?.meaning.clone())));
+    let mut tables: Vec<(String, String)> = formed.collect();
+    tables.extend(manifest.sources.keys().map(|id| (id.clone(), SPLITS.into())));
+    tables.sort_unstable();
+    Ok(Outline {
+        epoch: manifest.epoch,
+        tables,
+        #[cfg(feature = "sql")]
+        bytes: manifest.segments().map(|segment| segment.length).sum(),
+    })
+}
+
+/// What the table of a source is.
+const SPLITS: &str = "the splits of a source";
+
 async fn load(url: &str, wanted: Wanted) -> Result<State> {
     let (root, job) = job_and_store(url);
     let failed = |error: crate::CheckpointError| error.of(&job);
@@ -230,7 +264,7 @@ async fn load(url: &str, wanted: Wanted) -> Result<State> {
     }
     for (id, splits) in sources {
         let rows = split_rows(&splits).map_err(|error| arrow(&id, error))?;
-        tables.insert(id, StateTable { meaning: "the splits of a source".into(), rows });
+        tables.insert(id, StateTable { meaning: SPLITS.into(), rows });
     }
     Ok(State { job, epoch, tables })
 }

@@ -20,7 +20,7 @@ use crate::{
     metrics::{CheckpointCounters, Counters, in_order_of_rows},
     plan::{
         graph::{Graph, Kind},
-        physical::{Body, Head, PhysicalPlan, plan},
+        physical::{Body, Explained, Head, PhysicalPlan, plan},
     },
     runtime::{
         memory::check_budget,
@@ -42,6 +42,9 @@ pub(crate) struct Blueprint {
     pub(crate) restarts: Restarts,
     /// How many bytes of state may be in memory, and below which directory the rest goes.
     pub(crate) memory: Option<(usize, Option<PathBuf>)>,
+    /// Where it is served.
+    #[cfg(feature = "serve")]
+    pub(crate) serve: Option<crate::serve::Serve>,
 }
 
 /// The tasks of an attempt, and what became of it.
@@ -62,6 +65,7 @@ impl Attempt {
         let plan = plan(graph, *parallelism, &splits);
         check_budget(memory.as_ref().map(|(bytes, _)| *bytes), graph, &plan)?;
         let layout = Arc::new(Layout::new(graph, &plan));
+        let explained = Explained(&plan, graph).to_string();
         let sinks = sinks(graph);
         let memory = match memory {
             Some((bytes, below)) => Some((*bytes, Directory::swept(below.as_deref()).await)),
@@ -154,6 +158,7 @@ impl Attempt {
             live: Some(Arc::new(live)),
             recent: Recent::new().shared(),
             warnings,
+            explained,
             witnessed: witnessed.clone(),
             savepoints,
         };

@@ -55,6 +55,8 @@ pub struct Job {
     checkpoint_timeout: Option<Duration>,
     memory_budget: Option<usize>,
     spill_to: Option<PathBuf>,
+    #[cfg(feature = "serve")]
+    serve: Option<crate::serve::Serve>,
 }
 
 impl Job {
@@ -73,6 +75,8 @@ impl Job {
             checkpoint_timeout: None,
             memory_budget: None,
             spill_to: None,
+            #[cfg(feature = "serve")]
+            serve: None,
         }
     }
 
@@ -221,6 +225,39 @@ impl Job {
         Self { restarts, ..self }
     }
 
+    /// Serves the job over HTTP while it runs: a page to look at it with, an API to ask, save and stop it by, and what Prometheus
+    /// reads. It is served from before its first row until it ends, also over restarts after failures, by a thread of its own; who asks
+    /// cannot slow it down or make it fail. The module [`serve`](crate::serve) says what there is, and who may what.
+    ///
+    /// The address is one of this machine: `127.0.0.1:8080`, or with port 0 a free one, which [`RunningJob::served`] tells. Any
+    /// address that others can reach is a mistake of the job unless it has a token: see [`Serve::token`](crate::serve::Serve::token).
+    /// One that is in use fails the start, with [`Error::Serve`].
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("numbers").serve("127.0.0.1:0");
+    /// job.source(Sequence::new(1_000)).sink(MemorySink::new());
+    /// let running = job.start().await?;
+    /// if let Some(served) = running.served() {
+    ///     eprintln!("look at {}", served.url());
+    /// }
+    /// running.wait().await?;
+    ///
+    /// let job = Job::new("numbers").serve("0.0.0.0:8080");
+    /// job.source(Sequence::new(1_000)).sink(MemorySink::new());
+    /// let refused = job.run().await.unwrap_err().to_string();
+    /// assert!(refused.contains("others can reach it") && refused.contains(".token("), "{refused}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "serve")]
+    pub fn serve(self, at: impl Into<crate::serve::Serve>) -> Self {
+        Self { serve: Some(at.into()), ..self }
+    }
+
     /// Reads from a source. A job may have several. [`Job`] has an example.
     pub fn source<S: TypedSource>(&self, source: S) -> Stream<S::Row, FromSource> {
         let mut graph = lock(&self.graph);
@@ -277,6 +314,8 @@ impl Job {
             settings,
             restarts: self.restarts,
             memory: self.memory_budget.map(|bytes| (bytes, self.spill_to)),
+            #[cfg(feature = "serve")]
+            serve: self.serve,
         })
         .await
     }
@@ -336,6 +375,8 @@ impl Job {
                            .memory_budget(bytes)";
             mistakes.push(mistake.into());
         }
+        #[cfg(feature = "serve")]
+        mistakes.extend(self.serve.as_ref().and_then(|serve| serve.check().err()));
         if self.settings.as_ref().is_some_and(|settings| settings.every.is_zero()) {
             mistakes.push("a checkpoint every 0 s would be one after the other: say how often".into());
         }

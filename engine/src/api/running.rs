@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     /// The same on the wall, in milliseconds since 1970.
     started_ms: u64,
     pub(crate) stop: watch::Sender<bool>,
+    /// Whether it is to end at once.
+    cancel: watch::Sender<bool>,
     /// Of the attempt that is at work.
     line: Mutex<Line>,
     pub(crate) log: Arc<CheckpointLog>,
@@ -54,6 +56,8 @@ pub(crate) struct Line {
     pub(crate) live: Option<Arc<Live>>,
     pub(crate) recent: Arc<Mutex<Recent>>,
     pub(crate) warnings: Vec<String>,
+    /// The physical plan in words.
+    pub(crate) explained: String,
     /// Who decides whether an epoch counts, when it is not the checkpoint store.
     pub(crate) witnessed: Option<Witnessed>,
     /// Absent without checkpoints.
@@ -99,6 +103,11 @@ fn said(error: &Error) -> String {
         }
     }
     text
+}
+
+/// Waits until the job is to end at once. The sender is in every handle, and so in who waits.
+async fn cancelled(cancel: &mut watch::Receiver<bool>) {
+    let _ = cancel.wait_for(|cancel| *cancel).await;
 }
 
 /// Says that the job is over when it is dropped, however that comes about.
@@ -150,6 +159,8 @@ pub struct RunningJob {
     blueprint: Blueprint,
     attempt: Attempt,
     handle: JobHandle,
+    #[cfg(feature = "serve")]
+    served: Option<crate::serve::Served>,
     _over: Over,
 }
 
@@ -162,21 +173,45 @@ impl RunningJob {
             started: now.moment,
             started_ms: now.wall_ms,
             stop: watch::channel(false).0,
+            cancel: watch::channel(false).0,
             line: Mutex::new(Line {
                 counters: Arc::new([]),
                 checkpoints: Arc::default(),
                 live: None,
                 recent: Recent::new().shared(),
                 warnings: Vec::new(),
+                explained: String::new(),
                 witnessed: None,
                 savepoints: None,
             }),
             log: Arc::default(),
             life: Mutex::default(),
         });
+        // Before anything is begun: an address that cannot be had is told at once.
+        #[cfg(feature = "serve")]
+        let listening = match &blueprint.serve {
+            Some(serve) => Some(serve.listen(&shared.job).await?),
+            None => None,
+        };
         let attempt = Attempt::start(&blueprint, &shared).await?;
         let over = Over(shared.clone());
-        Ok(Self { blueprint, attempt, handle: JobHandle(shared), _over: over })
+        let handle = JobHandle(shared);
+        #[cfg(feature = "serve")]
+        let served = listening.map(|listening| listening.serve(handle.clone()));
+        Ok(Self {
+            blueprint,
+            attempt,
+            handle,
+            #[cfg(feature = "serve")]
+            served,
+            _over: over,
+        })
+    }
+
+    /// Where it is served, if it is: see [`Job::serve`](crate::Job::serve), which has an example.
+    #[cfg(feature = "serve")]
+    pub fn served(&self) -> Option<&crate::serve::Served> {
+        self.served.as_ref()
     }
 
     /// A handle to ask and to stop the job with, from anywhere. [`RunningJob`] has an example.
@@ -192,7 +227,19 @@ impl RunningJob {
     ///
     /// With checkpoints a job that fails is started again from the newest one: see [`Restarts`](crate::Restarts).
     /// [`RunningJob`] has an example.
+    ///
+    /// [`JobHandle::cancel`] is the same as the second Ctrl-C.
     pub async fn wait(mut self) -> Result<Report> {
+        let ended = self.work().await;
+        // Who has stopped it by way of HTTP gets its answer.
+        #[cfg(feature = "serve")]
+        if let Some(served) = self.served.take() {
+            served.end().await;
+        }
+        ended
+    }
+
+    async fn work(&mut self) -> Result<Report> {
         let mut interrupted = false;
         let mut restarts = 0;
         // So that who asks for the first time also learns what went on lately. It never ends: an end would begin the select again,
@@ -205,10 +252,15 @@ impl RunningJob {
             }
         };
         tokio::pin!(noting);
+        let mut cancel = self.handle.0.cancel.subscribe();
         loop {
             let ended = tokio::select! {
                 ended = self.attempt.tasks.join() => ended,
                 () = &mut noting => continue,
+                () = cancelled(&mut cancel) => {
+                    self.abort().await;
+                    return Err(self.aborted());
+                }
                 // Without a handler for Ctrl-C (an error here) the process simply ends on it.
                 Ok(()) = tokio::signal::ctrl_c() => {
                     if let Err(aborted) = self.interrupt(&mut interrupted) {
@@ -242,10 +294,14 @@ impl RunningJob {
 
     fn interrupt(&self, interrupted: &mut bool) -> Result<()> {
         if std::mem::replace(interrupted, true) {
-            return Err(Error::Aborted { job: self.handle.0.job.clone() });
+            return Err(self.aborted());
         }
         self.handle.stop();
         Ok(())
+    }
+
+    fn aborted(&self) -> Error {
+        Error::Aborted { job: self.handle.0.job.clone() }
     }
 
     /// Ends the job at once; only what its sinks have open is thrown away first, unless that is interrupted too.
@@ -260,10 +316,12 @@ impl RunningJob {
     async fn start_again(&mut self, mut error: Error, restarts: &mut u32, interrupted: &mut bool) -> Result<()> {
         self.handle.0.failed(&error);
         let mut stop = self.handle.0.stop.subscribe();
+        let mut cancel = self.handle.0.cancel.subscribe();
         tokio::select! {
             restarted = self.restart(&mut error, restarts) => return restarted,
             // Nothing is running that could be stopped cleanly: what the last checkpoint holds is what there is.
             Ok(_) = stop.wait_for(|stop| *stop) => {}
+            () = cancelled(&mut cancel) => return Err(self.aborted()),
             Ok(()) = tokio::signal::ctrl_c() => self.interrupt(interrupted)?,
         }
         Err(error)
@@ -308,18 +366,63 @@ impl JobHandle {
         self.0.stop.send_replace(true);
     }
 
+    /// Ends the job at once, as a second Ctrl-C does; see [`RunningJob::wait`], which then returns [`Error::Aborted`]. What its sinks
+    /// have not published is lost, or written again when the job is started again from its newest checkpoint. Returns at once; nothing
+    /// happens until somebody waits for the job.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("numbers");
+    /// job.source(Sequence::endless().rate(1_000)).sink(MemorySink::new());
+    /// let running = job.start().await?;
+    /// running.handle().cancel();
+    /// assert!(matches!(running.wait().await, Err(windrow::Error::Aborted { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cancel(&self) {
+        self.0.cancel.send_replace(true);
+    }
+
+    /// Takes a checkpoint now, without a name, also when nothing has moved since the last one. Returns its epoch when it is complete:
+    /// so that who then looks into the [state](crate::state) sees it as of now. Fails when the job has no checkpoints, or ends
+    /// before.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let store = directory.path().to_str().unwrap(); // "/var/lib/jobs"
+    /// let job = Job::new("numbers").checkpoint(store, hours(1));
+    /// job.source(Sequence::endless().rate(1_000)).sink(MemorySink::new());
+    /// let running = job.start().await?;
+    /// let epoch = running.handle().checkpoint().await?;
+    /// let state = windrow::state::open_checkpoint(format!("{store}/numbers"), epoch).await?;
+    /// assert!(state.table("source_1").is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn checkpoint(&self) -> Result<Epoch> {
+        self.ask(None, Then::GoOn).await
+    }
+
     /// Takes a savepoint: a checkpoint with a name, kept until you delete it. Returns its epoch when it is complete.
     /// Fails when the name is taken, the job has no checkpoints, or it ends before.
     pub async fn savepoint(&self, name: impl Into<String>) -> Result<Epoch> {
-        self.ask(name.into(), Then::GoOn).await
+        self.ask(Some(name.into()), Then::GoOn).await
     }
 
     /// Stops the job cleanly with a savepoint: it holds everything that was read, and nothing is read after it.
     pub async fn stop_with_savepoint(&self, name: impl Into<String>) -> Result<Epoch> {
-        self.ask(name.into(), Then::Stop).await
+        self.ask(Some(name.into()), Then::Stop).await
     }
 
-    async fn ask(&self, name: String, then: Then) -> Result<Epoch> {
+    async fn ask(&self, name: Option<String>, then: Then) -> Result<Epoch> {
         let refused = |reason: &str| Error::Savepoint { job: self.0.job.clone(), reason: reason.into() };
         let Some(savepoints) = self.0.line().savepoints.clone() else {
             return Err(refused("the job has no checkpoints: say .checkpoint(url, every) before it runs"));
@@ -380,6 +483,11 @@ impl JobHandle {
         let operators = said.map(|(name, said)| format!("{name}: {said}"));
         let witness = line.witnessed.as_ref().and_then(|witnessed| witnessed.warning());
         line.warnings.iter().cloned().chain(operators).chain(witness).collect()
+    }
+
+    /// The physical plan of what runs, in words: what [`Job::explain`](crate::Job::explain) says before.
+    pub fn explain(&self) -> String {
+        self.0.line().explained.clone()
     }
 
     /// How long the job has been running.

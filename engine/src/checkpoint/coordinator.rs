@@ -59,10 +59,10 @@ pub(crate) enum Then {
     Stop,
 }
 
-/// Somebody wants a savepoint.
+/// Somebody wants a savepoint; without a name a checkpoint, as any other, but now.
 #[derive(Debug)]
 pub(crate) struct Savepoint {
-    pub(crate) name: String,
+    pub(crate) name: Option<String>,
     pub(crate) then: Then,
     pub(crate) reply: oneshot::Sender<Result<Epoch>>,
 }
@@ -201,6 +201,7 @@ impl Coordinator {
                         self.stop.send_replace(true);
                         match &last_savepoint {
                             Some(Savepoint { name, .. }) => {
+                                let name = name.as_deref().unwrap_or_default();
                                 let reason = format!("the job is already stopping with savepoint {name:?}");
                                 // Who asked may have gone.
                                 let job = self
@@ -322,7 +323,11 @@ impl Coordinator {
     /// Whether the name of a savepoint can be had; otherwise tells who asked.
     async fn accept(&self, savepoint: Savepoint) -> Option<Savepoint> {
         let archive = self.archive.as_ref()?;
-        match archive.check_savepoint(&savepoint.name).await {
+        let free = match &savepoint.name {
+            Some(name) => archive.check_savepoint(name).await,
+            None => Ok(()),
+        };
+        match free {
             Ok(()) => Some(savepoint),
             Err(error) => {
                 // Who asked may have gone.
@@ -358,8 +363,8 @@ impl Coordinator {
             }
         }
         let Some(archive) = &mut self.archive else { return publish(&self.sinks, &staged).await.map(|()| None) };
-        let kind = match &savepoint {
-            Some(savepoint) => Kind::Savepoint(savepoint.name.clone()),
+        let kind = match savepoint.as_ref().and_then(|savepoint| savepoint.name.clone()) {
+            Some(name) => Kind::Savepoint(name),
             None if last_words.len() == reports.len() => Kind::Final,
             None => Kind::Periodic,
         };

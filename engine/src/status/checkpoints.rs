@@ -57,7 +57,7 @@ pub struct CheckpointDone {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckpointKind {
-    /// Because it was time, or where a split begins or ends was decided.
+    /// Because it was time, or somebody wanted one now, or where a split begins or ends was decided.
     #[default]
     Periodic,
     /// Because somebody asked for a savepoint.

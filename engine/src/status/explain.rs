@@ -71,7 +71,7 @@ impl JobStatus {
     }
 
     /// The sources whose event time comes to an operator.
-    pub(super) fn timed_sources(&self, operator: usize) -> Vec<usize> {
+    pub(crate) fn timed_sources(&self, operator: usize) -> Vec<usize> {
         let (mut seen, mut next) = (vec![operator], vec![operator]);
         while let Some(at) = next.pop() {
             for edge in self.timed_inputs(at).filter(|edge| edge.from < self.operators.len()) {

@@ -1,0 +1,307 @@
+//! One query over one checkpoint, within bounds, on a thread of its own.
+//!
+//! ```text
+//!   turn (one at a time) ──► thread ──► manifest: not too many bytes? ──► tables ──► plan: only reads, makes nothing long? ──► rows
+//!                                                                                        └ DataFusion, in so much memory     │
+//!                                                          {"epoch", "columns", "rows", "truncated"} ◄── not too many ◄─────┘
+//! ```
+//!
+//! DataFusion keeps account of what joins, sorts and aggregates hold, and so that is bounded. It does not of a single text that an
+//! expression makes, which may be as long as memory: what makes long ones of short ones is refused.
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use arrow::json::{WriterBuilder, writer::JsonArray};
+use datafusion::{
+    common::{
+        TableReference,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
+    datasource::MemTable,
+    error::DataFusionError,
+    execution::{
+        SendableRecordBatchStream,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        runtime_env::RuntimeEnvBuilder,
+    },
+    logical_expr::{Expr, LogicalPlan, Operator},
+    prelude::{SQLOptions, SessionConfig, SessionContext},
+};
+use futures::StreamExt;
+use hyper::StatusCode;
+use serde_json::json;
+use tokio::{sync::Semaphore, time::timeout};
+use windrow_connectors::Epoch;
+
+use crate::{
+    serve::{
+        answer::{Answered, Refusal, bytes_of},
+        routes::conflict,
+        thread,
+    },
+    state::{Outline, State, open_checkpoint, outline},
+};
+
+/// So many rows are written before it is looked how many bytes there are.
+const STEP: usize = 100;
+/// How much longer is waited for one that does not look at the time.
+const GRACE: Duration = Duration::from_secs(1);
+/// A plan of the longest text is deep. Only what is used of it takes memory.
+const STACK: usize = 64 << 20;
+/// How often the newest checkpoint is looked for, when it was removed while it was being read.
+const ATTEMPTS: usize = 3;
+/// Functions that make something long of something short, as far as a user's build of DataFusion has them.
+const GROWING: &[&str] = &[
+    "repeat",
+    "lpad",
+    "rpad",
+    "concat",
+    "concat_ws",
+    "replace",
+    "regexp_replace",
+    "overlay",
+    "translate",
+    "array_repeat",
+    "array_resize",
+    "array_concat",
+    "array_append",
+    "array_prepend",
+    "array_to_string",
+    "make_array",
+    "range",
+    "generate_series",
+    "encode",
+];
+
+/// What a query may take.
+#[derive(Clone, Debug)]
+struct Bounds {
+    /// How long it may wait for its turn, and may take.
+    time: Duration,
+    /// How many bytes of segments are read for it.
+    state_bytes: u64,
+    /// How many bytes DataFusion may hold for it.
+    memory: usize,
+    /// How many rows its answer has at most.
+    rows: usize,
+    /// About how many bytes of rows.
+    answer_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        let time = Duration::from_secs(30);
+        Self { time, state_bytes: 256 << 20, memory: 256 << 20, rows: 10_000, answer_bytes: 16 << 20 }
+    }
+}
+
+/// What is asked of which checkpoint.
+pub(super) struct Query {
+    /// Where the checkpoints of the job are.
+    pub(super) store: String,
+    /// The newest unless told.
+    pub(super) epoch: Option<Epoch>,
+    /// As the user has written it.
+    pub(super) operator: String,
+    /// What it is called in checkpoints.
+    pub(super) id: Option<String>,
+    pub(super) sql: String,
+}
+
+/// Who lets one query in after the other.
+pub(super) struct Queries {
+    turn: Arc<Semaphore>,
+    bounds: Bounds,
+}
+
+impl Queries {
+    pub(super) fn new() -> Self {
+        Self::within(Bounds::default())
+    }
+
+    fn within(bounds: Bounds) -> Self {
+        Self { turn: Arc::new(Semaphore::new(1)), bounds }
+    }
+
+    pub(super) async fn run(&self, query: Query) -> Answered {
+        let time = self.bounds.time;
+        let unavailable = |words: String| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words);
+        let turn = timeout(time, self.turn.clone().acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            let words = format!("there is one query at a time, and others have taken the last {time:?}: try again");
+            return Err(unavailable(words));
+        };
+        let bounds = self.bounds.clone();
+        let running = thread::run("windrow-state", Some(STACK), async move {
+            // Until this one is over, also when nobody waits for it any more.
+            let _turn = turn;
+            timeout(time, query.answer(&bounds)).await
+        });
+        let running = running.map_err(|error| unavailable(format!("no thread can be had for the query: {error}")))?;
+        match timeout(time + GRACE, running).await {
+            Ok(Ok(Ok(answer))) => answer,
+            Ok(Ok(Err(_))) | Err(_) => {
+                let words =
+                    format!("the query was given up after {time:?}: ask for fewer rows, or for less to be computed");
+                Err(unavailable(words))
+            }
+            Ok(Err(_)) => {
+                let words = "DataFusion panicked in this query; the job goes on. Ask for it in another way";
+                Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, words))
+            }
+        }
+    }
+}
+
+impl Query {
+    async fn answer(self, bounds: &Bounds) -> Answered {
+        let state = self.load(bounds).await?;
+        let context = self.context(&state, bounds)?;
+        let failed = |error: DataFusionError| refused(&error, &state);
+        let plan = context.state().create_logical_plan(&self.sql).await.map_err(failed)?;
+        let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        only_reads.verify_plan(&plan).map_err(failed)?;
+        is_modest(&plan).map_err(failed)?;
+        let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
+        let columns: Vec<String> = frame.schema().fields().iter().map(|field| field.name().clone()).collect();
+        if let Some(name) =
+            columns.iter().enumerate().find_map(|(at, name)| columns[..at].contains(name).then_some(name))
+        {
+            return Err(Refusal::bad(format!(
+                "two columns are called {name:?}: give one of them another name, with AS"
+            )));
+        }
+        let rows = frame.execute_stream().await.map_err(failed)?;
+        let (rows, truncated) = written(rows, bounds).await.map_err(failed)?;
+        let mut answer = format!("{{\"epoch\":{},\"columns\":{},\"rows\":", state.epoch(), json!(columns)).into_bytes();
+        answer.extend(rows);
+        answer.extend(format!(",\"truncated\":{truncated}}}").bytes());
+        Ok(bytes_of(StatusCode::OK, "application/json", answer.into()))
+    }
+
+    /// The tables, if they are not too large.
+    async fn load(&self, bounds: &Bounds) -> Result<State, Refusal> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let outline = outline(&self.store, self.epoch).await.map_err(conflict)?;
+            self.check(&outline, bounds)?;
+            match open_checkpoint(&self.store, outline.epoch).await {
+                Ok(state) => return Ok(state),
+                // A newer one may have taken its place meanwhile.
+                Err(_) if self.epoch.is_none() && attempts < ATTEMPTS => {}
+                Err(error) => return Err(conflict(error)),
+            }
+        }
+    }
+
+    fn check(&self, outline: &Outline, bounds: &Bounds) -> Result<(), Refusal> {
+        let Outline { epoch, tables, bytes } = outline;
+        if !tables.iter().any(|(name, _)| Some(name) == self.id.as_ref()) {
+            let names: Vec<&str> = tables.iter().map(|(name, _)| name.as_str()).collect();
+            let words = format!(
+                "{} has no state in checkpoint {epoch}. There are tables of: {}",
+                self.operator,
+                names.join(", ")
+            );
+            return Err(Refusal::new(StatusCode::NOT_FOUND, words));
+        }
+        let most = bounds.state_bytes;
+        if *bytes > most {
+            let words = format!(
+                "the state of the job is {bytes} bytes in checkpoint {epoch}, and at most {most} are read beside the job: look at \
+                 it in another process, with windrow::state::open({:?})",
+                self.store
+            );
+            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, words));
+        }
+        Ok(())
+    }
+
+    fn context(&self, state: &State, bounds: &Bounds) -> Result<SessionContext, Refusal> {
+        let failed = |error: DataFusionError| refused(&error, state);
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let runtime = RuntimeEnvBuilder::new().with_memory_limit(bounds.memory, 1.0).with_disk_manager_builder(disk);
+        let runtime = runtime.build_arc().map_err(failed)?;
+        // The thread has one core, and so has the query.
+        let context = SessionContext::new_with_config_rt(SessionConfig::new().with_target_partitions(1), runtime);
+        let register = |name: &str, table: &str| match state.table(table) {
+            Some(table) => {
+                // What was called so before: a table with the name that is to be the operator's.
+                context.deregister_table(TableReference::bare(name))?;
+                let rows = MemTable::try_new(table.rows().schema(), vec![vec![table.rows().clone()]])?;
+                context.register_table(TableReference::bare(name), Arc::new(rows)).map(drop)
+            }
+            None => Ok::<_, DataFusionError>(()),
+        };
+        for (name, _) in state.tables() {
+            register(name, name).map_err(failed)?;
+        }
+        register("state", self.id.as_deref().unwrap_or_default()).map_err(failed)?;
+        Ok(context)
+    }
+}
+
+/// What DataFusion says, and which tables there are.
+fn refused(error: &DataFusionError, state: &State) -> Refusal {
+    let said = error.strip_backtrace();
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => {
+            let words = format!("the query needs more memory than it may have: ask for fewer rows or columns. {said}");
+            Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, words)
+        }
+        _ => {
+            let names: Vec<String> = state.tables().map(|(name, _)| format!("\"{name}\"")).collect();
+            Refusal::bad(format!("{said}. There are the tables state, {}", names.join(", ")))
+        }
+    }
+}
+
+/// Whether nothing in a plan makes something long of something short.
+fn is_modest(plan: &LogicalPlan) -> Result<(), DataFusionError> {
+    let mut growing = BTreeSet::new();
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expression| {
+            expression.apply(|part| {
+                match part {
+                    Expr::BinaryExpr(binary) if binary.op == Operator::StringConcat => growing.insert("||".to_string()),
+                    Expr::ScalarFunction(call) if GROWING.contains(&call.name()) => {
+                        growing.insert(call.name().to_string())
+                    }
+                    _ => false,
+                };
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    match growing.into_iter().next() {
+        Some(function) => Err(DataFusionError::Plan(format!(
+            "{function} is not there, because it can make a text as long as memory: do that where the answer is read"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The first rows as a JSON array, and whether there are more.
+async fn written(mut rows: SendableRecordBatchStream, bounds: &Bounds) -> Result<(Vec<u8>, bool), DataFusionError> {
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
+    let (mut left, mut truncated) = (bounds.rows, false);
+    'all: while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        let mut at = 0;
+        while at < batch.num_rows() {
+            truncated = left == 0 || writer.get_ref().len() > bounds.answer_bytes;
+            if truncated {
+                break 'all;
+            }
+            let some = STEP.min(left).min(batch.num_rows() - at);
+            writer.write(&batch.slice(at, some))?;
+            (at, left) = (at + some, left - some);
+        }
+    }
+    writer.finish()?;
+    Ok((writer.into_inner(), truncated))
+}
