@@ -41,6 +41,7 @@ chapters! {
     kafka: "kafka.md",
     operating: "operating.md",
     http: "http.md",
+    page: "page.md",
     upgrades: "upgrades.md",
     exactly_once: "exactly-once.md",
     memory: "memory.md",

@@ -7,7 +7,7 @@ pub mod process;
 
 pub mod topic;
 
-use std::time::Duration;
+use std::{env, io::Write, time::Duration};
 
 use windrow::{
     Report,
@@ -64,4 +64,19 @@ pub fn wait_for(flag: &std::sync::atomic::AtomicBool) {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
     });
+}
+
+/// Says that a test is skipped. Not by `eprintln`, which is silent in a test that passes.
+pub fn skip<T>(reason: &str) -> Option<T> {
+    if env::var_os("WINDROW_NO_SKIP").is_some_and(|value| value == "1") {
+        fail(&format!("skipped: {reason}; and WINDROW_NO_SKIP=1 forbids that"));
+    }
+    let name = std::thread::current().name().unwrap_or("a test").to_string();
+    let _ = writeln!(std::io::stderr(), "{name} ... skipped: {reason}");
+    None
+}
+
+#[allow(clippy::panic, reason = "it is for tests, which fail by it")]
+pub(crate) fn fail(error: &str) -> ! {
+    panic!("{error}")
 }

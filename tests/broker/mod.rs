@@ -33,10 +33,11 @@ pub mod registry;
 pub mod secure;
 pub mod verify;
 
-use std::{collections::BTreeMap, env, error::Error, io::Write, sync::OnceLock};
+use std::{collections::BTreeMap, env, error::Error, sync::OnceLock};
 
 pub use self::admin::Message;
 use self::{jars::Jars, node::Node, proxy::Proxy};
+use crate::{fail, skip};
 
 /// What the fixture returns; its errors are for people.
 pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -248,19 +249,4 @@ impl Broker {
 
 fn external() -> Option<String> {
     env::var("WINDROW_KAFKA").ok().filter(|address| !address.is_empty())
-}
-
-/// Says that a test is skipped. Not by `eprintln`, which is silent in a test that passes.
-fn skip<T>(reason: &str) -> Option<T> {
-    if env::var_os("WINDROW_NO_SKIP").is_some_and(|value| value == "1") {
-        fail(&format!("skipped: {reason}; and WINDROW_NO_SKIP=1 forbids that"));
-    }
-    let name = std::thread::current().name().unwrap_or("a test").to_string();
-    let _ = writeln!(std::io::stderr(), "{name} ... skipped: {reason}");
-    None
-}
-
-#[allow(clippy::panic, reason = "it is for tests, which fail by it")]
-fn fail(error: &str) -> ! {
-    panic!("{error}")
 }

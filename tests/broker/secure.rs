@@ -21,7 +21,8 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-use super::{Broker, Options, Result, Started, fail, jars::run, skip};
+use super::{Broker, Options, Result, Started, jars::run};
+use crate::{fail, skip};
 
 /// Who may do everything.
 pub const USER: &str = "alice";

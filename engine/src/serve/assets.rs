@@ -16,11 +16,27 @@ pub(super) struct Asset {
 const ASSETS: &[Asset] = &[
     asset("/", "text/html; charset=utf-8", include_bytes!("page/index.html")),
     asset("/assets/page.css", "text/css; charset=utf-8", include_bytes!("page/page.css")),
-    asset("/assets/page.js", "text/javascript; charset=utf-8", include_bytes!("page/page.js")),
+    asset("/assets/icon.svg", "image/svg+xml", include_bytes!("page/icon.svg")),
+    script("/assets/actions.js", include_bytes!("page/actions.js")),
+    script("/assets/api.js", include_bytes!("page/api.js")),
+    script("/assets/checkpoints.js", include_bytes!("page/checkpoints.js")),
+    script("/assets/details.js", include_bytes!("page/details.js")),
+    script("/assets/elements.js", include_bytes!("page/elements.js")),
+    script("/assets/format.js", include_bytes!("page/format.js")),
+    script("/assets/glance.js", include_bytes!("page/glance.js")),
+    script("/assets/graph.js", include_bytes!("page/graph.js")),
+    script("/assets/layout.js", include_bytes!("page/layout.js")),
+    script("/assets/page.js", include_bytes!("page/page.js")),
+    script("/assets/sql.js", include_bytes!("page/sql.js")),
+    script("/assets/table.js", include_bytes!("page/table.js")),
 ];
 
 const fn asset(path: &'static str, kind: &'static str, bytes: &'static [u8]) -> Asset {
     Asset { path, kind, bytes }
+}
+
+const fn script(path: &'static str, bytes: &'static [u8]) -> Asset {
+    asset(path, "text/javascript; charset=utf-8", bytes)
 }
 
 impl Asset {
