@@ -163,7 +163,8 @@
 //!   registry beside it; how to use them, their limits and their errors: `docs/src/kafka.md`. How a transaction decides a
 //!   checkpoint: `docs/src/exactly-once.md`.
 //! * [`operators`]: the contract of an operator and all operators. [`connectors`]: sources, sinks, formats.
-//! * [`metrics`]: what a job counts. [`status`]: what it does, for who watches. `serve` (with the feature
+//! * [`metrics`]: what a job counts. [`status`]: what it does, for who watches, and as Prometheus
+//!   reads it ([`status::prometheus`]). What happens to it is said by `tracing` (`trace.rs`); the feature `otel` takes that to a collector. `serve` (with the feature
 //!   of this name): all of it over HTTP, and who may ask: `docs/src/http.md`. [`Error`]: what can go wrong. [`state`]: a look into the state of a stopped job.
 //!
 //! ## Choices that differ from what one might expect
@@ -191,6 +192,8 @@ mod error;
 mod event_time;
 mod functions;
 pub mod metrics;
+#[cfg(feature = "otel")]
+pub mod otel;
 mod plan;
 pub mod prelude;
 mod runtime;
@@ -198,6 +201,7 @@ mod runtime;
 pub mod serve;
 pub mod state;
 pub mod status;
+mod trace;
 
 pub use api::{
     AsyncResult, Derived, Forever, FromSource, Job, JobHandle, Joined, Joining, Key, KeyedStream, LookupOn, OnArrival,

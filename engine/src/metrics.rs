@@ -13,17 +13,21 @@ use std::{
     },
 };
 
+use tracing::{Span, span::Id};
 use windrow_connectors::{Epoch, SplitId};
 use windrow_operators::Timestamp;
 
-use crate::runtime::align::Hold;
+use crate::{runtime::align::Hold, trace};
 
+pub(crate) mod histogram;
 pub(crate) mod log;
 pub(crate) mod meter;
+pub(crate) mod redact;
 pub(crate) mod samples;
 pub(crate) mod splits;
 mod task;
 
+use redact::redacted;
 use samples::Samples;
 use splits::SplitTable;
 pub(crate) use task::TaskCounters;
@@ -38,6 +42,8 @@ const SHOWN_SPLITS: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Counters {
     name: String,
+    /// The span of the attempt, if anybody collects.
+    attempt: Option<Id>,
     tasks: Vec<TaskCounters>,
     pub(crate) rejected: AtomicU64,
     pub(crate) future: AtomicU64,
@@ -46,6 +52,9 @@ pub(crate) struct Counters {
     /// How many times the position of a split went on without rows.
     pub(crate) moved: AtomicU64,
     latest: AtomicI64,
+    /// The furthest that was ever read of its watermark, and of its promise.
+    reached: AtomicI64,
+    promised: AtomicI64,
     spilled_bytes: AtomicU64,
     spilled_segments: AtomicU64,
     /// Of each task: the splits that are not read for now, and why.
@@ -64,6 +73,7 @@ impl Counters {
     pub(crate) fn new(name: String, tasks: usize) -> Arc<Self> {
         Arc::new(Self {
             name,
+            attempt: Span::current().id(),
             tasks: (0..tasks).map(|_| TaskCounters::new()).collect(),
             rejected: AtomicU64::new(0),
             future: AtomicU64::new(0),
@@ -71,6 +81,8 @@ impl Counters {
             retries: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             latest: AtomicI64::new(i64::MIN),
+            reached: AtomicI64::new(i64::MIN),
+            promised: AtomicI64::new(i64::MIN),
             spilled_bytes: AtomicU64::new(0),
             spilled_segments: AtomicU64::new(0),
             paused: Mutex::new((0..tasks).map(|_| None).collect()),
@@ -132,7 +144,13 @@ impl Counters {
     pub(crate) fn warn(&self, task: Option<usize>, warning: Option<String>) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         match warning {
-            Some(warning) => drop(warnings.insert(task, warning)),
+            Some(warning) => {
+                let warning = redacted(&warning);
+                if !warnings.values().any(|said| *said == warning) {
+                    trace::warning(self.attempt.clone(), Some(&self.name), &warning);
+                }
+                warnings.insert(task, warning);
+            }
             None => drop(warnings.remove(&task)),
         }
     }
@@ -140,6 +158,11 @@ impl Counters {
     /// What several tasks say in the same words, once.
     pub(crate) fn warnings(&self) -> BTreeSet<String> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Rows that came too late.
+    pub(crate) fn late(&self) -> u64 {
+        self.sum(|task| task.late.load(Relaxed))
     }
 
     pub(crate) fn saw(&self, time: i64) {
@@ -155,9 +178,30 @@ impl Counters {
         self.sum(of_task).wrapping_add(self.failed.load(Relaxed)).wrapping_add(self.moved.load(Relaxed))
     }
 
+    /// How far event time is over all tasks; `None` before the first.
+    fn watermark(&self) -> Option<i64> {
+        self.over_tasks(&self.reached, TaskCounters::watermark)
+    }
+
+    /// What all tasks together have promised downstream; `None` before the first.
+    pub(crate) fn promised(&self) -> Option<i64> {
+        self.over_tasks(&self.promised, TaskCounters::promised)
+    }
+
+    /// As who merges them takes it: as far as the least of the tasks that are active; when none is, as far as any of those that are idle. A
+    /// task that wakes behind the others pulls nobody back.
+    fn over_tasks(&self, before: &AtomicI64, time: impl Fn(&TaskCounters) -> Option<i64>) -> Option<i64> {
+        let times = || self.tasks.iter().map(|task| (task.is_idle(), time(task)));
+        let is_over = |time: &Option<i64>| *time == Some(i64::MAX);
+        let active = times().filter(|(idle, time)| !idle && !is_over(time)).map(|(_, time)| time).min();
+        let idle = || times().filter(|(idle, _)| *idle).map(|(_, time)| time).max();
+        // Those that are left are over.
+        let now = active.or_else(idle).unwrap_or_else(|| times().next().and_then(|(_, time)| time)).unwrap_or(i64::MIN);
+        let reached = before.fetch_max(now, Relaxed).max(now);
+        (reached != i64::MIN).then_some(reached)
+    }
+
     pub(crate) fn read(&self) -> OperatorMetrics {
-        let time = |micros: i64| (micros != i64::MIN).then(|| Timestamp::from_micros(micros));
-        let watermark = self.tasks.iter().map(TaskCounters::watermark_micros).min();
         let lags: Vec<_> = self.lagging().iter().flatten().cloned().collect();
         let lag = lags.iter().map(|(total, ..)| *total).reduce(u64::saturating_add);
         let most = lags.into_iter().map(|(_, split, most)| (split, most)).max_by_key(|(_, most)| *most);
@@ -166,14 +210,14 @@ impl Counters {
             rows_in: self.sum(|task| task.rows_in.load(Relaxed)),
             rows_out: self.sum(|task| task.rows_out.load(Relaxed)),
             processed: self.sum(|task| task.processed.load(Relaxed)),
-            late: self.sum(|task| task.late.load(Relaxed)),
+            late: self.late(),
             rejected: self.rejected.load(Relaxed),
             future: self.future.load(Relaxed),
             failed: self.failed.load(Relaxed),
             in_flight: self.sum(TaskCounters::rows_in_flight),
             retries: self.retries.load(Relaxed),
-            watermark: watermark.and_then(time),
-            latest: time(self.latest.load(Relaxed)),
+            watermark: self.watermark().map(Timestamp::from_micros),
+            latest: Some(self.latest.load(Relaxed)).filter(|latest| *latest != i64::MIN).map(Timestamp::from_micros),
             state_bytes: self.sum(TaskCounters::held_bytes),
             spilled_bytes: self.spilled_bytes.load(Relaxed),
             spilled_segments: self.spilled_segments.load(Relaxed),
@@ -221,7 +265,8 @@ pub struct OperatorMetrics {
     pub in_flight: u64,
     /// Attempts of an async operator after the first of a call.
     pub retries: u64,
-    /// The watermark of the task that is furthest behind; `None` before the first. [`Timestamp::MAX`] after the end.
+    /// The watermark of the task that is furthest behind, of those that are not idle; `None` before the first. When all are idle it is
+    /// that of the furthest. [`Timestamp::MAX`] after the end.
     pub watermark: Option<Timestamp>,
     /// The latest event time a source has seen.
     pub latest: Option<Timestamp>,

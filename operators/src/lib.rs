@@ -64,7 +64,7 @@ pub use error::{OperatorError, Result};
 pub use key::KeyGroup;
 pub use operator::{Advance, Operator, Port};
 pub use outbox::Outbox;
-pub use plan::{KeyedBy, Partitioning, Plan};
+pub use plan::{KeyedOutput, Partitioning, Plan};
 pub use schema::StreamSchema;
 pub use time::Timestamp;
 pub use watermark::{Watermark, WatermarkMerge};

@@ -44,7 +44,7 @@ pub trait Plan: Send + Sync {
     /// follows by these columns needs no other. `None` when that cannot be said of every row, also of one with nulls; and when
     /// tasks that were given the same watermark may promise different times. (They would go on as one after the job has been
     /// restored with another number of tasks, and what follows takes the greatest of their times for what is late.)
-    fn keyed_output(&self) -> Option<KeyedBy> {
+    fn keyed_output(&self) -> Option<KeyedOutput> {
         None
     }
 
@@ -64,10 +64,10 @@ pub trait Plan: Send + Sync {
 /// hashed. Several columns may have the values of one column of the key.
 ///
 /// ```
-/// use windrow_operators::KeyedBy;
+/// use windrow_operators::KeyedOutput;
 ///
 /// // A join on auction = id, of which both columns are in the result: auction, price, id.
-/// let joined = KeyedBy::any([vec![0, 2]]).unwrap();
+/// let joined = KeyedOutput::any([vec![0, 2]]).unwrap();
 /// assert!(joined.is(&[0]) && joined.is(&[2]));
 /// assert!(!joined.is(&[1]) && !joined.is(&[0, 2]), "another column, and another hash");
 /// // Then a projection to price and id.
@@ -76,9 +76,9 @@ pub trait Plan: Send + Sync {
 /// assert_eq!(projected.through(&[Some(0), None]), None, "price, and what was computed");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyedBy(Vec<Vec<usize>>);
+pub struct KeyedOutput(Vec<Vec<usize>>);
 
-impl KeyedBy {
+impl KeyedOutput {
     /// By these columns.
     pub fn columns(key: impl IntoIterator<Item = usize>) -> Self {
         Self(key.into_iter().map(|column| vec![column]).collect())
@@ -97,7 +97,7 @@ impl KeyedBy {
         columns.collect::<Option<Vec<usize>>>().map(Self::columns)
     }
 
-    /// For the harness: keys that [`KeyedBy::is`] says yes to, in which each of the columns occurs.
+    /// For the harness: keys that [`KeyedOutput::is`] says yes to, in which each of the columns occurs.
     #[cfg(feature = "testing")]
     pub(crate) fn keys(&self) -> Vec<Vec<usize>> {
         let most = self.0.iter().map(Vec::len).max().unwrap_or(0);

@@ -29,7 +29,7 @@ use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
     key::check_key,
     late::set_late_aside,
-    plan::{KeyedBy, Partitioning, Plan},
+    plan::{KeyedOutput, Partitioning, Plan},
     state::{
         KEY_GROUP, Reading, StateForm, StateReader, StateWriter,
         bounded::Ordered,
@@ -147,8 +147,8 @@ impl Plan for SortPlan {
         self.0.form.clone()
     }
 
-    fn keyed_output(&self) -> Option<KeyedBy> {
-        Some(KeyedBy::columns(self.0.key.iter().copied()))
+    fn keyed_output(&self) -> Option<KeyedOutput> {
+        Some(KeyedOutput::columns(self.0.key.iter().copied()))
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

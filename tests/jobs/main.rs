@@ -19,6 +19,7 @@ mod lookups;
 mod memory;
 mod mistakes;
 mod order;
+mod prometheus;
 mod real_data;
 mod revisions;
 mod rules;

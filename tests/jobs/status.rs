@@ -33,6 +33,8 @@ fn batch(seconds: &[i64]) -> RecordBatch {
 struct Slow {
     takes: Duration,
     failures: Arc<AtomicU64>,
+    /// What it says when it fails.
+    fails: &'static str,
 }
 
 #[async_trait]
@@ -54,7 +56,7 @@ impl Sink for Slow {
 impl SinkWriter for Slow {
     async fn write(&mut self, _: RecordBatch) -> Result<(), ConnectorError> {
         if self.failures.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
-            let (system, reason) = ("slow".into(), "it is not in the mood".into());
+            let (system, reason) = ("slow".into(), format!("it is not in the mood {}", self.fails));
             return Err(ConnectorError::Remote { system, reason, passes: true });
         }
         tokio::time::sleep(self.takes).await;
@@ -114,6 +116,11 @@ async fn a_slow_sink_is_named_and_what_is_before_it_waits() {
 struct Number {
     n: i64,
     at: Timestamp,
+}
+
+#[derive(Record)]
+struct Counted {
+    value: i64,
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,6 +219,139 @@ async fn one_split_that_holds_time_back_is_explained() {
         assert_eq!(operator(&status, "window").watermark_us, Some(i64::MAX));
         says(&status.why_open("window_1"), &["event time has come to its end"]);
     }
+}
+
+/// A task whose splits are idle holds nobody, nor does what shares it: it is not blamed for what another source holds.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_idle_is_not_blamed() {
+    let (input, first) = MemorySource::by_hand(batch(&[]).schema(), 2);
+    let (other, second) = MemorySource::by_hand(batch(&[]).schema(), 1);
+    let job = Job::new("idle").parallelism(2);
+    let one = job.source(first).event_time("at", Watermarks::in_order().idle_after(secs(5)));
+    let two = job.source(second).event_time("at", Watermarks::in_order());
+    one.filter_expr(col("n").gt_eq(lit(0)))
+        .union(two.filter_expr(col("n").gt_eq(lit(0))))
+        .key_by("n")
+        .window(Tumbling::of(secs(10)))
+        .aggregate([count()])
+        .drop_late()
+        .sink(MemorySink::new());
+    let running = job.start().await.unwrap();
+    let handle = running.handle();
+    input.push(1, batch(&[3]));
+    other.push(0, batch(&[50]));
+    for second in 0..20 {
+        input.push(0, batch(&[100 + second]));
+        tokio::time::sleep(secs(1)).await;
+    }
+    let status = handle.status();
+    let filter = status.operators.iter().find(|own| own.name.contains("filter") && own.rows_in > 1).unwrap();
+    assert_eq!((filter.watermark_us, filter.promised_us), (Some(119_000_000), Some(119_000_000)), "{filter:?}");
+    assert_eq!(filter.tasks.iter().map(|task| task.idle).collect::<BTreeSet<_>>(), BTreeSet::from([false, true]));
+    let held = status.operators.iter().find(|own| own.watermark_us == Some(50_000_000)).unwrap();
+    says(&status.why_open("window_1"), &["stands at 1970-01-01T00:00:50Z", &format!("split 0 of {}", held.name)]);
+    // It speaks again, and ends behind the others.
+    input.push(1, batch(&[110]));
+    tokio::time::sleep(millis(10)).await;
+    assert!(handle.status().operators.iter().all(|own| own.tasks.iter().all(|task| !task.idle)));
+    input.end_all();
+    other.end_all();
+    running.wait().await.unwrap();
+}
+
+/// When all are idle event time is as far as any of them has come, also when one has never said anything.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_idle_keeps_its_watermark() {
+    let (input, source) = MemorySource::by_hand(batch(&[]).schema(), 3);
+    let job = Job::new("all-idle").parallelism(3);
+    job.source(source)
+        .event_time("at", Watermarks::in_order().idle_after(secs(1)))
+        .filter_expr(col("n").gt_eq(lit(0)))
+        .sink(MemorySink::new());
+    let running = job.start().await.unwrap();
+    let handle = running.handle();
+    [(0, 7), (1, 9)].into_iter().for_each(|(split, second)| input.push(split, batch(&[second])));
+    tokio::time::sleep(secs(3)).await;
+    let status = handle.status();
+    for name in ["source", "filter", "sink"] {
+        let own = operator(&status, name);
+        assert_eq!(own.watermark_us, Some(9_000_000), "{name}");
+        assert!(own.tasks.iter().all(|task| task.idle));
+    }
+    assert_eq!(handle.metrics().named("source").next().unwrap().watermark, Some(Timestamp::from_micros(9_000_000)));
+    input.end_all();
+    running.wait().await.unwrap();
+    assert_eq!(operator(&handle.status(), "sink").watermark_us, Some(i64::MAX));
+}
+
+/// A job that has failed is at work no more, though rows were waiting for their calls.
+#[tokio::test(start_paused = true)]
+async fn what_has_failed_is_not_busy() {
+    let (input, source) = MemorySource::by_hand(batch(&[]).schema(), 1);
+    let job = Job::new("failed");
+    job.source(source)
+        .event_time("at", Watermarks::in_order())
+        .typed::<Number>()
+        .map_async(|number| {
+            let (n, at) = (number.n, number.at);
+            async move {
+                tokio::time::sleep(secs(n as u64)).await;
+                if n < 3 { Ok(Number { n, at }) } else { Err("refused") }
+            }
+        })
+        .capacity(1)
+        .fail_on_failure()
+        .sink(MemorySink::new());
+    let running = job.start().await.unwrap();
+    let handle = running.handle();
+    (1..100).for_each(|second| input.push(0, batch(&[second])));
+    let error = running.wait().await.unwrap_err().to_string();
+    says(&error, &["refused"]);
+    let busy = || operator(&handle.status(), "async map").tasks[0].busy_us;
+    let then = busy();
+    assert!(then > 5_000_000, "{then}");
+    tokio::time::sleep(mins(1)).await;
+    assert_eq!(busy(), then);
+}
+
+/// Addresses with passwords and signatures stand in the errors of what users call: they are shown without.
+#[test]
+fn secrets_in_the_texts_of_users_are_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    on_two_threads(async {
+        let restarts = Restarts::at_most(1).waiting(millis(1)..=millis(1));
+        let job = Job::new("secret").checkpoint(directory.path().to_str().unwrap(), millis(5)).restarts(restarts);
+        let error = "503 of https://ann:CANARY-1@example.org/pay?token=CANARY-2&amount=5&sig=CANARY-3";
+        job.source(Sequence::endless().rate(100))
+            .typed::<Counted>()
+            .map_async(move |number| {
+                let value = number.value;
+                async move { if value % 2 == 0 { Ok(Counted { value }) } else { Err(error) } }
+            })
+            .drop_failed()
+            .sink(Slow { failures: Arc::new(AtomicU64::new(1)), fails: error, ..Slow::default() });
+        let running = job.start().await.unwrap();
+        let handle = running.handle();
+        let waits = tokio::spawn(running.wait());
+        let status = loop {
+            let status = handle.status();
+            let sampled = status.operators.iter().any(|own| !own.samples.is_empty());
+            if status.last_failure.is_some() && sampled {
+                break status;
+            }
+            tokio::time::sleep(millis(2)).await;
+        };
+        let json = serde_json::to_string(&status).unwrap();
+        assert!(!json.contains("CANARY"), "{json}");
+        says(&json, &["503 of https://***@example.org/pay?token=***&amount=5&sig=***"]);
+        says(&status.last_failure.unwrap().error, &["https://***@example.org/pay?token=***"]);
+        // Between a failure and the restart there is nothing that could be stopped cleanly.
+        while handle.status().restarts == 0 {
+            tokio::time::sleep(millis(2)).await;
+        }
+        handle.stop();
+        waits.await.unwrap().unwrap();
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::sync::{Notify, mpsc, watch};
+use tracing::{Instrument, Span};
 use windrow_connectors::{Source, SplitId};
 use windrow_operators::spill::Room;
 
@@ -28,6 +29,7 @@ use crate::{
         supervisor::{Controls, Parts, Tasks, apart, first_phase_name, start},
     },
     status::{Live, Recent, Settled},
+    trace,
 };
 
 /// So many splits are named in a warning.
@@ -53,13 +55,20 @@ pub(crate) struct Attempt {
     /// Set when a source stopped before its end.
     pub(crate) stopped: Arc<AtomicBool>,
     checkpoints: Arc<CheckpointCounters>,
+    /// Lasts until it has ended, or failed.
+    pub(crate) span: Span,
     /// Absent without checkpoints.
     this: Option<Start>,
     witnessed: Option<Witnessed>,
 }
 
 impl Attempt {
-    pub(crate) async fn start(blueprint: &Blueprint, shared: &Shared) -> Result<Self> {
+    /// What it says by the way is of this span.
+    pub(crate) async fn start(blueprint: &Blueprint, shared: &Shared, span: &Span) -> Result<Self> {
+        Self::begin(blueprint, shared, span.clone()).instrument(span.clone()).await
+    }
+
+    async fn begin(blueprint: &Blueprint, shared: &Shared, span: Span) -> Result<Self> {
         let Blueprint { graph, parallelism, channel_bytes, settings, memory, .. } = blueprint;
         let splits = splits(&sources(graph)).await?;
         let plan = plan(graph, *parallelism, &splits);
@@ -87,11 +96,13 @@ impl Attempt {
             }
             None => Begin::without_store(),
         };
+        let from = archive.as_ref().and_then(|archive| archive.parent).map(|parent| parent.epoch.0);
+        from.into_iter().for_each(trace::restored_from);
         let settled = Settled::new(graph, &plan, layout.clone(), *parallelism);
         let settled = settled.budget(memory.as_ref().map(|(bytes, _)| *bytes)).checkpoints(
             settings.as_ref(),
             archive.as_ref().map(|archive| archive.store.shown()),
-            archive.as_ref().and_then(|archive| archive.parent).map(|parent| parent.epoch.0),
+            from,
         );
         shared.log.give_up();
         warnings.extend(unwise(graph));
@@ -163,7 +174,7 @@ impl Attempt {
             savepoints,
         };
         shared.connect(line);
-        Ok(Self { tasks, stopped, checkpoints, this, witnessed })
+        Ok(Self { tasks, stopped, checkpoints, span, this, witnessed })
     }
 
     /// Ends what is left of it, and with it the transactions of its sinks: no reader is to wait for them.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{Instrument, Span};
 use windrow_connectors::Epoch;
 
 use super::attempt::{Attempt, Blueprint};
@@ -19,8 +20,9 @@ use crate::{
     Error, Result,
     checkpoint::{Savepoint, Then, Witnessed},
     clock::{Moment, sleep_until},
-    metrics::{CheckpointCounters, Counters, JobMetrics, log::CheckpointLog},
+    metrics::{CheckpointCounters, Counters, JobMetrics, log::CheckpointLog, redact::redacted},
     status::{Failure, JobStatus, Live, NOTED_EVERY, Now, Recent, State},
+    trace,
 };
 
 /// What the handles of a job share with it. It outlives the attempts.
@@ -66,7 +68,11 @@ pub(crate) struct Line {
 
 impl Shared {
     /// A new attempt takes the place of the former.
-    pub(crate) fn connect(&self, line: Line) {
+    pub(crate) fn connect(&self, mut line: Line) {
+        for warning in &mut line.warnings {
+            *warning = redacted(warning);
+            trace::warning(Span::current().id(), None, warning);
+        }
         *self.line() = line;
     }
 
@@ -74,22 +80,32 @@ impl Shared {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What a status is read from.
+    fn looked_at(&self) -> (Option<Arc<Live>>, Arc<Mutex<Recent>>) {
+        let line = self.line();
+        (line.live.clone(), line.recent.clone())
+    }
+
     fn life(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It has failed, and may be started again.
-    fn failed(&self, error: &Error) {
-        let at_ms = Now::look().wall_ms;
+    /// An attempt has failed, and the job may be started again.
+    fn failed(&self, attempt: &Span, error: &Error) {
+        let failure = Failure { at_ms: Now::look().wall_ms, error: redacted(&said(error)) };
+        // Nobody works on a checkpoint any more.
+        self.log.give_up();
+        trace::failed(attempt, &failure.error);
         let mut life = self.life();
         life.restarting = true;
-        life.failure = Some(Failure { at_ms, error: said(error) });
+        life.failure = Some(failure);
     }
 
     fn started_again(&self) {
         let mut life = self.life();
         life.restarting = false;
         life.restarts += 1;
+        trace::restarted(life.restarts);
     }
 }
 
@@ -158,7 +174,10 @@ impl Drop for Over {
 pub struct RunningJob {
     blueprint: Blueprint,
     attempt: Attempt,
+    /// How many attempts there have been.
+    attempts: u32,
     handle: JobHandle,
+    span: Span,
     #[cfg(feature = "serve")]
     served: Option<crate::serve::Served>,
     _over: Over,
@@ -193,15 +212,20 @@ impl RunningJob {
             Some(serve) => Some(serve.listen(&shared.job).await?),
             None => None,
         };
-        let attempt = Attempt::start(&blueprint, &shared).await?;
         let over = Over(shared.clone());
+        let span = trace::job(&shared.job);
+        let first = trace::attempt(&span, &shared.job, 1);
+        let attempt = Attempt::start(&blueprint, &shared, &first).await;
+        let attempt = attempt.inspect_err(|error| shared.failed(&first, error))?;
         let handle = JobHandle(shared);
         #[cfg(feature = "serve")]
         let served = listening.map(|listening| listening.serve(handle.clone()));
         Ok(Self {
             blueprint,
             attempt,
+            attempts: 1,
             handle,
+            span,
             #[cfg(feature = "serve")]
             served,
             _over: over,
@@ -230,7 +254,12 @@ impl RunningJob {
     ///
     /// [`JobHandle::cancel`] is the same as the second Ctrl-C.
     pub async fn wait(mut self) -> Result<Report> {
-        let ended = self.work().await;
+        let span = self.span.clone();
+        let ended = self.work().instrument(span.clone()).await;
+        span.in_scope(|| match &ended {
+            Ok(report) => trace::ended(&self.handle.0.job, report.stopped, None),
+            Err(error) => trace::ended(&self.handle.0.job, false, Some(&redacted(&said(error)))),
+        });
         // Who has stopped it by way of HTTP gets its answer.
         #[cfg(feature = "serve")]
         if let Some(served) = self.served.take() {
@@ -248,7 +277,7 @@ impl RunningJob {
         let noting = async {
             loop {
                 sleep_until(Some(Moment::now().after(NOTED_EVERY))).await;
-                handle.status();
+                handle.note();
             }
         };
         tokio::pin!(noting);
@@ -314,7 +343,9 @@ impl RunningJob {
 
     /// Starts the job again, as often as it may, unless somebody stops it meanwhile; otherwise returns why it failed.
     async fn start_again(&mut self, mut error: Error, restarts: &mut u32, interrupted: &mut bool) -> Result<()> {
-        self.handle.0.failed(&error);
+        let span = std::mem::replace(&mut self.attempt.span, Span::none());
+        self.handle.0.failed(&span, &error);
+        drop(span);
         let mut stop = self.handle.0.stop.subscribe();
         let mut cancel = self.handle.0.cancel.subscribe();
         tokio::select! {
@@ -341,14 +372,17 @@ impl RunningJob {
             }
             sleep_until(Some(Moment::now().after(self.blueprint.restarts.delay(*restarts)))).await;
             *restarts += 1;
-            match Attempt::start(&self.blueprint, &self.handle.0).await {
+            self.attempts += 1;
+            let shared = &self.handle.0;
+            let span = trace::attempt(&self.span, &shared.job, self.attempts);
+            match Attempt::start(&self.blueprint, shared, &span).await {
                 Ok(attempt) => {
                     self.attempt = attempt;
                     self.handle.0.started_again();
                     return Ok(());
                 }
                 Err(again) => {
-                    self.handle.0.failed(&again);
+                    self.handle.0.failed(&span, &again);
                     *error = again;
                 }
             }
@@ -447,10 +481,7 @@ impl JobHandle {
     pub fn status(&self) -> JobStatus {
         let shared = &self.0;
         let now = Now::look();
-        let (live, recent) = {
-            let line = shared.line();
-            (line.live.clone(), line.recent.clone())
-        };
+        let (live, recent) = shared.looked_at();
         let mut status = live.as_ref().map_or_else(JobStatus::default, |live| live.read(now));
         if let Some(live) = live {
             let mut recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -471,6 +502,15 @@ impl JobHandle {
             None => State::Running,
         };
         status
+    }
+
+    /// Notes what has been counted, for the rates and shares of who asks later.
+    fn note(&self) {
+        let (live, recent) = self.0.looked_at();
+        if let Some(live) = live {
+            let now = Moment::now();
+            recent.lock().unwrap_or_else(PoisonError::into_inner).note(live.counts(now), now);
+        }
     }
 
     /// What a person should know about the checkpoint store, although the job runs: that it says that the job has finished and nothing

@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use tracing::Span;
 use windrow_connectors::Epoch;
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     clock::{Moment, wall_millis},
     runtime::report::TaskId,
     status::{CheckpointDone, CheckpointKind},
+    trace,
 };
 
 /// How many are remembered.
@@ -19,7 +21,11 @@ const KEPT: usize = 50;
 
 /// The coordinator writes it down, a few times a checkpoint.
 #[derive(Debug, Default)]
-pub(crate) struct CheckpointLog(Mutex<Entries>);
+pub(crate) struct CheckpointLog {
+    entries: Mutex<Entries>,
+    /// Of the one that is under way. Apart from what is read, so that nobody who reads makes it last.
+    span: Mutex<Option<Span>>,
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entries {
@@ -55,7 +61,11 @@ pub(crate) struct Written {
 
 impl CheckpointLog {
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn span(&self) -> MutexGuard<'_, Option<Span>> {
+        self.span.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A barrier is on its way to these tasks.
@@ -64,6 +74,7 @@ impl CheckpointLog {
         let missing: BTreeSet<TaskId> = tasks.collect();
         let answered = missing.is_empty().then_some(began);
         self.entries().underway = Some(Going { epoch: epoch.0, began, began_ms, missing, answered });
+        *self.span() = Some(trace::checkpoint(epoch.0));
     }
 
     /// A task has answered, or has ended, so that its last word stands for it.
@@ -100,6 +111,9 @@ impl CheckpointLog {
             total_bytes,
             total_segments,
         };
+        if let Some(span) = self.span().take() {
+            trace::complete(&span, &done);
+        }
         entries.last.truncate(KEPT - 1);
         entries.last.push_front(done);
         entries.completed += 1;
@@ -108,6 +122,7 @@ impl CheckpointLog {
     /// Nobody works on the one that is under way any more.
     pub(crate) fn give_up(&self) {
         self.entries().underway = None;
+        *self.span() = None;
     }
 
     pub(crate) fn read(&self) -> Entries {

@@ -1,7 +1,7 @@
 //! A few late, rejected and failed rows of an operator, for who asks what they look like.
 //!
 //! At most one a second is taken, so that a flood of them costs nothing; a few are kept, each cut to so many bytes. They are of the
-//! data, and shown to who may see the data; no setting of the job is in them.
+//! data, and shown to who may see the data; no setting of the job is in them, and credentials in addresses are taken out.
 
 use std::{
     collections::VecDeque,
@@ -21,6 +21,7 @@ use windrow_operators::{
     schema::{HIDDEN_OP, HIDDEN_TIME},
 };
 
+use super::redact::redacted;
 use crate::status::{Sample, SampleKind};
 
 /// How many are kept.
@@ -49,7 +50,8 @@ impl Samples {
         if now < next || self.next.compare_exchange(next, after, Relaxed, Relaxed).is_err() {
             return;
         }
-        let sample = Sample { kind, at_ms: u64::try_from(now / 1_000).unwrap_or(0), text: shortened(&text()) };
+        let sample =
+            Sample { kind, at_ms: u64::try_from(now / 1_000).unwrap_or(0), text: shortened(&redacted(&text())) };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT {
             kept.pop_back();

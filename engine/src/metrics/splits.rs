@@ -5,14 +5,17 @@
 //!               └─ about once a second, and when                    ├──► SplitTable of the source ──► status
 //!                  something changes: all ────────► SplitGauge ─────┘
 //! ```
+//!
+//! The table is bounded. When it is full a split that is read takes the place of one that has ended.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use windrow_connectors::SplitId;
 
+use super::redact::redacted;
 use crate::{clock::Moment, runtime::align::Hold, status::SplitState};
 
 /// So many splits of a source are told of at the most: who looks needs no more, and looking must not take long.
@@ -23,6 +26,8 @@ const MOST: usize = 10_000;
 pub(crate) struct SplitGauge {
     pub(crate) split: SplitId,
     pub(crate) task: usize,
+    /// Where it is in the table.
+    place: usize,
     told: Mutex<Told>,
 }
 
@@ -47,11 +52,11 @@ pub(crate) struct Told {
 
 impl Told {
     /// It is in this state now; since when, if it was in another before.
-    pub(crate) fn becomes(&mut self, state: SplitState, why: Option<String>, hold: Option<Hold>, now: Moment) {
+    pub(crate) fn becomes(&mut self, state: SplitState, why: Option<&str>, hold: Option<Hold>, now: Moment) {
         if self.state != state {
             self.since = now;
         }
-        (self.state, self.why, self.hold) = (state, why, hold);
+        (self.state, self.why, self.hold) = (state, why.map(redacted), hold);
     }
 }
 
@@ -64,24 +69,31 @@ impl SplitGauge {
 
 /// The splits of a source.
 #[derive(Debug, Default)]
-pub(crate) struct SplitTable {
-    gauges: Mutex<Vec<Arc<SplitGauge>>>,
-    /// How many are not among them.
-    left_out: AtomicU64,
+pub(crate) struct SplitTable(Mutex<Gauges>);
+
+#[derive(Debug, Default)]
+struct Gauges {
+    all: Vec<Arc<SplitGauge>>,
+    /// The places of those that have ended.
+    ended: VecDeque<usize>,
+    /// How many splits there are.
+    known: usize,
 }
 
 impl SplitTable {
-    fn gauges(&self) -> MutexGuard<'_, Vec<Arc<SplitGauge>>> {
-        self.gauges.lock().unwrap_or_else(PoisonError::into_inner)
+    fn gauges(&self) -> MutexGuard<'_, Gauges> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A split that a task is to read; `None` when there are too many already.
+    /// The source has so many more splits.
+    pub(crate) fn knows(&self, more: usize) {
+        self.gauges().known += more;
+    }
+
+    /// A split that a task is to read; `None` while there are too many others that have not ended.
     pub(crate) fn add(&self, split: &SplitId, task: usize, now: Moment) -> Option<Arc<SplitGauge>> {
         let mut gauges = self.gauges();
-        if gauges.len() >= MOST {
-            self.left_out.fetch_add(1, Relaxed);
-            return None;
-        }
+        let free = if gauges.all.len() < MOST { None } else { Some(gauges.ended.pop_front()?) };
         let told = Told {
             state: SplitState::Reading,
             why: None,
@@ -94,14 +106,29 @@ impl SplitTable {
             rows: 0,
             rows_at: None,
         };
-        let gauge = Arc::new(SplitGauge { split: split.clone(), task, told: Mutex::new(told) });
-        gauges.push(gauge.clone());
+        let place = free.unwrap_or(gauges.all.len());
+        let gauge = Arc::new(SplitGauge { split: split.clone(), task, place, told: Mutex::new(told) });
+        match gauges.all.get_mut(place) {
+            Some(ended) => *ended = gauge.clone(),
+            None => gauges.all.push(gauge.clone()),
+        }
         Some(gauge)
     }
 
-    /// All that there are, and how many are not among them.
+    /// A split has ended: another may take its place. Said once.
+    pub(crate) fn end(&self, gauge: &SplitGauge, now: Moment) {
+        {
+            let mut told = gauge.told();
+            told.becomes(SplitState::Ended, None, None, now);
+            told.lag = None;
+        }
+        self.gauges().ended.push_back(gauge.place);
+    }
+
+    /// Those that are told of, and how many are not among them.
     pub(crate) fn read(&self) -> (Vec<Arc<SplitGauge>>, u64) {
-        (self.gauges().clone(), self.left_out.load(Relaxed))
+        let gauges = self.gauges();
+        (gauges.all.clone(), gauges.known.saturating_sub(gauges.all.len()) as u64)
     }
 }
 
@@ -110,11 +137,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_not_more_than_one_can_look_at() {
+    fn there_are_not_more_than_one_can_look_at_and_those_that_ended_make_room() {
         let table = SplitTable::default();
-        let added = (0..MOST + 5).filter_map(|split| table.add(&SplitId::new(split.to_string()), 0, Moment::now()));
-        assert_eq!(added.count(), MOST);
+        let now = Moment::now();
+        let add = |split: usize| table.add(&SplitId::new(split.to_string()), 0, now);
+        table.knows(MOST + 5);
+        let added: Vec<_> = (0..MOST + 5).filter_map(add).collect();
+        let (gauges, left_out) = table.read();
+        assert_eq!((added.len(), gauges.len(), left_out), (MOST, MOST, 5));
+        [7, 3].into_iter().for_each(|ended| table.end(&added[ended], now));
+        assert!([MOST, MOST + 1].into_iter().all(|split| add(split).is_some()) && add(MOST + 2).is_none());
         let (gauges, left_out) = table.read();
         assert_eq!((gauges.len(), left_out), (MOST, 5));
+        let names: Vec<&str> = [7, 3, 8].map(|place: usize| gauges[place].split.as_str()).into();
+        assert_eq!(names, ["10000", "10001", "8"]);
+        assert!(gauges.iter().all(|gauge| gauge.told().state == SplitState::Reading));
     }
 }

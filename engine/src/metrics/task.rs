@@ -1,10 +1,10 @@
 //! What one task of an operator counts.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use windrow_operators::Timestamp;
 
-use super::meter::Meter;
+use super::{histogram::Times, meter::Meter};
 
 /// Each task has a cache line of its own: tasks run on different cores, and count at every batch.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct TaskCounters {
     watermark: AtomicI64,
     /// What it has promised downstream: less than its watermark where late rows may still give results.
     promised: AtomicI64,
+    /// It has passed on that nobody is to wait for its event time.
+    idle: AtomicBool,
     /// The bytes of its state in memory.
     held: AtomicU64,
     /// Rows of an async operator that have come in and not left.
@@ -26,6 +28,10 @@ pub(crate) struct TaskCounters {
     pub(crate) busy: Meter,
     /// The time that a source did not read because a task behind it holds too much.
     pub(crate) braked: Meter,
+    /// How long each call of an operator took, or each write of a sink.
+    pub(crate) calls: Times,
+    /// Of each batch that a sink has written, how long its latest event is ago.
+    pub(crate) latency: Times,
 }
 
 impl TaskCounters {
@@ -37,10 +43,13 @@ impl TaskCounters {
             late: AtomicU64::new(0),
             watermark: AtomicI64::new(i64::MIN),
             promised: AtomicI64::new(i64::MIN),
+            idle: AtomicBool::new(false),
             held: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             busy: Meter::new(),
             braked: Meter::new(),
+            calls: Times::default(),
+            latency: Times::default(),
         }
     }
 
@@ -52,17 +61,21 @@ impl TaskCounters {
         self.promised.store(time.micros(), Relaxed);
     }
 
+    /// Whether nobody is to wait for its event time.
+    pub(crate) fn idles(&self, idle: bool) {
+        self.idle.store(idle, Relaxed);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.load(Relaxed)
+    }
+
     pub(crate) fn holds(&self, bytes: usize) {
         self.held.store(bytes as u64, Relaxed);
     }
 
     pub(crate) fn in_flight(&self, rows: usize) {
         self.in_flight.store(rows as u64, Relaxed);
-    }
-
-    /// `i64::MIN` before the first.
-    pub(super) fn watermark_micros(&self) -> i64 {
-        self.watermark.load(Relaxed)
     }
 
     /// `None` before the first.

@@ -32,7 +32,7 @@ use std::{
 };
 
 use windrow_connectors::SplitId;
-use windrow_operators::{KeyedBy, Partitioning, Plan, Port, plan::Factory, stateless::Union};
+use windrow_operators::{KeyedOutput, Partitioning, Plan, Port, plan::Factory, stateless::Union};
 
 use super::graph::{Graph, Kind, REJECTS, RejectPolicy, StreamId};
 use crate::runtime::{
@@ -124,7 +124,7 @@ struct Planner<'a> {
     /// The sources that have nothing to read at the start.
     waiting: BTreeSet<usize>,
     /// By which columns an exchange has brought together the rows of a stream.
-    keyed: HashMap<StreamId, KeyedBy>,
+    keyed: HashMap<StreamId, KeyedOutput>,
 }
 
 /// Plans `graph` for `parallelism`; `splits` are those of each source, by node.

@@ -137,6 +137,8 @@ pub(crate) struct Chain {
     saves: bool,
     /// The states of the operators at the last barrier or at the end.
     saved: Vec<TaskState>,
+    /// Whether its input is idle.
+    idle: bool,
     /// When the last call ended, or [`Chain::run`] began: so one look at the clock a call is enough.
     mark: Moment,
 }
@@ -144,7 +146,7 @@ pub(crate) struct Chain {
 impl Chain {
     pub(crate) fn new(task: usize, root: Vec<Target>, links: Vec<Link>, saves: bool) -> Self {
         let (stack, outbox, saved, mark) = (Vec::new(), Outbox::new(), Vec::new(), Moment::now());
-        Self { task, root, links, stack, outbox, saves, saved, mark }
+        Self { task, root, links, stack, outbox, saves, saved, idle: false, mark }
     }
 
     /// Puts a message of the chain's input on the stack, or straight out. Call [`Chain::run`] until it is done. `now` is
@@ -153,7 +155,10 @@ impl Chain {
         self.outbox.set_now(now);
         match message {
             Message::Batch(batch) => self.push_batch(None, port, batch, out),
-            Message::Watermark(Watermark::At(time)) => self.push_time(None, time, out),
+            Message::Watermark(Watermark::At(time)) => {
+                self.idles(false);
+                self.push_time(None, time, out);
+            }
             Message::Watermark(Watermark::Idle) => self.flush_before(Work::Idle),
             Message::Barrier(epoch) if mutated("operators are not flushed before a barrier") => {
                 self.stack.push(Work::Barrier(epoch));
@@ -176,6 +181,13 @@ impl Chain {
                 link.wake = None;
                 self.stack.push(Work::Tick(index));
             }
+        }
+    }
+
+    /// What its input says of that is true of every operator.
+    fn idles(&mut self, idle: bool) {
+        if std::mem::replace(&mut self.idle, idle) != idle {
+            self.links.iter().for_each(|link| link.counters.task(self.task).idles(idle));
         }
     }
 
@@ -202,6 +214,7 @@ impl Chain {
                 Work::Tick(link) => self.call(link, out, |operator, outbox| operator.tick(outbox))?,
                 Work::Flush(link) => self.call(link, out, |operator, outbox| operator.flush(outbox))?,
                 Work::Idle => {
+                    self.idles(true);
                     let idle = |edge| (edge, Message::Watermark(Watermark::Idle));
                     out.extend(self.timed_edges().into_iter().map(idle));
                 }
@@ -289,11 +302,13 @@ impl Chain {
         call: impl FnOnce(&mut dyn Operator, &mut Outbox) -> windrow_operators::Result<T>,
     ) -> Result<T> {
         let (link, outbox) = (&mut self.links[index], &mut self.outbox);
-        let busy = &link.counters.task(self.task).busy;
-        busy.begin(self.mark);
+        let counted = link.counters.task(self.task);
+        let began = self.mark;
+        counted.busy.begin(began);
         let called = guard(&link.counters, || call(link.operator.as_mut(), outbox));
         self.mark = Moment::now();
-        busy.end(self.mark);
+        counted.busy.end(self.mark);
+        counted.calls.add(self.mark.since(began));
         called
     }
 

@@ -12,7 +12,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -68,6 +68,7 @@ pub(crate) fn channel(capacity: usize) -> (Sender, Receiver) {
     let lane = Arc::new(Lane {
         room: Semaphore::new(capacity),
         capacity,
+        queued: AtomicUsize::new(0),
         rows: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
         blocked: Meter::new(),
@@ -80,6 +81,8 @@ pub(crate) fn channel(capacity: usize) -> (Sender, Receiver) {
 pub(crate) struct Lane {
     room: Semaphore,
     capacity: usize,
+    /// The room that is taken by what is in it. A sender that waits takes what room there is already, for a message that is not in it.
+    queued: AtomicUsize,
     rows: AtomicU64,
     bytes: AtomicU64,
     /// The time that the sender has waited for room.
@@ -89,7 +92,7 @@ pub(crate) struct Lane {
 impl Lane {
     /// How many bytes wait in it, each message counted as at least [`LEAST_BYTES`]; none when nobody reads any more.
     pub(crate) fn queued(&self) -> usize {
-        if self.room.is_closed() { 0 } else { self.capacity.saturating_sub(self.room.available_permits()) }
+        if self.room.is_closed() { 0 } else { self.queued.load(Relaxed) }
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -133,6 +136,8 @@ impl Sender {
         // What is larger than the channel may pass alone.
         let room = bytes.clamp(LEAST_BYTES, self.lane.capacity);
         self.lane.take_room(room).await?;
+        // Before it may be taken out.
+        self.lane.queued.fetch_add(room, Relaxed);
         self.sender.send((message, room)).map_err(|_| Disconnected)?;
         self.lane.rows.fetch_add(rows, Relaxed);
         self.lane.bytes.fetch_add(bytes as u64, Relaxed);
@@ -155,6 +160,7 @@ impl Receiver {
     pub(crate) fn poll(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Message>> {
         self.receiver.poll_recv(cx).map(|received| {
             received.map(|(message, bytes)| {
+                self.lane.queued.fetch_sub(bytes, Relaxed);
                 self.lane.room.add_permits(bytes);
                 message
             })
@@ -200,6 +206,10 @@ mod tests {
         assert_eq!((lane.queued(), lane.capacity(), lane.sent(), blocked()), (8_000, 10_000, (1_000, 8_000), 0));
         let waits = tokio::time::timeout(std::time::Duration::from_secs(3), sender.send(batch(1_000))).await;
         assert!(waits.is_err());
+        let mut waits = Box::pin(sender.send(batch(1_000)));
+        assert!((&mut waits).now_or_never().is_none());
+        assert_eq!(lane.queued(), 8_000, "what waits for room is not in it");
+        drop(waits);
         assert_eq!((lane.sent().0, blocked()), (1_000, 3_000_000));
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         assert_eq!(blocked(), 3_000_000, "nobody waits any more");

@@ -20,6 +20,7 @@ use crate::{
     Result,
     clock::{Moment, sleep_until},
     metrics::Counters,
+    trace,
 };
 
 /// How many new splits a task takes at once.
@@ -105,6 +106,7 @@ impl Discovery {
         if !self.known.insert(split.clone()) {
             return;
         }
+        trace::split_found(self.counters.name(), split.as_str());
         let tasks = self.tasks.len();
         let taken = (self.turn..self.turn + tasks).find(|turn| self.tasks[turn % tasks].send(split.clone()).is_ok());
         self.turn = taken.unwrap_or(self.turn) + 1;

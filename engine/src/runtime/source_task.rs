@@ -134,6 +134,8 @@ impl SourceTask {
         }
         self.send_rejects(None).await?;
         self.ask_lag().await?;
+        let splits: Vec<SplitId> = self.splits.keys().cloned().collect();
+        self.show_new(&splits);
         self.put_off();
         let end = loop {
             // A source that is always ready must still let others run.
@@ -156,7 +158,10 @@ impl SourceTask {
                 }
                 Event::Resume => {}
                 Event::Found(splits) => self.take_found(splits).await?,
-                Event::Lag => self.ask_lag().await?,
+                Event::Lag => {
+                    self.ask_lag().await?;
+                    self.show_splits();
+                }
                 Event::Tick => {
                     self.body.tick(self.counters.name()).await?;
                     self.ticked = true;
@@ -228,19 +233,22 @@ impl SourceTask {
         Error::Source { operator: self.counters.name().into(), error }
     }
 
-    /// Asks how far the reader is behind: for who watches, and because a split with records waiting is not idle.
+    /// Asks how far the reader is behind, because a split with records waiting is not idle. [`SourceTask::show_splits`] shows it.
     async fn ask_lag(&mut self) -> Result<()> {
         let lag = self.show_lag();
         let said = self.time.as_mut().map_or_else(Vec::new, |time| time.splits.lag(&lag, Moment::now()));
         for watermark in said {
             self.say(Some(watermark)).await?;
         }
-        self.show_splits();
         Ok(())
     }
 
     async fn ask_lag_again(&mut self) -> Result<()> {
-        if self.lag.at.elapsed() < LAG_EVERY { Ok(()) } else { self.ask_lag().await }
+        if self.lag.at.elapsed() >= LAG_EVERY {
+            self.ask_lag().await?;
+            self.show_splits();
+        }
+        Ok(())
     }
 
     fn show_lag(&mut self) -> Vec<(SplitId, u64)> {
@@ -431,6 +439,7 @@ impl SourceTask {
 
     async fn say(&mut self, watermark: Option<Watermark>) -> Result<()> {
         let Some(watermark) = watermark else { return Ok(()) };
+        self.counted().idles(watermark == Watermark::Idle);
         if let Watermark::At(time) = watermark {
             self.counted().reaches(time);
             self.counted().promises(time);

@@ -10,6 +10,7 @@ use tokio::{
     sync::{Notify, mpsc::UnboundedSender, watch},
     task::{Id, JoinError, JoinSet},
 };
+use tracing::Instrument;
 use windrow_connectors::{Epoch, Incarnation, SplitId};
 use windrow_operators::{Port, StreamSchema, Timestamp, key::Partitioner, state::SegmentId};
 
@@ -86,7 +87,7 @@ impl Tasks {
 
     /// Watches also over what serves the tasks: the coordinator of checkpoints, the discovery of splits.
     pub(crate) fn run(&mut self, name: String, servant: impl Future<Output = Result<()>> + Send + 'static) {
-        let handle = self.set.spawn(inherit(servant));
+        let handle = self.set.spawn(inherit(servant).in_current_span());
         self.names.insert(handle.id(), name);
     }
 
@@ -300,10 +301,18 @@ impl Builder<'_> {
                     return Err(self.broken("a sink without an input"));
                 };
                 let counters = self.counters[*node].clone();
-                let Controls { incarnation, epoch, .. } = &self.controls;
+                let Controls { incarnation, epoch, clock, .. } = &self.controls;
                 let writer = sink.writer(incarnation, task, schema.delivered()).await;
                 let writer = writer.map_err(|error| Error::Sink { operator: counters.name().into(), error })?;
-                Ok(Task::Sink(Box::new(SinkTask { epoch: *epoch, writer, schema, gate, counters, reporter })))
+                Ok(Task::Sink(Box::new(SinkTask {
+                    epoch: *epoch,
+                    writer,
+                    schema,
+                    gate,
+                    clock: *clock,
+                    counters,
+                    reporter,
+                })))
             }
         }
     }

@@ -17,13 +17,13 @@ use tokio::time::timeout;
 
 use super::{
     access::{Access, Need},
-    answer::{Answered, Refusal, Response, json, ok},
+    answer::{Answered, Refusal, Response, bytes_of, json, ok},
     assets::Asset,
     state::{Asked, States},
 };
 use crate::{
     Error, JobHandle,
-    status::{JobStatus, OperatorKind},
+    status::{JobStatus, OperatorKind, PROMETHEUS_CONTENT_TYPE, prometheus},
 };
 
 /// How many bytes a body may have.
@@ -134,7 +134,7 @@ impl Routes {
             Route::Status => Ok(ok(&self.job.status())),
             Route::Words => Ok(words(&self.job.status())),
             Route::Plan => Ok(ok(&json!({ "text": self.job.explain() }))),
-            Route::Metrics => metrics(&self.job.status()),
+            Route::Metrics => Ok(metrics(&self.job.status())),
             Route::Savepoint => self.savepoint(read(body).await?).await,
             Route::Stop => self.stop(read(body).await?).await,
             Route::Cancel => {
@@ -191,9 +191,8 @@ fn words(status: &JobStatus) -> Response {
 }
 
 /// What Prometheus reads.
-fn metrics(_status: &JobStatus) -> Answered {
-    // PLUG: Ok(bytes_of(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", prometheus(status).into()))
-    Err(Refusal::new(StatusCode::NOT_FOUND, "there are no metrics for Prometheus in this version"))
+fn metrics(status: &JobStatus) -> Response {
+    bytes_of(StatusCode::OK, PROMETHEUS_CONTENT_TYPE, prometheus(status).into())
 }
 
 /// A body as what it should be.

@@ -2,8 +2,10 @@
 
 use windrow_operators::Timestamp;
 
-use super::{EdgeStatus, Exchange, JobStatus, OperatorKind, OperatorStatus, SplitState};
+use super::{EdgeStatus, Exchange, JobStatus, OperatorKind, OperatorStatus};
 
+/// The end of event time.
+pub(super) const END: i64 = i64::MAX;
 /// From this share of the time on a chain that waits for room is said to be slowed down.
 pub(super) const BLOCKED: f64 = 0.1;
 
@@ -86,12 +88,9 @@ impl JobStatus {
         seen
     }
 
-    /// Whether nobody waits for an operator: all the sources whose event time comes to it are idle, or over.
+    /// Whether nobody waits for an operator: all its tasks are idle, or over.
     pub(super) fn is_silent(&self, operator: usize) -> bool {
-        let silent = |source: &usize| {
-            let splits = &self.operators[*source].splits;
-            !splits.is_empty() && splits.iter().all(|split| matches!(split.state, SplitState::Idle | SplitState::Ended))
-        };
-        self.timed_sources(operator).iter().all(silent)
+        let tasks = self.operators.get(operator).map_or(&[][..], |own| &own.tasks);
+        !tasks.is_empty() && tasks.iter().all(|task| task.idle || task.watermark_us == Some(END))
     }
 }

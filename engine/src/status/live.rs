@@ -16,6 +16,7 @@ use crate::{
     clock::{Moment, wall_millis},
     metrics::{
         CheckpointCounters, Counters, TaskCounters,
+        histogram::together,
         log::CheckpointLog,
         splits::{SplitGauge, Told},
     },
@@ -73,6 +74,15 @@ pub(crate) struct Live {
     log: Arc<CheckpointLog>,
 }
 
+/// What its tasks and channels have counted, without what is behind that: rates and shares are taken from it.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    /// Of each operator.
+    pub(crate) tasks: Vec<Vec<TaskStatus>>,
+    /// In the order of [`JobStatus::edges`].
+    pub(crate) edges: Vec<EdgeStatus>,
+}
+
 /// When it is looked at.
 #[derive(Clone, Copy)]
 pub(crate) struct Now {
@@ -118,11 +128,10 @@ impl Live {
     /// What the attempt has counted. What is about the job as a whole is left as it is by default, and so are rates.
     pub(crate) fn read(&self, now: Now) -> JobStatus {
         let Settled { shape, parallelism, budget, .. } = &self.settled;
-        let blocked = self.blocked(now.moment);
-        let operators = shape.operators.iter().zip(&self.counters);
+        let Counts { tasks, edges } = self.counts(now.moment);
+        let operators = shape.operators.iter().zip(&self.counters).zip(tasks);
         let mut operators: Vec<OperatorStatus> =
-            operators.map(|(shape, counters)| operator(shape, counters, &blocked[shape.chain], now)).collect();
-        let edges: Vec<EdgeStatus> = shape.edges.iter().map(|edge| self.edge(edge, &operators, now.moment)).collect();
+            operators.map(|((shape, counters), tasks)| operator(shape, counters, tasks, now)).collect();
         for edge in edges.iter().filter(|edge| edge.exchange != Exchange::Chained) {
             let (from, to) = (operators[edge.from].bytes_out, operators[edge.to].bytes_in);
             operators[edge.from].bytes_out = Some(from.unwrap_or(0) + edge.bytes);
@@ -137,6 +146,16 @@ impl Live {
         JobStatus { parallelism, operators, edges, checkpoints, memory, ..JobStatus::default() }
     }
 
+    /// What tasks and channels have counted.
+    pub(crate) fn counts(&self, now: Moment) -> Counts {
+        let Shape { operators, edges, .. } = &self.settled.shape;
+        let blocked = self.blocked(now);
+        let of = |(shape, counters): (&OperatorShape, &Arc<Counters>)| tasks(counters, &blocked[shape.chain], now);
+        let tasks: Vec<Vec<TaskStatus>> = operators.iter().zip(&self.counters).map(of).collect();
+        let edges = edges.iter().map(|edge| self.edge(edge, &tasks, now)).collect();
+        Counts { tasks, edges }
+    }
+
     /// How long each task of each chain has waited for room, in microseconds.
     fn blocked(&self, now: Moment) -> Vec<Vec<u64>> {
         let chain = |(tasks, leaving): (&usize, &Vec<usize>)| {
@@ -148,7 +167,7 @@ impl Live {
         self.settled.shape.chains.iter().zip(&self.settled.shape.leaving).map(chain).collect()
     }
 
-    fn edge(&self, shape: &EdgeShape, operators: &[OperatorStatus], now: Moment) -> EdgeStatus {
+    fn edge(&self, shape: &EdgeShape, tasks: &[Vec<TaskStatus>], now: Moment) -> EdgeStatus {
         let EdgeShape { from, to, label, exchange, edge, all_late } = shape;
         let mut status =
             EdgeStatus { from: *from, to: *to, label: (*label).into(), exchange: *exchange, ..EdgeStatus::default() };
@@ -158,8 +177,8 @@ impl Live {
                     add(&mut status, lane, now);
                 }
             }
-            None if label.is_empty() => status.rows = operators[*from].rows_out,
-            None if *all_late => status.rows = operators[*from].late,
+            None if label.is_empty() => status.rows = tasks[*from].iter().map(|task| task.rows_out).sum(),
+            None if *all_late => status.rows = self.counters[*from].late(),
             None => {}
         }
         status
@@ -192,32 +211,31 @@ fn add(status: &mut EdgeStatus, lane: &Lane, now: Moment) {
     status.blocked_us += lane.blocked.micros(now);
 }
 
-fn operator(shape: &OperatorShape, counters: &Counters, blocked: &[u64], now: Now) -> OperatorStatus {
-    let OperatorShape { name, id, kind, first_phase, chain, event_time } = shape;
-    let read = counters.read();
+fn tasks(counters: &Counters, blocked: &[u64], now: Moment) -> Vec<TaskStatus> {
     let task = |(task, own): (usize, &TaskCounters)| TaskStatus {
         rows_in: own.rows_in.load(Relaxed),
         rows_out: own.rows_out.load(Relaxed),
-        busy_us: own.busy.micros(now.moment),
-        blocked_us: blocked.get(task).copied().unwrap_or(0) + own.braked.micros(now.moment),
+        busy_us: own.busy.micros(now),
+        blocked_us: blocked.get(task).copied().unwrap_or(0) + own.braked.micros(now),
         watermark_us: own.watermark(),
+        idle: own.is_idle(),
         state_bytes: own.held_bytes(),
         ..TaskStatus::default()
     };
-    let (splits, splits_left_out, active) = splits(counters, event_time.is_some(), now);
-    // Tasks all of whose splits are idle hold nobody: what they said last is not what the source says.
-    let counts = |task: usize| active.is_empty() || active.contains(&task);
-    let of_tasks = |time: fn(&TaskCounters) -> Option<i64>| {
-        let times = counters.tasks().iter().enumerate().filter(|(task, _)| counts(*task)).map(|(_, own)| time(own));
-        times.min().flatten()
-    };
+    counters.tasks().iter().enumerate().map(task).collect()
+}
+
+fn operator(shape: &OperatorShape, counters: &Counters, tasks: Vec<TaskStatus>, now: Now) -> OperatorStatus {
+    let OperatorShape { name, id, kind, first_phase, chain, event_time } = shape;
+    let read = counters.read();
     let promises = *kind != OperatorKind::Sink;
-    let watermark_us = of_tasks(TaskCounters::watermark);
+    let watermark_us = read.watermark.map(|watermark| watermark.micros());
     let promised_us = match kind {
         // What it has heard and has not passed on waits behind rows.
         OperatorKind::Async => watermark_us,
-        _ => of_tasks(TaskCounters::promised).filter(|_| promises),
+        _ => counters.promised().filter(|_| promises),
     };
+    let (splits, splits_left_out) = splits(counters, event_time.is_some(), promised_us, now);
     OperatorStatus {
         name: name.clone(),
         id: id.clone(),
@@ -241,18 +259,21 @@ fn operator(shape: &OperatorShape, counters: &Counters, blocked: &[u64], now: No
         state_bytes: read.state_bytes,
         spilled_bytes: read.spilled_bytes,
         spilled_segments: read.spilled_segments,
-        tasks: counters.tasks().iter().enumerate().map(task).collect(),
+        tasks,
         splits,
         splits_left_out,
+        call_time: together(counters.tasks().iter().map(|task| &task.calls)),
+        latency: together(counters.tasks().iter().map(|task| &task.latency)),
         warnings: counters.warnings().into_iter().collect(),
         samples: counters.samples.read(),
         ..OperatorStatus::default()
     }
 }
 
-/// The splits of a source, those first that matter most; how many are left out; and the tasks that have some that is active.
-fn splits(counters: &Counters, timed: bool, now: Now) -> (Vec<SplitStatus>, u64, Vec<usize>) {
-    let (gauges, left_out) = counters.splits.read();
+/// The splits of a source, those first that matter most, and how many are left out. `promised`: what the source has said of event
+/// time, if it has any.
+fn splits(counters: &Counters, timed: bool, promised: Option<i64>, now: Now) -> (Vec<SplitStatus>, u64) {
+    let (gauges, untold) = counters.splits.read();
     let mut told: Vec<(Arc<SplitGauge>, Told)> = gauges
         .into_iter()
         .map(|gauge| {
@@ -261,11 +282,10 @@ fn splits(counters: &Counters, timed: bool, now: Now) -> (Vec<SplitStatus>, u64,
         })
         .collect();
     let is_active = |told: &Told| !matches!(told.state, SplitState::Idle | SplitState::Ended);
-    let mut active: Vec<usize> = told.iter().filter(|(_, told)| is_active(told)).map(|(gauge, _)| gauge.task).collect();
-    active.sort_unstable();
-    active.dedup();
     let least = told.iter().filter(|(_, told)| timed && is_active(told)).map(|(_, told)| told.watermark).min();
-    let holds = |told: &Told| is_active(told) && least == Some(told.watermark);
+    // If all that are told of are further than the source has promised, it is one that is not told of.
+    let is_told = untold == 0 || least.is_some_and(|least| least <= promised);
+    let holds = |told: &Told| is_told && is_active(told) && least == Some(told.watermark);
     let rank = |told: &Told| match told.state {
         _ if holds(told) => 0,
         SplitState::PutOff => 1,
@@ -275,7 +295,7 @@ fn splits(counters: &Counters, timed: bool, now: Now) -> (Vec<SplitStatus>, u64,
         SplitState::Ended => 5,
     };
     told.sort_by(|(one, own), (other, its)| (rank(own), &one.split).cmp(&(rank(its), &other.split)));
-    let left_out = left_out + told.len().saturating_sub(SPLITS) as u64;
+    let left_out = untold + told.len().saturating_sub(SPLITS) as u64;
     let status = |(gauge, told): &(Arc<SplitGauge>, Told)| SplitStatus {
         split: gauge.split.as_str().into(),
         task: gauge.task,
@@ -290,7 +310,7 @@ fn splits(counters: &Counters, timed: bool, now: Now) -> (Vec<SplitStatus>, u64,
         rows_at_ms: told.rows_at.map(|at| now.wall(at)),
         holds_back: holds(told),
     };
-    (told.iter().take(SPLITS).map(status).collect(), left_out, active)
+    (told.iter().take(SPLITS).map(status).collect(), left_out)
 }
 
 fn millis(span: Duration) -> u64 {

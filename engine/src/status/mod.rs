@@ -4,7 +4,8 @@
 //!   tasks ── count at every batch ──► counters, channels, splits ──┐
 //!   coordinator ── writes down ─────► checkpoints                  ├──► JobHandle::status() ──► JobStatus ──► JSON
 //!   graph and plan ── once an attempt ──► operators and edges ─────┘                               ├─► why_open(operator)
-//!                                                                                                  └─► bottleneck()
+//!                                                                                                  ├─► bottleneck()
+//!                                                                                                  └─► prometheus(&status)
 //! ```
 //!
 //! [`JobStatus`] is read from what the tasks count anyway; to read it takes no lock that a task waits for longer than for a few
@@ -19,7 +20,7 @@
 //!
 //! | a name that ends with | is |
 //! |---|---|
-//! | `_us` (of [`OperatorStatus`], [`SplitStatus`]) | event time, in microseconds since 1970; `busy_us`, `blocked_us`: spans of time in microseconds |
+//! | `_us` (of [`OperatorStatus`], [`SplitStatus`]) | event time, in microseconds since 1970; `busy_us`, `blocked_us`, and all of a [`Histogram`]: spans of time in microseconds |
 //! | `_ms` | time on the wall in milliseconds since 1970, or a span of time in milliseconds, as said at the field |
 //! | `_bytes`, or `bytes` | bytes |
 //! | `_per_s` | per second, over the last [`JobStatus::recent_ms`] |
@@ -38,8 +39,10 @@ mod bottleneck;
 mod checkpoints;
 mod edge;
 mod explain;
+mod histogram;
 mod live;
 mod operator;
+mod prometheus;
 mod recent;
 mod shape;
 mod split;
@@ -49,8 +52,10 @@ mod why_open;
 
 pub use checkpoints::{CheckpointDone, CheckpointKind, CheckpointStatus, CheckpointUnderway};
 pub use edge::{EdgeStatus, Exchange};
+pub use histogram::{Bucket, Histogram};
 pub(crate) use live::{Live, Now, Settled};
 pub use operator::{EventTimeStatus, OperatorKind, OperatorStatus, Sample, SampleKind, TaskStatus};
+pub use prometheus::{PROMETHEUS_CONTENT_TYPE, prometheus};
 pub(crate) use recent::{NOTED_EVERY, Recent};
 use serde::{Deserialize, Serialize};
 pub use split::{SplitState, SplitStatus};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::SplitStatus;
+use super::{Histogram, SplitStatus};
 
 /// An operator of a job, over all its tasks. Counts are those of [`OperatorMetrics`](crate::metrics::OperatorMetrics).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,8 +46,8 @@ pub struct OperatorStatus {
     pub in_flight: u64,
     /// Attempts of an async operator after the first of a call.
     pub retries: u64,
-    /// The watermark of the task that is furthest behind; absent before the first. `i64::MAX` after the end. Of a source only tasks
-    /// count that are not idle, unless all are.
+    /// The watermark of the task that is furthest behind; absent before the first. `i64::MAX` after the end. Only tasks
+    /// count that are not idle; when all are, it is the watermark of the one that is furthest.
     pub watermark_us: Option<i64>,
     /// What it has promised downstream: less than its watermark where late rows may still give results. Absent of a sink.
     pub promised_us: Option<i64>,
@@ -70,6 +70,13 @@ pub struct OperatorStatus {
     pub splits: Vec<SplitStatus>,
     /// How many splits are not in the list.
     pub splits_left_out: u64,
+    /// How long each call of the operator took: a batch, a watermark, a timer; of a sink each write. Absent before the first, of a
+    /// source, and of an async operator, whose calls run beside each other.
+    pub call_time: Option<Histogram>,
+    /// Of each batch that a sink has written: the wall clock then, less the latest event time in it (0 where that is in the future). So
+    /// it is how old results are when they leave the job; what is written in a transaction is seen with its checkpoint. Absent where
+    /// rows have no event time, and before the first.
+    pub latency: Option<Histogram>,
     /// What a person should know of it, although the job runs.
     pub warnings: Vec<String>,
     /// The last few late, rejected or failed rows, newest first: at most one a second is taken, and eight are kept.
@@ -127,6 +134,8 @@ pub struct TaskStatus {
     pub blocked: f64,
     /// Its watermark; absent before the first. `i64::MAX` after the end.
     pub watermark_us: Option<i64>,
+    /// Whether nobody is to wait for its event time, because the splits behind it are idle, or have none.
+    pub idle: bool,
     /// About how many bytes of state it holds in memory.
     pub state_bytes: u64,
 }

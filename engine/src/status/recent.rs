@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{EdgeStatus, JobStatus, TaskStatus};
+use super::{JobStatus, TaskStatus, live::Counts};
 use crate::clock::Moment;
 
 /// How long ago it is that is compared with.
@@ -30,9 +30,7 @@ pub(crate) struct Recent {
 #[derive(Debug)]
 struct Noted {
     at: Moment,
-    tasks: Vec<Vec<TaskStatus>>,
-    /// Rows and the time blocked.
-    edges: Vec<(u64, u64)>,
+    counts: Counts,
 }
 
 impl Recent {
@@ -47,15 +45,13 @@ impl Recent {
 
     /// Fills in what is of the last seconds, and notes what is now. `senders`: how many tasks send on each edge.
     pub(crate) fn fill(&mut self, status: &mut JobStatus, senders: &[usize], now: Moment) {
-        while self.noted.get(1).is_some_and(|second| now.since(second.at) >= SPAN) {
-            self.noted.pop_front();
-        }
+        self.forget(now);
         let then = self.noted.front();
         let since = then.map_or(self.began, |then| then.at);
         let micros = now.since(since).as_micros();
         let span = Span { micros: micros as f64 };
         for (index, operator) in status.operators.iter_mut().enumerate() {
-            let former = then.and_then(|then| then.tasks.get(index));
+            let former = then.and_then(|then| then.counts.tasks.get(index));
             let (mut rows_in, mut rows_out) = (0, 0);
             for (task, own) in operator.tasks.iter_mut().enumerate() {
                 let then = former.and_then(|tasks| tasks.get(task)).copied().unwrap_or_default();
@@ -68,24 +64,33 @@ impl Recent {
             operator.rows_out_per_s = span.rate(rows_out);
         }
         for (index, edge) in status.edges.iter_mut().enumerate() {
-            let (rows, blocked) = then.and_then(|then| then.edges.get(index)).copied().unwrap_or_default();
+            let then = then.and_then(|then| then.counts.edges.get(index));
+            let (rows, blocked_us) = then.map_or((0, 0), |then| (then.rows, then.blocked_us));
             edge.rows_per_s = span.rate(edge.rows.saturating_sub(rows));
-            edge.blocked = span.share(edge.blocked_us, blocked, senders.get(index).copied().unwrap_or(1));
+            edge.blocked = span.share(edge.blocked_us, blocked_us, senders.get(index).copied().unwrap_or(1));
         }
         status.recent_ms = u64::try_from(micros / 1_000).unwrap_or(u64::MAX);
-        if self.noted.back().is_none_or(|last| now.since(last.at) >= NOTED_EVERY) {
-            self.noted.push_back(Noted::of(status, now));
+        if self.is_due(now) {
+            let tasks: Vec<Vec<TaskStatus>> = status.operators.iter().map(|operator| operator.tasks.clone()).collect();
+            self.note(Counts { tasks, edges: status.edges.clone() }, now);
         }
     }
-}
 
-impl Noted {
-    fn of(status: &JobStatus, at: Moment) -> Self {
-        let edge = |edge: &EdgeStatus| (edge.rows, edge.blocked_us);
-        Self {
-            at,
-            tasks: status.operators.iter().map(|operator| operator.tasks.clone()).collect(),
-            edges: status.edges.iter().map(edge).collect(),
+    /// Notes what has been counted, once a second at the most.
+    pub(crate) fn note(&mut self, counts: Counts, now: Moment) {
+        self.forget(now);
+        if self.is_due(now) {
+            self.noted.push_back(Noted { at: now, counts });
+        }
+    }
+
+    fn is_due(&self, now: Moment) -> bool {
+        self.noted.back().is_none_or(|last| now.since(last.at) >= NOTED_EVERY)
+    }
+
+    fn forget(&mut self, now: Moment) {
+        while self.noted.get(1).is_some_and(|second| now.since(second.at) >= SPAN) {
+            self.noted.pop_front();
         }
     }
 }
@@ -113,7 +118,7 @@ impl Span {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::OperatorStatus;
+    use crate::status::{EdgeStatus, OperatorStatus};
 
     fn counted(rows: u64, busy_us: u64) -> JobStatus {
         let task = TaskStatus { rows_in: rows, busy_us, ..TaskStatus::default() };

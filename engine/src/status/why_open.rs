@@ -10,11 +10,9 @@
 
 use super::{
     Exchange, JobStatus, OperatorKind, OperatorStatus, SplitState, SplitStatus, State,
-    explain::{BLOCKED, between, counted, instant, span},
+    explain::{BLOCKED, END, between, counted, instant, span},
 };
 
-/// The end of event time.
-const END: i64 = i64::MAX;
 /// A split that has delivered rows within so many milliseconds is not silent.
 const LATELY_MS: u64 = 2_000;
 /// A channel that is full to this part holds up what is in it.
@@ -34,6 +32,8 @@ enum Cause<'a> {
     Calls { of: &'a OperatorStatus, promised: i64 },
     /// A source that says nothing of its splits.
     Source(&'a OperatorStatus),
+    /// A split that is one of too many to be told of.
+    Untold(&'a OperatorStatus),
 }
 
 impl JobStatus {
@@ -131,6 +131,7 @@ impl JobStatus {
         match worst {
             Some(split) => Cause::Split(source, split, holding().count() - 1),
             None if source.splits.is_empty() => Cause::Source(source),
+            None if source.splits_left_out > 0 && !self.is_silent(at) => Cause::Untold(source),
             None => Cause::Silent(source),
         }
     }
@@ -155,6 +156,11 @@ impl JobStatus {
                 instant(*promised),
                 of.name,
                 of.in_flight
+            ),
+            Cause::Untold(source) => format!(
+                "It waits for one of the {} splits of {} that are not told of, because there are too many to show: all that are shown are \
+                 further.",
+                source.splits_left_out, source.name
             ),
             Cause::Source(source) => format!("{} has not said anything of its splits yet.", source.name),
         }

@@ -27,7 +27,7 @@ use crate::{
     Advance, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
     aggregates::{Aggregates, ArgumentReader, Planned},
     key::comparable,
-    plan::{KeyedBy, Partitioning, Plan},
+    plan::{KeyedOutput, Partitioning, Plan},
     state::{StateForm, StateReader, StateWriter},
     window::table::{GroupTable, Tables},
 };
@@ -138,8 +138,8 @@ impl Plan for UpdatingPlan {
         self.0.form.clone()
     }
 
-    fn keyed_output(&self) -> Option<KeyedBy> {
-        KeyedBy::named(&self.0.input, &self.0.key, &self.0.output)
+    fn keyed_output(&self) -> Option<KeyedOutput> {
+        KeyedOutput::named(&self.0.input, &self.0.key, &self.0.output)
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

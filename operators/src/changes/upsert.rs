@@ -29,7 +29,7 @@ use crate::{
         check_key, comparable,
         encoded::{Grouped, KeyBytes, KeyEncoder},
     },
-    plan::{KeyedBy, Partitioning, Plan},
+    plan::{KeyedOutput, Partitioning, Plan},
     state::{StateForm, StateReader, StateWriter},
 };
 
@@ -145,8 +145,8 @@ impl Plan for UpsertPlan {
         self.0.form.clone()
     }
 
-    fn keyed_output(&self) -> Option<KeyedBy> {
-        KeyedBy::named(&self.0.input, &self.0.key, &self.0.output)
+    fn keyed_output(&self) -> Option<KeyedOutput> {
+        KeyedOutput::named(&self.0.input, &self.0.key, &self.0.output)
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

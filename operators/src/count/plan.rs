@@ -21,7 +21,7 @@ use crate::{
     aggregates::{Aggregates, Planned},
     key::encoded::KeyEncoder,
     keyed::store::KeyPlan,
-    plan::{KeyedBy, Partitioning, Plan},
+    plan::{KeyedOutput, Partitioning, Plan},
     state::StateForm,
     window::{WINDOW_START, aggregate::bounds},
 };
@@ -161,8 +161,8 @@ impl Plan for CountPlan {
         self.0.key.form().clone()
     }
 
-    fn keyed_output(&self) -> Option<KeyedBy> {
-        KeyedBy::named(&self.0.input, self.0.key.columns(), &self.0.output)
+    fn keyed_output(&self) -> Option<KeyedOutput> {
+        KeyedOutput::named(&self.0.input, self.0.key.columns(), &self.0.output)
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

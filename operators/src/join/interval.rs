@@ -35,7 +35,7 @@ use super::{
     spec::{Reach, clamp},
 };
 use crate::{
-    Advance, KeyedBy, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
+    Advance, KeyedOutput, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
     state::{
         StateForm, StateReader, StateWriter,
         timed::{Piece, TimedRows},
@@ -153,7 +153,7 @@ impl Plan for IntervalJoinPlan {
         ])
     }
 
-    fn keyed_output(&self) -> Option<KeyedBy> {
+    fn keyed_output(&self) -> Option<KeyedOutput> {
         // Rows that wait to be decided hold the promise of their task back, and not that of the others.
         let waits = [LEFT, RIGHT].into_iter().any(|side| self.0.shape.join_type.decides(side));
         self.0.shape.keyed.clone().filter(|_| !waits)

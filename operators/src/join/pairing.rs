@@ -24,7 +24,7 @@ use datafusion_physical_expr::PhysicalExpr;
 
 use super::{JoinType, LEFT, RIGHT};
 use crate::{
-    KeyedBy, OperatorError, Result, StreamSchema,
+    KeyedOutput, OperatorError, Result, StreamSchema,
     expr::{Lowering, evaluate_condition},
     key::check_key,
     schema::{index_of, no_duplicates},
@@ -44,7 +44,7 @@ pub(crate) struct Pairing {
     /// The columns of the result.
     pub(crate) fields: Vec<Field>,
     /// By which of them the results are with the task of their join columns.
-    pub(crate) keyed: Option<KeyedBy>,
+    pub(crate) keyed: Option<KeyedOutput>,
 }
 
 /// Where a column of the result comes from.
@@ -81,7 +81,7 @@ impl Pairing {
             let carries = |&at: &usize| sources[at].carries(*pair, join_type);
             (0..sources.len()).filter(carries).map(|at| leads + at).collect()
         };
-        let keyed = KeyedBy::any(pairs.iter().map(carry));
+        let keyed = KeyedOutput::any(pairs.iter().map(carry));
         Ok(Self { on: keys, condition, sources, fields, keyed })
     }
 }

@@ -25,7 +25,7 @@ use super::{
     pairing::{NAMES, PairCondition, Pairing, Source},
 };
 use crate::{
-    KeyedBy, Partitioning, Port, Result, StreamSchema, Timestamp,
+    KeyedOutput, Partitioning, Port, Result, StreamSchema, Timestamp,
     state::{
         KEY_GROUP, Reading, StateForm,
         segments::{key_group_column, own_bytes},
@@ -49,7 +49,7 @@ pub(super) struct Shape {
     pub(super) times: [usize; 2],
     condition: Option<PairCondition>,
     sources: Vec<Source>,
-    pub(super) keyed: Option<KeyedBy>,
+    pub(super) keyed: Option<KeyedOutput>,
     pub(super) output: StreamSchema,
     pub(super) form: StateForm,
 }

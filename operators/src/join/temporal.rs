@@ -28,7 +28,7 @@ use super::{
     versions::{Finder, Stretch, check_order, newest_rows},
 };
 use crate::{
-    Advance, KeyedBy, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
+    Advance, KeyedOutput, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
     state::{Rule, StateForm, StateReader, StateWriter, timed::TimedRows},
     time::{spelled, times_of},
 };
@@ -157,7 +157,7 @@ impl Plan for TemporalJoinPlan {
         form
     }
 
-    fn keyed_output(&self) -> Option<KeyedBy> {
+    fn keyed_output(&self) -> Option<KeyedOutput> {
         self.0.shape.keyed.clone()
     }
 

@@ -27,7 +27,7 @@ use super::{
     side_of,
 };
 use crate::{
-    Advance, KeyedBy, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
+    Advance, KeyedOutput, Operator, OperatorError, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
     state::{StateForm, StateReader, StateWriter, timed::TimedRows},
     window::{Progress, Slice, Slicing, WINDOW_END, WINDOW_START, Window},
 };
@@ -144,7 +144,7 @@ impl Plan for WindowJoinPlan {
         self.0.shape.form_of(&[(0, LEFT, "left"), (1, RIGHT, "right")])
     }
 
-    fn keyed_output(&self) -> Option<KeyedBy> {
+    fn keyed_output(&self) -> Option<KeyedOutput> {
         self.0.shape.keyed.clone()
     }
 

@@ -23,7 +23,7 @@ use super::{
     timers::Expiry,
 };
 use crate::{
-    Advance, KeyedBy, Operator, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
+    Advance, KeyedOutput, Operator, Outbox, Partitioning, Plan, Port, Result, StreamSchema, Timestamp,
     late::set_late_aside,
     state::{StateForm, StateReader, StateWriter},
     time::{spelled, times_of},
@@ -101,8 +101,8 @@ impl Plan for DedupPlan {
         self.0.key.form().clone()
     }
 
-    fn keyed_output(&self) -> Option<KeyedBy> {
-        Some(KeyedBy::columns(self.0.key.columns().iter().copied()))
+    fn keyed_output(&self) -> Option<KeyedOutput> {
+        Some(KeyedOutput::columns(self.0.key.columns().iter().copied()))
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

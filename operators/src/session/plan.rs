@@ -30,7 +30,7 @@ use super::{
 use crate::{
     Operator, OperatorError, Port, Result, StreamSchema, Timestamp,
     aggregates::{Aggregates, Planned},
-    plan::{KeyedBy, Partitioning, Plan},
+    plan::{KeyedOutput, Partitioning, Plan},
     schema::unused,
     state::{Reading, Rule, StateForm},
     window::{REVISION, WINDOW_END, aggregate::bounds, form::of_aggregation},
@@ -175,8 +175,8 @@ impl Plan for SessionPlan {
         self.0.form.clone()
     }
 
-    fn keyed_output(&self) -> Option<KeyedBy> {
-        KeyedBy::named(&self.0.input, &self.0.key, &self.0.output)
+    fn keyed_output(&self) -> Option<KeyedOutput> {
+        KeyedOutput::named(&self.0.input, &self.0.key, &self.0.output)
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

@@ -1,6 +1,6 @@
 //! The pipeline under test: operators, and the exchanges between them.
 
-use crate::{KeyedBy, Operator, Partitioning, Result, StreamSchema, key::check_key};
+use crate::{KeyedOutput, Operator, Partitioning, Result, StreamSchema, key::check_key};
 
 type Factory<'a> = Box<dyn Fn() -> Result<Box<dyn Operator>> + 'a>;
 
@@ -31,7 +31,7 @@ pub struct Pipeline<'a> {
     /// Two phases are one operator.
     operators: usize,
     /// What is said of the rows of the last stage.
-    keyed: Option<KeyedBy>,
+    keyed: Option<KeyedOutput>,
 }
 
 /// What runs in one task: behind an exchange, or in the source task for the first segment.
@@ -146,11 +146,11 @@ impl<'a> Pipeline<'a> {
     ///   Pipeline::new(&bids).exchange(key).stage(plan.output(), || plan.whole()).keyed(plan.keyed_output())
     /// ```
     #[must_use]
-    pub fn keyed(self, output: Option<KeyedBy>) -> Self {
+    pub fn keyed(self, output: Option<KeyedOutput>) -> Self {
         Self { keyed: output, ..self }
     }
 
-    pub(super) fn keyed_output(&self) -> Option<&KeyedBy> {
+    pub(super) fn keyed_output(&self) -> Option<&KeyedOutput> {
         self.keyed.as_ref()
     }
 

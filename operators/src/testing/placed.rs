@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::arrivals::Message;
-use crate::{KeyedBy, Timestamp, key::Partitioner};
+use crate::{KeyedOutput, Timestamp, key::Partitioner};
 
 pub(super) struct Placed {
     /// One for each key that the rows are said to be with their tasks by.
@@ -18,7 +18,7 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    pub(super) fn new(output: &KeyedBy, tasks: usize) -> Self {
+    pub(super) fn new(output: &KeyedOutput, tasks: usize) -> Self {
         let exchange = |key: Vec<usize>| (key.clone(), Partitioner::new(key, tasks));
         Self { exchanges: output.keys().into_iter().map(exchange).collect(), promised: BTreeMap::new() }
     }

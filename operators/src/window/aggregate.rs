@@ -26,7 +26,7 @@ use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
     aggregates::{Aggregates, ArgumentReader, Planned},
     key::comparable,
-    plan::{KeyedBy, Partitioning, Plan, TwoPhases},
+    plan::{KeyedOutput, Partitioning, Plan, TwoPhases},
     spill::Memory,
     state::{
         StateForm, StateReader, StateWriter,
@@ -172,8 +172,8 @@ impl Plan for AggregatePlan {
         self.0.form.clone()
     }
 
-    fn keyed_output(&self) -> Option<KeyedBy> {
-        KeyedBy::named(&self.0.input, &self.0.key, &self.0.output)
+    fn keyed_output(&self) -> Option<KeyedOutput> {
+        KeyedOutput::named(&self.0.input, &self.0.key, &self.0.output)
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     Advance, Operator, OperatorError, Outbox, Port, Result, StreamSchema, Timestamp,
     key::{check_key, comparable},
-    plan::{KeyedBy, Partitioning, Plan, TwoPhases},
+    plan::{KeyedOutput, Partitioning, Plan, TwoPhases},
     schema::no_duplicates,
     state::{
         StateForm, StateReader, StateWriter,
@@ -185,11 +185,11 @@ impl Plan for TopPlan {
         self.0.form.clone()
     }
 
-    fn keyed_output(&self) -> Option<KeyedBy> {
+    fn keyed_output(&self) -> Option<KeyedOutput> {
         // A bound of a former window, which may be a key, gives way to that of this one.
         let behind = self.0.output.columns().fields().len() - 1 - self.0.kept.len();
         let place = |key: &usize| self.0.kept.iter().position(|kept| kept == key).map(|at| vec![behind + at]);
-        KeyedBy::any(self.0.key.iter().map(|key| place(key).unwrap_or_default()))
+        KeyedOutput::any(self.0.key.iter().map(|key| place(key).unwrap_or_default()))
     }
 
     fn whole(&self) -> Result<Box<dyn Operator>> {

@@ -9,7 +9,7 @@ use arrow::{
 };
 use typed_arrow::{prelude::*, schema::SchemaMeta};
 use windrow_operators::{
-    Advance, KeyedBy, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
+    Advance, KeyedOutput, Operator, Outbox, Port, Result, StreamSchema, Timestamp,
     key::key_groups,
     state::{KEY_GROUP, StateReader, StateWriter},
     testing::{Check, Pipeline},
@@ -319,7 +319,7 @@ fn an_exchange_that_is_missing_is_caught() {
 #[test]
 fn rows_and_promises_that_are_not_where_the_plan_says_are_caught() {
     let run = |fault, column| {
-        let pipeline = pipeline(fault).keyed(Some(KeyedBy::columns([column])));
+        let pipeline = pipeline(fault).keyed(Some(KeyedOutput::columns([column])));
         Check::new(pipeline).out_of_order(us(6)).seed(7).run(&rows(), oracle)
     };
     let (sensor, sum) = (1, 2);

@@ -72,7 +72,10 @@ impl<W: Work> AsyncTask<W> {
 
     async fn say_word(&mut self) -> Result<()> {
         match self.queue.word() {
-            Some(word) => self.send(Port::MAIN, Message::Watermark(word)).await,
+            Some(word) => {
+                self.counted().idles(word == Watermark::Idle);
+                self.send(Port::MAIN, Message::Watermark(word)).await
+            }
             None => Ok(()),
         }
     }

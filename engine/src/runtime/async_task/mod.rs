@@ -411,13 +411,19 @@ impl<W: Work> AsyncTask<W> {
             self.stopped.store(true, Relaxed);
         }
         let snapshot = self.close(Message::End(end)).await?;
-        self.counted().busy.set(false);
         self.reporter.ended(snapshot);
         Ok(())
     }
 
     fn internal(&self, error: OperatorError) -> Error {
         Error::Operator { operator: self.counters.name().into(), error }
+    }
+}
+
+impl<W: Work> Drop for AsyncTask<W> {
+    /// However it ends: nobody is at work any more.
+    fn drop(&mut self) {
+        self.counted().busy.set(false);
     }
 }
 

@@ -119,6 +119,7 @@ impl SourceTask {
         self.say(said).await?;
         self.excuse();
         self.ask_lag().await?;
+        self.show_new(&new);
         self.put_off();
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::{
 /// What is shown of the splits, beyond how far they are.
 #[derive(Default)]
 pub(crate) struct Shown {
-    /// `None` for a split that is one too many to be shown.
+    /// Of those that have not ended; `None` for a split that is one too many to be shown.
     gauges: HashMap<SplitId, Option<Arc<SplitGauge>>>,
     /// Which the reader cannot read yet, and why.
     pub(super) put_off: HashMap<SplitId, String>,
@@ -56,39 +56,58 @@ impl SourceTask {
 
     /// A split has ended.
     pub(super) fn show_end(&mut self, split: &SplitId) {
-        if let Some(gauge) = self.gauge(split) {
-            let mut told = gauge.told();
-            told.becomes(SplitState::Ended, None, None, Moment::now());
-            told.lag = None;
+        if let Some(Some(gauge)) = self.shown.gauges.remove(split) {
+            self.counters.splits.end(&gauge, Moment::now());
         }
     }
 
-    /// All splits, as they are.
+    /// The splits with which it begins, or that it has got since; those that ended before are shown once.
+    pub(super) fn show_new(&mut self, new: &[SplitId]) {
+        let (now, task) = (Moment::now(), self.reporter.task.task);
+        self.counters.splits.knows(new.len());
+        for split in new {
+            let gauge = self.counters.splits.add(split, task, now);
+            self.shown.gauges.insert(split.clone(), gauge);
+        }
+    }
+
+    /// All splits that have not ended, as they are.
     pub(super) fn show_splits(&mut self) {
         let now = Moment::now();
         let Self { splits, shown, time, counters, reporter, .. } = self;
         let Shown { gauges, put_off, lag, hold } = shown;
-        for (split, progress) in splits.iter() {
-            let gauge = gauges.entry(split.clone());
-            let gauge = gauge.or_insert_with(|| counters.splits.add(split, reporter.task.task, now));
-            let Some(gauge) = gauge else { continue };
+        gauges.retain(|split, gauge| {
+            let Some(progress) = splits.get(split) else { return false };
+            // Another may have ended since.
+            let gauge = match gauge {
+                Some(gauge) => gauge,
+                None => match counters.splits.add(split, reporter.task.task, now) {
+                    Some(found) => gauge.insert(found),
+                    None => return !progress.ended,
+                },
+            };
             let look = time.as_ref().and_then(|time| time.splits.look(split)).unwrap_or_default();
             let (state, why, hold) = match put_off.get(split) {
-                _ if progress.ended => (SplitState::Ended, None, None),
-                Some(reason) => (SplitState::PutOff, Some(reason.clone()), None),
+                Some(reason) => (SplitState::PutOff, Some(reason.as_str()), None),
                 None if look.paused => (SplitState::Paused, None, hold.clone()),
                 None if look.idle => (SplitState::Idle, None, None),
                 None => (SplitState::Reading, None, None),
             };
             let mut told = gauge.told();
-            told.becomes(state, why, hold, now);
             (told.latest, told.watermark) = (look.latest, look.promised);
             told.position = progress.position.map(|position| position.0);
-            told.lag = lag.get(split).copied().filter(|_| !progress.ended);
-        }
+            if progress.ended {
+                drop(told);
+                counters.splits.end(gauge, now);
+            } else {
+                told.becomes(state, why, hold, now);
+                told.lag = lag.get(split).copied();
+            }
+            !progress.ended
+        });
     }
 
-    /// All are there since the task began, or since they were found.
+    /// Of a split that has not ended.
     fn gauge(&self, split: &SplitId) -> Option<&SplitGauge> {
         self.shown.gauges.get(split)?.as_deref()
     }

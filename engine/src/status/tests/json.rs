@@ -17,6 +17,9 @@ fn full() -> JobStatus {
     source.splits = vec![SplitStatus { state: SplitState::PutOff, why: Some("gone".into()), ..SplitStatus::default() }];
     source.samples = vec![Sample { kind: SampleKind::Rejected, at_ms: 9, text: "x".into() }];
     source.watermark_us = Some(-1);
+    source.call_time =
+        Some(Histogram { buckets: vec![Bucket { le_us: 10, count: 1 }], count: 1, ..Histogram::default() });
+    source.latency = source.call_time.clone();
     status.checkpoints.last = vec![CheckpointDone {
         epoch: 4,
         kind: CheckpointKind::Savepoint,

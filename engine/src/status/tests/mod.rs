@@ -2,6 +2,7 @@
 
 mod bottleneck;
 mod json;
+mod prometheus;
 mod why_open;
 
 use super::*;

@@ -26,9 +26,11 @@ fn with(mut status: JobStatus, splits: Vec<SplitStatus>) -> JobStatus {
     for split in &mut source.splits {
         split.holds_back = active(&&*split) && Some(split.watermark_us) == least;
     }
+    let idle = source.splits.iter().all(|split| !active(&split)) && !source.splits.is_empty();
     let least = least.unwrap_or_else(|| source.splits.iter().map(|split| split.watermark_us).max().flatten());
     for operator in &mut status.operators {
         (operator.watermark_us, operator.promised_us) = (least, least);
+        operator.tasks[0].idle = idle;
     }
     status
 }
@@ -119,6 +121,15 @@ fn idle_and_ended_splits_hold_nobody() {
 }
 
 #[test]
+fn splits_that_are_not_told_of_are_not_called_silent() {
+    let mut status = with(job(), vec![split("topic/1", at(30), SplitState::Idle)]);
+    status.operators[0].splits_left_out = 7;
+    says(&status.why_open("#2"), &["all splits of #1 source topic are idle or have ended"]);
+    status.operators[0].tasks[0].idle = false;
+    says(&status.why_open("#2"), &["one of the 7 splits of #1 source topic that are not told of"]);
+}
+
+#[test]
 fn splits_that_are_equally_far_are_counted_and_the_worst_is_told() {
     let mut splits = vec![split("a", at(3), SplitState::Reading), split("b", at(3), SplitState::PutOff)];
     splits.push(split("c", at(3), SplitState::Reading));
@@ -138,9 +149,11 @@ fn of_two_sources_it_is_the_one_that_has_promised_least() {
     says(&status.why_open("#2"), &["It waits for split x of #4 source late"]);
     // Whoever is idle holds nobody, however far behind.
     status.operators[3].splits[0] = split("x", at(20), SplitState::Idle);
+    status.operators[3].tasks[0].idle = true;
     says(&status.why_open("#2"), &["It waits for split topic/1 of #1 source topic"]);
     // Late rows have no event time.
     status.operators[3].splits[0] = SplitStatus { holds_back: true, ..split("x", at(20), SplitState::Reading) };
+    status.operators[3].tasks[0].idle = false;
     status.edges[2].label = "late".into();
     says(&status.why_open("#2"), &["It waits for split topic/1 of #1 source topic"]);
 }

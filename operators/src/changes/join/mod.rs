@@ -28,7 +28,7 @@ use crate::{
         JoinType, LEFT, RIGHT,
         pairing::{NAMES, PairCondition, Pairing, Source},
     },
-    plan::{KeyedBy, Partitioning, Plan},
+    plan::{KeyedOutput, Partitioning, Plan},
     state::{KEY_GROUP, StateForm, segments::own_bytes},
 };
 
@@ -101,7 +101,7 @@ struct Shared {
     condition: Option<PairCondition>,
     ttl: Option<Duration>,
     sources: Vec<Source>,
-    keyed: Option<KeyedBy>,
+    keyed: Option<KeyedOutput>,
     output: StreamSchema,
     form: StateForm,
 }
@@ -200,7 +200,7 @@ impl Plan for ChangeJoinPlan {
         self.0.form.clone()
     }
 
-    fn keyed_output(&self) -> Option<KeyedBy> {
+    fn keyed_output(&self) -> Option<KeyedOutput> {
         self.0.keyed.clone()
     }
 

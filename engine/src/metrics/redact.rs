@@ -1,0 +1,112 @@
+//! Credentials in the addresses that texts name: who watches a job is not to see them.
+//!
+//! ```text
+//!   errors and rows of users ──► samples, warnings, reasons, the last failure ──redacted──► status, metrics, logs
+//! ```
+//!
+//! Errors of what users call often name the address that was called, with its password or its signature. So every text that is not
+//! the engine's own goes through here where it enters what is shown.
+
+/// What stands for a secret.
+const HIDDEN: &str = "***";
+/// What the name of a parameter has in it whose value is a secret: `access_token`, `X-Amz-Signature`, `sig`, `api_key`, ….
+const SECRET: [&str; 11] = ["token", "sig", "secret", "pass", "pwd", "key", "auth", "cred", "code", "session", "jwt"];
+
+/// The text without the credentials in the addresses in it: `https://***@host/pay?token=***&amount=5`.
+pub(crate) fn redacted(text: &str) -> String {
+    without_values(&without_users(text))
+}
+
+/// Where an address ends in a text.
+fn ends_address(c: char) -> bool {
+    c.is_whitespace() || "\"'`<>".contains(c)
+}
+
+/// Without what stands before the host.
+fn without_users(text: &str) -> String {
+    const BEFORE: &str = "://";
+    let (mut seen, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once(BEFORE) {
+        seen.push_str(before);
+        seen.push_str(BEFORE);
+        let address = after.split(ends_address).next().unwrap_or_default();
+        let authority = address.split(['/', '?', '#']).next().unwrap_or_default();
+        rest = after;
+        // A password may have a slash in it, against the rules.
+        let user = authority.rfind('@').or_else(|| address.rfind('@').filter(|_| has_password(authority)));
+        if let Some((_, host)) = user.and_then(|at| after.split_at_checked(at)) {
+            seen.push_str(HIDDEN);
+            rest = host;
+        } else if has_password(authority) {
+            // The text was cut before the host.
+            seen.push_str(HIDDEN);
+            rest = after.strip_prefix(authority).unwrap_or_default();
+        }
+    }
+    seen + rest
+}
+
+/// Whether what stands behind the colon is no port.
+fn has_password(authority: &str) -> bool {
+    let port = authority.split_once(':').filter(|_| !authority.starts_with('['));
+    let is_number =
+        |port: &str| port.trim_end_matches(|c: char| c.is_ascii_punctuation()).chars().all(|c| c.is_ascii_digit());
+    port.is_some_and(|(_, port)| !is_number(port))
+}
+
+/// Without the values of parameters that are secrets.
+fn without_values(text: &str) -> String {
+    let (mut seen, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once('=') {
+        seen.push_str(before);
+        seen.push('=');
+        let name = before.rfind(['?', '&', ';', '#']).and_then(|at| before.get(at + 1..)).unwrap_or_default();
+        let name = name.to_ascii_lowercase();
+        let is_name = !name.is_empty() && !name.contains(ends_address);
+        let value = after.find(|c| ends_address(c) || "&;#".contains(c)).unwrap_or(after.len());
+        rest = after;
+        if is_name && value > 0 && SECRET.iter().any(|secret| name.contains(secret)) {
+            seen.push_str(HIDDEN);
+            rest = after.get(value..).unwrap_or_default();
+        }
+    }
+    seen + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_in_addresses_are_hidden() {
+        for (text, shown) in [
+            ("GET https://ann:x@example.org/a failed", "GET https://***@example.org/a failed"),
+            ("https://ghp_x@example.org", "https://***@example.org"),
+            (
+                "\"amqp://a:x/y@h:5/v\" and postgres://b:x@[::1]:5432/d",
+                "\"amqp://***@h:5/v\" and postgres://***@[::1]:5432/d",
+            ),
+            ("two http://a:x@b@c/", "two http://***@c/"),
+            ("https://h/p?a=1&token=x&X-Amz-Signature=x#k", "https://h/p?a=1&token=***&X-Amz-Signature=***#k"),
+            ("POST /p?sv=1&sig=x%2Fx: 403", "POST /p?sv=1&sig=*** 403"),
+            ("https://h/#access_token=x&n=2", "https://h/#access_token=***&n=2"),
+            ("cut: https://ann:x", "cut: https://***"),
+            ("cut: https://ann:x…", "cut: https://***"),
+        ] {
+            assert_eq!(redacted(text), shown);
+        }
+    }
+
+    #[test]
+    fn other_texts_stay() {
+        for text in [
+            "",
+            "n: 5, key=value, a == b, x://",
+            "http://127.0.0.1:8080: connection refused",
+            "see https://example.org:443/users/@ann?page=2, and http://[::1]:80/.",
+            "kafka://broker:9092, ä://ö?ü=ß&token=",
+        ] {
+            assert_eq!(redacted(text), text);
+        }
+    }
+}
