@@ -42,6 +42,8 @@ chapters! {
     operating: "operating.md",
     http: "http.md",
     page: "page.md",
+    configuration: "configuration.md",
+    command: "command.md",
     upgrades: "upgrades.md",
     exactly_once: "exactly-once.md",
     memory: "memory.md",

@@ -44,6 +44,9 @@ struct Args {
     /// Serve a page and an API at this address while it runs: 127.0.0.1:8080
     #[arg(long, value_name = "ADDRESS")]
     serve: Option<String>,
+    /// Show the job in the whole terminal while it runs; rows are printed only where stdout is something else
+    #[arg(long)]
+    watch: bool,
 }
 
 /// The bids of the generator with these settings.
@@ -99,10 +102,19 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> windrow::Result<Report> {
     let job = Job::new("hot-items").parallelism(args.parallelism);
     let nexmark = nexmark(args.events, args.rate, args.parallelism.max(1), args.seed);
-    hot_items(&job, nexmark).sink(Console::new());
+    let rows = hot_items(&job, nexmark);
+    if args.watch && std::io::stdout().is_terminal() {
+        // They would be written over the view.
+        rows.discard();
+    } else {
+        rows.sink(Console::new());
+    }
+    let job = args.serve.into_iter().fold(job, Job::serve);
+    if args.watch {
+        return job.watch().run().await;
+    }
     eprintln!("{job}");
 
-    let job = args.serve.into_iter().fold(job, Job::serve);
     let running = job.start().await?;
     if let Some(served) = running.served() {
         eprintln!("look at {}", served.url());

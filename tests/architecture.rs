@@ -48,9 +48,10 @@ fn code(text: &str) -> String {
     production.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The files of the engine whose code contains `needle`.
+/// The files of the engine whose code contains `needle`. The command beside it is a program of its own.
 fn engine_files_with(needle: &str) -> BTreeSet<String> {
-    let files = sources("engine/src").into_iter().filter(|(_, text)| code(text).contains(needle));
+    let files = sources("engine/src").into_iter().filter(|(path, _)| !path.starts_with("engine/src/bin"));
+    let files = files.filter(|(_, text)| code(text).contains(needle));
     files.map(|(path, _)| path.to_string_lossy().into_owned()).collect()
 }
 

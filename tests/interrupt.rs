@@ -1,4 +1,4 @@
-//! Ctrl-C, as the system sends it. A binary of its own: the signal reaches every job of the process.
+//! Ctrl-C and SIGTERM, as the system sends them. A binary of its own: the signal reaches every job of the process.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
@@ -7,7 +7,10 @@ use std::{process::Command, sync::Arc};
 
 use async_trait::async_trait;
 use tests::TOO_LONG;
-use tokio::sync::Notify;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 use windrow::{
     Error, JobHandle,
     arrow::{array::RecordBatch, datatypes::SchemaRef},
@@ -15,8 +18,8 @@ use windrow::{
     prelude::*,
 };
 
-fn interrupt() {
-    let kill = Command::new("kill").args(["-INT", &std::process::id().to_string()]).status();
+fn send(signal: &str) {
+    let kill = Command::new("kill").args([signal, &std::process::id().to_string()]).status();
     assert!(kill.unwrap().success());
 }
 
@@ -63,26 +66,33 @@ async fn until_it_writes(job: &JobHandle) {
 fn the_first_interrupt_stops_cleanly_and_the_second_aborts() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let interrupts = async {
-        // From here on an interrupt does not end the process.
+        // From here on neither ends the process.
         tokio::spawn(tokio::signal::ctrl_c());
-        let (job, out) = (Job::new("endless").parallelism(2), MemorySink::new());
-        job.source(Sequence::endless().splits(2)).sink(out.clone());
-        let running = job.start().await.unwrap();
-        let handle = running.handle();
-        let waiting = tokio::spawn(running.wait());
-        until_it_writes(&handle).await;
-        interrupt();
-        let report = waiting.await.unwrap().unwrap();
-        assert!(report.stopped);
-        assert_eq!(report.metrics.operators[0].rows_in, out.rows() as u64, "what was read is written and published");
-        assert!(report.metrics.operators.iter().all(|operator| operator.balances()));
+        let _terminate = signal(SignalKind::terminate()).unwrap();
+        for first in ["-INT", "-TERM"] {
+            let (job, out) = (Job::new("endless").parallelism(2), MemorySink::new());
+            job.source(Sequence::endless().splits(2)).sink(out.clone());
+            let running = job.start().await.unwrap();
+            let handle = running.handle();
+            let waiting = tokio::spawn(running.wait());
+            until_it_writes(&handle).await;
+            send(first);
+            let report = waiting.await.unwrap().unwrap();
+            assert!(report.stopped);
+            assert_eq!(
+                report.metrics.operators[0].rows_in,
+                out.rows() as u64,
+                "what was read is written and published"
+            );
+            assert!(report.metrics.operators.iter().all(|operator| operator.balances()));
+        }
 
         let (job, stuck) = (Job::new("stuck"), Stuck::default());
         job.source(Sequence::endless()).sink(stuck.clone());
         let waiting = tokio::spawn(job.start().await.unwrap().wait());
         stuck.0.notified().await;
         while !waiting.is_finished() {
-            interrupt();
+            send("-TERM");
             tokio::task::yield_now().await;
         }
         assert!(matches!(waiting.await.unwrap(), Err(Error::Aborted { job }) if job == "stuck"));

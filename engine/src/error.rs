@@ -21,6 +21,12 @@ pub enum Error {
         /// What is wrong with each operator, by its number and name in the printed job.
         mistakes: Vec<String>,
     },
+    /// A file or the environment does not configure a job. Every mistake is listed.
+    #[error("the configuration cannot be used:{}", mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect::<String>())]
+    Config {
+        /// What is wrong, and where: a variable, or a file and a line.
+        mistakes: Vec<String>,
+    },
     /// A source, or the table of a lookup, cannot be read.
     #[error("{operator}: {}", said(operator, error))]
     Source {
@@ -222,6 +228,7 @@ impl Error {
             Self::Checkpoint { error, .. } => error.may_pass(),
             Self::Call { .. } | Self::Panic { .. } | Self::Disconnected { .. } | Self::CheckpointTimeout { .. } => true,
             Self::Plan { .. }
+            | Self::Config { .. }
             | Self::Rejected { .. }
             | Self::Misfit { .. }
             | Self::Savepoint { .. }

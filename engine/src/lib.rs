@@ -166,6 +166,8 @@
 //! * [`metrics`]: what a job counts. [`status`]: what it does, for who watches, and as Prometheus
 //!   reads it ([`status::prometheus`]). What happens to it is said by `tracing` (`trace.rs`); the feature `otel` takes that to a collector. `serve` (with the feature
 //!   of this name): all of it over HTTP, and who may ask: `docs/src/http.md`. [`Error`]: what can go wrong. [`state`]: a look into the state of a stopped job.
+//! * [`config`]: what a file and the environment say of a job. The module `terminal` (feature `terminal`) shows one in a terminal, and the
+//!   program `windrow` (feature `cli`, `docs/src/command.md`) looks after jobs from outside.
 //!
 //! ## Choices that differ from what one might expect
 //!
@@ -188,6 +190,7 @@
 pub mod api;
 mod checkpoint;
 mod clock;
+pub mod config;
 mod error;
 mod event_time;
 mod functions;
@@ -201,6 +204,8 @@ mod runtime;
 pub mod serve;
 pub mod state;
 pub mod status;
+#[cfg(feature = "terminal")]
+pub mod terminal;
 mod trace;
 
 pub use api::{

@@ -43,6 +43,7 @@
 //!
 //! With the feature `sql` the tables can be asked in SQL: `State::context` is a DataFusion session that has them.
 
+mod contents;
 mod packed;
 mod rows;
 
@@ -54,12 +55,15 @@ use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
     error::ArrowError,
 };
+pub use contents::{Contents, OperatorContents, SinkContents, SourceContents, SplitContents, inspect};
+use serde::Serialize;
 use windrow_connectors::Epoch;
 use windrow_operators::{Timestamp, state::StateForm};
 
+pub use crate::checkpoint::Wanted;
 use crate::{
     Error, Result,
-    checkpoint::{CheckpointStore, Listed, Manifest, SavedTask, Segments, SplitState, Wanted, job_and_store},
+    checkpoint::{CheckpointStore, Listed, Manifest, SavedTask, Segments, SplitState, job_and_store},
 };
 
 /// Opens the newest checkpoint of the job at `url`: what was given to [`Job::checkpoint`](crate::Job::checkpoint), a
@@ -104,6 +108,13 @@ pub async fn open_checkpoint(url: impl AsRef<str>, epoch: Epoch) -> Result<State
     load(url.as_ref(), Wanted::Epoch(epoch)).await
 }
 
+/// The names of the jobs that have checkpoints below `url`: a directory, or with the feature `s3` a bucket and a path in it.
+/// [`inspect`] has an example.
+pub async fn jobs(url: impl AsRef<str>) -> Result<Vec<String>> {
+    let url = url.as_ref();
+    crate::checkpoint::jobs(url).await.map_err(|error| error.of(&job_and_store(url).1))
+}
+
 /// The checkpoints of the job at `url`, which is as in [`open`], that can be opened and restored, oldest first.
 /// The [module](self) has an example.
 pub async fn checkpoints(url: impl AsRef<str>) -> Result<Vec<CheckpointInfo>> {
@@ -121,7 +132,7 @@ pub async fn checkpoints(url: impl AsRef<str>) -> Result<Vec<CheckpointInfo>> {
 }
 
 /// A checkpoint in a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckpointInfo {
     /// Its number.
     pub epoch: Epoch,

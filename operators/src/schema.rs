@@ -213,7 +213,7 @@ pub fn index_of(schema: &Schema, name: &str) -> Result<usize> {
 }
 
 /// The name that was probably meant by `name`, which is none of them.
-pub(crate) fn likely<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn likely<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let hint = datafusion_common::utils::datafusion_strsim::normalized_levenshtein;
     let likeness = |n: &str| if n.eq_ignore_ascii_case(name) { 1.0 } else { hint(n, name) };
     let near = names.map(|n| (likeness(n), n)).filter(|(near, _)| *near >= 0.6);

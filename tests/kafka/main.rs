@@ -14,6 +14,7 @@ mod large;
 mod letters;
 mod odd;
 mod poison;
+mod re_drive;
 mod running;
 mod schemas;
 mod security;

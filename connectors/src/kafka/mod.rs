@@ -8,6 +8,7 @@
 //! | [`source`] | topics as a source |
 //! | [`sink`] | topics as sinks: rows into records, at least once or exactly once |
 //! | [`transaction`] | the exactly-once sinks of a connection commit as one |
+//! | [`re_drive`] | dead letters go back to where they came from |
 //! | `limits` | the largest records that topics take, asked once at each start of a job |
 //! | `letters` | what the headers of dead letters say to sinks and sources alike |
 //! | [`cluster`] | what the sinks ask of a cluster, so that tests can put one in its place that loses requests and replies |
@@ -22,6 +23,7 @@ mod in_memory;
 mod letters;
 mod librdkafka;
 mod limits;
+pub mod re_drive;
 pub mod security;
 mod settings;
 pub mod sink;
@@ -33,6 +35,7 @@ pub mod transaction;
 const LATE: [u64; 4] = [500, 500, 1_000, 2_000];
 
 pub use connection::Kafka;
+pub use re_drive::{KeptLetter, ReDrive, ReDriven};
 pub use security::{Sasl, Tls, Token};
 pub use sink::{KafkaOutput, KafkaSink};
 pub use source::{Isolation, KafkaInput, KafkaSource, Start};

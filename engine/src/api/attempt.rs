@@ -47,6 +47,8 @@ pub(crate) struct Blueprint {
     /// Where it is served.
     #[cfg(feature = "serve")]
     pub(crate) serve: Option<crate::serve::Serve>,
+    #[cfg(feature = "terminal")]
+    pub(crate) shows: crate::terminal::show::Shows,
 }
 
 /// The tasks of an attempt, and what became of it.

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     Error, Restarts, Restore, Result,
-    checkpoint::{Settings, timeout},
+    checkpoint::{KEPT_CHECKPOINTS, Settings, timeout},
+    config::{Chosen, Config},
     error::said,
     plan::{
         graph::{Graph, Kind, RejectPolicy, StreamId},
@@ -20,9 +21,6 @@ use crate::{
     },
     runtime::memory::{LEAST_BYTES, check_budget},
 };
-
-/// How many bytes wait between two tasks at the most, unless [`Job::channel_bytes`] says otherwise.
-const CHANNEL_BYTES: usize = 2 << 20;
 
 /// A dataflow job. It is inert until it runs; printing it shows its graph.
 ///
@@ -46,17 +44,14 @@ const CHANNEL_BYTES: usize = 2 << 20;
 #[must_use = "a job does nothing until it runs"]
 pub struct Job {
     graph: SharedGraph,
-    parallelism: usize,
-    channel_bytes: usize,
-    settings: Option<Settings>,
-    restore: Restore,
-    drop_state: bool,
-    restarts: Restarts,
-    checkpoint_timeout: Option<Duration>,
-    memory_budget: Option<usize>,
-    spill_to: Option<PathBuf>,
+    /// What its code says.
+    chosen: Chosen,
+    /// What goes before that.
+    config: Config,
     #[cfg(feature = "serve")]
     serve: Option<crate::serve::Serve>,
+    #[cfg(feature = "terminal")]
+    shows: crate::terminal::show::Shows,
 }
 
 impl Job {
@@ -66,18 +61,108 @@ impl Job {
         let graph = Graph { job: name.into(), ..Graph::default() };
         Self {
             graph: Arc::new(std::sync::Mutex::new(graph)),
-            parallelism: 1,
-            channel_bytes: CHANNEL_BYTES,
-            settings: None,
-            restore: Restore::newest(),
-            drop_state: false,
-            restarts: Restarts::default(),
-            checkpoint_timeout: None,
-            memory_budget: None,
-            spill_to: None,
             #[cfg(feature = "serve")]
             serve: None,
+            chosen: Chosen::default(),
+            config: Config::default(),
+            #[cfg(feature = "terminal")]
+            shows: Default::default(),
         }
+    }
+
+    /// Shows a line about the job on stderr while somebody waits for it ([`Job::run`], [`RunningJob::wait`]): its state, rows per
+    /// second, how far event time is behind, its newest checkpoint, what slows it down. It is rewritten twice a second, and stays at
+    /// the end. Where stderr is no terminal nothing is shown.
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("numbers").progress();
+    /// job.source(Sequence::new(10_000)).sink(MemorySink::new());
+    /// job.run().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "terminal")]
+    pub fn progress(self) -> Self {
+        Self { shows: crate::terminal::show::Shows::Line, ..self }
+    }
+
+    /// Shows the job in the whole terminal while somebody waits for it: its operators, how busy they are, event time, why windows are
+    /// open, its checkpoints. `?` shows the keys; `q` leaves the view, and the job goes on with the line of [`Job::progress`]; Ctrl-C
+    /// stops it as always. The terminal is given back at the end, and on a panic. It is drawn on stderr: rows for stdout belong into a
+    /// file or a pipe meanwhile. Where stderr or stdin is no terminal it is as with [`Job::progress`].
+    ///
+    /// ```no_run
+    /// use windrow::prelude::*;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> windrow::Result<()> {
+    /// let job = Job::new("numbers").watch();
+    /// job.source(Sequence::endless().rate(10_000)).sink(MemorySink::new());
+    /// job.run().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "terminal")]
+    pub fn watch(self) -> Self {
+        Self { shows: crate::terminal::show::Shows::View, ..self }
+    }
+
+    /// Lets a file and the environment say what the code says, or does not: `windrow.toml`, and variables `WINDROW_…`. They go before
+    /// the code, whether that speaks before or after this; [`config`](crate::config) has the order and the book all the names.
+    /// Mistakes in them are errors of [`Job::run`].
+    ///
+    /// ```
+    /// use windrow::prelude::*;
+    ///
+    /// // WINDROW_PARALLELISM=8 gives it eight tasks, and so does `parallelism = 8` in windrow.toml.
+    /// let job = Job::new("hot-items").parallelism(4).configured();
+    /// ```
+    pub fn configured(self) -> Self {
+        match Config::load() {
+            Ok(config) => self.configured_by(config),
+            Err(Error::Config { mistakes }) => {
+                lock(&self.graph).mistakes.extend(mistakes);
+                self
+            }
+            Err(other) => {
+                lock(&self.graph).mistakes.push(other.to_string());
+                self
+            }
+        }
+    }
+
+    /// As [`Job::configured`], with a configuration that was read before. [`Config`] has an example.
+    pub fn configured_by(self, config: Config) -> Self {
+        Self { config, ..self }
+    }
+
+    /// `with` is told to what the code says.
+    fn told(mut self, with: impl FnOnce(&mut Chosen)) -> Self {
+        with(&mut self.chosen);
+        self
+    }
+
+    /// Where it is served: what the code says, and what goes before it.
+    #[cfg(feature = "serve")]
+    fn serves(&self, chosen: &Chosen) -> Option<crate::serve::Serve> {
+        let at = chosen.serve_address.clone();
+        let mut serve = match (self.serve.clone(), at) {
+            (Some(code), Some(address)) => code.moved(address),
+            (code, at) => code.or(at.map(crate::serve::Serve::at))?,
+        };
+        if let Some(secret) = chosen.serve_token() {
+            serve = serve.token(secret);
+        }
+        Some(chosen.serve_host.iter().fold(serve, |serve, host| serve.host(host)))
+    }
+
+    /// What holds: what the code says, and what goes before it.
+    fn effective(&self) -> Chosen {
+        self.config.over(&lock(&self.graph).job, self.chosen.clone())
     }
 
     /// How many tasks a keyed operator has, and a source at the most (one per split). At least 1, at most 256, the
@@ -88,13 +173,13 @@ impl Job {
     /// let job = Job::new("hot-items").parallelism(4).channel_bytes(8 << 20);
     /// ```
     pub fn parallelism(self, tasks: usize) -> Self {
-        Self { parallelism: tasks, ..self }
+        self.told(|chosen| chosen.parallelism = Some(tasks))
     }
 
     /// How many bytes may wait in the channel between two tasks; 2 MiB unless told. A full channel slows down who writes to it.
     /// [`Job::parallelism`] has an example.
     pub fn channel_bytes(self, bytes: usize) -> Self {
-        Self { channel_bytes: bytes, ..self }
+        self.told(|chosen| chosen.channel_bytes = Some(bytes))
     }
 
     /// How many bytes of state the job may hold in memory, all operators and tasks together; at least 1 MiB, and 256 KiB for
@@ -129,14 +214,14 @@ impl Job {
     /// # }
     /// ```
     pub fn memory_budget(self, bytes: usize) -> Self {
-        Self { memory_budget: Some(bytes), ..self }
+        self.told(|chosen| chosen.memory_budget = Some(bytes))
     }
 
     /// Below which directory state goes that is too much for the [`Job::memory_budget`]; where the system has temporary files
     /// unless told, which is not always a disk. The job makes a directory of its own there when it needs one, and removes it at
     /// its end; what a killed process left is removed when the next job with a budget begins there. A restart does not need it.
     pub fn spill_to(self, directory: impl Into<PathBuf>) -> Self {
-        Self { spill_to: Some(directory.into()), ..self }
+        self.told(|chosen| chosen.spill_to = Some(directory.into()))
     }
 
     /// Takes a checkpoint every so often, in the store at `url`: a directory (`/var/lib/jobs` or `file:///var/lib/jobs`),
@@ -159,6 +244,7 @@ impl Job {
     ///         .parallelism(2)
     ///         .checkpoint(store, secs(10))
     ///         .checkpoint_timeout(mins(1))
+    ///         .keep_checkpoints(5)
     ///         .restarts(Restarts::at_most(3).waiting(millis(100)..=secs(5)));
     ///     job.source(Sequence::new(10)).filter_expr((col("value") % lit(2)).eq(lit(0))).sink(out.clone());
     ///     job
@@ -171,7 +257,16 @@ impl Job {
     /// # }
     /// ```
     pub fn checkpoint(self, url: impl Into<String>, every: Duration) -> Self {
-        Self { settings: Some(Settings::new(url.into(), every)), ..self }
+        self.told(|chosen| {
+            chosen.checkpoint_url = Some(url.into());
+            chosen.checkpoint_every = Some(every);
+        })
+    }
+
+    /// How many checkpoints are kept besides savepoints: at least the two newest, which is so too when nothing is said. Those that are
+    /// kept can be [looked into](crate::state), and shared state is stored once. [`Job::checkpoint`] has an example.
+    pub fn keep_checkpoints(self, newest: usize) -> Self {
+        self.told(|chosen| chosen.checkpoint_keep = Some(newest))
     }
 
     /// How long a checkpoint may take, from asking for it until every task has answered. After that the job fails, with an
@@ -179,12 +274,12 @@ impl Job {
     /// told, or less when a sink commits in transactions: the interval and this must fit three times into what a transaction
     /// may take. [`Job::checkpoint`] has an example.
     pub fn checkpoint_timeout(self, timeout: Duration) -> Self {
-        Self { checkpoint_timeout: Some(timeout), ..self }
+        self.told(|chosen| chosen.checkpoint_timeout = Some(timeout))
     }
 
     /// Which checkpoint the job begins from; the newest unless told. [`RunningJob`] has an example.
     pub fn restore(self, from: Restore) -> Self {
-        Self { restore: from, ..self }
+        self.told(|chosen| chosen.restore_is(from))
     }
 
     /// Gives up the state of operators that a checkpoint has and the job does not have any more. Without this such a
@@ -216,13 +311,13 @@ impl Job {
     /// # }
     /// ```
     pub fn drop_state(self) -> Self {
-        Self { drop_state: true, ..self }
+        self.told(|chosen| chosen.drop_state = Some(true))
     }
 
     /// How often the job is started again after a failure, with checkpoints: without them a job that fails stays down.
     /// [`Job::checkpoint`] has an example.
     pub fn restarts(self, restarts: Restarts) -> Self {
-        Self { restarts, ..self }
+        self.told(|chosen| chosen.restarts_are(restarts))
     }
 
     /// Serves the job over HTTP while it runs: a page to look at it with, an API to ask, save and stop it by, and what Prometheus
@@ -280,7 +375,7 @@ impl Job {
         Stream::new(self.graph.clone(), at)
     }
 
-    /// Runs the job to its end, or until Ctrl-C: see [`RunningJob::wait`]. Must be called on a tokio runtime.
+    /// Runs the job to its end, or until Ctrl-C or SIGTERM: see [`RunningJob::wait`]. Must be called on a tokio runtime.
     ///
     /// Fails with [`Error::Plan`] before the first row, with all mistakes that can be known then; and with what went wrong when
     /// a task fails, if the job is not started again.
@@ -304,18 +399,23 @@ impl Job {
     /// Starts the job and returns while it runs. Must be called on a tokio runtime. [`RunningJob`] has an example; what
     /// fails is as with [`Job::run`].
     pub async fn start(self) -> Result<RunningJob> {
-        let settings = self.check()?;
+        let chosen = self.effective();
+        let settings = self.check(&chosen)?;
+        #[cfg(feature = "serve")]
+        let serve = self.serves(&chosen);
         // The job is complete: from here on nobody adds to the graph.
         let graph = std::mem::take(&mut *lock(&self.graph));
         RunningJob::start(Blueprint {
             graph: Arc::new(graph),
-            parallelism: self.parallelism,
-            channel_bytes: self.channel_bytes,
+            parallelism: chosen.parallelism(),
+            channel_bytes: chosen.channel_bytes(),
             settings,
-            restarts: self.restarts,
-            memory: self.memory_budget.map(|bytes| (bytes, self.spill_to)),
+            restarts: chosen.restarts(),
+            memory: chosen.memory_budget.map(|bytes| (bytes, chosen.spill_to)),
             #[cfg(feature = "serve")]
-            serve: self.serve,
+            serve,
+            #[cfg(feature = "terminal")]
+            shows: self.shows,
         })
         .await
     }
@@ -343,44 +443,56 @@ impl Job {
     /// # }
     /// ```
     pub async fn explain(&self) -> Result<String> {
-        self.check()?;
+        let chosen = self.effective();
+        self.check(&chosen)?;
         let sources = sources(&lock(&self.graph));
         let splits = splits(&sources).await?;
         let graph = lock(&self.graph);
-        let plan = plan(&graph, self.parallelism, &splits);
-        check_budget(self.memory_budget, &graph, &plan)?;
+        let plan = plan(&graph, chosen.parallelism(), &splits);
+        check_budget(chosen.memory_budget, &graph, &plan)?;
         Ok(Explained(&plan, &graph).to_string())
     }
 
     /// All mistakes that can be known before the first row; without one, how checkpoints are taken.
-    fn check(&self) -> Result<Option<Settings>> {
+    fn check(&self, chosen: &Chosen) -> Result<Option<Settings>> {
         let graph = lock(&self.graph);
         let mut mistakes = graph.mistakes.clone();
         mistakes.extend(graph.dead_ends());
         mistakes.extend(graph.repeated_ids());
-        if self.parallelism == 0 || self.parallelism > windrow_operators::key::KEY_GROUPS {
-            mistakes.push(format!("parallelism {} is not between 1 and 256", self.parallelism));
+        let parallelism = chosen.parallelism();
+        if parallelism == 0 || parallelism > windrow_operators::key::KEY_GROUPS {
+            mistakes.push(format!("parallelism {parallelism} is not between 1 and 256"));
         }
-        if self.restore != Restore::newest() && self.settings.is_none() {
+        let settings = chosen.settings().unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            None
+        });
+        let is_half_said = chosen.checkpoint_url.is_some() != chosen.checkpoint_every.is_some();
+        let without = settings.is_none() && !is_half_said;
+        if chosen.restore() != Restore::newest() && without {
             mistakes.push("it is to be restored, but has no checkpoints: say .checkpoint(url, every)".into());
         }
-        if self.drop_state && self.settings.is_none() {
+        if chosen.drops_state() && without {
             mistakes.push("its state is to be dropped, but it has no checkpoints: say .checkpoint(url, every)".into());
         }
-        if let Some(bytes) = self.memory_budget.filter(|bytes| *bytes < LEAST_BYTES) {
+        if let Some(bytes) = chosen.memory_budget.filter(|bytes| *bytes < LEAST_BYTES) {
             mistakes.push(format!("a memory budget of {bytes} bytes is too little: at least {LEAST_BYTES} (1 MiB)"));
         }
-        if self.spill_to.is_some() && self.memory_budget.is_none() {
+        if chosen.spill_to.is_some() && chosen.memory_budget.is_none() {
             let mistake = "it is told where state goes that is too much for memory, but not how much that is: say \
                            .memory_budget(bytes)";
             mistakes.push(mistake.into());
         }
         #[cfg(feature = "serve")]
-        mistakes.extend(self.serve.as_ref().and_then(|serve| serve.check().err()));
-        if self.settings.as_ref().is_some_and(|settings| settings.every.is_zero()) {
+        mistakes.extend(self.serves(chosen).and_then(|serve| serve.check().err()));
+        mistakes.extend(chosen.serve_mistake());
+        if chosen.checkpoint_keep.is_some_and(|keep| keep < KEPT_CHECKPOINTS) {
+            mistakes.push(format!("fewer than {KEPT_CHECKPOINTS} checkpoints are not kept: say .keep_checkpoints(2)"));
+        }
+        if settings.as_ref().is_some_and(|settings| settings.every.is_zero()) {
             mistakes.push("a checkpoint every 0 s would be one after the other: say how often".into());
         }
-        let timeout = timeout(&sinks(&graph), &graph.job, self.settings.as_ref(), self.checkpoint_timeout);
+        let timeout = timeout(&sinks(&graph), &graph.job, settings.as_ref(), chosen.checkpoint_timeout);
         let timeout = timeout.unwrap_or_else(|more| {
             mistakes.extend(more);
             Default::default()
@@ -388,8 +500,7 @@ impl Job {
         if !mistakes.is_empty() {
             return Err(Error::Plan { job: graph.job.clone(), mistakes });
         }
-        let (restore, drop_state) = (self.restore.clone(), self.drop_state);
-        Ok(self.settings.clone().map(|settings| Settings { restore, drop_state, timeout, ..settings }))
+        Ok(settings.map(|settings| Settings { timeout, ..settings }))
     }
 }
 

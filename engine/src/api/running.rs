@@ -21,6 +21,7 @@ use crate::{
     checkpoint::{Savepoint, Then, Witnessed},
     clock::{Moment, sleep_until},
     metrics::{CheckpointCounters, Counters, JobMetrics, log::CheckpointLog, redact::redacted},
+    runtime::signals::Signals,
     status::{Failure, JobStatus, Live, NOTED_EVERY, Now, Recent, State},
     trace,
 };
@@ -243,16 +244,16 @@ impl RunningJob {
         self.handle.clone()
     }
 
-    /// Waits for the end. The first Ctrl-C stops the job cleanly: sources stop reading, what has been read is processed
+    /// Waits for the end. The first Ctrl-C or SIGTERM stops the job cleanly: sources stop reading, what has been read is processed
     /// and written. Windows that are still open give no result, because they are not complete; with checkpoints the last
-    /// one holds them, and the job goes on from there when it is started again. A second Ctrl-C aborts: this returns at
-    /// once, or as soon as the open transactions of its sinks are thrown away, which takes ten seconds at most, and a third Ctrl-C
-    /// ends. A runtime that is dropped then still waits for a task that blocks, such as a write to a stalled pipe.
+    /// one holds them, and the job goes on from there when it is started again. A second one aborts: this returns at
+    /// once, or as soon as the open transactions of its sinks are thrown away, which takes ten seconds at most, and a third one
+    /// ends. From then on neither ends the process by itself. A runtime that is dropped then still waits for a task that blocks, such as a write to a stalled pipe.
     ///
     /// With checkpoints a job that fails is started again from the newest one: see [`Restarts`](crate::Restarts).
     /// [`RunningJob`] has an example.
     ///
-    /// [`JobHandle::cancel`] is the same as the second Ctrl-C.
+    /// [`JobHandle::cancel`] is the same as the second of them.
     pub async fn wait(mut self) -> Result<Report> {
         let span = self.span.clone();
         let ended = self.work().instrument(span.clone()).await;
@@ -269,10 +270,13 @@ impl RunningJob {
     }
 
     async fn work(&mut self) -> Result<Report> {
-        let mut interrupted = false;
+        let mut interrupts = Interrupts {
+            signals: Signals::new(),
+            show: Show::begin(&self.blueprint, self.handle.clone()),
+            heard: false,
+        };
         let mut restarts = 0;
-        // So that who asks for the first time also learns what went on lately. It never ends: an end would begin the select again,
-        // and a Ctrl-C in that moment would reach nobody.
+        // So that who asks for the first time also learns what went on lately.
         let handle = self.handle.clone();
         let noting = async {
             loop {
@@ -287,13 +291,12 @@ impl RunningJob {
                 ended = self.attempt.tasks.join() => ended,
                 () = &mut noting => continue,
                 () = cancelled(&mut cancel) => {
-                    self.abort().await;
+                    self.abort(&mut interrupts).await;
                     return Err(self.aborted());
                 }
-                // Without a handler for Ctrl-C (an error here) the process simply ends on it.
-                Ok(()) = tokio::signal::ctrl_c() => {
-                    if let Err(aborted) = self.interrupt(&mut interrupted) {
-                        self.abort().await;
+                () = interrupts.next() => {
+                    if let Err(aborted) = self.interrupt(&mut interrupts) {
+                        self.abort(&mut interrupts).await;
                         return Err(aborted);
                     }
                     continue;
@@ -309,8 +312,9 @@ impl RunningJob {
             if self.attempt.has_progressed() {
                 restarts = 0;
             }
-            self.start_again(error, &mut restarts, &mut interrupted).await?;
+            self.start_again(error, &mut restarts, &mut interrupts).await?;
         }
+        interrupts.show.end();
         let shared = &self.handle.0;
         let stopped = self.attempt.stopped.load(Relaxed);
         Ok(Report {
@@ -321,8 +325,8 @@ impl RunningJob {
         })
     }
 
-    fn interrupt(&self, interrupted: &mut bool) -> Result<()> {
-        if std::mem::replace(interrupted, true) {
+    fn interrupt(&self, interrupts: &mut Interrupts) -> Result<()> {
+        if std::mem::replace(&mut interrupts.heard, true) {
             return Err(self.aborted());
         }
         self.handle.stop();
@@ -334,15 +338,15 @@ impl RunningJob {
     }
 
     /// Ends the job at once; only what its sinks have open is thrown away first, unless that is interrupted too.
-    async fn abort(&mut self) {
+    async fn abort(&mut self, interrupts: &mut Interrupts) {
         tokio::select! {
             () = self.attempt.abort() => {}
-            Ok(()) = tokio::signal::ctrl_c() => {}
+            () = interrupts.next() => {}
         }
     }
 
     /// Starts the job again, as often as it may, unless somebody stops it meanwhile; otherwise returns why it failed.
-    async fn start_again(&mut self, mut error: Error, restarts: &mut u32, interrupted: &mut bool) -> Result<()> {
+    async fn start_again(&mut self, mut error: Error, restarts: &mut u32, interrupts: &mut Interrupts) -> Result<()> {
         let span = std::mem::replace(&mut self.attempt.span, Span::none());
         self.handle.0.failed(&span, &error);
         drop(span);
@@ -353,7 +357,7 @@ impl RunningJob {
             // Nothing is running that could be stopped cleanly: what the last checkpoint holds is what there is.
             Ok(_) = stop.wait_for(|stop| *stop) => {}
             () = cancelled(&mut cancel) => return Err(self.aborted()),
-            Ok(()) = tokio::signal::ctrl_c() => self.interrupt(interrupted)?,
+            () = interrupts.next() => self.interrupt(interrupts)?,
         }
         Err(error)
     }
@@ -388,6 +392,56 @@ impl RunningJob {
             }
         }
     }
+}
+
+/// Who may interrupt the job: the system, or who looks at it in a terminal where keys are no signals.
+struct Interrupts {
+    signals: Signals,
+    show: Show,
+    /// Whether the first has come, after which the next one aborts.
+    heard: bool,
+}
+
+impl Interrupts {
+    /// Waits for the next one; none is lost between two waits.
+    async fn next(&mut self) {
+        tokio::select! {
+            () = self.signals.next() => {}
+            () = self.show.interrupted() => {}
+        }
+    }
+}
+
+/// What the job shows of itself while somebody waits for it.
+struct Show(#[cfg(feature = "terminal")] crate::terminal::show::Show);
+
+#[cfg(feature = "terminal")]
+impl Show {
+    fn begin(blueprint: &Blueprint, handle: JobHandle) -> Self {
+        Self(crate::terminal::show::Show::begin(blueprint.shows, handle))
+    }
+
+    /// Until Ctrl-C is pressed where it is no signal.
+    async fn interrupted(&mut self) {
+        self.0.interrupted().await;
+    }
+
+    fn end(&mut self) {
+        self.0.end();
+    }
+}
+
+#[cfg(not(feature = "terminal"))]
+impl Show {
+    fn begin(_: &Blueprint, _: JobHandle) -> Self {
+        Self()
+    }
+
+    async fn interrupted(&mut self) {
+        std::future::pending().await
+    }
+
+    fn end(&mut self) {}
 }
 
 /// Asks and stops a running job. [`RunningJob`] has an example with all of its methods.

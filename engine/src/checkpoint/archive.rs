@@ -27,7 +27,7 @@ use super::{
     faults::mutated,
     layout::{ChainLayout, Layout},
     manifest::{Form, Kind, Manifest, OperatorState, Parent, SavedTask, SegmentFile, SinkState, SplitState},
-    settings::{KEPT_CHECKPOINTS, Timeout},
+    settings::Timeout,
     store::{CheckpointStore, Claim},
     witnessed::{Witnessed, conclude},
 };
@@ -63,6 +63,8 @@ pub(crate) struct Archive {
     /// Who decides, when it is not the store.
     pub(crate) witnessed: Option<Witnessed>,
     pub(crate) every: Duration,
+    /// How many checkpoints are kept besides savepoints.
+    pub(crate) keep: usize,
     pub(crate) timeout: Timeout,
     /// The last decided checkpoint.
     pub(crate) parent: Option<Parent>,
@@ -245,7 +247,7 @@ impl Archive {
         if self.collect_at.is_some_and(|at| began < at) {
             return Ok(());
         }
-        let collected = self.store.collect(&self.claim, KEPT_CHECKPOINTS).await;
+        let collected = self.store.collect(&self.claim, self.keep).await;
         self.collect_at = Some(Moment::now().after(began.elapsed().saturating_mul(PAUSES)));
         match collected {
             Ok(_) => Ok(()),

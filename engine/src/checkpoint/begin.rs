@@ -95,6 +95,7 @@ pub(crate) async fn begin(
         claim,
         witnessed,
         every: settings.every,
+        keep: settings.keep,
         timeout: settings.timeout.clone(),
         parent: manifest.as_ref().map(Manifest::as_parent),
         origin: manifest.as_ref().and_then(|manifest| manifest.origin),

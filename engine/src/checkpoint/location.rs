@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use object_store::path::Path;
+use futures::TryStreamExt;
+use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
 use url::Url;
 
 use super::{error::CheckpointError, local::LocalRoot, names, objects::Objects};
@@ -26,24 +27,59 @@ pub(crate) fn job_and_store(url: &str) -> (&str, String) {
 
 /// The objects of `job` below `location`.
 pub(super) fn open(location: &str, job: &str, purpose: Purpose) -> Result<Objects> {
-    let refused = |reason: String| CheckpointError::Location { location: without_secrets(location), reason };
     let folder = names::job_folder(job)?;
+    match place(location)? {
+        Place::Directory(path) => local(path, &folder, purpose),
+        Place::Bucket(url) => s3(&url, &folder),
+    }
+}
+
+/// The names of the jobs that have checkpoints below `location`, in order.
+pub(crate) async fn jobs(location: &str) -> Result<Vec<String>> {
+    let failed = |error| CheckpointError::io("list", without_secrets(location), error);
+    let (store, root) = match place(location)? {
+        Place::Directory(path) => {
+            let store = LocalFileSystem::new_with_prefix(path).map_err(failed)?;
+            (Arc::new(store) as Arc<dyn ObjectStore>, Path::default())
+        }
+        Place::Bucket(url) => bucket(&url)?,
+    };
+    let mut jobs = Vec::new();
+    for folder in store.list_with_delimiter(Some(&root)).await.map_err(failed)?.common_prefixes {
+        let starts = folder.clone().join(names::GENERATIONS);
+        let first = store.list(Some(&starts)).try_next().await.map_err(failed)?;
+        if let Some(name) = folder.filename().filter(|_| first.is_some()) {
+            jobs.push(percent_encoding::percent_decode_str(name).decode_utf8_lossy().into_owned());
+        }
+    }
+    jobs.sort_unstable();
+    Ok(jobs)
+}
+
+/// What a location is.
+enum Place {
+    Directory(PathBuf),
+    Bucket(Url),
+}
+
+fn place(location: &str) -> Result<Place> {
+    let refused = |reason: String| CheckpointError::Location { location: without_secrets(location), reason };
     if location.is_empty() {
         return Err(refused("give a directory or a URL".into()));
     }
     if !location.contains("://") {
-        return local(PathBuf::from(location), &folder, purpose);
+        return Ok(Place::Directory(location.into()));
     }
     let url = Url::parse(location).map_err(|error| refused(format!("this is not a URL: {error}")))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(refused("a URL is printed and logged: give keys by the environment, not in it".into()));
     }
     match url.scheme() {
-        "file" => match url.to_file_path() {
-            Ok(path) => local(path, &folder, purpose),
-            Err(()) => Err(refused("write it as file:///absolute/path".into())),
-        },
-        "s3" | "s3a" => s3(&url, &folder),
+        "file" => {
+            let path = url.to_file_path();
+            path.map(Place::Directory).map_err(|()| refused("write it as file:///absolute/path".into()))
+        }
+        "s3" | "s3a" => Ok(Place::Bucket(url)),
         other => Err(refused(format!("{other}:// is not known; use a path, file:// or s3://"))),
     }
 }
@@ -58,8 +94,14 @@ fn local(directory: PathBuf, folder: &Path, purpose: Purpose) -> Result<Objects>
     Ok(Objects { store: Arc::new(store), root: folder.clone(), shown, local: Some(root) })
 }
 
-#[cfg(feature = "s3")]
 fn s3(url: &Url, folder: &Path) -> Result<Objects> {
+    let (store, prefix) = bucket(url)?;
+    Ok(objects(store, prefix, folder, url.as_str()))
+}
+
+/// A bucket, and the path in it.
+#[cfg(feature = "s3")]
+fn bucket(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
     use object_store::aws::AmazonS3Builder;
 
     let refused = |reason: object_store::Error| CheckpointError::Location {
@@ -68,11 +110,11 @@ fn s3(url: &Url, folder: &Path) -> Result<Objects> {
     };
     let store = AmazonS3Builder::from_env().with_url(url.as_str()).build().map_err(refused)?;
     let prefix = Path::from_url_path(url.path()).map_err(|error| refused(error.into()))?;
-    Ok(objects(Arc::new(store), prefix, folder, url.as_str()))
+    Ok((Arc::new(store), prefix))
 }
 
 #[cfg(not(feature = "s3"))]
-fn s3(url: &Url, _folder: &Path) -> Result<Objects> {
+fn bucket(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
     Err(CheckpointError::Location {
         location: url.to_string(),
         reason: "this program was built without S3: switch on the feature `s3` of the crate `windrow`".into(),
@@ -80,14 +122,13 @@ fn s3(url: &Url, _folder: &Path) -> Result<Objects> {
 }
 
 /// The objects of a job in a store that is not a directory.
-#[cfg(any(test, feature = "s3"))]
-pub(super) fn objects(store: Arc<dyn object_store::ObjectStore>, root: Path, folder: &Path, shown: &str) -> Objects {
+pub(super) fn objects(store: Arc<dyn ObjectStore>, root: Path, folder: &Path, shown: &str) -> Objects {
     let root = folder.parts().fold(root, |path, part| path.join(part));
     Objects { store, root, shown: format!("{}/{folder}", shown.trim_end_matches('/')), local: None }
 }
 
 /// The location without what may be a password.
-fn without_secrets(location: &str) -> String {
+pub(crate) fn without_secrets(location: &str) -> String {
     match (location.split_once("://"), location.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
         _ => location.into(),

@@ -22,11 +22,14 @@ pub(crate) struct Listed {
     pub(crate) savepoints: Vec<String>,
 }
 
-/// Which checkpoint to read.
+/// Which checkpoint to look at: for [`state::inspect`](crate::state::inspect).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub enum Wanted {
+    /// The newest.
     Newest,
+    /// The one with this number.
     Epoch(Epoch),
+    /// The savepoint of this name.
     Savepoint(String),
 }
 

@@ -6,7 +6,7 @@ use windrow_connectors::Epoch;
 
 use crate::Error;
 
-/// Checkpoints that are kept besides savepoints: the newest, and one to fall back on by hand.
+/// So many checkpoints are kept besides savepoints, at least: the newest, and one to fall back on by hand.
 pub(crate) const KEPT_CHECKPOINTS: usize = 2;
 
 /// How long a checkpoint may take before the job fails and names who did not answer.
@@ -17,6 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 pub(crate) struct Settings {
     pub(crate) url: String,
     pub(crate) every: Duration,
+    /// How many checkpoints are kept besides savepoints.
+    pub(crate) keep: usize,
     pub(crate) timeout: Timeout,
     pub(crate) restore: Restore,
     pub(crate) drop_state: bool,
@@ -25,7 +27,7 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn new(url: String, every: Duration) -> Self {
         let timeout = Timeout { after: TIMEOUT, lowered: None };
-        Self { url, every, timeout, restore: Restore::newest(), drop_state: false }
+        Self { url, every, keep: KEPT_CHECKPOINTS, timeout, restore: Restore::newest(), drop_state: false }
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) mod operator_task;
 mod readers;
 pub(crate) mod rejects;
 pub(crate) mod report;
+pub(crate) mod signals;
 pub(crate) mod sink_task;
 pub(crate) mod source_task;
 mod source_time;

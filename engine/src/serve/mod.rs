@@ -81,6 +81,11 @@ impl Serve {
         Self { address: address.into(), token: None, hosts: Vec::new() }
     }
 
+    /// At another address, with the token and the names that it has.
+    pub(crate) fn moved(self, address: impl Into<String>) -> Self {
+        Self { address: address.into(), ..self }
+    }
+
     /// With this token, which everything but the files of the page then needs. It consists of visible characters of ASCII; long
     /// random ones are good: who tries is not slowed down. Unless told one is drawn at each start, for changes only; that is enough on
     /// loopback, and refused elsewhere. [`Serve`] has an example.

@@ -59,6 +59,13 @@ impl JobStatus {
         Some(format!("{text}. {}", advice(slow)))
     }
 
+    /// The index of the operator that [`JobStatus::bottleneck`] names.
+    #[cfg(feature = "terminal")]
+    pub(crate) fn bottleneck_at(&self) -> Option<usize> {
+        let is_at_work = matches!(self.state, State::Running | State::Stopping);
+        self.slowest(None).filter(|_| is_at_work).map(|found| found.operator)
+    }
+
     /// The bottleneck: of the whole job, or of what comes after a chain.
     pub(super) fn slowest(&self, after: Option<usize>) -> Option<Bottleneck> {
         let blocked = |chain: usize| {

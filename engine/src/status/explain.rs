@@ -10,12 +10,12 @@ pub(super) const END: i64 = i64::MAX;
 pub(super) const BLOCKED: f64 = 0.1;
 
 /// An instant of event time.
-pub(super) fn instant(micros: i64) -> String {
+pub(crate) fn instant(micros: i64) -> String {
     Timestamp::from_micros(micros).to_string()
 }
 
 /// A span of time, as exactly as one needs it: `0.4 s`, `43 s`, `5 min 3 s`, `2 h 5 min`, `3 days 4 h`.
-pub(super) fn span(millis: u64) -> String {
+pub(crate) fn span(millis: u64) -> String {
     let seconds = millis / 1_000;
     let parts = |large: u64, name: &str, small: u64, other: &str| match small {
         0 => format!("{large} {name}"),
@@ -49,12 +49,12 @@ pub(super) fn counted(count: usize, one: &str, several: &str) -> String {
 
 impl OperatorStatus {
     /// The share of the recent time that its busiest task was at work.
-    pub(super) fn busiest(&self) -> f64 {
+    pub(crate) fn busiest(&self) -> f64 {
         self.tasks.iter().map(|task| task.busy).fold(0.0, f64::max)
     }
 
     /// The share of the recent time that the task of its chain that waited longest waited for room downstream.
-    pub(super) fn blocked(&self) -> f64 {
+    pub(crate) fn blocked(&self) -> f64 {
         self.tasks.iter().map(|task| task.blocked).fold(0.0, f64::max)
     }
 }

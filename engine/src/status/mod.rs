@@ -52,6 +52,8 @@ mod why_open;
 
 pub use checkpoints::{CheckpointDone, CheckpointKind, CheckpointStatus, CheckpointUnderway};
 pub use edge::{EdgeStatus, Exchange};
+#[cfg(feature = "terminal")]
+pub(crate) use explain::{instant, span};
 pub use histogram::{Bucket, Histogram};
 pub(crate) use live::{Live, Now, Settled};
 pub use operator::{EventTimeStatus, OperatorKind, OperatorStatus, Sample, SampleKind, TaskStatus};

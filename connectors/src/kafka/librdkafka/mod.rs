@@ -12,6 +12,7 @@
 //! | `reports` | what comes back about what was sent |
 //! | `limits` | the largest records that topics take |
 //! | `newest` | the last committed value of a topic |
+//! | `re_drive` | dead letters, sent again with how far that has come |
 //! | `refused` | errors in words that say what to do |
 
 use std::{
@@ -42,11 +43,13 @@ use crate::{ConnectorError, Result};
 mod limits;
 mod newest;
 mod producer;
+mod re_drive;
 mod refused;
 mod reports;
 
 use newest::Question;
 use producer::{LibrdkafkaProducer, Transactional};
+pub(super) use re_drive::re_drive;
 use refused::refused;
 
 /// How long one call into librdkafka takes at most. What takes longer is asked for again.

@@ -88,6 +88,7 @@ async fn segments_from_disk_are_uploaded_side_by_side_within_the_memory_for_it()
         claim,
         witnessed: None,
         every: Duration::from_secs(1),
+        keep: 2,
         timeout: Timeout::default(),
         parent: None,
         origin: None,

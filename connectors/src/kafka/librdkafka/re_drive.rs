@@ -1,0 +1,331 @@
+//! Reads dead letters and sends them, in transactions that hold how far it has come.
+//!
+//! ```text
+//!   init (fences another re-drive) ─► committed offsets of the group, ends of the topic
+//!        ─► begin ─► records … ─► offsets ─► commit ─► begin …        a thousand letters or 8 MiB at a time
+//! ```
+//!
+//! The offsets are asked for after the producer has been initialised: a commit that another one had begun is decided by then.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::Consumer,
+    error::{KafkaError, KafkaResult},
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+    types::RDKafkaErrorCode as Code,
+};
+
+use super::{
+    super::{
+        codes::is_passing,
+        context::Context,
+        re_drive::{Original, ReDrive, ReDriven, original},
+    },
+    SLICE,
+    newest::{Question, Reader},
+    producer::Transactional,
+    producer_settings,
+    refused::{is_fenced, refused, refused_by, unanswered},
+};
+use crate::{ConnectorError, Result};
+
+/// So many letters go into a transaction.
+const LETTERS: usize = 1_000;
+const BYTES: usize = 8 << 20;
+/// How long a transaction may be open: a batch takes seconds.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the first answers may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long nothing may come of a topic that has more, and how long a commit may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+
+    /// One that failed makes the commit of its transaction fail, which says why.
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+/// Counts letters, and sends them if told.
+pub(in crate::kafka) fn re_drive(what: &ReDrive, send: bool) -> Result<ReDriven> {
+    let sender = if send { Some(Sender::new(what)?) } else { None };
+    let mut question = Question::new(what.config.clone(), what.topic.clone(), Arc::default());
+    // Somebody waits at a keyboard.
+    question.until = Instant::now() + ANSWER;
+    let settings =
+        [("group.id", what.group.as_str()), ("isolation.level", "read_committed"), ("enable.auto.commit", "false")];
+    let more =
+        [("enable.auto.offset.store", "false"), ("auto.offset.reset", "error"), ("enable.partition.eof", "true")];
+    let reader = question.reader(&[settings.as_slice(), &more].concat())?;
+    let (ends, from_beginning) = begin(what, &question, &reader)?;
+    let mut run = Run {
+        what,
+        reader: &reader,
+        sender,
+        done: ReDriven { sent: send, from_beginning, ..ReDriven::default() },
+        next: BTreeMap::new(),
+        pending: (0, 0),
+    };
+    let read = run.read(ends).and_then(|()| run.commit());
+    if let Err(error) = read {
+        let before = run.done.letters() - run.pending.0 as u64;
+        run.abort();
+        return Err(match error {
+            ConnectorError::Remote { system, reason, passes } if send => {
+                let next = if passes { ": run it again, and it goes on with the others" } else { "" };
+                let reason = format!("{reason}. {before} letters were sent before that{next}");
+                ConnectorError::Remote { system, reason, passes }
+            }
+            other => other,
+        });
+    }
+    Ok(run.done)
+}
+
+/// Assigns the partitions where the group is, and says where each ends now, and whether the group is nowhere. Letters that come later are for another time: a job
+/// that still does not understand them would have them here again at once.
+fn begin(what: &ReDrive, question: &Question, reader: &Reader) -> Result<(BTreeMap<i32, i64>, bool)> {
+    let topic = what.topic.as_str();
+    let partitions = partitions(question, reader, topic)?;
+    let mut asked = TopicPartitionList::new();
+    for partition in &partitions {
+        asked.add_partition(topic, *partition);
+    }
+    let action = format!("ask how far group {} has come", what.group);
+    let committed = question.ask(reader, &action, |reader| reader.committed_offsets(asked.clone(), SLICE))?;
+    let (mut from, mut ends, mut is_nowhere) = (TopicPartitionList::new(), BTreeMap::new(), true);
+    for partition in partitions {
+        let action = format!("ask where {topic}/{partition} ends");
+        let (low, high) = question.ask(reader, &action, |reader| reader.fetch_watermarks(topic, partition, SLICE))?;
+        // What retention has removed meanwhile is gone.
+        let begin = match committed.find_partition(topic, partition).map(|found| found.offset()) {
+            Some(Offset::Offset(offset)) => {
+                is_nowhere = false;
+                offset.clamp(low, high)
+            }
+            _ => low,
+        };
+        if begin < high {
+            ends.insert(partition, high);
+            let added = from.add_partition_offset(topic, partition, Offset::Offset(begin));
+            added.map_err(|error| refused_by(&question.system, &action, &error))?;
+        }
+    }
+    reader.assign(&from).map_err(|error| refused_by(&question.system, &format!("read topic {topic}"), &error))?;
+    Ok((ends, is_nowhere))
+}
+
+/// The partitions of a topic, which must be there.
+fn partitions(question: &Question, reader: &Reader, topic: &str) -> Result<Vec<i32>> {
+    let found =
+        question.ask(reader, &format!("look up topic {topic}"), |reader| reader.fetch_metadata(Some(topic), SLICE))?;
+    let missing = || {
+        let missing = format!("{}: there is no topic {topic}, or this user may not see it", question.system);
+        ConnectorError::Config(missing)
+    };
+    let found = found.topics().first().ok_or_else(missing)?;
+    match found.error().map(Code::from) {
+        None => Ok(found.partitions().iter().map(|partition| partition.id()).collect()),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Err(missing()),
+        Some(code) => Err(refused(&question.system, &format!("look up topic {topic}"), code, "")),
+    }
+}
+
+/// One re-drive.
+struct Run<'a> {
+    what: &'a ReDrive,
+    reader: &'a Reader,
+    /// None: only counts.
+    sender: Option<Sender>,
+    done: ReDriven,
+    /// Where the group goes on, of the partitions that the open transaction has letters of.
+    next: BTreeMap<i32, i64>,
+    /// Letters and bytes in the open transaction.
+    pending: (usize, usize),
+}
+
+impl Run<'_> {
+    fn read(&mut self, mut ends: BTreeMap<i32, i64>) -> Result<()> {
+        let mut heard = Instant::now();
+        while !ends.is_empty() {
+            match self.reader.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    let Some(end) = ends.get(&message.partition()).copied() else { continue };
+                    if message.offset() < end {
+                        if self.done.letters() >= self.what.at_most {
+                            self.done.more = true;
+                            return Ok(());
+                        }
+                        self.letter(&message)?;
+                    }
+                    if message.offset() + 1 >= end {
+                        ends.remove(&message.partition());
+                    }
+                }
+                // Behind the last record there may be what transactions have left. And what others have not committed is not there.
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(ends.remove(&partition)),
+                Some(Err(error)) if !is_passing(error.rdkafka_error_code().unwrap_or(Code::Fail)) => {
+                    return Err(refused_by(
+                        &self.what.config.name(),
+                        &format!("read topic {}", self.what.topic),
+                        &error,
+                    ));
+                }
+                Some(Err(_)) | None if heard.elapsed() > PATIENCE => {
+                    let reason =
+                        format!("nothing comes of topic {} for {PATIENCE:?}, and it has more", self.what.topic);
+                    return Err(ConnectorError::Remote { system: self.what.config.name(), reason, passes: true });
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn letter(&mut self, message: &rdkafka::message::BorrowedMessage<'_>) -> Result<()> {
+        match original(message, self.what.to.as_deref()) {
+            Ok(record) => {
+                if !self.done.topics.contains_key(record.topic) {
+                    let question = Question::new(self.what.config.clone(), record.topic.into(), Arc::default());
+                    // A client of its own: a question takes what comes meanwhile, and that would be letters.
+                    partitions(&question, &question.reader(&[])?, record.topic)?;
+                }
+                if let Some(sender) = &mut self.sender {
+                    sender.send(&record)?;
+                }
+                *self.done.topics.entry(record.topic.into()).or_default() += 1;
+                self.pending.0 += 1;
+            }
+            Err(why) => self.done.keep(message, why),
+        }
+        self.pending.1 += message.payload_len() + message.key_len();
+        self.next.insert(message.partition(), message.offset() + 1);
+        if self.pending.0 >= LETTERS || self.pending.1 >= BYTES { self.commit() } else { Ok(()) }
+    }
+
+    /// Commits what was sent, and how far it has come.
+    fn commit(&mut self) -> Result<()> {
+        if let Some(sender) = self.sender.as_mut().filter(|_| !self.next.is_empty()) {
+            sender.commit(self.what, self.reader, &self.next)?;
+        }
+        self.next.clear();
+        self.pending = (0, 0);
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        if let Some(sender) = self.sender.as_ref().filter(|sender| sender.open) {
+            // If it cannot be, the cluster does it when the transaction is too old, or the next re-drive begins.
+            let _ = sender.producer.abort_transaction(SLICE);
+        }
+    }
+}
+
+/// Writes in transactions.
+struct Sender {
+    producer: ThreadedProducer<Context>,
+    system: String,
+    open: bool,
+}
+
+impl Sender {
+    /// Takes over from any other re-drive of the group.
+    fn new(what: &ReDrive) -> Result<Self> {
+        let transactional = Transactional { id: what.group.clone(), timeout: TIMEOUT };
+        let batch = what.config.batch_bytes(None);
+        let settings = producer_settings(&what.config, batch, Some(&transactional))?;
+        let producer = settings.create_with_context(what.config.context());
+        let producer = producer.map_err(|error| what.config.not_made(error))?;
+        let sender =
+            Self { producer, system: format!("{}, transactional id {}", what.config.name(), what.group), open: false };
+        sender.persistently("take over its transactions", |producer| producer.init_transactions(SLICE))?;
+        Ok(sender)
+    }
+
+    fn send(&mut self, record: &Original<'_>) -> Result<()> {
+        if !self.open {
+            self.begin()?;
+        }
+        let headers = record.headers.iter();
+        let headers =
+            headers.fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: *value }));
+        let mut next = BaseRecord::<[u8], [u8]>::to(record.topic).headers(headers);
+        (next.key, next.payload, next.partition, next.timestamp) =
+            (record.key, record.value, record.partition, record.timestamp);
+        let began = Instant::now();
+        loop {
+            match self.producer.send(next) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(Code::QueueFull), again)) if began.elapsed() < PATIENCE => {
+                    next = again;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err((error, _)) => return Err(self.failed(&format!("write to topic {}", record.topic), &error)),
+            }
+        }
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        self.producer.begin_transaction().map_err(|error| self.failed("begin a transaction", &error))?;
+        self.open = true;
+        Ok(())
+    }
+
+    fn commit(&mut self, what: &ReDrive, reader: &Reader, next: &BTreeMap<i32, i64>) -> Result<()> {
+        if !self.open {
+            self.begin()?;
+        }
+        let mut offsets = TopicPartitionList::new();
+        for (partition, offset) in next {
+            let added = offsets.add_partition_offset(&what.topic, *partition, Offset::Offset(*offset));
+            added.map_err(|error| self.failed("note how far it has come", &error))?;
+        }
+        let group = reader.group_metadata().ok_or_else(|| {
+            ConnectorError::Config(format!("{}: librdkafka does not know the group {}", self.system, what.group))
+        })?;
+        self.persistently("note how far it has come", |producer| {
+            producer.send_offsets_to_transaction(&offsets, &group, SLICE)
+        })?;
+        self.persistently("commit the letters", |producer| producer.commit_transaction(SLICE))?;
+        self.open = false;
+        Ok(())
+    }
+
+    /// Asks again as long as librdkafka says that it may work later.
+    fn persistently(&self, action: &str, call: impl Fn(&ThreadedProducer<Context>) -> KafkaResult<()>) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let Err(error) = call(&self.producer) else { return Ok(()) };
+            let may_pass = match &error {
+                KafkaError::Transaction(error) => error.is_retriable() || error.code() == Code::OperationTimedOut,
+                _ => false,
+            };
+            let is_refused = self.producer.client().context().refused().is_some();
+            if !may_pass || is_refused || began.elapsed() > PATIENCE {
+                return Err(self.failed(action, &error));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn failed(&self, action: &str, error: &KafkaError) -> ConnectorError {
+        let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
+        match self.producer.client().context().last() {
+            // Who waited in vain says only that.
+            Some(heard) if is_passing(code) || heard.refused => unanswered(&self.system, action, &heard),
+            _ if is_fenced(code) => {
+                let reason = format!("cannot {action}: another re-drive of this group has taken over");
+                ConnectorError::Remote { system: self.system.clone(), reason, passes: false }
+            }
+            _ => refused_by(&self.system, action, error),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The terminal as a whole: taken for the view, and given back whatever happens.
+//!
+//! A panic would be written onto the view and go with it, so it gives the terminal back first; so does whoever drops the screen.
+
+use std::{
+    io::{self, IsTerminal, Stderr},
+    panic,
+    sync::{
+        Once,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use crossterm::{
+    cursor::Show,
+    execute,
+    terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+};
+use ratatui::{Frame, Terminal, backend::CrosstermBackend};
+
+/// Whether the terminal is taken.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+static HOOK: Once = Once::new();
+
+/// The terminal behind stderr, so that rows may go from stdout to a file. While it lives there is no line mode: Ctrl-C is a key.
+pub(super) struct Screen(Terminal<CrosstermBackend<Stderr>>);
+
+impl Screen {
+    /// Takes the terminal; `None` where stderr or stdin is none.
+    pub(super) fn take() -> io::Result<Option<Self>> {
+        if !io::stderr().is_terminal() || !io::stdin().is_terminal() {
+            return Ok(None);
+        }
+        HOOK.call_once(|| {
+            let before = panic::take_hook();
+            panic::set_hook(Box::new(move |panic| {
+                give_back();
+                before(panic);
+            }));
+        });
+        enable_raw_mode()?;
+        TAKEN.store(true, SeqCst);
+        // From here on dropping it gives the terminal back, also when the rest fails.
+        let entered = execute!(io::stderr(), EnterAlternateScreen);
+        let terminal = entered.and_then(|()| Terminal::new(CrosstermBackend::new(io::stderr())));
+        terminal.map(|terminal| Some(Self(terminal))).inspect_err(|_| give_back())
+    }
+
+    /// Fails when the terminal is not ours any more: a panic has given it back, of a task perhaps whose job goes on.
+    pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        if !TAKEN.load(SeqCst) {
+            return Err(io::Error::other("something panicked"));
+        }
+        self.0.draw(draw).map(|_| ())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn give_back() {
+    if TAKEN.swap(false, SeqCst) {
+        // Nobody is left to tell if this fails.
+        let _ = disable_raw_mode();
+        let _ = execute!(io::stderr(), LeaveAlternateScreen, Show);
+    }
+}
