@@ -24,6 +24,7 @@
 mod arrivals;
 mod attempt;
 mod calls;
+mod interrupts;
 mod job;
 mod joined;
 mod key;

@@ -15,13 +15,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument, Span};
 use windrow_connectors::Epoch;
 
-use super::attempt::{Attempt, Blueprint};
+use super::{
+    attempt::{Attempt, Blueprint},
+    interrupts::Interrupts,
+};
 use crate::{
     Error, Result,
     checkpoint::{Savepoint, Then, Witnessed},
     clock::{Moment, sleep_until},
     metrics::{CheckpointCounters, Counters, JobMetrics, log::CheckpointLog, redact::redacted},
-    runtime::signals::Signals,
     status::{Failure, JobStatus, Live, NOTED_EVERY, Now, Recent, State},
     trace,
 };
@@ -270,11 +272,7 @@ impl RunningJob {
     }
 
     async fn work(&mut self) -> Result<Report> {
-        let mut interrupts = Interrupts {
-            signals: Signals::new(),
-            show: Show::begin(&self.blueprint, self.handle.clone()),
-            heard: false,
-        };
+        let mut interrupts = Interrupts::new(&self.blueprint, self.handle.clone());
         let mut restarts = 0;
         // So that who asks for the first time also learns what went on lately.
         let handle = self.handle.clone();
@@ -314,7 +312,7 @@ impl RunningJob {
             }
             self.start_again(error, &mut restarts, &mut interrupts).await?;
         }
-        interrupts.show.end();
+        interrupts.end();
         let shared = &self.handle.0;
         let stopped = self.attempt.stopped.load(Relaxed);
         Ok(Report {
@@ -326,7 +324,7 @@ impl RunningJob {
     }
 
     fn interrupt(&self, interrupts: &mut Interrupts) -> Result<()> {
-        if std::mem::replace(&mut interrupts.heard, true) {
+        if !interrupts.is_first() {
             return Err(self.aborted());
         }
         self.handle.stop();
@@ -392,56 +390,6 @@ impl RunningJob {
             }
         }
     }
-}
-
-/// Who may interrupt the job: the system, or who looks at it in a terminal where keys are no signals.
-struct Interrupts {
-    signals: Signals,
-    show: Show,
-    /// Whether the first has come, after which the next one aborts.
-    heard: bool,
-}
-
-impl Interrupts {
-    /// Waits for the next one; none is lost between two waits.
-    async fn next(&mut self) {
-        tokio::select! {
-            () = self.signals.next() => {}
-            () = self.show.interrupted() => {}
-        }
-    }
-}
-
-/// What the job shows of itself while somebody waits for it.
-struct Show(#[cfg(feature = "terminal")] crate::terminal::show::Show);
-
-#[cfg(feature = "terminal")]
-impl Show {
-    fn begin(blueprint: &Blueprint, handle: JobHandle) -> Self {
-        Self(crate::terminal::show::Show::begin(blueprint.shows, handle))
-    }
-
-    /// Until Ctrl-C is pressed where it is no signal.
-    async fn interrupted(&mut self) {
-        self.0.interrupted().await;
-    }
-
-    fn end(&mut self) {
-        self.0.end();
-    }
-}
-
-#[cfg(not(feature = "terminal"))]
-impl Show {
-    fn begin(_: &Blueprint, _: JobHandle) -> Self {
-        Self()
-    }
-
-    async fn interrupted(&mut self) {
-        std::future::pending().await
-    }
-
-    fn end(&mut self) {}
 }
 
 /// Asks and stops a running job. [`RunningJob`] has an example with all of its methods.

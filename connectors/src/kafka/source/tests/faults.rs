@@ -359,9 +359,8 @@ async fn a_log_that_was_cut_off_and_has_grown_again_is_another_one() {
             world.refused = Some(at(0, 0));
         }
         let error = loop {
-            match next(&mut reader).await.unwrap() {
-                Err(error) => break error,
-                Ok(_) => {}
+            if let Err(error) = next(&mut reader).await.unwrap() {
+                break error;
             }
         };
         assert!(matches!(error, ConnectorError::Data { .. }), "no restart mends it: {error:?}");
