@@ -54,9 +54,12 @@ fn get(served: &Served, operator: &str, sql: &str, more: &str) -> (u16, Value) {
 }
 
 async fn until_read(job: &JobHandle, rows: u64) {
-    while job.status().operators[0].rows_out < rows {
-        tokio::time::sleep(millis(1)).await;
-    }
+    let waits = async {
+        while job.status().operators[0].rows_out < rows {
+            tokio::time::sleep(millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(mins(1), waits).await.is_ok(), "{rows} rows are not read");
 }
 
 fn job(store: &str) -> (Job, windrow::connectors::memory::MemoryInput) {

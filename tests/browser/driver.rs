@@ -234,14 +234,20 @@ impl Browser {
         }
     }
 
-    /// Looks at what the browser has noted: that nothing went wrong in the page, no policy was violated, and no request went to another
-    /// host than `hosts`. `expected` are parts of complaints that belong to the test.
+    /// Looks at what the browser has complained of since the last time: that nothing went wrong in the page, and no policy was violated.
+    /// `expected` are parts of complaints that belong to what the test has done since then.
     #[track_caller]
-    pub(crate) fn finish(self, hosts: &[String], expected: &[&str]) {
+    pub(crate) fn complains_only_of(&self, expected: &[&str]) {
         let complaints = self.log("browser").into_iter().map(|entry| entry["message"].as_str().unwrap().to_string());
         let complaints: Vec<String> =
             complaints.filter(|said| !expected.iter().any(|words| said.contains(words))).collect();
         assert_eq!(complaints, Vec::<String>::new(), "the console of the browser");
+    }
+
+    /// The same at the end, and that no request went to another host than `hosts`.
+    #[track_caller]
+    pub(crate) fn finish(self, hosts: &[String], expected: &[&str]) {
+        self.complains_only_of(expected);
         let mut asked = 0;
         for entry in self.log("performance") {
             let event: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();

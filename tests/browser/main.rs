@@ -25,11 +25,12 @@ use jobs::{Sluggish, numbers, second, served, split_rows, stop, whole};
 /// The keys of a keyboard, as WebDriver calls them.
 const TAB: char = '\u{e004}';
 const ENTER: char = '\u{e007}';
+const ESCAPE: char = '\u{e00c}';
 const RIGHT: char = '\u{e014}';
 const LEFT: char = '\u{e012}';
 const HOME: char = '\u{e011}';
-/// What the browser complains of when a job that it looks at is over.
-const OVER: &str = "net::ERR_";
+/// What the browser complains of when a job that it looks at is over, and not before.
+const OVER: &[&str] = &["net::ERR_CONNECTION_REFUSED", "net::ERR_CONNECTION_RESET"];
 
 /// A runtime for a job; the browser is waited for by the thread of the test.
 fn runtime() -> Runtime {
@@ -80,6 +81,11 @@ fn the_dataflow_moves_and_a_slow_sink_is_named() {
     browser.reads(".notice.slow", "sink slow is the bottleneck");
     browser.reads("#graph .node.bottleneck", "sink slow");
     browser.reads("#graph .label.blocked", "waits");
+    browser.click("#graph .node.sink");
+    for fact in ["Latency when written", "Time of a call"] {
+        let said = browser.reads("#details .fact", fact);
+        assert!(said.contains("p50 ") && said.contains("p99 ") && said.contains("max "), "{said}");
+    }
     browser.reads(&source, "blocked");
     browser.screenshot("slow");
     browser.prefers("dark");
@@ -93,9 +99,10 @@ fn the_dataflow_moves_and_a_slow_sink_is_named() {
     browser.screenshot("slow-narrow");
 
     sink.takes(millis(0));
+    browser.complains_only_of(&[]);
     stop(&runtime, &handle, ended);
     browser.reads("#gone", "does not answer");
-    browser.finish(&[host], &[OVER]);
+    browser.finish(&[host], OVER);
 }
 
 #[test]
@@ -151,10 +158,11 @@ fn a_split_that_holds_time_back_is_explained_to_who_has_a_keyboard_only() {
     // It speaks again, and event time goes on.
     input.push(1, split_rows(&[second(90)]));
     browser.reads(&node("#1 source"), "1970-01-01 00:01:29");
+    browser.complains_only_of(&[]);
     input.end_all();
     runtime.block_on(ended).unwrap().unwrap();
     browser.reads("#gone", "does not answer");
-    browser.finish(&[host], &[OVER]);
+    browser.finish(&[host], OVER);
 }
 
 #[test]
@@ -169,6 +177,10 @@ fn a_job_is_saved_and_stopped_from_the_page_and_goes_on_from_there() {
     let (page, fragment) = url.split_once('#').unwrap();
     browser.open(page);
     browser.reads("#do-token", "No token");
+    browser.reads("footer a", "metrics");
+    browser.click("#sql button[type=submit]");
+    browser.reads("#sql [role=status]", "needs the token of the job");
+    browser.script("scrollTo(0, 0)");
     browser.click("#do-savepoint");
     browser.reads("#ask .notice.warning", "This page has no token");
     browser.write("#ask input:not([type=password])", "before-upgrade");
@@ -184,11 +196,28 @@ fn a_job_is_saved_and_stopped_from_the_page_and_goes_on_from_there() {
     browser.reads("#do-token", "Token…");
     browser.screenshot("saved");
 
+    // Who closes the dialog while it is being taken is told on the page what came of it.
+    browser.script(
+        "const send = fetch;
+         window.fetch = (path, options) => path !== 'api/savepoint' ? send(path, options)
+           : new Promise((go) => { window.sendNow = () => go(send(path, options)); })",
+    );
+    browser.click("#do-savepoint");
+    browser.write("#ask input", "in-between");
+    browser.click("#ask button[type=submit]");
+    browser.reads("#ask .came", "Taking it");
+    browser.press(ESCAPE);
+    browser.until("the dialog is closed", || browser.texts("#ask").is_empty().then_some(()));
+    browser.script("sendNow()");
+    browser.reads("#outcome.good", "Savepoint in-between is complete");
+
     browser.click(&node("#1 source"));
     let position = || Some(browser.texts("#details > .table tbody td:nth-child(8)").first()?.replace(',', ""));
     let before: u64 = browser.until("a position", || position()?.parse().ok());
     browser.click("#do-stop-savepoint");
     browser.write("#ask input", "the-end");
+    // A token that was not the right one is an answer that a browser complains of, as SQL that is not there is below.
+    browser.complains_only_of(&["status of 401"]);
     browser.click("#ask button[type=submit]");
     let said = browser.reads("#ask .came.good", "Savepoint the-end is complete");
     let epoch = whole(said.rsplit(' ').next().unwrap());
@@ -205,6 +234,7 @@ fn a_job_is_saved_and_stopped_from_the_page_and_goes_on_from_there() {
     browser.click(&node("#1 source"));
     browser.until("it goes on behind where it was", || position()?.parse().ok().filter(|now: &u64| *now > before));
     browser.reads("#checkpoints tbody tr", "periodic");
+    browser.complains_only_of(OVER);
 
     // SQL over the state: rows, or in words that this program was built without it.
     browser.click("#sql button[type=submit]");
@@ -216,9 +246,9 @@ fn a_job_is_saved_and_stopped_from_the_page_and_goes_on_from_there() {
     browser.reads("#ask", "Cancel the job?");
     browser.click("#ask button[type=button]");
     assert_eq!(handle.status().state, State::Running, "who goes back has changed nothing");
+    browser.complains_only_of(&["status of 501"]);
     stop(&runtime, &handle, ended);
-    // A token that is not the right one, and SQL that is not there, are answers that a browser complains of.
-    browser.finish(&[host, second_host], &[OVER, "status of 401", "status of 501"]);
+    browser.finish(&[host, second_host], OVER);
 }
 
 #[test]
@@ -245,9 +275,10 @@ fn what_the_job_says_stays_text() {
     browser.reads("#graph .name", "<img");
     assert_eq!(browser.script("return document.images.length"), 0);
     browser.screenshot("text");
+    browser.complains_only_of(&[]);
     input.end_all();
     runtime.block_on(ended).unwrap().unwrap();
-    browser.finish(&[host], &[OVER]);
+    browser.finish(&[host], OVER);
 }
 
 #[test]
@@ -269,8 +300,10 @@ fn a_job_with_a_token_shows_nothing_without_it() {
     browser.press(ENTER);
     browser.reads("h1", "closed");
     assert_eq!(browser.texts("#gone"), Vec::<String>::new());
+    assert_eq!(browser.texts("footer a"), Vec::<String>::new(), "a link sends no token");
+    browser.complains_only_of(&["status of 401"]);
     stop(&runtime, &handle, ended);
-    browser.finish(&[host], &[OVER, "status of 401"]);
+    browser.finish(&[host], OVER);
 }
 
 /// Runs one test of this file in a process of its own, without a browser: whether it passes, and what it says.

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use tests::on_two_threads;
 use windrow::{Error, prelude::*, serve::Serve};
 
-use super::numbers;
+use super::{numbers, until};
 
 #[track_caller]
 fn refused(serve: impl Into<Serve>) -> Error {
@@ -39,6 +39,32 @@ fn what_is_no_address_is_a_mistake() {
     }
 }
 
+/// A proxy in front makes everybody one of this machine.
+#[test]
+fn who_is_known_by_a_name_has_a_token() {
+    let said = refused(Serve::at("127.0.0.1:0").host("jobs.example.com")).to_string();
+    for words in ["as \"jobs.example.com\"", "others can reach it", ".token(Secret::env(\"WINDROW_TOKEN\"))"] {
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn a_start_that_fails_gives_the_address_back() {
+    let store = tempfile::tempdir().unwrap();
+    on_two_threads(async {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let job = || numbers("again").serve(address).checkpoint(store.path().to_str().unwrap(), hours(1));
+        for _ in 0..5 {
+            let error = job().restore(Restore::savepoint("never-taken")).start().await.err().unwrap();
+            assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
+        }
+        let running = job().start().await.unwrap();
+        assert_eq!(running.served().unwrap().address(), address);
+        running.handle().stop();
+        running.wait().await.unwrap();
+    });
+}
+
 #[test]
 fn what_cannot_be_had_fails_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -66,9 +92,7 @@ fn localhost_is_an_address_and_a_job_that_is_dropped_is_served_no_more() {
         assert!(address.ip().is_loopback());
         drop(running);
         // Its thread ends by itself.
-        while TcpListener::bind(address).is_err() {
-            tokio::task::yield_now().await;
-        }
+        until("the address is free", || TcpListener::bind(address).is_ok()).await;
         let job = Job::new("not-served");
         job.source(Sequence::new(1)).sink(MemorySink::new());
         let running = job.start().await.unwrap();

@@ -9,6 +9,7 @@ mod refusals;
 mod routes;
 mod secrets;
 
+use tests::TOO_LONG;
 use windrow::{RunningJob, prelude::*};
 
 use client::Client;
@@ -32,6 +33,16 @@ fn numbers(name: &str) -> Job {
     let job = Job::new(name).serve("127.0.0.1:0");
     job.source(Sequence::endless().rate(1_000)).sink(MemorySink::new());
     job
+}
+
+/// Waits until it is so; in vain not as long as the whole test may take, so that it says for what.
+async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let waits = async {
+        while !is() {
+            tokio::time::sleep(millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(TOO_LONG / 2, waits).await.is_ok(), "in vain waited: {what}");
 }
 
 fn client(running: &RunningJob) -> Client {

@@ -8,10 +8,10 @@ use windrow::{prelude::*, serve::Serve};
 use super::{
     client,
     client::{Answer, Client},
-    numbers,
+    numbers, until,
 };
 
-/// Long enough, and with what a fragment of a URL has to escape.
+/// Long enough, and with other characters than a drawn one has.
 const TOKEN: &str = "a+token/of=ours&more%20";
 
 /// Runs a job that is served in this way, and asks it.
@@ -23,9 +23,7 @@ fn asked(serve: impl Into<Serve>, ask: impl FnOnce(&Client)) {
         // Nobody of those has stopped it, or slowed it down.
         let handle = running.handle();
         let read = handle.status().operators[0].rows_out;
-        while handle.status().operators[0].rows_out <= read {
-            tokio::task::yield_now().await;
-        }
+        until("it reads on", || handle.status().operators[0].rows_out > read).await;
         handle.stop();
         assert!(running.wait().await.unwrap().stopped);
     });
@@ -39,7 +37,7 @@ fn with_host(client: &Client, line: &str, host: &str) -> Answer {
 
 #[test]
 fn a_foreign_host_is_refused() {
-    asked(Serve::at("127.0.0.1:0").host("jobs.example.com"), |client| {
+    asked(Serve::at("127.0.0.1:0").host("jobs.example.com").token(Secret::new(TOKEN)), |client| {
         for line in
             ["GET /", "GET /assets/page.js", "GET /api/status", "GET /nothing", "POST /api/stop", "POST /api/cancel"]
         {
@@ -165,6 +163,16 @@ fn changes_need_the_token_and_json() {
                 );
             }
         }
+        // A query takes time and memory, and is no change.
+        let query = "/state/1?sql=select%201";
+        for line in [format!("GET {query}"), format!("HEAD {query}")] {
+            for wrong in WRONG.iter().chain(&near).chain([&unschemed, &basic]) {
+                client.request(&line, wrong, "").is(401);
+            }
+        }
+        let right = format!("authorization: Bearer {}\r\n", client.token);
+        client.request(&format!("GET {query}"), &right, "").is(501);
+        client.get(&format!("{query}&token={}", client.token)).is(401);
         // A token in the path is none.
         client.request(&format!("POST /api/stop?token={}", client.token), json, "{}").is(401);
         let with_charset =
@@ -207,14 +215,41 @@ fn with_a_token_of_ones_own_everything_but_the_page_needs_it() {
     });
 }
 
+/// Through a proxy everybody is one of this machine.
 #[test]
-fn the_token_is_escaped_in_the_url() {
+fn what_everybody_here_may_read_a_proxy_may_not() {
+    const PROXIES: [&str; 4] = [
+        "forwarded: for=192.0.2.7",
+        "x-forwarded-for: 192.0.2.7",
+        "X-Forwarded-Host: localhost",
+        "x-real-ip: 127.0.0.1",
+    ];
+    asked("127.0.0.1:0", |client| {
+        for proxied in PROXIES.map(|header| format!("{header}\r\n")) {
+            for path in ["/api/status", "/api/words", "/api/plan", "/api/state", "/metrics", "/nothing"] {
+                let refused = client.request(&format!("GET {path}"), &proxied, "").is(403).error();
+                assert!(refused.contains("a proxy") && refused.contains("Serve::token"), "{refused}");
+            }
+            client.request("GET /", &proxied, "").is(200);
+        }
+    });
+    let named = Serve::at("127.0.0.1:0").host("jobs.example.com").token(Secret::new(TOKEN));
+    asked(named, |client| {
+        for proxied in PROXIES.map(|header| format!("{header}\r\n")) {
+            client.request("GET /api/status", &proxied, "").is(401);
+            client.request("GET /api/status", &format!("{proxied}{}", client.headers()), "").is(200);
+        }
+    });
+}
+
+/// It is often printed; and who has chosen the token has it.
+#[test]
+fn a_token_of_ones_own_is_not_in_the_url() {
     on_two_threads(async {
         let serve = Serve::at("127.0.0.1:0").token(Secret::new(TOKEN));
         let running = numbers("url").serve(serve).start().await.unwrap();
         let served = running.served().unwrap();
-        let expected = format!("http://{}/#token=a%2Btoken%2Fof%3Dours%26more%2520", served.address());
-        assert_eq!(served.url(), expected);
+        assert_eq!(served.url(), format!("http://{}/", served.address()));
         running.handle().stop();
         running.wait().await.unwrap();
     });
@@ -262,7 +297,7 @@ fn no_path_leads_out() {
                 assert!(!answer.body.contains("root:"), "{answer:?}");
             }
             // The name of an operator: without SQL it is not even looked for. A name that is not text is nothing.
-            let status = client.get(&format!("/state/{path}?sql=select")).status;
+            let status = client.request(&format!("GET /state/{path}?sql=select"), &client.headers(), "").status;
             assert!([404, 501].contains(&status), "{path}: {status}");
         }
         // What is not a request at all.

@@ -22,16 +22,10 @@ use windrow::{
     status::{JobStatus, State},
 };
 
-use super::{client, counts, numbers};
+use super::{client, counts, numbers, until};
 
-async fn until(job: &JobHandle, is: impl Fn(&JobStatus) -> bool) {
-    while !is(&job.status()) {
-        tokio::time::sleep(millis(1)).await;
-    }
-}
-
-fn has_read(status: &JobStatus) -> bool {
-    status.operators[0].rows_out > 10
+async fn has_read(job: &JobHandle) {
+    until("rows are read", || job.status().operators[0].rows_out > 10).await;
 }
 
 async fn ends(running: RunningJob) -> windrow::Result<windrow::Report> {
@@ -45,7 +39,7 @@ fn a_running_job_shows_its_page_its_status_and_its_plan() {
         let running = counts("shown", directory.path().to_str().unwrap()).start().await.unwrap();
         let (client, job) = (client(&running), running.handle());
         assert!(running.served().unwrap().url().starts_with(&format!("http://{}/#token=", client.address)));
-        until(&job, has_read).await;
+        has_read(&job).await;
 
         for (path, kind) in
             [("/", "text/html"), ("/assets/page.css", "text/css"), ("/assets/page.js", "text/javascript")]
@@ -55,7 +49,7 @@ fn a_running_job_shows_its_page_its_status_and_its_plan() {
             assert!(!file.body.is_empty());
         }
         let page = client.get("/").body;
-        assert!(page.contains("/assets/page.css") && page.contains("/assets/page.js"), "{page}");
+        assert!(page.contains("\"assets/page.css\"") && page.contains("\"assets/page.js\""), "{page}");
 
         let status = client.get("/api/status").is(200);
         for header in [
@@ -104,6 +98,11 @@ fn what_is_not_there_is_said() {
             let refused = client.request(line, &client.headers(), "{}").is(405);
             assert!(refused.head.contains(&format!("allow: {allow}\r\n")), "{refused:?}");
         }
+        // It changes nothing, so that a token is not what is missing.
+        for path in ["/", "/assets/page.js", "/api/status", "/metrics"] {
+            let refused = client.request(&format!("HEAD {path}"), "", "").is(405);
+            assert!(refused.head.contains("allow: get\r\n") && refused.body.is_empty(), "{refused:?}");
+        }
         client.get("/api/stop").is(405);
         // Without checkpoints there is no state.
         for refused in [client.get("/api/state"), client.post("/api/savepoint", r#"{"name": "one"}"#)] {
@@ -114,7 +113,8 @@ fn what_is_not_there_is_said() {
         }
         assert!(client.post("/api/cancel", "{\"force\": true}").is(400).error().contains("unknown field"));
         // This test is built without SQL.
-        assert!(client.get("/state/1?sql=select%201").is(501).error().contains("feature `sql`"));
+        let asked = client.request("GET /state/1?sql=select%201", &client.headers(), "");
+        assert!(asked.is(501).error().contains("feature `sql`"));
         running.handle().stop();
         ends(running).await.unwrap();
     });
@@ -133,7 +133,7 @@ fn a_job_is_saved_stopped_and_goes_on_from_there() {
         let first = MemorySink::new();
         let running = job(&first).start().await.unwrap();
         let client_of_first = client(&running);
-        until(&running.handle(), has_read).await;
+        has_read(&running.handle()).await;
         let waits = tokio::spawn(ends(running));
 
         let epoch =
@@ -155,7 +155,7 @@ fn a_job_is_saved_stopped_and_goes_on_from_there() {
 
         let second = MemorySink::new();
         let running = job(&second).restore(Restore::savepoint("before-upgrade")).start().await.unwrap();
-        until(&running.handle(), has_read).await;
+        has_read(&running.handle()).await;
         let client = client(&running);
         assert_eq!(client.get("/api/status").json()["checkpoints"]["restored_from"].as_u64(), last);
         let waits = tokio::spawn(ends(running));
@@ -227,14 +227,13 @@ fn it_is_served_over_failures_until_it_is_cancelled_while_it_is_stuck() {
         let running = job.start().await.unwrap();
         let client = client(&running);
         let waits = tokio::spawn(ends(running));
-        loop {
+        until("it runs again", || {
             let status = client.get("/api/status").is(200).json();
-            if status["restarts"] == json!(2) && status["operators"][1]["rows_in"] != json!(0) {
-                assert!(status["last_failure"]["error"].as_str().unwrap().contains("not in the mood"));
-                break;
-            }
-            tokio::time::sleep(millis(2)).await;
-        }
+            let runs = status["restarts"] == json!(2) && status["operators"][1]["rows_in"] != json!(0);
+            assert!(!runs || status["last_failure"]["error"].as_str().unwrap().contains("not in the mood"));
+            runs
+        })
+        .await;
         client.post("/api/cancel", "{}").is(202);
         assert!(matches!(waits.await.unwrap(), Err(Error::Aborted { .. })));
     });
@@ -251,9 +250,7 @@ fn a_job_that_waits_to_be_started_again_is_cancelled() {
         let running = job.start().await.unwrap();
         let client = client(&running);
         let waits = tokio::spawn(ends(running));
-        while client.get("/api/status").is(200).json()["state"] != json!("restarting") {
-            tokio::time::sleep(millis(2)).await;
-        }
+        until("it waits", || client.get("/api/status").is(200).json()["state"] == json!("restarting")).await;
         client.post("/api/cancel", "{}").is(202);
         assert!(matches!(waits.await.unwrap(), Err(Error::Aborted { .. })));
     });

@@ -219,7 +219,18 @@ impl RunningJob {
         let span = trace::job(&shared.job);
         let first = trace::attempt(&span, &shared.job, 1);
         let attempt = Attempt::start(&blueprint, &shared, &first).await;
-        let attempt = attempt.inspect_err(|error| shared.failed(&first, error))?;
+        let attempt = match attempt {
+            Ok(attempt) => attempt,
+            Err(error) => {
+                shared.failed(&first, &error);
+                // Who starts it again at once finds the address free.
+                #[cfg(feature = "serve")]
+                if let Some(listening) = listening {
+                    listening.close().await;
+                }
+                return Err(error);
+            }
+        };
         let handle = JobHandle(shared);
         #[cfg(feature = "serve")]
         let served = listening.map(|listening| listening.serve(handle.clone()));
@@ -266,7 +277,7 @@ impl RunningJob {
         // Who has stopped it by way of HTTP gets its answer.
         #[cfg(feature = "serve")]
         if let Some(served) = self.served.take() {
-            served.end().await;
+            served.end(matches!(ended, Err(Error::Aborted { .. }))).await;
         }
         ended
     }

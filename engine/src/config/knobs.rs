@@ -207,7 +207,7 @@ pub(super) const KNOBS: &[Knob] = &[
         example: "\"jobs.example.com\"",
         default: "none but IP addresses and localhost",
         code: "Serve::host",
-        meaning: "the name by which others know this machine, or the proxy in front",
+        meaning: "the name by which others know this machine, or the proxy in front; with a token only",
         set: |chosen, value| chosen.serve_host = value.text(),
     },
 ];

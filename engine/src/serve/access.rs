@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Host ours? ──► Origin, Sec-Fetch-Site ours? ──► token, where one is needed ──► JSON, if it changes something
-//!       no: 403            no: 403                        no: 401                        no: 415
+//!       no: 403            no: 403                    no: 401, by a proxy: 403            no: 415
 //! ```
 //!
 //! The first two are against pages of elsewhere in a browser of somebody who may reach this address: one whose own name has been
@@ -25,13 +25,18 @@ use subtle::ConstantTimeEq;
 
 use super::answer::Refusal;
 
+/// What proxies add to what they pass on.
+const PROXIED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     /// A file of the page, which says nothing of the job.
     Page,
-    /// What the job does, and what it remembers.
+    /// What the job does.
     Read,
+    /// What it remembers: a query costs time and memory of the process, more than can be kept account of.
+    Query,
     /// To do something with the job.
     Change,
 }
@@ -56,13 +61,10 @@ impl Access {
     pub(super) fn check(&self, request: &Parts, need: Need) -> Result<(), Refusal> {
         let host = self.host(request)?;
         from_here(request, host)?;
-        let free = match need {
-            Need::Page => true,
-            Need::Read => !self.configured,
-            Need::Change => false,
-        };
-        if !free {
-            self.token(&request.headers)?;
+        match need {
+            Need::Page => {}
+            Need::Read if !self.configured => directly(&request.headers)?,
+            Need::Read | Need::Query | Need::Change => self.token(&request.headers)?,
         }
         match need {
             Need::Change => is_json(&request.headers),
@@ -168,6 +170,20 @@ fn from_here(request: &Parts, host: &str) -> Result<(), Refusal> {
         Some(_) if opens_the_page => Ok(()),
         Some(site) => refused(format!(
             "a page of elsewhere ({site}) may not ask this job for anything: open the page of the job itself"
+        )),
+    }
+}
+
+/// What everybody on this machine may read is not for whom a proxy lets in: it makes everybody one of this machine. Proxies say so.
+fn directly(headers: &HeaderMap) -> Result<(), Refusal> {
+    match PROXIED.iter().find(|name| headers.contains_key(**name)) {
+        None => Ok(()),
+        Some(name) => Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            format!(
+                "a proxy has sent this, as the header {name} says, and through it others than those on this machine could read what the \
+                 job does: give the job a token, with Serve::token(…)"
+            ),
         )),
     }
 }

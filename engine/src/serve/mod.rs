@@ -18,8 +18,12 @@
 //! | | without a token of yours (loopback only) | with [`Serve::token`] |
 //! |---|---|---|
 //! | the page itself: `/`, `/assets/…` | everybody on the machine | everybody who reaches the address |
-//! | reading: `GET` | everybody on the machine | who has the token |
-//! | changing: `POST` | who has the token, which is drawn at the start | who has the token |
+//! | reading: `GET` | everybody on the machine, not by way of a proxy | who has the token |
+//! | the state in SQL: `/state/…` | who has the token, which is drawn at the start | who has the token |
+//! | changing: `POST` | who has the token | who has the token |
+//!
+//! Who has the token can exhaust the process with a query: DataFusion does not keep account of all memory that it takes. The limits are
+//! against accidents.
 //!
 //! A token goes in the header `Authorization: Bearer …`, never in a path or a query, which are logged. A request must name a host
 //! that is this one (against a foreign name that is made to point here), must not come from a page of elsewhere (`Origin`,
@@ -43,7 +47,6 @@ use std::{
     time::Duration,
 };
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 /// For who wants to hand on [`Served::token`].
 pub use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
@@ -54,10 +57,10 @@ use crate::{Error, JobHandle, Result};
 
 /// How many random bytes a token has that nobody has given.
 const TOKEN_BYTES: usize = 32;
-/// What a token may consist of stays as it is in a URL but for these.
-const IN_FRAGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// How much longer than the server itself a job that has ended waits for its last answers.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// The same of one that was aborted: who did that wants it to be over, and gets an answer of a few bytes.
+const CURT_FAREWELL: Duration = Duration::from_millis(500);
 
 /// Where a job is served, and to whom. An address alone is enough on this machine: see [`Job::serve`](crate::Job::serve).
 ///
@@ -87,15 +90,16 @@ impl Serve {
     }
 
     /// With this token, which everything but the files of the page then needs. It consists of visible characters of ASCII; long
-    /// random ones are good: who tries is not slowed down. Unless told one is drawn at each start, for changes only; that is enough on
-    /// loopback, and refused elsewhere. [`Serve`] has an example.
+    /// random ones are good: who tries is not slowed down. Unless told one is drawn at each start, for changes and queries of the state;
+    /// that is enough on loopback, and refused elsewhere and behind a proxy. [`Serve`] has an example.
     #[must_use]
     pub fn token(self, token: Secret) -> Self {
         Self { token: Some(token), ..self }
     }
 
     /// Also for requests to this name, without a port: that of the machine, or of a proxy in front of it that does TLS. IP addresses, if
-    /// served on more than loopback, and `localhost` need not be named. [`Serve`] has an example.
+    /// served on more than loopback, and `localhost` need not be named. Whom others know by a name they can reach, so that it needs a
+    /// token too. [`Serve`] has an example.
     #[must_use]
     pub fn host(mut self, name: impl Into<String>) -> Self {
         self.hosts.push(name.into());
@@ -124,10 +128,17 @@ impl Serve {
         let is_name = |name: &&String| {
             !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
         };
-        match hosts.iter().find(|name| !is_name(name)) {
-            Some(name) => Err(format!(
+        if let Some(name) = hosts.iter().find(|name| !is_name(name)) {
+            return Err(format!(
                 "it is to be served to {name:?}, which is no name of a host: write it without a scheme, a port and a path, such as \
                  jobs.example.com"
+            ));
+        }
+        match hosts.first().filter(|_| token.is_none()) {
+            Some(name) => Err(format!(
+                "it is to be served as {name:?}, so that others can reach it, as through a proxy, and without a token everybody who does \
+                 reads what it does: give it one, Serve::at({address:?}).host({name:?}).token(Secret::env(\"WINDROW_TOKEN\")), or leave \
+                 the name out"
             )),
             None => Ok(parsed),
         }
@@ -157,7 +168,7 @@ impl Serve {
         let ended = ended.map_err(|error| failed(format!("no thread can be had for it: {error}")))?;
         let told = told.await.unwrap_or_else(|_| Err("its thread has ended".into()));
         let (address, token) = told.map_err(failed)?;
-        Ok(Listening { served: Served { address, token, _stop: stop, ended }, begin })
+        Ok(Listening { served: Served { address, token, drawn: self.token.is_none(), _stop: stop, ended }, begin })
     }
 
     /// A socket, and who may use it.
@@ -239,6 +250,14 @@ impl Listening {
         let _ = self.begin.send(job);
         self.served
     }
+
+    /// Gives the address back, and waits until it is free.
+    pub(crate) async fn close(self) {
+        let Self { served: Served { ended, .. }, begin } = self;
+        drop(begin);
+        // Nothing is sent by a thread that panicked, and its socket is closed too.
+        let _ = ended.await;
+    }
 }
 
 /// Where a running job is served: [`RunningJob::served`](crate::RunningJob::served). It ends with the job.
@@ -263,6 +282,8 @@ impl Listening {
 pub struct Served {
     address: SocketAddr,
     token: Arc<SecretString>,
+    /// Whether nobody has given the token.
+    drawn: bool,
     /// Dropped, the server stops.
     _stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
@@ -274,28 +295,33 @@ impl Served {
         self.address
     }
 
-    /// What to open in a browser of this machine. The token is in it, behind `#token=`, a part that browsers send to nobody: so it is
-    /// for the person who may stop the job.
+    /// What to open in a browser of this machine. A token that was drawn is in it, behind `#token=`, a part that browsers send to nobody:
+    /// so it is for the person who may stop the job. A token of yours ([`Serve::token`]) is not, because this is often printed: paste it
+    /// into the page.
     pub fn url(&self) -> String {
         let ip = match self.address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        let token = utf8_percent_encode(self.token.expose_secret(), IN_FRAGMENT);
-        format!("http://{}/#token={token}", SocketAddr::new(ip, self.address.port()))
+        let page = format!("http://{}/", SocketAddr::new(ip, self.address.port()));
+        match self.drawn {
+            // In hexadecimal digits, of which none is to be escaped.
+            true => format!("{page}#token={}", self.token.expose_secret()),
+            false => page,
+        }
     }
 
-    /// The token that changes need, and everything, if it was configured.
+    /// The token that changes and queries of the state need, and everything, if it was configured.
     pub fn token(&self) -> &SecretString {
         &self.token
     }
 
-    /// Takes no more requests, and waits until those that were being answered are, for about a second at most.
-    pub(crate) async fn end(self) {
+    /// Takes no more requests, and waits until those that were being answered are, for about a second at most; after an abort hardly.
+    pub(crate) async fn end(self, aborted: bool) {
         let Self { _stop: stop, ended, .. } = self;
         drop(stop);
-        let _ = tokio::time::timeout(FAREWELL, ended).await;
+        let _ = tokio::time::timeout(if aborted { CURT_FAREWELL } else { FAREWELL }, ended).await;
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     Error, JobHandle,
+    checkpoint::CheckpointError,
     status::{JobStatus, OperatorKind, PROMETHEUS_CONTENT_TYPE, prometheus},
 };
 
@@ -116,9 +117,12 @@ impl Routes {
     {
         let (parts, body) = request.into_parts();
         let route = Route::at(parts.uri.path());
+        // A HEAD is refused below like a GET that is not there: it is not a change that would need the token.
+        let changes = ![Method::GET, Method::HEAD].contains(&parts.method);
         let need = match &route {
-            _ if parts.method != Method::GET => Need::Change,
+            _ if changes => Need::Change,
             Some(Route::Page(_)) => Need::Page,
+            Some(Route::State { .. }) => Need::Query,
             _ => Need::Read,
         };
         self.access.check(&parts, need)?;
@@ -128,7 +132,6 @@ impl Routes {
             let words = format!("there is no {} of this: use {methods}", parts.method);
             return Err(Refusal { allow: Some(methods), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, words) });
         }
-        let changes = need == Need::Change;
         match route {
             Route::Page(asset) => Ok(asset.response()),
             Route::Status => Ok(ok(&self.job.status())),
@@ -154,14 +157,14 @@ impl Routes {
     }
 
     async fn savepoint(&self, asked: SavepointAsked) -> Answered {
-        let epoch = self.job.savepoint(asked.name).await.map_err(conflict)?;
+        let epoch = self.job.savepoint(asked.name).await.map_err(undone)?;
         Ok(ok(&json!({ "epoch": epoch.0 })))
     }
 
     async fn stop(&self, asked: StopAsked) -> Answered {
         match asked.savepoint {
             Some(name) => {
-                let epoch = self.job.stop_with_savepoint(name).await.map_err(conflict)?;
+                let epoch = self.job.stop_with_savepoint(name).await.map_err(undone)?;
                 Ok(ok(&json!({ "epoch": epoch.0 })))
             }
             None => {
@@ -175,9 +178,16 @@ impl Routes {
 const NO_ROUTE: &str = "there is nothing here. There are /, /api/status, /api/words, /api/plan, /metrics, /api/state and /state/OPERATOR, and to \
      change something POST /api/savepoint, /api/stop and /api/cancel";
 
-/// The job does not do that now.
-pub(super) fn conflict(error: Error) -> Refusal {
-    Refusal::new(StatusCode::CONFLICT, error.to_string())
+/// What the job has not done, and whose affair that is: of the store, which may be there again or is damaged, or the job's, which does not
+/// do that now.
+pub(super) fn undone(error: Error) -> Refusal {
+    let status = match &error {
+        Error::Checkpoint { error: CheckpointError::Corrupt { .. }, .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Checkpoint { error, .. } if error.may_pass() => StatusCode::SERVICE_UNAVAILABLE,
+        Error::CheckpointTimeout { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::CONFLICT,
+    };
+    Refusal::new(status, error.to_string())
 }
 
 /// What slows the job down, and why windows are open, for every operator that waits for event time.
@@ -187,7 +197,9 @@ fn words(status: &JobStatus) -> Response {
     };
     let waiting = status.operators.iter().enumerate().filter(waits);
     let open = |(_, own): (usize, &crate::status::OperatorStatus)| json!({ "operator": own.name, "text": status.why_open(&own.name) });
-    ok(&json!({ "bottleneck": status.bottleneck(), "why_open": waiting.map(open).collect::<Vec<_>>() }))
+    let slow = status.bottleneck_at().and_then(|at| status.operators.get(at)).zip(status.bottleneck());
+    let slow = slow.map(|(own, text)| json!({ "operator": own.name, "text": text }));
+    ok(&json!({ "bottleneck": slow, "why_open": waiting.map(open).collect::<Vec<_>>() }))
 }
 
 /// What Prometheus reads.

@@ -1,7 +1,7 @@
 //! Connections: as many as there may be, each for as long as it may take, and one request on each.
 //!
 //! ```text
-//!   accept ──► fewer than the bound? ──no──► 503
+//!   accept ──► fewer than the bound? ──no──► the oldest without a head goes; all have one: 503
 //!                 │
 //!                 ▼            a head within 10 s          an answer                 read within 30 s
 //!              connection ─────────────────────► answer() ──────────► the client ───────────────────► closed
@@ -11,7 +11,10 @@
 //! All of it is one task, and a connection one future in it: dropped with the server, counted by its length. There is no keep-alive.
 //! On loopback a connection costs less than to find out which of the idle ones may be closed when there are too many.
 
-use std::{convert::Infallible, future::poll_fn, io::Write, panic::AssertUnwindSafe, pin::pin, time::Duration};
+use std::{
+    collections::VecDeque, convert::Infallible, future::poll_fn, io::Write, panic::AssertUnwindSafe, pin::pin,
+    time::Duration,
+};
 
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
@@ -19,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{oneshot, watch},
+    task::yield_now,
     time::{sleep, timeout},
 };
 
@@ -62,16 +66,28 @@ pub(super) async fn serve<F, Answer>(
     Answer: Future<Output = Response>,
 {
     let mut connections = FuturesUnordered::new();
+    let mut silent = Silent::default();
     let (closing, closed) = watch::channel(());
     loop {
         tokio::select! {
             _ = &mut stopped => break,
             Some(()) = connections.next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() < limits.connections => {
-                    connections.push(connection(stream, limits, &answer, closed.clone()));
+                Ok((stream, _)) => {
+                    if connections.len() >= limits.connections {
+                        // Whose head has come meanwhile is not silent, and who is over has no place: that is seen first.
+                        yield_now().await;
+                        while connections.next().now_or_never().flatten().is_some() {}
+                    }
+                    if connections.len() >= limits.connections && silent.oldest_leaves() {
+                        // It is over as soon as it is looked at.
+                        connections.next().await;
+                    }
+                    match connections.len() < limits.connections {
+                        true => connections.push(connection(stream, limits, &answer, silent.newest(), closed.clone())),
+                        false => refuse(stream),
+                    }
                 }
-                Ok((stream, _)) => refuse(stream),
                 Err(_) => sleep(OUT_OF_FILES).await,
             },
         }
@@ -80,13 +96,51 @@ pub(super) async fn serve<F, Answer>(
     let _ = timeout(limits.farewell, async { while connections.next().await.is_some() {} }).await;
 }
 
+/// The connections on which no head has come yet, the oldest first: who only holds a place gives it to who comes.
+#[derive(Default)]
+struct Silent(VecDeque<(watch::Receiver<bool>, oneshot::Sender<()>)>);
+
+/// What a connection tells, and is told, while it is silent.
+struct Place {
+    came: watch::Sender<bool>,
+    leaves: oneshot::Receiver<()>,
+}
+
+impl Silent {
+    /// A connection more.
+    fn newest(&mut self) -> Place {
+        self.forget();
+        let (came, has_come) = watch::channel(false);
+        let (leave, leaves) = oneshot::channel();
+        self.0.push_back((has_come, leave));
+        Place { came, leaves }
+    }
+
+    /// Tells the oldest to leave, if there is any.
+    fn oldest_leaves(&mut self) -> bool {
+        self.forget();
+        self.0.pop_front().is_some_and(|(_, leave)| leave.send(()).is_ok())
+    }
+
+    /// Those that are over, or that have said what they want.
+    fn forget(&mut self) {
+        self.0.retain(|(has_come, leave)| !*has_come.borrow() && !leave.is_closed());
+    }
+}
+
 /// One request, and its answer.
-async fn connection<F, Answer>(stream: TcpStream, limits: &Limits, answer: &F, mut closing: watch::Receiver<()>)
-where
+async fn connection<F, Answer>(
+    stream: TcpStream,
+    limits: &Limits,
+    answer: &F,
+    place: Place,
+    mut closing: watch::Receiver<()>,
+) where
     F: Fn(Request<Incoming>) -> Answer,
     Answer: Future<Output = Response>,
 {
-    let (came, mut has_come) = watch::channel(false);
+    let Place { came, leaves } = place;
+    let mut has_come = came.subscribe();
     let (answered, mut has_answer) = watch::channel(false);
     let service = service_fn(|request| {
         came.send_replace(true);
@@ -113,6 +167,9 @@ where
         sleep(limits.read).await;
     };
     tokio::select! {
+        biased;
+        // Before it is looked whether its head has come after all, so that no request is begun and left.
+        Ok(()) = leaves => {}
         // What a client did wrong, or that it went away, is its own affair.
         _ = poll_fn(|context| served.as_mut().poll(context)) => {}
         () = patience => {}

@@ -7,16 +7,19 @@
 //!
 //! The job goes on meanwhile; what is asked is a checkpoint, which does not change, and whose number the answer has.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 use url::form_urlencoded;
 #[cfg(feature = "sql")]
 use windrow_connectors::Epoch;
 
 use super::{
     answer::{Answered, Refusal, ok},
-    routes::conflict,
+    routes::undone,
 };
 use crate::{
     JobHandle,
@@ -30,6 +33,8 @@ mod query;
 #[cfg(feature = "sql")]
 use self::query::{Queries, Query};
 
+/// How long the store may take to say which tables there are.
+const LOOK: Duration = Duration::from_secs(10);
 /// How many bytes the text of a query may have. What is planned recursively is bounded by it.
 #[cfg(feature = "sql")]
 const SQL_BYTES: usize = 4 << 10;
@@ -95,7 +100,11 @@ impl States {
 
     /// The tables of the newest checkpoint, with what they mean.
     pub(super) async fn tables(&self, status: &JobStatus) -> Answered {
-        let Outline { epoch, tables, .. } = outline(store(status)?, None).await.map_err(conflict)?;
+        let looked = timeout(LOOK, outline(store(status)?, None)).await.map_err(|_| {
+            let words = format!("the store of the checkpoints did not answer within {} s: try again", LOOK.as_secs());
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words)
+        })?;
+        let Outline { epoch, tables, .. } = looked.map_err(undone)?;
         let operator = |id: &str| status.find(id).and_then(|at| status.operators.get(at)).map(|own| own.name.as_str());
         let table = |(name, meaning): &(String, String)| json!({ "name": name, "meaning": meaning, "operator": operator(name) });
         Ok(ok(&json!({ "epoch": epoch.0, "tables": tables.iter().map(table).collect::<Vec<_>>() })))
@@ -124,7 +133,7 @@ impl States {
             return Err(Refusal::new(StatusCode::NOT_FOUND, words));
         };
         let epoch = match fresh {
-            true => Some(job.checkpoint().await.map_err(conflict)?),
+            true => Some(job.checkpoint().await.map_err(undone)?),
             false => epoch.map(Epoch),
         };
         self.query(Query { store: store.into(), epoch, operator: operator.into(), id, sql }).await

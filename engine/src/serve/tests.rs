@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::JoinHandle,
 };
 
@@ -13,9 +13,11 @@ use tokio::{net::TcpListener, sync::Notify};
 
 use super::{
     answer::{self, Response},
+    routes::undone,
     server::serve,
     *,
 };
+use crate::{checkpoint::CheckpointError, clock::Moment};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(50);
@@ -92,20 +94,76 @@ async fn who_sends_no_head_in_time_is_cut_off() {
 #[tokio::test]
 async fn who_does_not_read_in_time_is_cut_off() {
     let limits = Limits { read: SHORT, connections: 1, ..limits() };
-    let answer = |request: Request<Incoming>| async move {
+    let (asked, was_asked) = mpsc::channel();
+    let answer = |request: Request<Incoming>| {
         let length = if request.uri().path() == "/long" { 64 << 20 } else { 1 };
-        answer::bytes_of(StatusCode::OK, "text/plain", vec![b'x'; length].into())
+        asked.send(()).unwrap();
+        async move { answer::bytes_of(StatusCode::OK, "text/plain", vec![b'x'; length].into()) }
     };
-    served(limits, answer, |address| {
+    served(limits, answer, move |address| {
         let mut silent = TcpStream::connect(address).unwrap();
         silent.write_all(b"GET /long HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        was_asked.recv_timeout(LONG).unwrap();
         // There is a place for one.
+        let begun = Moment::now();
         while !says(address, ASK).join().unwrap().starts_with("HTTP/1.1 200") {
+            assert!(begun.elapsed() < LONG, "it holds its place");
             std::thread::yield_now();
         }
         drop(silent);
     })
     .await;
+}
+
+/// Who only holds a place gives it to who comes, the oldest first; who waits for an answer keeps it.
+#[tokio::test]
+async fn a_place_is_for_who_asks() {
+    let (asked, was_asked) = mpsc::channel();
+    let go = Arc::new(Notify::new());
+    let waits = go.clone();
+    let answer = |request: Request<Incoming>| {
+        let (asked, waits) = (asked.clone(), waits.clone());
+        async move {
+            if request.uri().path() == "/waits" {
+                asked.send(()).unwrap();
+                waits.notified().await;
+            }
+            hello()
+        }
+    };
+    served(Limits { connections: 2, ..limits() }, answer, move |address| {
+        const WAIT: &str = "GET /waits HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        let first = says(address, WAIT);
+        was_asked.recv_timeout(LONG).unwrap();
+        let oldest = says(address, "GET /wai");
+        for _ in 0..3 {
+            assert!(says(address, ASK).join().unwrap().ends_with("hello"));
+        }
+        assert_eq!(oldest.join().unwrap(), "", "it had the place that another needed");
+        let second = says(address, WAIT);
+        was_asked.recv_timeout(LONG).unwrap();
+        let refused = says(address, "").join().unwrap();
+        assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after"), "{refused}");
+        go.notify_waiters();
+        for answered in [first, second] {
+            assert!(answered.join().unwrap().ends_with("hello"));
+        }
+        assert!(says(address, ASK).join().unwrap().ends_with("hello"));
+    })
+    .await;
+}
+
+#[test]
+fn what_is_not_done_is_the_affair_of_the_store_or_of_the_job() {
+    let status = |error: CheckpointError| undone(error.of("job")).status;
+    let (path, reason) = (String::from("/store"), String::from("why"));
+    let io = CheckpointError::Io { action: "read", path: path.clone(), reason: reason.clone(), source: None };
+    assert_eq!(status(io), StatusCode::SERVICE_UNAVAILABLE);
+    let corrupt = CheckpointError::Corrupt { path: path.clone(), reason: reason.clone(), advice: "what to do" };
+    assert_eq!(status(corrupt), StatusCode::INTERNAL_SERVER_ERROR);
+    let exists = CheckpointError::Exists { name: "a".into(), path };
+    assert_eq!(status(exists), StatusCode::CONFLICT);
+    assert_eq!(undone(Error::Savepoint { job: "job".into(), reason }).status, StatusCode::CONFLICT);
 }
 
 /// At the end the answers that are under way are given, and who has not asked yet is not waited for.

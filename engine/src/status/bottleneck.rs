@@ -60,7 +60,7 @@ impl JobStatus {
     }
 
     /// The index of the operator that [`JobStatus::bottleneck`] names.
-    #[cfg(feature = "terminal")]
+    #[cfg(any(feature = "serve", feature = "terminal"))]
     pub(crate) fn bottleneck_at(&self) -> Option<usize> {
         let is_at_work = matches!(self.state, State::Running | State::Stopping);
         self.slowest(None).filter(|_| is_at_work).map(|found| found.operator)

@@ -1,4 +1,5 @@
-// What the page can do to the job: savepoint, stop, cancel. Each says first what will happen, and then what came of it, in one dialog.
+// What the page can do to the job: savepoint, stop, cancel. Each says first what will happen, and then what came of it, in one dialog; or on
+// the page, if the dialog was closed meanwhile.
 
 import { keepToken, post, token } from "./api.js";
 import { announce, element, say, show } from "./elements.js";
@@ -89,6 +90,8 @@ export function askToken(changed) {
 
 function ask(action, changed) {
   const dialog = document.getElementById("ask");
+  const outcome = document.getElementById("outcome");
+  show(outcome, false);
   const title = element("h2", "", action.title);
   title.id = "ask-title";
   const name = action.name && field(action.name.label, action.name.hint, { value: action.name.value(), autocomplete: "off", maxLength: 100 });
@@ -126,6 +129,11 @@ function ask(action, changed) {
       came.className = "came notice bad";
       if (error.needsToken) needsToken(true);
       go.disabled = false;
+    }
+    if (!dialog.open || !form.isConnected) {
+      outcome.className = came.className.replace("came ", "");
+      say(outcome, `${action.title} ${came.textContent}`);
+      show(outcome, true);
     }
     announce(came.textContent);
     showToken();

@@ -1,6 +1,6 @@
 // What there is to know of one operator: why its windows are still open, its tasks, its splits, and the rows that it did not process.
 
-import { about, ago, behind, bytes, count, counted, instant, named, percent, wholeSpan } from "./format.js";
+import { about, ago, behind, bytes, count, counted, instant, named, percent, spread, wholeSpan } from "./format.js";
 import { element, keep, lines, say, show } from "./elements.js";
 import { latestOf } from "./graph.js";
 import { Table } from "./table.js";
@@ -139,6 +139,8 @@ function factsOf(operator, latest) {
     ["Watermark", `${instant(operator.watermark_us, true)}${lag == null ? "" : `, ${wholeSpan(Math.floor(lag / 1_000))} behind the newest row`}`],
     ...(operator.promised_us == null || operator.promised_us === operator.watermark_us ? [] : [["Promised downstream", instant(operator.promised_us, true)]]),
     ...(operator.latest_us == null ? [] : [["Newest row of", instant(operator.latest_us, true)]]),
+    ...(operator.latency ? [["Latency when written", spread(operator.latency)]] : []),
+    ...(operator.call_time ? [["Time of a call", spread(operator.call_time)]] : []),
     ...some("State in memory", operator.state_bytes, bytes(operator.state_bytes)),
     ...some("Put on disk", operator.spilled_bytes, `${bytes(operator.spilled_bytes)} in ${counted(operator.spilled_segments, "segment")}`),
   ];

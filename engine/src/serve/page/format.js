@@ -58,6 +58,12 @@ export function span(millis) {
   return parts(days, days === 1 ? "day" : "days", Math.floor((seconds % 86_400) / 3_600), "h");
 }
 
+/** The quantiles of a histogram of the job: `p50 1.4 s · p99 3.0 s · max 43 s`. */
+export function spread({ p50_us: half, p99_us: most, max_us: all }) {
+  const took = (micros) => (micros < 1_000 ? `${micros} µs` : span(micros / 1_000));
+  return `p50 ${took(half)} · p99 ${took(most)} · max ${took(all)}`;
+}
+
 /** As a span, but in whole seconds: for what is read again every second and should not flicker. */
 export function ago(millis) {
   const whole = Math.floor(Math.max(0, millis) / 1_000);

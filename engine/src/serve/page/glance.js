@@ -58,7 +58,7 @@ export class Glance {
   /** The sentences: who slows the job down, why it failed last, and what else one should know. */
   showNotices(status, words) {
     const notices = [];
-    if (words?.bottleneck) notices.push({ kind: "slow", title: "Bottleneck", text: words.bottleneck });
+    if (words?.bottleneck) notices.push({ kind: "slow", title: "Bottleneck", text: words.bottleneck.text });
     if (status.last_failure) {
       const { at_ms: at, error } = status.last_failure;
       const over = status.state === "ended";

@@ -8,7 +8,7 @@
 //
 // When nobody answers, the last picture stays, greyed, with since when; and it asks again.
 
-import { get, takeToken } from "./api.js";
+import { get, isClosed, takeToken } from "./api.js";
 import { askToken, enableActions, showToken, wireActions } from "./actions.js";
 import { Checkpoints } from "./checkpoints.js";
 import { Details } from "./details.js";
@@ -65,13 +65,15 @@ function showChosen() {
 }
 
 function showAll({ status, words }) {
-  const slow = status.operators.findIndex((operator) => words.bottleneck?.startsWith(`${operator.name} is the bottleneck`));
+  const slow = status.operators.findIndex((operator) => operator.name === words.bottleneck?.operator);
   glance.update(status, words);
   graph.update(status, slow);
   checkpoints.update(status);
   sql.update(status);
   enableActions(status.state);
   show(place("main"), true);
+  // A link sends no token.
+  show(place("links"), !isClosed());
   showChosen();
 }
 
@@ -107,6 +109,7 @@ function missed(error) {
   goneSince ??= Date.now();
   const needsToken = error.needsToken === true;
   glance.lost();
+  if (needsToken) show(place("links"), false);
   if (needsToken && !askedForToken) askToken(ask);
   askedForToken ||= needsToken;
   document.body.classList.add("gone");

@@ -1,5 +1,6 @@
 // Asks the state of the job in SQL: what an operator remembers, as of a checkpoint. In a query its table is called `state`; those of others
-// are called as their operators are in checkpoints. `/api/state` says what each means, and is asked only when somebody comes to the form.
+// are called as their operators are in checkpoints. `/api/state` says what each means, and is asked only when somebody comes to the form. A query
+// takes time and memory of the process in which the job runs, and so needs the token.
 
 import { get, post, token } from "./api.js";
 import { counted } from "./format.js";
@@ -32,7 +33,7 @@ export class Sql {
 
   wire() {
     this.operator.addEventListener("change", () => this.explain());
-    this.form.addEventListener("focusin", () => this.learn(), { once: true });
+    this.form.addEventListener("focusin", () => this.learn());
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.ask();
@@ -61,13 +62,18 @@ export class Sql {
     say(this.meaning, this.meanings?.get(this.operator.value) ?? "");
   }
 
+  /** Until it has been told. */
   async learn() {
+    if (this.meanings || this.learning) return;
+    this.learning = true;
     try {
       const { tables = [] } = await get("api/state");
       this.meanings = new Map(tables.map(({ name, meaning }) => [name, meaning]));
       this.explain();
     } catch (error) {
       say(this.meaning, error.message);
+    } finally {
+      this.learning = false;
     }
   }
 
@@ -78,7 +84,7 @@ export class Sql {
     this.came.className = "muted";
     say(this.came, this.fresh.checked ? "Taking a checkpoint, then asking…" : "Asking…");
     try {
-      if (this.fresh.checked && !token()) throw new Error("To take a checkpoint this page needs the token of the job: paste it with the button at the top.");
+      if (!token()) throw new Error("A query takes time and memory of the job's process, and so needs the token of the job: paste it with the button at the top.");
       this.answer(await (this.fresh.checked ? post(path, { sql, fresh: true }) : get(`${path}?sql=${encodeURIComponent(sql)}`, 60)));
     } catch (error) {
       this.came.className = "notice bad";

@@ -6,8 +6,9 @@
 //!                                                          {"epoch", "columns", "rows", "truncated"} ◄── not too many ◄─────┘
 //! ```
 //!
-//! DataFusion keeps account of what joins, sorts and aggregates hold, and so that is bounded. It does not of a single text that an
-//! expression makes, which may be as long as memory: what makes long ones of short ones is refused.
+//! DataFusion keeps account of what joins, sorts and aggregates hold, and so that is bounded. It does not of what an expression, a window
+//! or an aggregate allocates besides. What makes long texts of short ones is refused, and so are the windows and aggregates that hold
+//! most. That is against accidents: who wants to can still exhaust the process with a query, so each needs the token.
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,7 @@ use windrow_connectors::Epoch;
 use crate::{
     serve::{
         answer::{Answered, Refusal, bytes_of},
-        routes::conflict,
+        routes::undone,
         thread,
     },
     state::{Outline, State, open_checkpoint, outline},
@@ -75,6 +76,12 @@ const GROWING: &[&str] = &[
     "generate_series",
     "encode",
 ];
+
+/// What may be computed over a window: what holds a number or two for it, or only where a row stands in it.
+const WINDOWED: &[&str] =
+    &["count", "sum", "min", "max", "avg", "row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile"];
+/// How many queries may wait for the one that is answered.
+const WAITING: usize = 4;
 
 /// What a query may take.
 #[derive(Clone, Debug)]
@@ -113,6 +120,8 @@ pub(super) struct Query {
 
 /// Who lets one query in after the other.
 pub(super) struct Queries {
+    /// For the one that is answered, and for those that wait.
+    places: Arc<Semaphore>,
     turn: Arc<Semaphore>,
     bounds: Bounds,
 }
@@ -123,12 +132,16 @@ impl Queries {
     }
 
     fn within(bounds: Bounds) -> Self {
-        Self { turn: Arc::new(Semaphore::new(1)), bounds }
+        Self { places: Arc::new(Semaphore::new(1 + WAITING)), turn: Arc::new(Semaphore::new(1)), bounds }
     }
 
     pub(super) async fn run(&self, query: Query) -> Answered {
         let time = self.bounds.time;
         let unavailable = |words: String| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words);
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            let words = format!("there is one query at a time, and {WAITING} wait for their turn already: try again");
+            return Err(unavailable(words));
+        };
         let turn = timeout(time, self.turn.clone().acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
             let words = format!("there is one query at a time, and others have taken the last {time:?}: try again");
@@ -137,7 +150,7 @@ impl Queries {
         let bounds = self.bounds.clone();
         let running = thread::run("windrow-state", Some(STACK), async move {
             // Until this one is over, also when nobody waits for it any more.
-            let _turn = turn;
+            let _held = (turn, place);
             timeout(time, query.answer(&bounds)).await
         });
         let running = running.map_err(|error| unavailable(format!("no thread can be had for the query: {error}")))?;
@@ -187,13 +200,13 @@ impl Query {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let outline = outline(&self.store, self.epoch).await.map_err(conflict)?;
+            let outline = outline(&self.store, self.epoch).await.map_err(undone)?;
             self.check(&outline, bounds)?;
             match open_checkpoint(&self.store, outline.epoch).await {
                 Ok(state) => return Ok(state),
                 // A newer one may have taken its place meanwhile.
                 Err(_) if self.epoch.is_none() && attempts < ATTEMPTS => {}
-                Err(error) => return Err(conflict(error)),
+                Err(error) => return Err(undone(error)),
             }
         }
     }
@@ -260,26 +273,36 @@ fn refused(error: &DataFusionError, state: &State) -> Refusal {
     }
 }
 
-/// Whether nothing in a plan makes something long of something short.
+/// Whether nothing in a plan makes something long of something short, or holds more than DataFusion keeps account of by its nature.
 fn is_modest(plan: &LogicalPlan) -> Result<(), DataFusionError> {
-    let mut growing = BTreeSet::new();
+    let (text, memory) = ("it can make a text as long as memory", "nothing bounds the memory that it takes");
+    let mut greedy = BTreeSet::new();
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expression| {
             expression.apply(|part| {
-                match part {
-                    Expr::BinaryExpr(binary) if binary.op == Operator::StringConcat => growing.insert("||".to_string()),
+                let found = match part {
+                    Expr::BinaryExpr(binary) if binary.op == Operator::StringConcat => Some(("||".to_string(), text)),
                     Expr::ScalarFunction(call) if GROWING.contains(&call.name()) => {
-                        growing.insert(call.name().to_string())
+                        Some((call.name().to_string(), text))
                     }
-                    _ => false,
+                    Expr::WindowFunction(call) if !WINDOWED.contains(&call.fun.name()) => {
+                        Some((format!("{} over a window", call.fun.name()), memory))
+                    }
+                    Expr::AggregateFunction(call)
+                        if call.func.name().starts_with("approx_percentile") && call.params.args.len() > 2 =>
+                    {
+                        Some((format!("{} with a third argument", call.func.name()), memory))
+                    }
+                    _ => None,
                 };
+                greedy.extend(found);
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     })?;
-    match growing.into_iter().next() {
-        Some(function) => Err(DataFusionError::Plan(format!(
-            "{function} is not there, because it can make a text as long as memory: do that where the answer is read"
+    match greedy.into_iter().next() {
+        Some((function, why)) => Err(DataFusionError::Plan(format!(
+            "{function} is not there, because {why}: do that where the answer is read"
         ))),
         None => Ok(()),
     }

@@ -32,6 +32,49 @@ async fn time_is_bounded() {
 }
 
 #[tokio::test]
+async fn who_would_wait_behind_too_many_is_told_at_once() {
+    let queries = Queries::within(Bounds { time: LONG, ..Bounds::default() });
+    let query =
+        || Query { store: "/nowhere".into(), epoch: None, operator: "1".into(), id: None, sql: "select 1".into() };
+    let turn = queries.turn.clone().acquire_owned().await.unwrap();
+    let _answered = queries.places.clone().try_acquire_owned().unwrap();
+    let mut waiting: Vec<_> = (0..WAITING).map(|_| Box::pin(queries.run(query()))).collect();
+    for waits in &mut waiting {
+        assert!(futures::poll!(waits).is_pending());
+    }
+    let refused = tokio::time::timeout(LONG, queries.run(query())).await.expect("it waits").unwrap_err();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.words.contains("4 wait for their turn"), "{}", refused.words);
+    // Who goes away leaves a place.
+    waiting.pop();
+    drop(turn);
+    let refused = tokio::time::timeout(LONG, queries.run(query()));
+    let (first, last) = tokio::join!(futures::future::join_all(waiting), refused);
+    for had_its_turn in first.into_iter().chain([last.expect("it does not end")]) {
+        let said = had_its_turn.unwrap_err().words;
+        assert!(!said.contains("wait for their turn"), "there is no such store: {said}");
+    }
+}
+
+#[tokio::test]
+async fn what_holds_more_than_is_accounted_for_is_refused() {
+    let refused = [
+        "select array_agg(value) over (order by value) from generate_series(1, 10)",
+        "select median(value) over () from generate_series(1, 10)",
+        "select approx_percentile_cont(value, 0.5, 1000000000) from generate_series(1, 10)",
+    ];
+    for sql in refused {
+        let refused = asked(Bounds::default(), sql).await.unwrap_err();
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{sql}");
+        assert!(refused.words.contains("nothing bounds the memory"), "{sql}: {}", refused.words);
+    }
+    let sql = "select value, sum(value) over (order by value) s, row_number() over (order by value) n \
+               from generate_series(1, 10)";
+    asked(Bounds::default(), sql).await.unwrap();
+    asked(Bounds::default(), "select approx_percentile_cont(value, 0.5) from generate_series(1, 10)").await.unwrap();
+}
+
+#[tokio::test]
 async fn memory_is_bounded() {
     let bounds = Bounds { memory: 1 << 20, time: LONG, ..Bounds::default() };
     let queries = [
