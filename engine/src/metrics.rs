@@ -30,6 +30,7 @@ mod task;
 use redact::redacted;
 use samples::Samples;
 use splits::SplitTable;
+use task::Reached;
 pub(crate) use task::TaskCounters;
 
 /// What the name of an operator's first phase ends with.
@@ -37,6 +38,16 @@ pub(crate) const FIRST_PHASE: &str = " (first phase)";
 
 /// How many splits that are not read are named.
 const SHOWN_SPLITS: usize = 3;
+
+/// Who warns: what each says takes the place of what it said before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Warner {
+    Task(usize),
+    /// Who looks for new splits: the source has failed to say.
+    Discovery,
+    /// The same: the source has not answered for long.
+    Silence,
+}
 
 /// The counters of one operator.
 #[derive(Debug)]
@@ -61,8 +72,7 @@ pub(crate) struct Counters {
     paused: Mutex<Vec<Option<(String, Hold)>>>,
     /// Of each task: how many records wait to be read, and the split in which most do.
     lags: Mutex<Vec<Option<(u64, String, u64)>>>,
-    /// By task, or of what serves all tasks.
-    warnings: Mutex<BTreeMap<Option<usize>, String>>,
+    warnings: Mutex<BTreeMap<Warner, String>>,
     /// The splits of a source.
     pub(crate) splits: SplitTable,
     /// Late, rejected and failed rows.
@@ -140,18 +150,20 @@ impl Counters {
         self.lags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a person should know of the operator now, if anything, as this task says; or what serves all of them.
-    pub(crate) fn warn(&self, task: Option<usize>, warning: Option<String>) {
+    /// What a person should know of the operator now, if anything, as this one says.
+    pub(crate) fn warn(&self, warner: Warner, warning: Option<String>) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        match warning {
-            Some(warning) => {
-                let warning = redacted(&warning);
-                if !warnings.values().any(|said| *said == warning) {
-                    trace::warning(self.attempt.clone(), Some(&self.name), &warning);
-                }
-                warnings.insert(task, warning);
-            }
-            None => drop(warnings.remove(&task)),
+        let Some(warning) = warning else {
+            warnings.remove(&warner);
+            return;
+        };
+        let warning = redacted(&warning);
+        let is_new = !warnings.values().any(|said| *said == warning);
+        warnings.insert(warner, warning.clone());
+        // Who collects may ask for the warnings.
+        drop(warnings);
+        if is_new {
+            trace::warning(self.attempt.clone(), Some(&self.name), &warning);
         }
     }
 
@@ -180,23 +192,24 @@ impl Counters {
 
     /// How far event time is over all tasks; `None` before the first.
     fn watermark(&self) -> Option<i64> {
-        self.over_tasks(&self.reached, TaskCounters::watermark)
+        self.over_tasks(&self.reached, |task| &task.watermark)
     }
 
     /// What all tasks together have promised downstream; `None` before the first.
     pub(crate) fn promised(&self) -> Option<i64> {
-        self.over_tasks(&self.promised, TaskCounters::promised)
+        self.over_tasks(&self.promised, |task| &task.promised)
     }
 
-    /// As who merges them takes it: as far as the least of the tasks that are active; when none is, as far as any of those that are idle. A
-    /// task that wakes behind the others pulls nobody back.
-    fn over_tasks(&self, before: &AtomicI64, time: impl Fn(&TaskCounters) -> Option<i64>) -> Option<i64> {
-        let times = || self.tasks.iter().map(|task| (task.is_idle(), time(task)));
-        let is_over = |time: &Option<i64>| *time == Some(i64::MAX);
-        let active = times().filter(|(idle, time)| !idle && !is_over(time)).map(|(_, time)| time).min();
-        let idle = || times().filter(|(idle, _)| *idle).map(|(_, time)| time).max();
-        // Those that are left are over.
-        let now = active.or_else(idle).unwrap_or_else(|| times().next().and_then(|(_, time)| time)).unwrap_or(i64::MIN);
+    /// As [`WatermarkMerge`](windrow_operators::WatermarkMerge) takes it: as far as the least of the tasks that are active; when none is, as
+    /// far as any of them was before its end. A task that wakes behind the others pulls nobody back.
+    fn over_tasks(&self, before: &AtomicI64, of: impl Fn(&TaskCounters) -> &Reached) -> Option<i64> {
+        // One look at each: between two of them a task may wake.
+        let look = |task: &TaskCounters| (task.is_idle(), of(task).has_ended(), of(task).before_end());
+        let looks: Vec<(bool, bool, i64)> = self.tasks.iter().map(look).collect();
+        let active = looks.iter().filter(|(idle, ended, _)| !idle && !ended).map(|(.., time)| *time).min();
+        let furthest = || looks.iter().map(|(.., time)| *time).max().unwrap_or(i64::MIN);
+        let have_ended = !looks.is_empty() && looks.iter().all(|(_, ended, _)| *ended);
+        let now = if have_ended { i64::MAX } else { active.unwrap_or_else(furthest) };
         let reached = before.fetch_max(now, Relaxed).max(now);
         (reached != i64::MIN).then_some(reached)
     }
@@ -406,5 +419,31 @@ impl fmt::Display for JobMetrics {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_time_over_tasks_is_as_who_merges_them_has_it() {
+        let counters = Counters::new("#1 window".into(), 2);
+        let (one, other) = (counters.task(0), counters.task(1));
+        let at = Timestamp::from_micros;
+        assert_eq!(counters.watermark(), None);
+        one.reaches(at(50));
+        assert_eq!(counters.watermark(), None, "the other has said nothing");
+        other.reaches(at(10));
+        assert_eq!(counters.watermark(), Some(10));
+        one.reaches(Timestamp::MAX);
+        assert_eq!(counters.watermark(), Some(10), "the other is active");
+        other.idles(true);
+        assert_eq!(counters.watermark(), Some(50), "what the one had reached before its end");
+        other.idles(false);
+        other.reaches(at(60));
+        assert_eq!((counters.watermark(), one.watermark()), (Some(60), Some(i64::MAX)));
+        other.reaches(Timestamp::MAX);
+        assert_eq!(counters.watermark(), Some(i64::MAX));
     }
 }

@@ -18,6 +18,8 @@ use opentelemetry_otlp::{LogExporter, Protocol, SpanExporter, WithExportConfig, 
 use opentelemetry_sdk::{Resource, logs::SdkLoggerProvider, trace::SdkTracerProvider};
 use tracing_subscriber::{Registry, filter::LevelFilter, layer::SubscriberExt};
 
+use crate::metrics::redact::redacted;
+
 /// How long a collector may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -27,7 +29,7 @@ pub enum OtelError {
     /// The collector cannot be reached by this address, whatever it is doing.
     #[error("no collector can be at {endpoint:?}: {reason}. Say a URL like http://localhost:4318")]
     Endpoint {
-        /// What was given; empty when it was the environment or the default.
+        /// What was given, without credentials; empty when it was the environment or the default.
         endpoint: String,
         /// What is wrong with it.
         reason: String,
@@ -71,8 +73,8 @@ pub struct Exporting {
 /// not take is dropped.
 pub fn export(service: &str, endpoint: Option<&str>) -> Result<Exporting, OtelError> {
     let refused = |error: &dyn std::fmt::Display| OtelError::Endpoint {
-        endpoint: endpoint.unwrap_or_default().into(),
-        reason: error.to_string(),
+        endpoint: redacted(endpoint.unwrap_or_default()),
+        reason: redacted(&error.to_string()),
     };
     let at =
         |path: &str| endpoint.map(|endpoint| format!("{}{path}", endpoint.trim_end_matches('/'))).unwrap_or_default();

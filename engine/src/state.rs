@@ -186,7 +186,8 @@ impl State {
     pub fn context(&self) -> datafusion::error::Result<datafusion::prelude::SessionContext> {
         let context = datafusion::prelude::SessionContext::new();
         for (name, table) in &self.tables {
-            context.register_batch(name, table.rows.clone())?;
+            // As it is: what is parsed as a name in SQL is cut at dots, and loses its capitals.
+            context.register_batch(datafusion::common::TableReference::bare(name.as_str()), table.rows.clone())?;
         }
         Ok(context)
     }

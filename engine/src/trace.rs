@@ -1,19 +1,22 @@
 //! What a job tells as it goes, to who collects it with `tracing`: spans and events, none of them for a batch or a row.
 //!
 //! ```text
-//!   job ─┬─ attempt 1 ─┬─ checkpoint 7   duration_ms, bytes, …          spans: what has a duration
-//!        │             ├─ warning, split found, savepoint               events
+//!   job ─┬─ attempt 1 ─┬─ warning                                       spans: what has a duration, and events
 //!        │             └─ ERROR failed
-//!        ├─ restarted
-//!        └─ attempt 2 ── …
+//!        ├─ restarted          ▲ follows from
+//!        └─ attempt 2 ── …     │
+//!   checkpoint 7 ──────────────┘  job, attempt, duration_ms, bytes, …     a root, with the event of a savepoint
 //! ```
 //!
 //! Nobody collects unless the program installs somebody who does; then a span that nobody wants costs a load. With the feature `otel`
 //! it is [`otel::export`](crate::otel::export) that installs. Names and fields are listed in `docs/src/operating.md`.
 //!
+//! A job may go on for weeks, and collectors get a span when it is over and keep what belongs together together: so checkpoints are
+//! not below it, and what may come any number of times is no event of it, unless somebody wants the level `DEBUG`.
+//!
 //! A span lasts as long as anybody has it, so only who does the work has it: what outlives an attempt knows its span by its id.
 
-use tracing::{Span, error, field::Empty, info, info_span, span::Id, warn};
+use tracing::{Span, debug, error, field::Empty, info, info_span, span::Id, warn};
 
 use crate::status::{CheckpointDone, CheckpointKind};
 
@@ -50,10 +53,13 @@ pub(crate) fn ended(job: &str, stopped: bool, error: Option<&str>) {
     }
 }
 
-/// An epoch, from its barrier until it is complete, of the attempt of the current span.
-pub(crate) fn checkpoint(epoch: u64) -> Span {
-    info_span!(
+/// An epoch, from its barrier until it is complete, of the attempt of this number, whose span is the current one.
+pub(crate) fn checkpoint(job: &str, attempt: u32, epoch: u64) -> Span {
+    let span = info_span!(
+        parent: None,
         "checkpoint",
+        job,
+        attempt,
         epoch,
         kind = Empty,
         savepoint = Empty,
@@ -62,7 +68,9 @@ pub(crate) fn checkpoint(epoch: u64) -> Span {
         bytes = Empty,
         segments = Empty,
         complete = false
-    )
+    );
+    span.follows_from(Span::current());
+    span
 }
 
 /// It is complete.
@@ -87,5 +95,5 @@ pub(crate) fn warning(attempt: Option<Id>, operator: Option<&str>, text: &str) {
 
 /// A source has a split that it had not before.
 pub(crate) fn split_found(operator: &str, split: &str) {
-    info!(operator, split, "split found");
+    debug!(operator, split, "split found");
 }

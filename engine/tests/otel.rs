@@ -2,16 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-use std::{thread, time::Duration};
+use std::{sync::Arc, thread};
 
 use tiny_http::{Response, Server};
 use windrow::{otel, prelude::*};
 
-/// What came to each path, put together: protobuf has texts as they are.
+/// What came to each path until the server was unblocked, put together: protobuf has texts as they are.
 fn collect(server: &Server) -> [(&'static str, Vec<u8>); 2] {
     let mut came = [("/v1/traces", Vec::new()), ("/v1/logs", Vec::new())];
-    while came.iter().any(|(_, bytes)| bytes.is_empty()) {
-        let mut request = server.recv_timeout(Duration::from_secs(60)).unwrap().expect("nothing comes");
+    for mut request in server.incoming_requests() {
         let kind = request.headers().iter().find(|header| header.field.equiv("Content-Type"));
         assert_eq!(kind.unwrap().value.as_str(), "application/x-protobuf");
         let (_, bytes) = came.iter_mut().find(|(path, _)| request.url() == *path).expect("another path");
@@ -23,12 +22,15 @@ fn collect(server: &Server) -> [(&'static str, Vec<u8>); 2] {
 
 #[test]
 fn a_job_is_exported() {
-    let server = Server::http("127.0.0.1:0").unwrap();
+    let server = Arc::new(Server::http("127.0.0.1:0").unwrap());
     let url = format!("http://{}/", server.server_addr());
-    assert!(matches!(otel::export("x", Some("no address")), Err(otel::OtelError::Endpoint { .. })));
+    let Err(refused) = otel::export("x", Some("http://ann:CANARY@no address")) else { panic!("it is no address") };
+    assert!(matches!(refused, otel::OtelError::Endpoint { .. }));
+    assert!(!format!("{refused} {refused:?}").contains("CANARY"), "{refused}");
     let exporting = otel::export("the service", Some(&url)).unwrap();
     assert!(matches!(otel::export("x", Some(&url)), Err(otel::OtelError::Taken)), "once in a program");
-    let collecting = thread::spawn(move || collect(&server));
+    let collector = server.clone();
+    let collecting = thread::spawn(move || collect(&collector));
     let store = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -40,7 +42,9 @@ fn a_job_is_exported() {
         handle.stop();
         running.wait().await.unwrap();
     });
+    // All that is to come has been answered then.
     drop(exporting);
+    server.unblock();
     for (path, bytes) in collecting.join().unwrap() {
         let text = String::from_utf8_lossy(&bytes);
         let words: &[&str] = match path {

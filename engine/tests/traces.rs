@@ -26,11 +26,13 @@ use windrow::prelude::*;
 
 type Fields = BTreeMap<&'static str, String>;
 
-/// A span, or an event, with the index of its parent.
+/// A span, or an event, with the indexes of others.
 #[derive(Debug)]
 struct Seen {
     name: String,
     parent: Option<usize>,
+    /// The index of the span that it follows from.
+    follows: Option<usize>,
     level: Level,
     fields: Fields,
     /// Of a span: whether it is over.
@@ -69,7 +71,15 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Remembers {
         let (name, level) = (attributes.metadata().name().into(), *attributes.metadata().level());
         let index = memory.spans.len();
         memory.open.insert(id.into_u64(), index);
-        memory.spans.push(Seen { name, parent, level, fields, over: false });
+        memory.spans.push(Seen { name, parent, follows: None, level, fields, over: false });
+    }
+
+    fn on_follows_from(&self, id: &Id, follows: &Id, _: Context<'_, S>) {
+        let mut memory = self.0.lock().unwrap();
+        let index_of = |id: &Id| memory.open.get(&id.into_u64()).copied();
+        if let (Some(index), follows) = (index_of(id), index_of(follows)) {
+            memory.spans[index].follows = follows;
+        }
     }
 
     fn on_record(&self, id: &Id, values: &Recorded<'_>, _: Context<'_, S>) {
@@ -88,7 +98,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Remembers {
         let mut fields = Fields::new();
         event.record(&mut Into(&mut fields));
         let name = fields.remove("message").unwrap_or_default();
-        memory.events.push(Seen { name, parent, level: *event.metadata().level(), fields, over: true });
+        memory.events.push(Seen { name, parent, follows: None, level: *event.metadata().level(), fields, over: true });
     }
 
     fn on_close(&self, id: Id, _: Context<'_, S>) {
@@ -153,17 +163,20 @@ async fn spans_have_their_parents_and_events_their_spans() {
     assert_eq!((first.parent, second.parent), (Some(job), Some(job)));
     assert_eq!((first.fields["attempt"].as_str(), second.fields["attempt"].as_str()), ("1", "2"));
     assert!(!first.fields.contains_key("restored_from") && second.fields.contains_key("restored_from"));
-    let complete = |attempt: usize| {
-        let of = move |(_, span): &(usize, &Seen)| span.parent == Some(attempt) && span.fields["complete"] == "true";
-        named("checkpoint").filter(of)
+    let complete = |attempt: &'static str| {
+        let of = move |(_, span): &(usize, &Seen)| span.fields["attempt"] == attempt;
+        named("checkpoint").filter(of).filter(|(_, span)| span.fields["complete"] == "true")
     };
-    assert!(named("checkpoint").all(|(_, span)| [Some(one), Some(two)].contains(&span.parent)));
-    assert!(complete(one).count() >= 2 && complete(two).count() >= 2, "{spans:#?}");
-    for (_, span) in complete(one).chain(complete(two)) {
+    // A job's span closes at its end, which may be weeks away.
+    let follows = |span: &Seen| span.follows == Some(if span.fields["attempt"] == "1" { one } else { two });
+    assert!(named("checkpoint").all(|(_, span)| span.parent.is_none() && span.fields["job"] == "\"traced\""));
+    assert!(named("checkpoint").all(|(_, span)| follows(span)), "{spans:#?}");
+    assert!(complete("1").count() >= 2 && complete("2").count() >= 2, "{spans:#?}");
+    for (_, span) in complete("1").chain(complete("2")) {
         let said = |field: &&str| span.fields.contains_key(field);
         assert!(["kind", "duration_ms", "answered_ms", "bytes", "segments"].iter().all(said), "{span:?}");
     }
-    let (savepoint, span) = complete(two).find(|(_, span)| span.fields["epoch"] == epoch.0.to_string()).unwrap();
+    let (savepoint, span) = complete("2").find(|(_, span)| span.fields["epoch"] == epoch.0.to_string()).unwrap();
     assert_eq!(
         (span.fields["kind"].as_str(), span.fields["savepoint"].as_str()),
         ("\"savepoint\"", "\"before-lunch\"")
@@ -176,5 +189,7 @@ async fn spans_have_their_parents_and_events_their_spans() {
     assert_eq!((event("restarted").parent, event("restarted").level), (Some(job), Level::WARN));
     assert_eq!(event("savepoint complete").parent, Some(savepoint));
     assert_eq!((event("the job ended").parent, event("the job ended").fields["stopped"].as_str()), (Some(job), "true"));
-    assert_eq!(events.len(), 4, "nothing is said of batches: {events:#?}");
+    // A warning may come by the way, on a slow machine.
+    let is_warning = |event: &&Seen| event.level == Level::WARN && [Some(one), Some(two)].contains(&event.parent);
+    assert_eq!(events.iter().filter(|event| !is_warning(event)).count(), 4, "nothing is said of batches: {events:#?}");
 }

@@ -67,6 +67,7 @@ fn each_letter_goes_back_once_as_the_record_that_it_was() -> Result<()> {
     assert_eq!(sent(&redrive.count()?), (false, count - 700, 0, false));
     assert_eq!(sent(&redrive.send()?), (true, count - 700, 0, false));
     assert_eq!(sent(&redrive.send()?), (true, 0, 0, false), "each once");
+    assert!(redrive.send()?.from_beginning.is_empty(), "the group is known in all partitions");
     let mut twice: Vec<Said> = broker.committed(&topic)?.iter().map(said).collect();
     were.extend_from_within(..);
     were.sort_unstable();
@@ -97,10 +98,11 @@ fn what_cannot_be_sent_is_named_and_left() -> Result<()> {
     let cut =
         letter(Message::null().key("cut")).header("windrow.truncated", "5000000").header("windrow.excerpt", "{\"v\":");
     let former = letter(Message::of("{\"v\":")).header("windrow.truncated", "5000000");
-    let from_a_file = Message::of("line").header("windrow.error", "no").header("windrow.split", "a.json");
+    let lost = Message::of("lost").header("windrow.error", "no").header("windrow.split", "a.json");
+    let lost = lost.header("windrow.topic", "no-such-topic");
     let stranger = Message::of("hello").header("windrow.topic", topic.clone());
     let late = letter(Message::of("late").time(1_767_225_600_000)).header("windrow.timestamp", "1799999999999");
-    broker.produce(&dead, [letter(Message::of("whole")), cut, former, from_a_file, stranger, late])?;
+    broker.produce(&dead, [letter(Message::of("whole")), cut, former, lost, stranger, late])?;
 
     let redrive = Kafka::brokers(broker.address()).re_drive(&dead);
     let done = redrive.send()?;
@@ -111,7 +113,7 @@ fn what_cannot_be_sent_is_named_and_left() -> Result<()> {
         &format!("  2 to {topic}"),
         &format!("partition 0 at 1, of {topic}/0 at 12: it is only the beginning of its record"),
         "partition 0 at 2, of",
-        "partition 0 at 3, of a.json: it does not say which topic it came from",
+        "partition 0 at 3, of a.json: there is no topic no-such-topic",
         "partition 0 at 4, of",
         "it is no dead letter: it has no windrow.error",
     ] {
@@ -127,6 +129,19 @@ fn what_cannot_be_sent_is_named_and_left() -> Result<()> {
         (false, 3, 3, false),
         "to a topic that is said"
     );
+    Ok(())
+}
+
+#[test]
+fn letters_without_a_topic_are_not_passed_over() -> Result<()> {
+    let Some(broker) = Broker::shared() else { return Ok(()) };
+    let (topic, dead, were) = letters(broker, 10)?;
+    broker.produce(&dead, [Message::of("line").header("windrow.error", "no").header("windrow.split", "a.json")])?;
+    let redrive = Kafka::brokers(broker.address()).re_drive(&dead);
+    let error = redrive.send().unwrap_err();
+    assert!(error.to_string().contains("1 letters in") && error.to_string().contains("--to TOPIC"), "{error}");
+    assert_eq!(broker.committed(&topic)?.len(), were.len(), "nothing was sent");
+    assert_eq!(sent(&redrive.to(&topic).send()?), (true, were.len() as u64 + 1, 0, false));
     Ok(())
 }
 

@@ -87,6 +87,9 @@ impl ReDrive {
 
     /// Sends the letters that the group has not had yet, up to where the topic ends now, as the records that they were: value, key,
     /// time and headers. After an error some may have been sent, which a further call does not send again.
+    ///
+    /// Without [`ReDrive::to`] it first reads all letters, and sends none while there are some that do not say where they came from:
+    /// the group would pass over them.
     pub fn send(&self) -> Result<ReDriven> {
         librdkafka::re_drive(self, true)
     }
@@ -103,9 +106,9 @@ pub struct ReDriven {
     pub kept: Vec<KeptLetter>,
     /// How many cannot be sent.
     pub kept_count: u64,
-    /// Whether the group has no position in the topic, so that all its letters count: it has sent none before, or Kafka has forgotten
-    /// it, which it does after a week without a re-drive (`offsets.retention.minutes`).
-    pub from_beginning: bool,
+    /// The partitions of the dead letters in which the group has no position, so that all letters there count: it has sent none of
+    /// them before, or Kafka has forgotten it, which it does after a week without a re-drive (`offsets.retention.minutes`).
+    pub from_beginning: Vec<i32>,
     /// Whether there are more, which [`ReDrive::at_most`] leaves for another time.
     pub more: bool,
 }
@@ -120,7 +123,7 @@ pub struct KeptLetter {
     /// Where its record came from, if it says so: `payments/3 at 1207`.
     pub origin: Option<String>,
     /// Why it stays.
-    pub why: &'static str,
+    pub why: String,
 }
 
 impl ReDriven {
@@ -129,7 +132,7 @@ impl ReDriven {
         self.topics.values().sum()
     }
 
-    pub(super) fn keep(&mut self, message: &BorrowedMessage<'_>, why: &'static str) {
+    pub(super) fn keep(&mut self, message: &BorrowedMessage<'_>, why: String) {
         self.kept_count += 1;
         if self.kept.len() < NAMED {
             let (partition, offset, origin) = (message.partition(), message.offset(), origin(message));
@@ -159,11 +162,13 @@ impl fmt::Display for ReDriven {
         if unnamed > 0 {
             writeln!(f, "  and {unnamed} more")?;
         }
-        if self.from_beginning && self.letters() > 0 {
+        if !self.from_beginning.is_empty() {
+            let partitions: Vec<_> = self.from_beginning.iter().map(i32::to_string).collect();
             writeln!(
                 f,
-                "These are all: the group has sent none of them before, or Kafka has forgotten it, as it does after a week \
-                 (offsets.retention.minutes)"
+                "From the beginning of partition {}: the group has sent none of these before, or Kafka has forgotten it, as it does \
+                 after a week (offsets.retention.minutes)",
+                partitions.join(", ")
             )?;
         }
         if self.more {
@@ -172,6 +177,9 @@ impl fmt::Display for ReDriven {
         Ok(())
     }
 }
+
+/// Why a letter cannot be sent unless somebody says where to.
+pub(super) const NO_TOPIC: &str = "it does not say which topic it came from: name one to send it to (--to)";
 
 /// A letter as the record that it was.
 pub(super) struct Original<'a> {
@@ -201,7 +209,7 @@ pub(super) fn original<'a>(
         None => {
             let topic = header(message, "windrow.topic").and_then(text);
             let Some(topic) = topic else {
-                return Err("it does not say which topic it came from: name one to send it to");
+                return Err(NO_TOPIC);
             };
             (topic, header(message, "windrow.partition").and_then(text).and_then(|partition| partition.parse().ok()))
         }

@@ -486,6 +486,7 @@ impl Job {
         #[cfg(feature = "serve")]
         mistakes.extend(self.serves(chosen).and_then(|serve| serve.check().err()));
         mistakes.extend(chosen.serve_mistake());
+        mistakes.extend(chosen.restarts_mistake());
         if chosen.checkpoint_keep.is_some_and(|keep| keep < KEPT_CHECKPOINTS) {
             mistakes.push(format!("fewer than {KEPT_CHECKPOINTS} checkpoints are not kept: say .keep_checkpoints(2)"));
         }

@@ -93,6 +93,12 @@ impl Shared {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The span of the attempt of this number, which begins.
+    fn attempt(&self, job: &Span, number: u32) -> Span {
+        self.log.is_of(number);
+        trace::attempt(job, &self.job, number)
+    }
+
     /// An attempt has failed, and the job may be started again.
     fn failed(&self, attempt: &Span, error: &Error) {
         let failure = Failure { at_ms: Now::look().wall_ms, error: redacted(&said(error)) };
@@ -108,7 +114,10 @@ impl Shared {
         let mut life = self.life();
         life.restarting = false;
         life.restarts += 1;
-        trace::restarted(life.restarts);
+        let restarts = life.restarts;
+        // Who collects may ask for the status.
+        drop(life);
+        trace::restarted(restarts);
     }
 }
 
@@ -206,7 +215,7 @@ impl RunningJob {
                 witnessed: None,
                 savepoints: None,
             }),
-            log: Arc::default(),
+            log: Arc::new(CheckpointLog::new(&blueprint.graph.job)),
             life: Mutex::default(),
         });
         // Before anything is begun: an address that cannot be had is told at once.
@@ -217,7 +226,7 @@ impl RunningJob {
         };
         let over = Over(shared.clone());
         let span = trace::job(&shared.job);
-        let first = trace::attempt(&span, &shared.job, 1);
+        let first = shared.attempt(&span, 1);
         let attempt = Attempt::start(&blueprint, &shared, &first).await;
         let attempt = match attempt {
             Ok(attempt) => attempt,
@@ -387,7 +396,7 @@ impl RunningJob {
             *restarts += 1;
             self.attempts += 1;
             let shared = &self.handle.0;
-            let span = trace::attempt(&self.span, &shared.job, self.attempts);
+            let span = shared.attempt(&self.span, self.attempts);
             match Attempt::start(&self.blueprint, shared, &span).await {
                 Ok(attempt) => {
                     self.attempt = attempt;

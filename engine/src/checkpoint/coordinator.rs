@@ -188,9 +188,12 @@ impl Coordinator {
                 Event::Due => {
                     due = self.due();
                     // Nothing moved since the last checkpoint: it still holds.
-                    let now = self.activity();
+                    let (looked, now) = (Moment::now(), self.activity());
                     match activity == now {
-                        true => self.look_around().await?,
+                        true => {
+                            self.log.nothing_moved(looked);
+                            self.look_around().await?;
+                        }
                         false => underway = Some(self.begin(None)),
                     }
                     activity = now;

@@ -72,11 +72,23 @@ impl Chosen {
         file.or_else(|| self.serve_token_env.as_ref().map(windrow_connectors::Secret::env))
     }
 
+    /// What cannot be of what is said of waiting between restarts.
+    pub(crate) fn restarts_mistake(&self) -> Option<String> {
+        let unless_told = Restarts::default();
+        let first = self.restarts_first_wait.unwrap_or(*unless_told.wait.start());
+        let longest = self.restarts_longest_wait.unwrap_or(*unless_told.wait.end());
+        let said = |wait| humantime::format_duration(wait);
+        (first > longest).then(|| {
+            format!(
+                "the first wait before a restart, {}, is longer than the longest, {}: set restarts.longest_wait too",
+                said(first),
+                said(longest)
+            )
+        })
+    }
+
     /// What cannot be of what is said of serving the job.
     pub(crate) fn serve_mistake(&self) -> Option<String> {
-        if self.serve_token_file.is_some() && self.serve_token_env.is_some() {
-            return Some("both serve.token_file and serve.token_env are configured: say one of them".into());
-        }
         (self.serve_address.is_some() && !cfg!(feature = "serve")).then(|| {
             "serve.address is configured, and this program cannot be served: switch on the feature `serve` of the crate `windrow`".into()
         })

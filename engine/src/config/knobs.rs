@@ -194,7 +194,7 @@ pub(super) const KNOBS: &[Knob] = &[
     },
     Knob {
         key: "serve.token_env",
-        kind: Kind::Text,
+        kind: Kind::Name,
         example: "\"JOB_TOKEN\"",
         default: "a random token, on loopback only",
         code: "Serve::token",

@@ -23,14 +23,16 @@ mod value;
 
 use std::{
     collections::BTreeMap,
-    env, fmt, fs, io,
+    env,
+    ffi::OsString,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
 pub(crate) use chosen::Chosen;
 use knobs::{KNOBS, Knob, PREFIX};
 use serde::Serialize;
-use value::{Found, Value};
+use value::{Found, Kind, Value};
 use windrow_operators::schema::likely;
 
 use crate::{Error, Result, checkpoint::without_secrets};
@@ -106,7 +108,7 @@ impl Config {
         Self::new(Some((path, &text.map_err(unreadable)?)), variables())
     }
 
-    fn new(file: Option<(&Path, &str)>, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+    fn new(file: Option<(&Path, &str)>, variables: impl IntoIterator<Item = (String, OsString)>) -> Result<Self> {
         let (mut said, mut mistakes) = (file::Said::default(), Vec::new());
         if let Some((path, text)) = file {
             match file::read(&path.display().to_string(), text) {
@@ -115,6 +117,9 @@ impl Config {
             }
         }
         let environment = environment(variables, &mut mistakes);
+        for layer in [&environment, &said.all].into_iter().chain(said.jobs.values()) {
+            mistakes.extend(two_tokens(layer));
+        }
         if !mistakes.is_empty() {
             return Err(Error::Config { mistakes });
         }
@@ -158,9 +163,16 @@ impl Config {
         Shown { job: job.into(), settings: KNOBS.iter().map(shown).collect() }
     }
 
+    /// What holds of a knob. There is one token: where a layer says where it is, lower ones do not count, whichever way they say it.
     fn found(&self, job: &str, key: &str) -> Option<&Setting> {
-        let own = self.jobs.get(job).and_then(|settings| settings.get(key));
-        self.environment.get(key).or(own).or_else(|| self.all.get(key))
+        let layers = [Some(&self.environment), self.jobs.get(job), Some(&self.all)];
+        for layer in layers.into_iter().flatten() {
+            let found = layer.get(key);
+            if found.is_some() || (TOKENS.contains(&key) && TOKENS.iter().any(|token| layer.contains_key(token))) {
+                return found;
+            }
+        }
+        None
     }
 
     /// Over what the code of the job says.
@@ -214,20 +226,32 @@ impl fmt::Display for Shown {
     }
 }
 
-/// The variables of the process whose names begin as ours do. What is not UTF-8 has a value that no knob takes.
-fn variables() -> impl Iterator<Item = (String, String)> {
+/// The variables of the process whose names begin as ours do.
+fn variables() -> impl Iterator<Item = (String, OsString)> {
     let ours = env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-    ours.filter(|(name, _)| name.starts_with(PREFIX)).map(|(name, value)| (name, value.to_string_lossy().into_owned()))
+    ours.filter(|(name, _)| name.starts_with(PREFIX))
+}
+
+/// Both ways to say where the token is, in one place.
+fn two_tokens(layer: &Settings) -> Option<String> {
+    let [file, env] = TOKENS.map(|token| layer.get(token));
+    Some(format!(
+        "{} and {}: both serve.token_file and serve.token_env are configured: say one of them",
+        file?.from, env?.from
+    ))
 }
 
 /// What the environment says. Names that are near to that of a knob are mistakes; others may be somebody else's.
-fn environment(variables: impl IntoIterator<Item = (String, String)>, mistakes: &mut Vec<String>) -> Settings {
+fn environment(variables: impl IntoIterator<Item = (String, OsString)>, mistakes: &mut Vec<String>) -> Settings {
     let (names, mut settings): (Vec<String>, _) = (KNOBS.iter().map(Knob::variable).collect(), Settings::new());
     // Compose and its like set what is not set to nothing.
     for (name, value) in variables.into_iter().filter(|(_, value)| !value.is_empty()) {
         let knob = KNOBS.iter().zip(&names).find(|(_, own)| **own == name).map(|(knob, _)| knob);
         let said = match knob {
-            Some(knob) => setting(knob, &Found::Text(&value), name).map(|setting| Some((knob.key, setting))),
+            Some(knob) => match value.to_str() {
+                Some(value) => setting(knob, &Found::Text(value), name).map(|setting| Some((knob.key, setting))),
+                None => Err(format!("{name}: {} is not UTF-8", knob.key)),
+            },
             None if name == NO_TOKEN => Err(format!(
                 "there is no variable {NO_TOKEN}: name the variable or the file that holds the token, with {NO_TOKEN}_ENV or {NO_TOKEN}_FILE"
             )),
@@ -245,6 +269,8 @@ fn environment(variables: impl IntoIterator<Item = (String, String)>, mistakes: 
     settings
 }
 
+/// The knobs that say where the token is.
+const TOKENS: [&str; 2] = ["serve.token_file", "serve.token_env"];
 /// Variables that have to do with Windrow and are no knobs of jobs.
 const OTHERS: [&str; 2] = [VARIABLE, "WINDROW_TOKEN"];
 /// What is not to be set: it would be shown with the environment of the process, and handed on to others.
@@ -260,6 +286,12 @@ fn is_typo(name: &str, near: &str) -> bool {
 fn setting(knob: &Knob, found: &Found<'_>, from: String) -> Result<Setting, String> {
     match knob.kind.read(found) {
         Some(value) => Ok(Setting { value, from }),
+        // It may be the token itself.
+        None if knob.kind == Kind::Name => Err(format!(
+            "{from}: {} is not {}: it names the variable that holds the token, and does not hold it",
+            knob.key,
+            knob.expected()
+        )),
         None => Err(format!("{from}: {} is {found}, which is not {}", knob.key, knob.expected())),
     }
 }

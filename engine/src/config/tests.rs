@@ -26,7 +26,7 @@ restore.savepoint = "before"
 "#;
 
 fn config(file: &str, variables: &[(&str, &str)]) -> crate::Result<Config> {
-    let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    let variables = variables.iter().map(|(name, value)| (name.to_string(), value.into()));
     Config::new(Some((Path::new("windrow.toml"), file)), variables)
 }
 
@@ -89,7 +89,7 @@ fn an_unknown_key_is_named_with_its_line_and_what_was_probably_meant() {
     assert!(said.contains("there is no variable WINDROW_PARALELISM, did you mean WINDROW_PARALLELISM?"), "{said}");
     // What others set is theirs: Kubernetes makes such names of a service that is called windrow.
     let others = ["SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_8080_TCP_ADDR", "KAFKA", "TOKEN", "CONFIG", "NO_SKIP"];
-    let others = others.map(|name| (format!("WINDROW_{name}"), "10.0.0.1".to_string()));
+    let others = others.map(|name| (format!("WINDROW_{name}"), "10.0.0.1".into()));
     Config::new(None, others).unwrap();
     let said = mistakes("", &[("WINDROW_SERVE_TOKEN", "canary-55")]);
     assert!(said.contains("WINDROW_SERVE_TOKEN_ENV or WINDROW_SERVE_TOKEN_FILE") && !said.contains("canary"), "{said}");
@@ -127,6 +127,61 @@ fn half_of_what_checkpoints_need_is_a_mistake_of_the_job() {
     let error = runtime.block_on(job.explain()).unwrap_err().to_string();
     assert!(error.contains("set checkpoint.every = \"10s\", or WINDROW_CHECKPOINT_EVERY=10s"), "{error}");
     assert!(!error.contains("say .checkpoint"), "one mistake, told once: {error}");
+}
+
+/// Whoever is deployed with a token of their own does not get that of the file as well, or none at all.
+#[test]
+fn a_higher_layer_says_where_the_token_is_whichever_way_a_lower_one_says_it() {
+    let file = "serve.token_file = \"/all\"\n[job.own]\nserve.token_env = \"OWN\"\n";
+    let tokens = |job, variables: &[(&str, &str)]| {
+        let said = config(file, variables).unwrap();
+        let chosen = said.over(job, Chosen::default());
+        let shown = said.shown(job).to_string();
+        assert_eq!(shown.lines().filter(|line| line.starts_with("serve.token")).count(), 1, "{shown}");
+        (chosen.serve_token_file.map(|path| path.display().to_string()), chosen.serve_token_env)
+    };
+    assert_eq!(tokens("x", &[]), (Some("/all".into()), None));
+    assert_eq!(tokens("own", &[]), (None, Some("OWN".into())));
+    assert_eq!(tokens("x", &[("WINDROW_SERVE_TOKEN_ENV", "MINE")]), (None, Some("MINE".into())));
+    assert_eq!(tokens("own", &[("WINDROW_SERVE_TOKEN_FILE", "/mine")]), (Some("/mine".into()), None));
+    let both = "say one of them";
+    let said = mistakes("[serve]\ntoken_file = \"a\"\ntoken_env = \"B\"\n", &[]);
+    assert!(said.contains("windrow.toml:2 and windrow.toml:3: both") && said.contains(both), "{said}");
+    assert!(mistakes("[job.x.serve]\ntoken_file = \"a\"\ntoken_env = \"B\"\n", &[]).contains(both));
+    assert!(mistakes("", &[("WINDROW_SERVE_TOKEN_ENV", "B"), ("WINDROW_SERVE_TOKEN_FILE", "a")]).contains(both));
+}
+
+#[test]
+fn a_token_in_the_place_of_the_name_of_its_variable_is_refused_and_not_shown() {
+    for token in ["birdy-55", "5birdy", "birdy 5", "birdyä"] {
+        let said = mistakes("", &[("WINDROW_SERVE_TOKEN_ENV", token)]);
+        assert!(said.contains("WINDROW_SERVE_TOKEN_ENV: serve.token_env is not the name of a variable"), "{said}");
+        assert!(!said.contains("birdy"), "{said}");
+        let said = mistakes(&format!("serve.token_env = {token:?}"), &[]);
+        assert!(said.contains("windrow.toml:1: serve.token_env is not") && !said.contains("birdy"), "{said}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_utf_8_is_a_mistake_and_no_other_directory() {
+    use std::os::unix::ffi::OsStringExt;
+    let value = std::ffi::OsString::from_vec(b"/var/lib/\xff".to_vec());
+    let said = Config::new(None, [("WINDROW_CHECKPOINT_URL".into(), value)]).expect_err("a mistake").to_string();
+    assert!(said.contains("WINDROW_CHECKPOINT_URL: checkpoint.url is not UTF-8"), "{said}");
+}
+
+#[test]
+fn a_first_wait_that_is_longer_than_the_longest_is_a_mistake_of_the_job() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let explained = |file| {
+        let job = Job::new("waits").configured_by(config(file, &[]).unwrap());
+        job.source(crate::prelude::Sequence::new(1)).sink(crate::prelude::MemorySink::new());
+        runtime.block_on(job.explain())
+    };
+    let error = explained("restarts.first_wait = \"5m\"").unwrap_err().to_string();
+    assert!(error.contains("5m, is longer than the longest, 1m: set restarts.longest_wait too"), "{error}");
+    explained("restarts.first_wait = \"5m\"\nrestarts.longest_wait = \"5m\"").unwrap();
 }
 
 #[test]

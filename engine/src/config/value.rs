@@ -17,6 +17,8 @@ pub(super) enum Kind {
     Flag,
     /// Anything.
     Text,
+    /// The name of a variable.
+    Name,
 }
 
 /// What a setting is.
@@ -61,6 +63,7 @@ impl Kind {
             Self::Span => "a time with its unit".into(),
             Self::Flag => "true or false".into(),
             Self::Text => "a text in quotes".into(),
+            Self::Name => "the name of a variable".into(),
         }
     }
 
@@ -79,9 +82,15 @@ impl Kind {
             (Self::Flag, Found::Flag(flag)) => Some(Value::Flag(*flag)),
             (Self::Flag, Found::Text(text)) => bool::from_str(text).ok().map(Value::Flag),
             (Self::Text, Found::Text(text)) => Some(Value::Text((*text).into())),
+            (Self::Name, Found::Text(text)) => is_name(text).then(|| Value::Text((*text).into())),
             _ => None,
         }
     }
+}
+
+fn is_name(text: &str) -> bool {
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    plain && text.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
 impl Value {

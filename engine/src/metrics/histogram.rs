@@ -37,7 +37,11 @@ const fn bounds() -> [u64; STEPS.len() * DECADES + 1] {
     bounds
 }
 
-/// Takes no memory before the first time.
+/// What took longer counts as this, a million seconds: events of long ago say nothing of how late they are, and a few of them are not to
+/// outweigh all others.
+const LONGEST: u64 = 1_000_000_000_000;
+
+/// Takes no memory before the first time. One task adds; anybody reads.
 #[derive(Debug, Default)]
 pub(crate) struct Times(OnceLock<Box<Counts>>);
 
@@ -51,13 +55,14 @@ struct Counts {
 
 impl Times {
     pub(crate) fn add(&self, span: Duration) {
-        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).min(LONGEST);
         let counts = self.0.get_or_init(|| {
             let spans = std::array::from_fn(|_| AtomicU64::new(0));
             Box::new(Counts { spans, sum: AtomicU64::new(0), max: AtomicU64::new(0) })
         });
         counts.spans[BOUNDS.partition_point(|bound| *bound < micros)].fetch_add(1, Relaxed);
-        counts.sum.fetch_add(micros, Relaxed);
+        // A sum that went around would be less than before. Nobody else writes in between.
+        counts.sum.store(counts.sum.load(Relaxed).saturating_add(micros), Relaxed);
         counts.max.fetch_max(micros, Relaxed);
     }
 }
@@ -123,7 +128,18 @@ mod tests {
         let times = Times::default();
         [Duration::ZERO, Duration::from_micros(10), Duration::MAX].into_iter().for_each(|span| times.add(span));
         let read = together([&times].into_iter()).unwrap();
-        assert_eq!((read.count, read.max_us, read.p50_us, read.p99_us), (3, u64::MAX, 10, u64::MAX));
+        assert_eq!((read.count, read.max_us, read.p50_us, read.p99_us), (3, LONGEST, 10, LONGEST));
         assert_eq!(read.buckets, [Bucket { le_us: 10, count: 2 }], "the third is above");
+    }
+
+    #[test]
+    fn a_sum_never_goes_back() {
+        let times = Times::default();
+        times.add(Duration::MAX);
+        let sum = || together([&times].into_iter()).unwrap().sum_us;
+        assert_eq!(sum(), LONGEST);
+        times.0.get().unwrap().sum.store(u64::MAX - 5, Relaxed);
+        times.add(Duration::from_micros(7));
+        assert_eq!(sum(), u64::MAX);
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use tracing::Span;
@@ -20,20 +23,31 @@ use crate::{
 const KEPT: usize = 50;
 
 /// The coordinator writes it down, a few times a checkpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CheckpointLog {
+    job: String,
+    /// The number of the attempt that is at work.
+    attempt: AtomicU32,
     entries: Mutex<Entries>,
     /// Of the one that is under way. Apart from what is read, so that nobody who reads makes it last.
     span: Mutex<Option<Span>>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entries {
+    /// All that was read before is in a checkpoint. Attempts that fail do not change it.
+    pub(crate) held_until: Moment,
     /// Newest first.
     pub(crate) last: VecDeque<CheckpointDone>,
     /// How many there have been.
     pub(crate) completed: u64,
     pub(crate) underway: Option<Going>,
+}
+
+impl Entries {
+    fn new(now: Moment) -> Self {
+        Self { held_until: now, last: VecDeque::new(), completed: 0, underway: None }
+    }
 }
 
 /// One that is under way.
@@ -60,6 +74,16 @@ pub(crate) struct Written {
 }
 
 impl CheckpointLog {
+    pub(crate) fn new(job: &str) -> Self {
+        let (entries, span) = (Mutex::new(Entries::new(Moment::now())), Mutex::default());
+        Self { job: job.into(), attempt: AtomicU32::new(0), entries, span }
+    }
+
+    /// The attempt of this number is at work now.
+    pub(crate) fn is_of(&self, attempt: u32) {
+        self.attempt.store(attempt, Relaxed);
+    }
+
     fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -74,7 +98,9 @@ impl CheckpointLog {
         let missing: BTreeSet<TaskId> = tasks.collect();
         let answered = missing.is_empty().then_some(began);
         self.entries().underway = Some(Going { epoch: epoch.0, began, began_ms, missing, answered });
-        *self.span() = Some(trace::checkpoint(epoch.0));
+        let span = trace::checkpoint(&self.job, self.attempt.load(Relaxed), epoch.0);
+        let former = self.span().replace(span);
+        drop(former);
     }
 
     /// A task has answered, or has ended, so that its last word stands for it.
@@ -85,6 +111,11 @@ impl CheckpointLog {
         {
             going.answered = Some(Moment::now());
         }
+    }
+
+    /// Nothing has moved since the newest, as seen at `now`: it holds all.
+    pub(crate) fn nothing_moved(&self, now: Moment) {
+        self.entries().held_until = now;
     }
 
     /// The one that is under way is durable, decided and visible.
@@ -111,18 +142,23 @@ impl CheckpointLog {
             total_bytes,
             total_segments,
         };
-        if let Some(span) = self.span().take() {
+        entries.last.truncate(KEPT - 1);
+        entries.last.push_front(done.clone());
+        entries.completed += 1;
+        entries.held_until = going.began;
+        // Who collects may ask for the status: nothing is held while it is told.
+        drop(entries);
+        let span = self.span().take();
+        if let Some(span) = span {
             trace::complete(&span, &done);
         }
-        entries.last.truncate(KEPT - 1);
-        entries.last.push_front(done);
-        entries.completed += 1;
     }
 
     /// Nobody works on the one that is under way any more.
     pub(crate) fn give_up(&self) {
         self.entries().underway = None;
-        *self.span() = None;
+        let span = self.span().take();
+        drop(span);
     }
 
     pub(crate) fn read(&self) -> Entries {
@@ -136,7 +172,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn fifty_are_remembered_newest_first() {
-        let log = CheckpointLog::default();
+        let log = CheckpointLog::new("test");
         let task = |task| TaskId { chain: 0, task };
         for epoch in 1..=60 {
             log.begin(Epoch(epoch), [task(0), task(1)].into_iter());
@@ -157,5 +193,25 @@ mod tests {
         log.begin(Epoch(61), [task(0)].into_iter());
         log.give_up();
         assert!(log.read().underway.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_is_held_up_to_the_barrier_or_while_nothing_moves() {
+        let log = CheckpointLog::new("test");
+        let wait = async || tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        let unheld = || Moment::now().since(log.read().held_until).as_millis();
+        wait().await;
+        assert_eq!(unheld(), 10, "none was ever complete");
+        log.begin(Epoch(1), std::iter::empty());
+        wait().await;
+        log.give_up();
+        assert_eq!(unheld(), 20, "nor is this one");
+        log.begin(Epoch(2), std::iter::empty());
+        wait().await;
+        log.complete(Written { kind: Kind::Periodic, bytes: 0, segments: 0, total_bytes: 0, total_segments: 0 });
+        assert_eq!(unheld(), 10, "since its barrier");
+        wait().await;
+        log.nothing_moved(Moment::now());
+        assert_eq!(unheld(), 0);
     }
 }

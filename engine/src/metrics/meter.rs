@@ -23,11 +23,13 @@ pub(crate) struct Meter {
     total: AtomicU64,
     /// When what lasts began, in nanoseconds behind the origin, plus one; 0 when nothing does.
     since: AtomicU64,
+    /// The most that was ever read of it, in microseconds.
+    shown: AtomicU64,
 }
 
 impl Meter {
     pub(crate) fn new() -> Self {
-        Self { origin: Moment::now(), total: AtomicU64::new(0), since: AtomicU64::new(0) }
+        Self { origin: Moment::now(), total: AtomicU64::new(0), since: AtomicU64::new(0), shown: AtomicU64::new(0) }
     }
 
     pub(crate) fn begin(&self, now: Moment) {
@@ -65,14 +67,15 @@ impl Meter {
     }
 
     /// In microseconds, with what lasts at `now`. Between the two loads something may end: then it is missed until the next look, never
-    /// counted twice.
+    /// counted twice. It does not go back: who reads it as a counter would take that for a new beginning.
     pub(crate) fn micros(&self, now: Moment) -> u64 {
         let total = self.total.load(Acquire);
         let lasts = match self.since.load(Relaxed) {
             0 => 0,
             since => (now.nanos_since(self.origin) + 1).saturating_sub(since),
         };
-        (total + lasts) / 1_000
+        let micros = (total + lasts) / 1_000;
+        self.shown.fetch_max(micros, Relaxed).max(micros)
     }
 }
 
@@ -115,5 +118,17 @@ mod tests {
         meter.end(Moment::now());
         wait(9).await;
         assert_eq!(micros(), 8_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_does_not_go_back() {
+        let meter = Meter::new();
+        meter.begin(Moment::now());
+        let began = Moment::now();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(meter.micros(Moment::now()), 5_000);
+        // Its user has looked at the clock before.
+        meter.end(began);
+        assert_eq!(meter.micros(Moment::now()), 5_000);
     }
 }

@@ -12,6 +12,9 @@ const HIDDEN: &str = "***";
 /// What the name of a parameter has in it whose value is a secret: `access_token`, `X-Amz-Signature`, `sig`, `api_key`, ….
 const SECRET: [&str; 11] = ["token", "sig", "secret", "pass", "pwd", "key", "auth", "cred", "code", "session", "jwt"];
 
+/// Words that have one of these in them and are no secrets.
+const HARMLESS: [&str; 7] = ["author", "authors", "keyword", "keywords", "monkey", "postcode", "zipcode"];
+
 /// The text without the credentials in the addresses in it: `https://***@host/pay?token=***&amount=5`.
 pub(crate) fn redacted(text: &str) -> String {
     without_values(&without_users(text))
@@ -32,9 +35,8 @@ fn without_users(text: &str) -> String {
         let address = after.split(ends_address).next().unwrap_or_default();
         let authority = address.split(['/', '?', '#']).next().unwrap_or_default();
         rest = after;
-        // A password may have a slash in it, against the rules.
-        let user = authority.rfind('@').or_else(|| address.rfind('@').filter(|_| has_password(authority)));
-        if let Some((_, host)) = user.and_then(|at| after.split_at_checked(at)) {
+        // A password may have slashes and the like in it, against the rules: rather too much is hidden than a part of it shown.
+        if let Some((_, host)) = address.rfind('@').and_then(|at| after.split_at_checked(at)) {
             seen.push_str(HIDDEN);
             rest = host;
         } else if has_password(authority) {
@@ -65,12 +67,18 @@ fn without_values(text: &str) -> String {
         let is_name = !name.is_empty() && !name.contains(ends_address);
         let value = after.find(|c| ends_address(c) || "&;#".contains(c)).unwrap_or(after.len());
         rest = after;
-        if is_name && value > 0 && SECRET.iter().any(|secret| name.contains(secret)) {
+        if is_name && value > 0 && is_secret(&name) {
             seen.push_str(HIDDEN);
             rest = after.get(value..).unwrap_or_default();
         }
     }
     seen + rest
+}
+
+/// Whether the value of a parameter of this name, in small letters, is a secret.
+fn is_secret(name: &str) -> bool {
+    let words = name.split(['_', '-', '.']).filter(|word| !HARMLESS.contains(word));
+    words.into_iter().any(|word| SECRET.iter().any(|secret| word.contains(secret)))
 }
 
 #[cfg(test)]
@@ -87,6 +95,11 @@ mod tests {
                 "\"amqp://***@h:5/v\" and postgres://***@[::1]:5432/d",
             ),
             ("two http://a:x@b@c/", "two http://***@c/"),
+            ("amqp://a:12/34x@h", "amqp://***@h"),
+            ("mongodb://u:1#x@h/", "mongodb://***@h/"),
+            ("http://u:p@x/y@h/?q=1, and more", "http://***@h/?q=1, and more"),
+            ("https://h/users/@ann might be a password", "https://***@ann might be a password"),
+            ("/p?author_key=x&authorization=x&my-author=n", "/p?author_key=***&authorization=***&my-author=n"),
             ("https://h/p?a=1&token=x&X-Amz-Signature=x#k", "https://h/p?a=1&token=***&X-Amz-Signature=***#k"),
             ("POST /p?sv=1&sig=x%2Fx: 403", "POST /p?sv=1&sig=*** 403"),
             ("https://h/#access_token=x&n=2", "https://h/#access_token=***&n=2"),
@@ -103,7 +116,8 @@ mod tests {
             "",
             "n: 5, key=value, a == b, x://",
             "http://127.0.0.1:8080: connection refused",
-            "see https://example.org:443/users/@ann?page=2, and http://[::1]:80/.",
+            "see https://example.org:443/users/ann?page=2, and http://[::1]:80/ or ann@example.org.",
+            "https://h/?author=ann&postcode=12&keyword=x",
             "kafka://broker:9092, ä://ö?ü=ß&token=",
         ] {
             assert_eq!(redacted(text), text);

@@ -76,7 +76,7 @@ struct Gauges {
     all: Vec<Arc<SplitGauge>>,
     /// The places of those that have ended.
     ended: VecDeque<usize>,
-    /// How many splits there are.
+    /// How many splits there are, but for those that have ended and are not told of any more.
     known: usize,
 }
 
@@ -109,7 +109,10 @@ impl SplitTable {
         let place = free.unwrap_or(gauges.all.len());
         let gauge = Arc::new(SplitGauge { split: split.clone(), task, place, told: Mutex::new(told) });
         match gauges.all.get_mut(place) {
-            Some(ended) => *ended = gauge.clone(),
+            Some(ended) => {
+                *ended = gauge.clone();
+                gauges.known = gauges.known.saturating_sub(1);
+            }
             None => gauges.all.push(gauge.clone()),
         }
         Some(gauge)
@@ -148,7 +151,7 @@ mod tests {
         [7, 3].into_iter().for_each(|ended| table.end(&added[ended], now));
         assert!([MOST, MOST + 1].into_iter().all(|split| add(split).is_some()) && add(MOST + 2).is_none());
         let (gauges, left_out) = table.read();
-        assert_eq!((gauges.len(), left_out), (MOST, 5));
+        assert_eq!((gauges.len(), left_out), (MOST, 3), "two have ended, and two of five took their places");
         let names: Vec<&str> = [7, 3, 8].map(|place: usize| gauges[place].split.as_str()).into();
         assert_eq!(names, ["10000", "10001", "8"]);
         assert!(gauges.iter().all(|gauge| gauge.told().state == SplitState::Reading));

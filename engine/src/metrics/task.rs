@@ -14,9 +14,9 @@ pub(crate) struct TaskCounters {
     pub(crate) rows_out: AtomicU64,
     pub(crate) processed: AtomicU64,
     pub(crate) late: AtomicU64,
-    watermark: AtomicI64,
+    pub(super) watermark: Reached,
     /// What it has promised downstream: less than its watermark where late rows may still give results.
-    promised: AtomicI64,
+    pub(super) promised: Reached,
     /// It has passed on that nobody is to wait for its event time.
     idle: AtomicBool,
     /// The bytes of its state in memory.
@@ -41,8 +41,8 @@ impl TaskCounters {
             rows_out: AtomicU64::new(0),
             processed: AtomicU64::new(0),
             late: AtomicU64::new(0),
-            watermark: AtomicI64::new(i64::MIN),
-            promised: AtomicI64::new(i64::MIN),
+            watermark: Reached::new(),
+            promised: Reached::new(),
             idle: AtomicBool::new(false),
             held: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
@@ -54,11 +54,11 @@ impl TaskCounters {
     }
 
     pub(crate) fn reaches(&self, time: Timestamp) {
-        self.watermark.store(time.micros(), Relaxed);
+        self.watermark.goes_on(time.micros());
     }
 
     pub(crate) fn promises(&self, time: Timestamp) {
-        self.promised.store(time.micros(), Relaxed);
+        self.promised.goes_on(time.micros());
     }
 
     /// Whether nobody is to wait for its event time.
@@ -80,12 +80,7 @@ impl TaskCounters {
 
     /// `None` before the first.
     pub(crate) fn watermark(&self) -> Option<i64> {
-        known(self.watermark.load(Relaxed))
-    }
-
-    /// `None` before the first.
-    pub(crate) fn promised(&self) -> Option<i64> {
-        known(self.promised.load(Relaxed))
+        self.watermark.known()
     }
 
     pub(crate) fn held_bytes(&self) -> u64 {
@@ -97,6 +92,35 @@ impl TaskCounters {
     }
 }
 
-fn known(micros: i64) -> Option<i64> {
-    (micros != i64::MIN).then_some(micros)
+/// How far event time is: `i64::MIN` before the first, `i64::MAX` at the end.
+#[derive(Debug)]
+pub(super) struct Reached {
+    now: AtomicI64,
+    before_end: AtomicI64,
+}
+
+impl Reached {
+    fn new() -> Self {
+        Self { now: AtomicI64::new(i64::MIN), before_end: AtomicI64::new(i64::MIN) }
+    }
+
+    fn goes_on(&self, micros: i64) {
+        if micros != i64::MAX {
+            self.before_end.store(micros, Relaxed);
+        }
+        self.now.store(micros, Relaxed);
+    }
+
+    fn known(&self) -> Option<i64> {
+        Some(self.now.load(Relaxed)).filter(|micros| *micros != i64::MIN)
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.now.load(Relaxed) == i64::MAX
+    }
+
+    /// What was reached before the end.
+    pub(super) fn before_end(&self) -> i64 {
+        self.before_end.load(Relaxed)
+    }
 }

@@ -233,7 +233,9 @@ impl Chain {
     fn process(&mut self, index: usize, port: Port, rows: Rows, out: &mut Vec<(usize, Message)>) -> Result<()> {
         let Rows { batch, owed } = rows;
         let (n, schema) = (batch.num_rows() as u64, batch.schema());
+        let began = self.mark;
         self.timed(index, |operator, outbox| operator.process(port, batch, outbox))?;
+        self.took(index, began);
         let (link, outbox) = (&mut self.links[index], &mut self.outbox);
         let (processed, late) = outbox.take_counts();
         let counted = link.counters.task(self.task);
@@ -263,7 +265,9 @@ impl Chain {
     }
 
     fn advance(&mut self, index: usize, time: Timestamp, out: &mut Vec<(usize, Message)>) -> Result<()> {
+        let began = self.mark;
         let advance = self.timed(index, |operator, outbox| operator.advance(time, outbox))?;
+        self.took(index, began);
         let (link, outbox) = (&mut self.links[index], &mut self.outbox);
         // The stack is worked from its top: what comes last is put there first.
         match advance {
@@ -283,14 +287,19 @@ impl Chain {
         Ok(())
     }
 
-    /// A call that neither takes rows nor promises anything.
+    /// A call that neither takes rows nor promises anything. One that does nothing either is none to tell of: on a stream without event
+    /// time there is one for each batch.
     fn call(
         &mut self,
         index: usize,
         out: &mut Vec<(usize, Message)>,
         call: impl FnOnce(&mut dyn Operator, &mut Outbox) -> windrow_operators::Result<()>,
     ) -> Result<()> {
+        let began = self.mark;
         self.timed(index, call)?;
+        if !self.outbox.is_empty() {
+            self.took(index, began);
+        }
         self.push_outbox(index, out);
         Ok(())
     }
@@ -308,8 +317,12 @@ impl Chain {
         let called = guard(&link.counters, || call(link.operator.as_mut(), outbox));
         self.mark = Moment::now();
         counted.busy.end(self.mark);
-        counted.calls.add(self.mark.since(began));
         called
+    }
+
+    /// The call that has just ended counts among those of the operator.
+    fn took(&self, index: usize, began: Moment) {
+        self.links[index].counters.task(self.task).calls.add(self.mark.since(began));
     }
 
     /// Saves every operator and lets the message go on, which no later one can overtake.

@@ -19,7 +19,7 @@ use windrow_connectors::{Source, SplitId};
 use crate::{
     Result,
     clock::{Moment, sleep_until},
-    metrics::Counters,
+    metrics::{Counters, Warner},
     trace,
 };
 
@@ -82,23 +82,25 @@ impl Discovery {
                 biased;
                 answer = &mut answer => answer,
                 () = sleep_until(Some(patience)) => {
-                    self.warn(&format!("the source has not answered for {:?}", self.every));
+                    self.warn(Warner::Silence, &format!("the source has not answered for {:?}", self.every));
                     answer.await
                 }
             };
             match answer {
                 Ok(splits) => {
-                    self.counters.warn(None, None);
+                    self.counters.warn(Warner::Silence, None);
+                    self.counters.warn(Warner::Discovery, None);
                     splits.into_iter().for_each(|split| self.deal(split));
                 }
-                Err(error) => self.warn(&error.to_string()),
+                // That it has been silent stays said: in an outage it is before each failure.
+                Err(error) => self.warn(Warner::Discovery, &error.to_string()),
             }
         }
     }
 
-    fn warn(&self, reason: &str) {
+    fn warn(&self, warner: Warner, reason: &str) {
         let warning = format!("new splits would not be noticed, those that are known are read on: {reason}");
-        self.counters.warn(None, Some(warning));
+        self.counters.warn(warner, Some(warning));
     }
 
     /// Gives a new split to the task whose turn it is, or to the next that has not ended.

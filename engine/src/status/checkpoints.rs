@@ -18,6 +18,10 @@ pub struct CheckpointStatus {
     pub completed: u64,
     /// The newest of them.
     pub newest: Option<u64>,
+    /// Until when all that had been read is in a checkpoint, as far as is known: the barrier of the newest, or, each time that one would be
+    /// due and nothing has moved since, that time; before the first, the start of the job. Milliseconds since 1970; absent without
+    /// checkpoints.
+    pub held_until_ms: Option<u64>,
     /// The last 50 of them, newest first.
     pub last: Vec<CheckpointDone>,
     /// The one that is under way.

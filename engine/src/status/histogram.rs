@@ -30,7 +30,7 @@ pub struct Histogram {
     pub count: u64,
     /// All together, in microseconds.
     pub sum_us: u64,
-    /// The longest, in microseconds.
+    /// The longest, in microseconds; what took more than a million seconds counts as those, here and in the sum.
     pub max_us: u64,
     /// Half of them took no longer. Microseconds.
     pub p50_us: u64,

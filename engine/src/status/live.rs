@@ -193,6 +193,7 @@ impl Live {
         });
         CheckpointStatus {
             completed: entries.completed,
+            held_until_ms: self.settled.checkpoints.every_ms.map(|_| now.wall(entries.held_until)),
             newest: entries.last.front().map(|newest| newest.epoch),
             last: entries.last.into(),
             underway,

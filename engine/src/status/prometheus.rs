@@ -6,7 +6,7 @@
 //!
 //! Names stay; they are listed in `docs/src/operating.md`, and a test compares the two. What is counted for each task is not given for
 //! the operator once more: `sum by (operator)` does that. A label has as many values as the job has operators, tasks and edges; of
-//! splits, of which there may be any number, [`SPLITS`] of a source are given.
+//! splits, of which there may be any number, [`SPLITS`] of a source are given, and the one more that holds event time back.
 
 use prometheus_client::{
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
@@ -23,7 +23,7 @@ use super::{
 /// What [`prometheus`] returns, as the `Content-Type` of an answer.
 pub const PROMETHEUS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Of so many splits of a source there are series: those that hold event time back first, then those that cannot be read.
+/// Of so many splits of a source there are series: the first by name, so that series stay.
 const SPLITS: usize = 100;
 
 /// A job as Prometheus reads it: the text of OpenMetrics, with `# EOF` at its end, of the type [`PROMETHEUS_CONTENT_TYPE`]. The metrics
@@ -253,11 +253,13 @@ impl<'a> Page<'a> {
         let counters: [Counted; 10] = [
             ("operator_received", Some(Unit::Bytes), "Bytes of rows that came from other tasks", |own| own.bytes_in),
             ("operator_sent", Some(Unit::Bytes), "Bytes of rows that left for other tasks", |own| own.bytes_out),
-            ("operator_processed", None, "Rows that were processed", |own| Some(own.processed)),
-            ("operator_late", None, "Rows that came too late", |own| Some(own.late)),
-            ("operator_rejected", None, "Records that did not decode or had no event time", |own| Some(own.rejected)),
-            ("operator_future", None, "Rows too far in the future to move the watermark", |own| Some(own.future)),
-            ("operator_failed", None, "Rows whose call failed", |own| Some(own.failed)),
+            ("operator_processed_rows", None, "Rows that were processed", |own| Some(own.processed)),
+            ("operator_late_rows", None, "Rows that came too late", |own| Some(own.late)),
+            ("operator_rejected_rows", None, "Records that did not decode or had no event time", |own| {
+                Some(own.rejected)
+            }),
+            ("operator_future_rows", None, "Rows too far in the future to move the watermark", |own| Some(own.future)),
+            ("operator_failed_rows", None, "Rows whose call failed", |own| Some(own.failed)),
             ("operator_retries", None, "Attempts after the first of calls", |own| Some(own.retries)),
             ("operator_spilled", Some(Unit::Bytes), "State put on disk", |own| Some(own.spilled_bytes)),
             ("operator_spilled_segments", None, "Segments of state put on disk", |own| Some(own.spilled_segments)),
@@ -267,7 +269,7 @@ impl<'a> Page<'a> {
             self.add(Counter, name, unit, help, samples);
         }
         let samples = self.of_operators(|own| Some(Value::Whole(own.in_flight)));
-        self.add(Gauge, "operator_in_flight", None, "Rows that wait for the answer to a call", samples);
+        self.add(Gauge, "operator_in_flight_rows", None, "Rows that wait for the answer to a call", samples);
         let samples = self.of_operators(|own| instant(own.watermark_us));
         self.add(Gauge, "operator_watermark_timestamp", Some(Unit::Seconds), "Its watermark, over all tasks", samples);
         let samples = self.of_operators(|own| self.behind(own.watermark_us));
@@ -291,8 +293,17 @@ impl<'a> Page<'a> {
     }
 
     fn of_tasks(&self, value: impl Fn(&'a TaskStatus) -> Option<Value>) -> Vec<(Labels, Value)> {
+        self.of_tasks_that(|_| true, value)
+    }
+
+    /// Of the operators that are meant.
+    fn of_tasks_that(
+        &self,
+        is_meant: impl Fn(usize) -> bool,
+        value: impl Fn(&'a TaskStatus) -> Option<Value>,
+    ) -> Vec<(Labels, Value)> {
         let mut samples = Vec::new();
-        for own in &self.status.operators {
+        for (_, own) in self.status.operators.iter().enumerate().filter(|(operator, _)| is_meant(*operator)) {
             for (task, value) in own.tasks.iter().enumerate().filter_map(|(task, own)| Some((task, value(own)?))) {
                 samples.push((vec![("operator", own.name.clone()), ("task", task.to_string())], value));
             }
@@ -301,6 +312,7 @@ impl<'a> Page<'a> {
     }
 
     fn tasks(&mut self) {
+        let status = self.status;
         let samples = self.of_tasks(|task| Some(Value::Whole(task.rows_in)));
         self.add(Counter, "task_rows_in", None, "Rows that came in; of a source records read", samples);
         let samples = self.of_tasks(|task| Some(Value::Whole(task.rows_out)));
@@ -317,17 +329,32 @@ impl<'a> Page<'a> {
         );
         let samples = self.of_tasks(|task| instant(task.watermark_us));
         self.add(Gauge, "task_watermark_timestamp", Some(Unit::Seconds), "Its watermark", samples);
-        let samples = self.of_tasks(|task| Some(flag(task.idle)));
+        let samples =
+            self.of_tasks_that(|operator| !status.timed_sources(operator).is_empty(), |task| Some(flag(task.idle)));
         self.add(Gauge, "task_idle", None, "Whether nobody is to wait for its event time", samples);
         let samples = self.of_tasks(|task| Some(Value::Whole(task.state_bytes)));
         self.add(Gauge, "task_state", Some(Unit::Bytes), "State in memory", samples);
     }
 
     fn of_splits(&self, value: impl Fn(&'a SplitStatus) -> Option<(Labels, Value)>) -> Vec<(Labels, Value)> {
+        self.of_splits_and(|_| false, value)
+    }
+
+    /// Also of the first that is `one_more`, wherever it is by name.
+    fn of_splits_and(
+        &self,
+        one_more: impl Fn(&SplitStatus) -> bool,
+        value: impl Fn(&'a SplitStatus) -> Option<(Labels, Value)>,
+    ) -> Vec<(Labels, Value)> {
         let mut samples = Vec::new();
         for own in &self.status.operators {
-            let active = own.splits.iter().filter(|split| split.state != SplitState::Ended);
-            for (split, (more, value)) in active.take(SPLITS).filter_map(|split| Some((split, value(split)?))) {
+            let mut active: Vec<_> = own.splits.iter().filter(|split| split.state != SplitState::Ended).collect();
+            active.sort_by(|one, other| one.split.cmp(&other.split));
+            let given = active.iter().take(SPLITS);
+            // When one of those that are given is it, no other has to be.
+            let found = active.iter().position(|split| one_more(split)).filter(|place| *place >= SPLITS);
+            let given = given.chain(found.and_then(|place| active.get(place)));
+            for (split, (more, value)) in given.filter_map(|split| Some((split, value(split)?))) {
                 let mut labels = vec![("operator", own.name.clone()), ("split", split.split.clone())];
                 labels.extend(more);
                 samples.push((labels, value));
@@ -351,9 +378,9 @@ impl<'a> Page<'a> {
         self.add(Gauge, "split_behind_records", None, "Records that wait to be read", samples);
         let samples = self.of_splits(|split| only(instant(split.watermark_us)));
         self.add(Gauge, "split_watermark_timestamp", Some(Unit::Seconds), "Its watermark", samples);
-        let samples = self.of_splits(|split| only(self.behind(split.watermark_us)));
+        let samples = self.of_splits_and(|split| split.holds_back, |split| only(self.behind(split.watermark_us)));
         self.add(Gauge, "split_watermark_lag", Some(Unit::Seconds), "The wall clock less its watermark", samples);
-        let samples = self.of_splits(|split| only(Some(flag(split.holds_back))));
+        let samples = self.of_splits_and(|split| split.holds_back, |split| only(Some(flag(split.holds_back))));
         self.add(Gauge, "split_holds_back", None, "Whether the event time of its source waits for it", samples);
     }
 
@@ -405,6 +432,10 @@ impl<'a> Page<'a> {
             "How often one is taken, when rows move",
             maybe(every),
         );
+        let is_over = status.state == State::Ended;
+        let due = own.held_until_ms.map(ago).filter(|_| !is_over);
+        let help = "For how long there may have been rows that no checkpoint holds";
+        self.add(Gauge, "checkpoint_due", Some(Unit::Seconds), help, maybe(due));
         let last = own.last.first();
         let at = |value: Option<Value>| maybe(value);
         let done = last.map(|last| last.began_ms + last.took_ms);

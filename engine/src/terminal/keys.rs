@@ -30,6 +30,8 @@ impl Looking {
         if control && key.code == KeyCode::Char('c') {
             return Some(Asked::Interrupt);
         }
+        // It was read; and below it there may be what matters now.
+        self.message = None;
         if self.typed.is_some() {
             return self.typing(key.code);
         }

@@ -5,6 +5,7 @@
 
 use std::{io::Stderr, pin::Pin, time::Duration};
 
+use futures::FutureExt;
 use windrow_connectors::Epoch;
 
 use super::{
@@ -87,13 +88,24 @@ impl Show {
                         return;
                     }
                     Some(Asked::Quit) => self.mode = Mode::line(),
-                    Some(Asked::Savepoint(name)) => {
-                        let handle = self.handle.clone();
-                        self.saving = Some(Box::pin(async move { handle.savepoint(name).await }));
-                    }
+                    Some(Asked::Savepoint(name)) => self.save(name),
                     None => {}
                 },
             }
+        }
+    }
+
+    /// Asks for a savepoint at once: who leaves the view the next moment has asked for it all the same.
+    fn save(&mut self, name: String) {
+        let Mode::View(watch) = &mut self.mode else { return };
+        if self.saving.is_some() {
+            return watch.say("a savepoint is being taken: ask for another one when it is complete");
+        }
+        let handle = self.handle.clone();
+        let mut saving: Saving = Box::pin(async move { handle.savepoint(name).await });
+        match saving.as_mut().now_or_never() {
+            Some(saved) => watch.say(told(saved)),
+            None => self.saving = Some(saving),
         }
     }
 
@@ -117,10 +129,7 @@ impl Show {
             None => pause.await,
             Some(saving) => tokio::select! {
                 saved = saving => {
-                    watch.say(match saved {
-                        Ok(epoch) => format!("the savepoint is checkpoint {epoch}"),
-                        Err(error) => error.to_string(),
-                    });
+                    watch.say(told(saved));
                     self.saving = None;
                 }
                 () = pause => {}
@@ -140,6 +149,14 @@ impl Show {
             line.end(&status, columns());
         }
         self.mode = Mode::Nothing;
+    }
+}
+
+/// What came of a savepoint.
+fn told(saved: Result<Epoch>) -> String {
+    match saved {
+        Ok(epoch) => format!("the savepoint is checkpoint {epoch}"),
+        Err(error) => error.to_string(),
     }
 }
 

@@ -247,6 +247,8 @@ fn keys_select_save_and_leave() {
 
     let mut without = Looking::default();
     without.key(key(KeyCode::Char('s')), 3);
-    assert!(without.typed.is_none() && without.message.unwrap().contains("WINDROW_TOKEN"));
+    assert!(without.typed.is_none() && without.message.as_ref().unwrap().contains("WINDROW_TOKEN"));
+    without.key(key(KeyCode::Down), 3);
+    assert_eq!(without.message, None, "it was read");
     assert_eq!(Looking::default().key(key(KeyCode::Down), 0), None, "a job without operators yet");
 }

@@ -74,8 +74,8 @@ impl Watch {
         poll(Duration::ZERO).unwrap_or(false)
     }
 
-    /// Shows a line below, until the next.
+    /// Shows a line below, until the next one or the next key; an empty one takes it away.
     pub fn say(&mut self, message: impl Into<String>) {
-        self.looking.message = Some(message.into());
+        self.looking.message = Some(message.into()).filter(|message| !message.is_empty());
     }
 }

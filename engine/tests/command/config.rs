@@ -4,7 +4,7 @@ use std::fs;
 
 use windrow::{config::Config, prelude::*};
 
-use super::{did, printed, windrow};
+use super::{did, printed, until, windrow};
 
 const FILE: &str = "parallelism = 2\n[checkpoint]\nurl = \"s3://me:canary-12@bucket/x\"\nevery = \"10s\"\n[job.hot-items]\nparallelism = 4\n";
 
@@ -82,9 +82,7 @@ fn a_job_does_what_its_file_says() {
         let running = job.start().await.unwrap();
         let handle = running.handle();
         let waiting = tokio::spawn(running.wait());
-        while handle.metrics().checkpoints.completed < 20 {
-            tokio::time::sleep(millis(1)).await;
-        }
+        until(secs(60), "twenty checkpoints are complete", || handle.metrics().checkpoints.completed >= 20);
         handle.stop();
         waiting.await.unwrap().unwrap();
     });

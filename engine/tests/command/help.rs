@@ -54,15 +54,15 @@ fn a_wrong_command_line_is_code_2() {
 #[cfg(feature = "kafka")]
 #[test]
 fn a_broker_that_does_not_answer_is_code_3_and_a_password_is_only_named() {
-    // A port that was free a moment ago, and on which nobody listens.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (code, said) = failed(&["dead-letters", "re-drive", "dead", "--brokers", &free]);
+    // Only root may listen there, and nothing does: no other test can be given it meanwhile.
+    let free = "127.0.0.1:1";
+    let (code, said) = failed(&["dead-letters", "re-drive", "dead", "--brokers", free]);
     assert_eq!(code, 3, "{said}");
-    assert!(said.contains("Connection refused") && said.contains(&free), "{said}");
-    let (code, said) = failed(&["dead-letters", "re-drive", "dead", "--brokers", &free, "--user", "me"]);
+    assert!(said.contains("Connection refused") && said.contains(free), "{said}");
+    let (code, said) = failed(&["dead-letters", "re-drive", "dead", "--brokers", free, "--user", "me"]);
     assert!(code == 2 && said.contains("--password-env VARIABLE or --password-file FILE"), "{said}");
     let args =
-        ["dead-letters", "re-drive", "dead", "--brokers", &free, "--user", "me", "--password-env", "NO_SUCH_VARIABLE"];
+        ["dead-letters", "re-drive", "dead", "--brokers", free, "--user", "me", "--password-env", "NO_SUCH_VARIABLE"];
     let did = super::run(&args);
     assert!(did.code == 1 && did.err.contains("NO_SUCH_VARIABLE is not set"), "{did:?}");
 }

@@ -15,7 +15,10 @@ mod offline;
 #[cfg(feature = "serve")]
 mod online;
 
-use std::process::{Command, Output};
+use std::{
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
 
 use windrow::prelude::*;
 
@@ -64,6 +67,15 @@ fn failed(args: &[&str]) -> (i32, String) {
     (did.code, did.err)
 }
 
+/// Waits until it is so, and not for ever.
+fn until(deadline: Duration, what: &str, mut so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < deadline, "after {deadline:?} not yet: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// A job with a window that is open at its end, and a savepoint.
 fn stopped_job(store: &str, name: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -80,9 +92,7 @@ fn stopped_job(store: &str, name: &str) {
         let running = job.start().await.unwrap();
         let handle = running.handle();
         let waiting = tokio::spawn(running.wait());
-        while handle.metrics().named("source").all(|source| source.rows_in < 10) {
-            tokio::task::yield_now().await;
-        }
+        until(secs(60), "ten rows are read", || handle.metrics().named("source").any(|source| source.rows_in >= 10));
         handle.stop_with_savepoint("before-upgrade").await.unwrap();
         waiting.await.unwrap().unwrap();
     });

@@ -8,7 +8,7 @@ use windrow::{
     serve::{ExposeSecret, Serve},
 };
 
-use super::{did, failed, printed, windrow};
+use super::{did, failed, printed, until, windrow};
 
 /// An endless job that is served.
 struct Served {
@@ -38,9 +38,7 @@ impl Served {
             let handle = running.handle();
             (handle, tokio::spawn(running.wait()), url, token)
         });
-        while handle.metrics().named("source").all(|source| source.rows_in < 10) {
-            std::thread::yield_now();
-        }
+        until(secs(60), "ten rows are read", || handle.metrics().named("source").any(|source| source.rows_in >= 10));
         Self { runtime, handle, waiting, url, token, store }
     }
 

@@ -24,8 +24,9 @@ transactions of Kafka. Readers of committed records get each letter once for eac
 and when it is run twice at a time: the later one takes over. Readers of uncommitted records may get some twice. Letters that come
 while it runs are left for the next time, so that a job which still rejects them does not go round in circles. The letters
 themselves stay where they are. Kafka forgets a group that has done nothing for a week (offsets.retention.minutes), and then all
-letters count again: the output says so. Letters that were cut (windrow.truncated) hold only the beginning of their record and cannot be sent:
-they are counted and named, and the exit code is 5.
+letters of a partition count again: the output says of which. Letters that were cut (windrow.truncated) hold only the beginning of their
+record and cannot be sent, nor can those whose topic or partition is not there: they are counted and named, the group passes them, and
+the exit code is 5. While letters do not say where they came from nothing is sent without --to.
 
 Rights: READ on the topic of dead letters and on the group, WRITE on the targets and on the transactional id, which is the group.";
 
@@ -102,7 +103,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     match done.kept_count {
         0 => Ok(()),
         kept => Err(Failure::left(format!(
-            "{kept} letters cannot be sent again. Those that were cut are to be read where they came from, with a larger max_record_bytes"
+            "{kept} letters cannot be sent again. Those that were cut are to be read where they came from, with a larger max_record_bytes; \
+             those whose topic was not there can be sent when it is, with another --group, or now with --to"
         ))),
     }
 }

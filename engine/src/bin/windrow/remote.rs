@@ -24,7 +24,7 @@ const VARIABLE: &str = "WINDROW_TOKEN";
 /// The largest status that is read: some thousand splits of some hundred operators.
 const LARGEST: u64 = 64 << 20;
 /// How long an answer may take that is there already.
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// A job that serves its API.
 #[derive(Args, Clone)]
@@ -88,8 +88,9 @@ impl Client {
             .map_err(|error| self.no_job(&format!("what it says of its job is not understood: {error}")))
     }
 
-    /// Asks the job to do something, and waits as long as it takes: a savepoint of much state takes its time.
-    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+    /// Asks the job to do something, and waits so long for its answer; without `patience` as long as it takes: a savepoint of much
+    /// state takes its time.
+    pub(crate) fn post(&self, path: &str, body: &Value, patience: Option<Duration>) -> Result<Value, Failure> {
         let Some(token) = &self.token else {
             return Err(Failure::not_allowed(format!(
                 "a job is changed with its token only: put it into the variable {VARIABLE}, or say --token-file FILE. The job prints it at \
@@ -97,6 +98,7 @@ impl Client {
             )));
         };
         let request = self.agent.post(format!("{}{path}", self.address));
+        let request = request.config().timeout_global(patience).build();
         let request =
             request.header(header::AUTHORIZATION, bearer(token)).header(header::CONTENT_TYPE, "application/json");
         self.answered(request.send(body.to_string()))

@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::{failure::Failure, output, remote::Remote};
+use crate::{
+    failure::Failure,
+    output,
+    remote::{Remote, SOON},
+};
 
 /// Takes a savepoint of a running job
 #[derive(clap::Args)]
@@ -62,7 +66,7 @@ pub(crate) struct WhyOpenArgs {
 }
 
 pub(crate) fn savepoint(args: &SavepointArgs) -> Result<(), Failure> {
-    let answer = args.remote.client()?.post("/api/savepoint", &json!({"name": args.name}))?;
+    let answer = args.remote.client()?.post("/api/savepoint", &json!({"name": args.name}), None)?;
     output::print(&format!("savepoint {:?} is checkpoint {}", args.name, epoch(&answer)))
 }
 
@@ -70,11 +74,11 @@ pub(crate) fn stop(args: &StopArgs) -> Result<(), Failure> {
     let client = args.remote.client()?;
     match &args.savepoint {
         Some(name) => {
-            let answer = client.post("/api/stop", &json!({"savepoint": name}))?;
+            let answer = client.post("/api/stop", &json!({"savepoint": name}), None)?;
             output::print(&format!("the job has stopped; savepoint {name:?} is checkpoint {}", epoch(&answer)))
         }
         None => {
-            client.post("/api/stop", &json!({}))?;
+            client.post("/api/stop", &json!({}), Some(SOON))?;
             output::print(
                 "the job is stopping: what it has read is processed and written; windrow status shows how far it is",
             )
@@ -83,7 +87,7 @@ pub(crate) fn stop(args: &StopArgs) -> Result<(), Failure> {
 }
 
 pub(crate) fn cancel(args: &CancelArgs) -> Result<(), Failure> {
-    args.remote.client()?.post("/api/cancel", &json!({}))?;
+    args.remote.client()?.post("/api/cancel", &json!({}), Some(SOON))?;
     output::print("the job ends at once")
 }
 

@@ -60,7 +60,9 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::List { place, json } => list(&place, json).await,
         Command::Query { place, sql, format, json } => {
             let format = if json { Format::Json } else { format };
-            output::write(rows(&asked(&place, &sql).await?, format)?.trim_end())
+            let rows = rows(&asked(&place, &sql).await?, format)?;
+            // CSV has the newline already; blanks before it belong to the last value.
+            output::write(rows.strip_suffix('\n').unwrap_or(&rows))
         }
     }
 }
@@ -123,7 +125,9 @@ fn rows(batches: &[RecordBatch], format: Format) -> Result<String, Failure> {
             Ok(output::clean(&table.to_string()))
         }
         Format::Json => {
-            let mut writer = windrow::arrow::json::ArrayWriter::new(Vec::new());
+            // As over HTTP: every row has every column.
+            let builder = windrow::arrow::json::WriterBuilder::new().with_explicit_nulls(true);
+            let mut writer = builder.build::<_, windrow::arrow::json::writer::JsonArray>(Vec::new());
             batches.iter().try_for_each(|batch| writer.write(batch)).and_then(|()| writer.finish()).map_err(failed)?;
             let text = text(writer.into_inner())?;
             Ok(if text.is_empty() { "[]".into() } else { text })

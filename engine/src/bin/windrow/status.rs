@@ -69,13 +69,13 @@ fn watch(client: &Client, mut status: JobStatus) -> Result<(), Failure> {
     };
     let (heard, hears) = channel();
     let mut asked = Instant::now();
-    let mut waits = false;
+    let (mut waits, mut silent) = (false, false);
     loop {
         watch.draw(&status).map_err(failed)?;
         match watch.keys(TURN).map_err(failed)? {
             Some(Asked::Quit | Asked::Interrupt) => return Ok(()),
             Some(Asked::Savepoint(name)) => ask(client, &heard, move |client| {
-                let saved = client.post("/api/savepoint", &json!({"name": name}));
+                let saved = client.post("/api/savepoint", &json!({"name": name}), None);
                 Heard::Saved(match saved {
                     Ok(answer) => format!("savepoint {name:?} is checkpoint {}", answer["epoch"]),
                     Err(failure) => failure.message().to_owned(),
@@ -87,7 +87,7 @@ fn watch(client: &Client, mut status: JobStatus) -> Result<(), Failure> {
             (asked, waits) = (Instant::now(), true);
             ask(client, &heard, |client| Heard::Status(Box::new(client.status())));
         }
-        waits &= !take(&hears, &mut status, &mut watch);
+        waits &= !take(&hears, &mut status, &mut silent, &mut watch);
     }
 }
 
@@ -97,17 +97,28 @@ fn ask(client: &Client, heard: &Sender<Heard>, call: impl FnOnce(&Client) -> Hea
     thread::spawn(move || drop(heard.send(call(&client))));
 }
 
-/// Takes what has been heard; whether a status was among it.
-fn take(hears: &Receiver<Heard>, status: &mut JobStatus, watch: &mut Watch) -> bool {
+/// Takes what has been heard; whether a status was among it. `silent`: what is shown is that the job does not answer.
+fn take(hears: &Receiver<Heard>, status: &mut JobStatus, silent: &mut bool, watch: &mut Watch) -> bool {
     let mut fresh = false;
     while let Ok(heard) = hears.try_recv() {
         match heard {
-            Heard::Saved(message) => watch.say(message),
+            Heard::Saved(message) => {
+                *silent = false;
+                watch.say(message);
+            }
             Heard::Status(asked) => {
                 fresh = true;
                 match *asked {
-                    Ok(now) => *status = now,
-                    Err(failure) => watch.say(failure.message()),
+                    Ok(now) => {
+                        *status = now;
+                        if std::mem::take(silent) {
+                            watch.say("");
+                        }
+                    }
+                    Err(failure) => {
+                        *silent = true;
+                        watch.say(failure.message());
+                    }
                 }
             }
         }

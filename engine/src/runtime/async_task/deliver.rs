@@ -20,7 +20,7 @@ use super::{
     queue::Ready,
     rows::{excerpt, failed_rows},
 };
-use crate::{Error, Result, runtime::channel::Message, status::SampleKind};
+use crate::{Error, Result, metrics::Warner, runtime::channel::Message, status::SampleKind};
 
 /// What is on its way out.
 struct Leaving<D> {
@@ -111,7 +111,7 @@ impl<W: Work> AsyncTask<W> {
         }
         self.counted().processed.fetch_add(done, Relaxed);
         self.counters.failed.fetch_add(failed, Relaxed);
-        self.counters.warn(Some(self.reporter.task.task), self.work.warning());
+        self.counters.warn(Warner::Task(self.reporter.task.task), self.work.warning());
         self.count_in_flight();
         Ok(())
     }

@@ -22,6 +22,7 @@ use super::{Progress, SourceTask, SourceTime, note_begins};
 use crate::{
     Result,
     clock::{Moment, sleep_until},
+    metrics::Warner,
 };
 
 /// When the reader cannot read a split yet, how long until it is asked again at first, and at last.
@@ -75,7 +76,7 @@ impl SourceTask {
             let splits = if put_off.len() == 1 { "split is" } else { "splits are" };
             format!("{} {splits} not read yet{holds} asked for again: {}", put_off.len(), first.reason)
         });
-        self.counters.warn(Some(self.reporter.task.task), warning);
+        self.counters.warn(Warner::Task(self.reporter.task.task), warning);
         self.shown.put_off = put_off.iter().map(|one| (one.split.clone(), one.reason.clone())).collect();
         self.show_splits();
         self.put_off.are(put_off.into_iter().map(|one| one.split).collect(), now);

@@ -44,6 +44,7 @@ fn full() -> JobStatus {
     status.edges.push(EdgeStatus { label: "late".into(), ..self::edge(1, 2, Exchange::Chained) });
     let checkpoints = &mut status.checkpoints;
     (checkpoints.every_ms, checkpoints.completed, checkpoints.not_collected) = (Some(10_000), 3, 1);
+    checkpoints.held_until_ms = Some(NOW_MS - 15_000);
     let (began_ms, took_ms) = (NOW_MS - 15_000, 1_250);
     let done =
         CheckpointDone { epoch: 9, began_ms, took_ms, answered_ms: 250, bytes: 100, segments: 1, ..Default::default() };
@@ -78,15 +79,50 @@ fn labels_may_hold_any_text() {
     assert_eq!(text.lines().filter(|line| *line == "# EOF").count(), 1);
 }
 
+/// Which of them hold event time back changes all the time, and series that come and go cost a store of series much.
 #[test]
-fn of_many_splits_those_are_given_that_come_first() {
+fn of_many_splits_the_first_by_name_are_given_and_who_holds_event_time_back() {
+    let name = |split: usize| SplitStatus {
+        split: format!("split-{split:04}"),
+        watermark_us: at(0),
+        holds_back: split == 700,
+        ..SplitStatus::default()
+    };
     let mut status = job();
-    let name = |split: usize| SplitStatus { split: format!("split-{split:04}"), ..SplitStatus::default() };
-    status.operators[0].splits = (0..1_000).map(name).collect();
+    let mut splits: Vec<SplitStatus> = (0..1_000).map(name).collect();
+    splits.rotate_left(700);
+    status.operators[0].splits = splits;
     let text = prometheus(&status);
-    let series = text.lines().filter(|line| line.starts_with("windrow_split_rows_total{"));
-    assert_eq!(series.clone().count(), 100);
-    assert!(series.clone().any(|line| line.contains("split-0099")));
+    let series = |metric: &str| {
+        let of = |line: &&str| line.starts_with(&format!("windrow_split_{metric}{{"));
+        text.lines().filter(of).map(String::from).collect::<Vec<_>>()
+    };
+    let has = |metric: &str, split: &str| series(metric).iter().any(|line| line.contains(split));
+    assert_eq!(series("rows_total").len(), 100);
+    assert!(has("rows_total", "split-0000") && has("rows_total", "split-0099") && !has("rows_total", "split-0700"));
+    for metric in ["holds_back", "watermark_lag_seconds"] {
+        assert_eq!(series(metric).len(), 101);
+        assert!(has(metric, "split-0099") && has(metric, "split-0700"));
+    }
+}
+
+/// Every task of a stream without event time is idle, and that says nothing.
+#[test]
+fn tasks_without_event_time_are_not_said_to_be_idle() {
+    let mut status = job();
+    status.operators[0].tasks[0].idle = true;
+    assert!(!prometheus(&status).contains("windrow_task_idle{"));
+    status.operators[0].event_time = Some(EventTimeStatus::default());
+    assert_eq!(prometheus(&status).matches("windrow_task_idle{").count(), 3);
+}
+
+#[test]
+fn a_job_that_is_over_waits_for_no_checkpoint() {
+    let mut status = full();
+    let due = "windrow_checkpoint_due_seconds{";
+    assert!(prometheus(&status).contains(due));
+    status.state = State::Ended;
+    assert!(!prometheus(&status).contains(due));
 }
 
 /// One metric and one set of labels are one series: Prometheus refuses a page that has it twice.
