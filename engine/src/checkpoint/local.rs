@@ -6,6 +6,8 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use object_store::{local::LocalFileSystem, path::Path as ObjectPath};
@@ -13,6 +15,10 @@ use object_store::{local::LocalFileSystem, path::Path as ObjectPath};
 use super::{error::CheckpointError, names};
 
 type Result<T, E = CheckpointError> = std::result::Result<T, E>;
+
+/// How often a lock that somebody has is tried again, and after how long: a fifth of a second in all.
+const LOCK_TRIES: u32 = 40;
+const LOCK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The directory of a job.
 #[derive(Debug)]
@@ -64,10 +70,19 @@ impl LocalRoot {
         let path = self.directory.join(names::LOCK);
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(|error| CheckpointError::file("open", &path, error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(CheckpointError::Locked { path: path.display().to_string() }),
-            Err(TryLockError::Error(error)) => Err(CheckpointError::file("lock", &path, error)),
+        let mut tries = LOCK_TRIES;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                // A process that another thread is just starting has a copy of every open file until it runs its program, also of
+                // a lock that was given up in this moment.
+                Err(TryLockError::WouldBlock) if tries > 0 => thread::sleep(LOCK_AGAIN),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(CheckpointError::Locked { path: path.display().to_string() });
+                }
+                Err(TryLockError::Error(error)) => return Err(CheckpointError::file("lock", &path, error)),
+            }
+            tries -= 1;
         }
     }
 
