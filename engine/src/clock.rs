@@ -60,8 +60,12 @@ impl ProcessingTime {
 /// The time on the wall in milliseconds since 1970, for people and for the age of files. It may go backwards: nothing that
 /// must be right depends on it.
 pub(crate) fn wall_millis() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    whole_millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// A span of time in milliseconds.
+pub(crate) fn whole_millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Waits until `moment`; for ever when there is none.

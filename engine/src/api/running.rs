@@ -22,7 +22,7 @@ use super::{
 use crate::{
     Error, Result,
     checkpoint::{Savepoint, Then, Witnessed},
-    clock::{Moment, sleep_until},
+    clock::{Moment, sleep_until, whole_millis},
     metrics::{CheckpointCounters, Counters, JobMetrics, log::CheckpointLog, redact::redacted},
     status::{Failure, JobStatus, Live, NOTED_EVERY, Now, Recent, State},
     trace,
@@ -515,7 +515,7 @@ impl JobHandle {
         status.warnings = self.warnings();
         let life = shared.life();
         let until = life.ended.unwrap_or(now.moment);
-        status.elapsed_ms = until.since(shared.started).as_millis() as u64;
+        status.elapsed_ms = whole_millis(until.since(shared.started));
         (status.restarts, status.last_failure) = (life.restarts, life.failure.clone());
         status.state = match life.ended {
             Some(_) => State::Ended,

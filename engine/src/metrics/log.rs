@@ -13,7 +13,7 @@ use windrow_connectors::Epoch;
 
 use crate::{
     checkpoint::CheckpointReason as Kind,
-    clock::{Moment, wall_millis},
+    clock::{Moment, wall_millis, whole_millis},
     runtime::report::TaskId,
     status::{CheckpointDone, CheckpointKind},
     trace,
@@ -123,7 +123,7 @@ impl CheckpointLog {
         let mut entries = self.entries();
         let Some(going) = entries.underway.take() else { return };
         let now = Moment::now();
-        let millis = |until: Moment| u64::try_from(until.since(going.began).as_millis()).unwrap_or(u64::MAX);
+        let millis = |until: Moment| whole_millis(until.since(going.began));
         let Written { kind, bytes, segments, total_bytes, total_segments } = written;
         let (kind, savepoint) = match kind {
             Kind::Periodic => (CheckpointKind::Periodic, None),

@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
 };
 
 use super::{
@@ -13,7 +12,7 @@ use super::{
 };
 use crate::{
     checkpoint::{Layout, Settings},
-    clock::{Moment, wall_millis},
+    clock::{Moment, wall_millis, whole_millis},
     metrics::{
         CheckpointCounters, Counters, TaskCounters,
         histogram::together,
@@ -52,8 +51,8 @@ impl Settled {
     /// It takes checkpoints there, and went on from this one.
     pub(crate) fn checkpoints(self, settings: Option<&Settings>, store: Option<&str>, from: Option<u64>) -> Self {
         let checkpoints = CheckpointStatus {
-            every_ms: settings.map(|settings| millis(settings.every)),
-            timeout_ms: settings.map(|settings| millis(settings.timeout.after)),
+            every_ms: settings.map(|settings| whole_millis(settings.every)),
+            timeout_ms: settings.map(|settings| whole_millis(settings.timeout.after)),
             store: store.map(String::from),
             restored_from: from,
             ..CheckpointStatus::default()
@@ -98,7 +97,7 @@ impl Now {
 
     /// The time on the wall of a moment.
     pub(crate) fn wall(&self, of: Moment) -> u64 {
-        self.wall_ms.saturating_sub(millis(self.moment.since(of)))
+        self.wall_ms.saturating_sub(whole_millis(self.moment.since(of)))
     }
 }
 
@@ -312,8 +311,4 @@ fn splits(counters: &Counters, timed: bool, promised: Option<i64>, now: Now) -> 
         holds_back: holds(told),
     };
     (told.iter().take(SPLITS).map(status).collect(), left_out)
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,6 +6,7 @@ use windrow_operators::Port;
 
 use super::{EventTimeStatus, Exchange, OperatorKind};
 use crate::{
+    clock::whole_millis,
     metrics::FIRST_PHASE,
     plan::{
         graph::{Graph, Kind, REJECTS},
@@ -79,14 +80,11 @@ pub(crate) fn shape(graph: &Graph, plan: &PhysicalPlan) -> Shape {
 fn operator(graph: &Graph, node: usize, first_phase: bool, chain: usize) -> OperatorShape {
     let node = &graph.nodes[node];
     let event_time = match &node.kind {
-        Kind::Source { time: Some((_, watermarks)), .. } => {
-            let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-            Some(EventTimeStatus {
-                watermarks: watermarks.to_string(),
-                idle_after_ms: watermarks.idle_after.map(millis),
-                align_within_ms: watermarks.align_within.map(millis),
-            })
-        }
+        Kind::Source { time: Some((_, watermarks)), .. } => Some(EventTimeStatus {
+            watermarks: watermarks.to_string(),
+            idle_after_ms: watermarks.idle_after.map(whole_millis),
+            align_within_ms: watermarks.align_within.map(whole_millis),
+        }),
         _ => None,
     };
     let kind = match &node.kind {
