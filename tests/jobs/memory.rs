@@ -56,7 +56,7 @@ fn a_job_that_does_not_fit_gives_the_same_answer() {
         let expected = MemorySink::new();
         let report = run(job(name, spec.clone(), 120_000, 60_000, &expected)).unwrap();
         assert_eq!(window(&report).spilled_bytes, 0, "without a budget");
-        for (tasks, budget) in [(1, 2 << 20), (2, 1 << 20)] {
+        for (tasks, budget) in [(1, 3 << 19), (2, 1 << 20)] {
             let (out, below) = (MemorySink::new(), tempfile::tempdir().unwrap());
             let job = job(name, spec.clone(), 120_000, 60_000, &out).parallelism(tasks);
             let report = run(job.memory_budget(budget).spill_to(below.path())).unwrap();

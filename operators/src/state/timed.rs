@@ -281,10 +281,13 @@ fn merged(batches: &[RecordBatch], column: usize) -> Result<RecordBatch> {
         let in_order: Vec<&RecordBatch> = runs.iter().map(|&run| &batches[run]).collect();
         return Ok(concat_batches(batches[0].schema_ref(), in_order)?);
     }
-    let rows = |run: usize| times[run].iter().enumerate().map(move |(row, &time)| (time, run as u32, row as u32));
-    let mut order: Vec<(i64, u32, u32)> = runs.iter().flat_map(|&run| rows(run)).collect();
+    let rows = times
+        .iter()
+        .enumerate()
+        .flat_map(|(run, times)| times.iter().enumerate().map(move |(row, &time)| (time, run as u32, row as u32)));
+    let mut order: Vec<(i64, u32, u32)> = rows.collect();
     // They are a few runs in order: a stable sort finds these.
-    order.sort();
+    order.sort_by_key(|(time, ..)| *time);
     let places: Vec<(usize, usize)> = order.into_iter().map(|(_, run, row)| (run as usize, row as usize)).collect();
     Ok(interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &places)?)
 }

@@ -53,7 +53,8 @@
 //!   `calendar`: the same for the days of a time zone.
 //! * `slices`: what is held of each slice, lateness, firing in bounded steps. `split`: a batch by slices. `progress`: how far
 //!   event time has come, also over restores.
-//! * `table`: the groups of one slice: DataFusion's `GroupValues` and `GroupsAccumulator`s. `groups`: closed slices, and
+//! * `table`: the groups of one slice: DataFusion's `GroupValues` and `GroupsAccumulator`s. `direct`: a `GroupValues` of our
+//!   own, for whole numbers that are close to each other. `groups`: closed slices, and
 //!   windows of several.
 //! * `repeats`: which windows may give more than one result. `occasions`: when. `revise`: for windows of one slice;
 //!   `overlapping`: for those that share slices. `given`: what each group has given, and whether it has changed since.
@@ -63,6 +64,7 @@
 
 pub mod aggregate;
 mod calendar;
+mod direct;
 pub(crate) mod form;
 mod given;
 mod groups;

@@ -16,15 +16,13 @@ use arrow::{
     compute::filter_record_batch,
     datatypes::{DataType, Field, FieldRef, Schema},
 };
-use datafusion_physical_plan::aggregates::{
-    group_values::{GroupValues, new_group_values},
-    order::GroupOrdering,
-};
+use datafusion_physical_plan::aggregates::group_values::GroupValues;
 
 use self::buffer::Buffer;
 use super::{
     Slice, WINDOW_END, WINDOW_START, Window,
     aggregate::{bounds, constant},
+    direct::group_values,
     form::{LEADING, SLICE, of_top},
     preaggregate::BUDGET_BYTES,
     slices::{Due, Left, Parts, Slices},
@@ -258,7 +256,7 @@ fn without_newer(
     let is_first = !newer.contains_key(&slice);
     if is_first {
         let schema = Arc::new(plan.form.columns.project(&key_columns)?);
-        let none = (keys > 0).then(|| new_group_values(schema, &GroupOrdering::None)).transpose()?;
+        let none = (keys > 0).then(|| group_values(schema, 0)).transpose()?;
         newer.insert(slice, none);
     }
     let Some(Some(known)) = newer.get_mut(&slice) else {

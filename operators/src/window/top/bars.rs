@@ -14,16 +14,13 @@ use arrow::{
     array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar, UInt32Array},
     compute::{is_null, kernels::cmp::gt_eq, or_kleene, take},
 };
-use datafusion_physical_plan::aggregates::{
-    group_values::{GroupValues, new_group_values},
-    order::GroupOrdering,
-};
+use datafusion_physical_plan::aggregates::group_values::GroupValues;
 
 use super::{
     Shared,
     order::{Winners, column_at},
 };
-use crate::{Result, bytes::bytes_of, key::comparable};
+use crate::{Result, bytes::bytes_of, key::comparable, window::direct::group_values};
 
 /// The bars of the rows of a slice.
 pub(super) struct Bars {
@@ -52,7 +49,7 @@ impl Bars {
             return Ok(Some(Self::over_all(least)));
         }
         let schema = Arc::new(plan.input.visible().project(&plan.key)?);
-        let mut keys = new_group_values(schema, &GroupOrdering::None)?;
+        let mut keys = group_values(schema, 0)?;
         let key: Vec<ArrayRef> = plan.key.iter().map(|&i| column(i)).collect::<Result<_>>()?;
         let mut groups = Vec::new();
         keys.intern(&key, &mut groups)?;
