@@ -157,12 +157,12 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    pub(crate) fn poll(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Message>> {
+    /// The next message, and how much room it took.
+    pub(crate) fn poll(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<(Message, usize)>> {
         self.receiver.poll_recv(cx).map(|received| {
-            received.map(|(message, bytes)| {
-                self.lane.queued.fetch_sub(bytes, Relaxed);
-                self.lane.room.add_permits(bytes);
-                message
+            received.inspect(|(_, bytes)| {
+                self.lane.queued.fetch_sub(*bytes, Relaxed);
+                self.lane.room.add_permits(*bytes);
             })
         })
     }

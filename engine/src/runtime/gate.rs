@@ -12,32 +12,44 @@
 //! A barrier cuts every input at the same epoch. An input whose barrier has come is not read until those of all others
 //! have come, so nothing behind the cut mixes with what is before it; the others are read on, so nobody waits for a
 //! reader that waits for them. An ended input is cut for ever.
+//!
+//! Small batches of an exchange that have come already are said as one ([`gather`](super::gather)).
 
 use std::{
-    collections::VecDeque,
     future::poll_fn,
     task::{Context, Poll},
 };
 
-use arrow::array::RecordBatch;
 use windrow_connectors::Epoch;
 use windrow_operators::{Port, Timestamp, Watermark, WatermarkMerge};
 
-use super::channel::{Disconnected, End, Message, Receiver};
+use super::{
+    channel::{Disconnected, End, Message, Receiver},
+    gather::Gathered,
+};
 use crate::checkpoint::mutated;
 
 pub(crate) struct Gate {
     inputs: Vec<Input>,
-    /// Which input of the operator behind the gate the rows of each of these are.
-    ports: Vec<Port>,
+    /// Which input of the operator behind the gate the rows of each of these are, and whether they are parts of batches.
+    kinds: Vec<(Port, bool)>,
     merge: WatermarkMerge,
     /// What is to be said before the next message is read.
-    pending: VecDeque<(Port, Message)>,
+    gathered: Gathered,
     /// Where the next look begins, so that no input starves the others.
     next: usize,
     /// The epoch whose barrier has come on some inputs and not yet on all.
     aligning: Option<Epoch>,
     stopped: bool,
+}
+
+/// What a gate reads.
+pub(crate) struct Inlet {
+    /// Which input of the operator behind the gate its rows are.
+    pub(crate) port: Port,
+    pub(crate) receiver: Receiver,
+    /// Whether an exchange sends its batches in parts.
+    pub(crate) parts: bool,
 }
 
 enum Input {
@@ -48,83 +60,114 @@ enum Input {
 }
 
 impl Gate {
-    pub(crate) fn new(inputs: Vec<(Port, Receiver)>) -> Self {
-        let (ports, inputs): (Vec<_>, Vec<_>) = inputs.into_iter().unzip();
+    pub(crate) fn new(inlets: Vec<Inlet>) -> Self {
         Self {
-            ports,
-            merge: WatermarkMerge::new(inputs.len()),
-            pending: VecDeque::new(),
+            kinds: inlets.iter().map(|inlet| (inlet.port, inlet.parts)).collect(),
+            merge: WatermarkMerge::new(inlets.len()),
+            gathered: Gathered::default(),
             next: 0,
             aligning: None,
             stopped: false,
-            inputs: inputs.into_iter().map(Input::Open).collect(),
+            inputs: inlets.into_iter().map(|inlet| Input::Open(inlet.receiver)).collect(),
         }
     }
 
     /// The next message of the merged stream, with the port for rows. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<(Port, Message), Disconnected> {
         loop {
-            if let Some(message) = self.pending.pop_front() {
+            if let Some(message) = self.gathered.next() {
                 return Ok(message);
             }
-            if self.inputs.iter().all(|input| matches!(input, Input::Ended)) {
+            if self.has_ended() {
                 let end = if self.stopped { End::Stopped } else { End::Exhausted };
                 return Ok((Port::MAIN, Message::End(end)));
             }
-            let (input, message) = poll_fn(|cx| self.poll_inputs(cx)).await;
-            if let Some(batch) = self.take(input, message.ok_or(Disconnected)?) {
-                self.pending.push_back((self.ports[input], Message::Batch(batch)));
-            }
-            self.pass_barrier();
+            poll_fn(|cx| self.gather(cx)).await?;
         }
     }
 
-    fn poll_inputs(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Option<Message>)> {
+    fn has_ended(&self) -> bool {
+        self.inputs.iter().all(|input| matches!(input, Input::Ended))
+    }
+
+    /// Takes what has come, as long as it may be said together.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Disconnected>> {
+        while self.gathered.wants_more() {
+            let Poll::Ready((input, received)) = self.poll_inputs(cx) else { break };
+            let Some((message, bytes)) = received else { return Poll::Ready(Err(Disconnected)) };
+            self.take(input, message, bytes);
+        }
+        self.gathered.settle();
+        if self.gathered.is_empty() && !self.has_ended() { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn poll_inputs(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Option<(Message, usize)>)> {
         let inputs = self.inputs.len();
         for step in 0..inputs {
             let index = (self.next + step) % inputs;
             if let Input::Open(input) = &mut self.inputs[index]
-                && let Poll::Ready(message) = input.poll(cx)
+                && let Poll::Ready(received) = input.poll(cx)
             {
                 self.next = (index + 1) % inputs;
-                return Poll::Ready((index, message));
+                return Poll::Ready((index, received));
             }
         }
         Poll::Pending
     }
 
-    /// Notes what `input` said; returns its rows, which follow what they cause to be said.
-    fn take(&mut self, input: usize, message: Message) -> Option<RecordBatch> {
-        let (said, batch) = match message {
-            Message::Batch(batch) => (self.merge.wake(input), Some(batch)),
-            Message::Watermark(watermark) => (self.merge.observe(input, watermark), None),
-            Message::Barrier(epoch) => {
-                if mutated("a gate passes a barrier at its first input") {
-                    let first = self.aligning.replace(epoch) != Some(epoch);
-                    self.pending.extend(first.then_some((Port::MAIN, Message::Barrier(epoch))));
-                    return None;
+    /// Takes what `input` said, of so many bytes.
+    fn take(&mut self, input: usize, message: Message, bytes: usize) {
+        match message {
+            Message::Batch(batch) => {
+                if let Some(woken) = self.merge.wake(input) {
+                    self.gathered.settle();
+                    self.say(Some(woken));
+                    self.gathered.settle();
                 }
-                debug_assert!(self.aligning.is_none_or(|other| other == epoch), "one epoch at a time");
-                self.aligning = Some(epoch);
-                if let Input::Open(receiver) = std::mem::replace(&mut self.inputs[input], Input::Ended) {
-                    self.inputs[input] = Input::Aligned(receiver);
+                match self.kinds[input] {
+                    (port, true) => self.gathered.batch((port, input), batch, bytes),
+                    (port, false) => self.gathered.say(port, Message::Batch(batch)),
                 }
-                (None, None)
             }
+            Message::Watermark(watermark) => {
+                let said = self.merge.observe(input, watermark);
+                self.say(said);
+            }
+            Message::Barrier(epoch) => self.align(input, epoch),
             Message::End(end) => {
                 self.inputs[input] = Input::Ended;
                 self.stopped |= end == End::Stopped;
                 // A stopped input promises nothing more than it has.
-                let exhausted = end == End::Exhausted;
-                (exhausted.then(|| self.merge.observe(input, Watermark::At(Timestamp::MAX))).flatten(), None)
+                if end == End::Exhausted {
+                    let said = self.merge.observe(input, Watermark::At(Timestamp::MAX));
+                    self.say(said);
+                }
             }
-        };
-        let mut said = said;
+        }
+        self.pass_barrier();
+    }
+
+    /// Says how far time has come, and what remains to be said of it.
+    fn say(&mut self, mut said: Option<Watermark>) {
         while let Some(watermark) = said {
-            self.pending.push_back((Port::MAIN, Message::Watermark(watermark)));
+            self.gathered.watermark(watermark);
             said = self.merge.poll();
         }
-        batch
+    }
+
+    /// The barrier of `epoch` has come on `input`.
+    fn align(&mut self, input: usize, epoch: Epoch) {
+        if mutated("a gate passes a barrier at its first input") {
+            if self.aligning.replace(epoch) != Some(epoch) {
+                self.gathered.say(Port::MAIN, Message::Barrier(epoch));
+            }
+            return;
+        }
+        debug_assert!(self.aligning.is_none_or(|other| other == epoch), "one epoch at a time");
+        self.aligning = Some(epoch);
+        if let Input::Open(receiver) = std::mem::replace(&mut self.inputs[input], Input::Ended) {
+            self.inputs[input] = Input::Aligned(receiver);
+        }
     }
 
     /// Says the barrier when it has come on every input that has not ended, and reads all of them again.
@@ -136,7 +179,7 @@ impl Gate {
             return;
         }
         let Some(epoch) = self.aligning.take() else { return };
-        self.pending.push_back((Port::MAIN, Message::Barrier(epoch)));
+        self.gathered.say(Port::MAIN, Message::Barrier(epoch));
         for input in &mut self.inputs {
             if let Input::Aligned(receiver) = std::mem::replace(input, Input::Ended) {
                 *input = Input::Open(receiver);
@@ -147,14 +190,21 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use arrow::{
+        array::{AsArray, RecordBatch},
+        datatypes::Int64Type,
+    };
+
     use super::{super::channel::channel, *};
 
     fn at(t: i64) -> Message {
         Message::Watermark(Watermark::At(Timestamp::from_micros(t)))
     }
 
-    fn on_main(receivers: Vec<Receiver>) -> Vec<(Port, Receiver)> {
-        receivers.into_iter().map(|receiver| (Port::MAIN, receiver)).collect()
+    fn on_main(receivers: Vec<Receiver>) -> Vec<Inlet> {
+        receivers.into_iter().map(|receiver| Inlet { port: Port::MAIN, receiver, parts: true }).collect()
     }
 
     /// Sends each script through an input of its own, one after the other, and gives what the gate says.
@@ -185,7 +235,7 @@ mod tests {
     #[tokio::test]
     async fn all_exhausted_is_the_end_of_time() {
         let said = merged(vec![vec![at(5), Message::End(End::Exhausted)], vec![at(3), Message::End(End::Exhausted)]]);
-        assert_eq!(said.await, ["Watermark(At(Timestamp(3)))", MAX, "End(Exhausted)"]);
+        assert_eq!(said.await, [MAX, "End(Exhausted)"], "what had come already is said at once");
     }
 
     #[tokio::test]
@@ -204,6 +254,10 @@ mod tests {
 
     fn barrier(epoch: u64) -> Message {
         Message::Barrier(Epoch(epoch))
+    }
+
+    fn numbers(batch: &RecordBatch) -> Vec<i64> {
+        batch.column(0).as_primitive::<Int64Type>().values().to_vec()
     }
 
     fn row(value: i64) -> Message {
@@ -228,10 +282,7 @@ mod tests {
         let mut epochs: Vec<Vec<i64>> = vec![Vec::new()];
         loop {
             match gate.next().await.unwrap().1 {
-                Message::Batch(batch) => {
-                    let column = batch.column(0).to_data();
-                    epochs.last_mut().unwrap().push(column.buffer::<i64>(0)[0]);
-                }
+                Message::Batch(batch) => epochs.last_mut().unwrap().extend(numbers(&batch)),
                 Message::Barrier(_) => epochs.push(Vec::new()),
                 Message::End(_) => break,
                 Message::Watermark(_) => {}
@@ -239,6 +290,29 @@ mod tests {
         }
         epochs.iter_mut().for_each(|rows| rows.sort_unstable());
         assert_eq!(epochs, [vec![1, 3, 4, 5], vec![2], vec![6]]);
+    }
+
+    #[tokio::test]
+    async fn parts_of_batches_are_gathered_and_batches_are_not() {
+        for (parts, expected) in [(true, vec![vec![1, 2, 3]]), (false, vec![vec![1], vec![2], vec![3]])] {
+            let (sender, receiver) = channel(1 << 20);
+            for message in [row(1), at(5), row(2), row(3), at(6), Message::End(End::Exhausted)] {
+                sender.send(message).await.unwrap();
+            }
+            let mut gate = Gate::new(vec![Inlet { port: Port::RIGHT, receiver, parts }]);
+            let mut batches = Vec::new();
+            loop {
+                match gate.next().await.unwrap() {
+                    (_, Message::End(_)) => break,
+                    (port, Message::Batch(batch)) => {
+                        assert_eq!(port, Port::RIGHT);
+                        batches.push(numbers(&batch));
+                    }
+                    _ => {}
+                }
+            }
+            assert_eq!(batches, expected);
+        }
     }
 
     #[tokio::test]
@@ -326,11 +400,12 @@ mod tests {
             assert_eq!(self.ended, None, "nothing comes behind the end");
             match message {
                 Message::Batch(batch) => {
-                    let row = batch.column(0).to_data().buffer::<i64>(0)[0];
-                    assert_eq!(row / 1_000 % 1_000, self.epoch, "a row on the wrong side of its barrier");
-                    let former = self.rows.iter().rev().find(|former| *former / 1_000_000 == row / 1_000_000);
-                    assert!(former.is_none_or(|former| *former < row), "the order of an input is kept");
-                    self.rows.push(row);
+                    for row in numbers(&batch) {
+                        assert_eq!(row / 1_000 % 1_000, self.epoch, "a row on the wrong side of its barrier");
+                        let former = self.rows.iter().rev().find(|former| *former / 1_000_000 == row / 1_000_000);
+                        assert!(former.is_none_or(|former| *former < row), "the order of an input is kept");
+                        self.rows.push(row);
+                    }
                 }
                 Message::Barrier(epoch) => {
                     self.epoch += 1;
@@ -381,7 +456,7 @@ mod tests {
             if !woken.0.swap(false, SeqCst) {
                 continue;
             }
-            if !by_steps || gate.inputs.iter().all(|input| matches!(input, Input::Ended)) {
+            if !by_steps || gate.has_ended() {
                 // The future is dropped each time: nothing is lost with it.
                 if let Poll::Ready(message) = std::pin::pin!(gate.next()).poll(&mut cx) {
                     said.take(message.unwrap().1);
@@ -389,13 +464,14 @@ mod tests {
                 }
                 continue;
             }
-            if let Poll::Ready((input, message)) = gate.poll_inputs(&mut cx) {
-                let message = message.unwrap();
+            if let Poll::Ready((input, received)) = gate.poll_inputs(&mut cx) {
+                let (message, bytes) = received.unwrap();
                 rule.take(input, &message);
-                let batch = gate.take(input, message);
-                gate.pending.extend(batch.map(|batch| (Port::MAIN, Message::Batch(batch))));
-                gate.pass_barrier();
-                gate.pending.drain(..).for_each(|(_, message)| said.take(message));
+                gate.take(input, message, bytes);
+                gate.gathered.settle();
+                while let Some((_, message)) = gate.gathered.next() {
+                    said.take(message);
+                }
                 assert_eq!(said.time.unwrap_or(i64::MIN), rule.highest, "the rule of watermarks");
                 (stuck, _) = (0, woken.0.swap(true, SeqCst));
             }

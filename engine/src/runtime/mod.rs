@@ -28,6 +28,7 @@ pub(crate) mod discovery;
 mod event_time;
 pub(crate) mod exchange;
 pub(crate) mod gate;
+mod gather;
 pub(crate) mod memory;
 pub(crate) mod operator_task;
 mod readers;

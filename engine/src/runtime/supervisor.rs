@@ -19,10 +19,10 @@ use super::{
     async_task::{TaskParts, asked::Asked},
     brake::Brake,
     chain::{Chain, Link, Target, guard, panic_message},
-    channel::{Lane, Receiver, Sender, channel},
+    channel::{Lane, Sender, channel},
     discovery::{Discovery, Found},
     exchange::Output,
-    gate::Gate,
+    gate::{Gate, Inlet},
     memory::{Budget, Share, spilling_tasks},
     operator_task::{Body as TaskBody, OperatorTask},
     readers::{self, Opened},
@@ -109,7 +109,7 @@ struct Channels {
     /// By edge and sending task: the senders, one per receiving task for a hash edge.
     senders: HashMap<(usize, usize), Vec<Sender>>,
     /// By chain and task.
-    receivers: HashMap<(usize, usize), Vec<(Port, Receiver)>>,
+    inlets: HashMap<(usize, usize), Vec<Inlet>>,
     lanes: Lanes,
 }
 
@@ -118,7 +118,7 @@ pub(crate) type Lanes = Vec<Vec<(usize, Arc<Lane>)>>;
 
 fn connect(plan: &PhysicalPlan, capacity: usize) -> Channels {
     let lanes = plan.edges.iter().map(|_| Vec::new()).collect();
-    let mut channels = Channels { senders: HashMap::new(), receivers: HashMap::new(), lanes };
+    let mut channels = Channels { senders: HashMap::new(), inlets: HashMap::new(), lanes };
     for (index, edge) in plan.edges.iter().enumerate() {
         let to = plan.chains[edge.to].tasks;
         for from in 0..plan.chains[edge.from].tasks {
@@ -130,7 +130,9 @@ fn connect(plan: &PhysicalPlan, capacity: usize) -> Channels {
                 let (sender, receiver) = channel(capacity);
                 channels.lanes[index].push((from, sender.lane().clone()));
                 channels.senders.entry((index, from)).or_default().push(sender);
-                channels.receivers.entry((edge.to, task)).or_default().push((edge.port, receiver));
+                let parts = matches!(edge.routing, Routing::Hash(_));
+                let inlet = Inlet { port: edge.port, receiver, parts };
+                channels.inlets.entry((edge.to, task)).or_default().push(inlet);
             }
         }
     }
@@ -344,7 +346,7 @@ impl Builder<'_> {
     }
 
     fn gate(&mut self, chain: usize, task: usize) -> Gate {
-        Gate::new(self.channels.receivers.remove(&(chain, task)).unwrap_or_default())
+        Gate::new(self.channels.inlets.remove(&(chain, task)).unwrap_or_default())
     }
 
     /// The outputs of a task, and the place of each edge of the plan among them.

@@ -1,0 +1,174 @@
+//! Small batches that wait for a task are made one before it takes them.
+//!
+//! ```text
+//!   waiting      90 rows ─ up to 1 s ─ 85 rows ─ up to 2 s ─ 91 rows ─ up to 3 s ─ 8,000 rows ─ …
+//!   said         266 rows ─ up to 3 s ─ 8,000 rows ─ …
+//! ```
+//!
+//! An exchange sends each task its part of a batch: of 500 rows to eight tasks, 60 rows each. Operators and kernels cost
+//! some microseconds a batch, however small. Nobody waits for rows to gather: only what has come is taken together, so this
+//! costs no latency, and grows with the load. A watermark moves behind rows that came after it, which it allows: it says
+//! what will not come, and that has not become less true. The rows of each input keep their order, and stay together: those
+//! who sort by event time find as many runs as there are inputs.
+
+use std::collections::VecDeque;
+
+use arrow::{array::RecordBatch, compute::concat_batches};
+use windrow_operators::{Port, Timestamp, Watermark};
+
+use super::channel::Message;
+
+/// Of how many rows and bytes a batch is not small: copying would cost more than it saves.
+const SMALL: (usize, usize) = (1_024, 128 << 10);
+/// With how many rows or bytes a task has enough to do.
+const FULL: (usize, usize) = (8_192, 1 << 20);
+
+/// What is to be said next, in order.
+#[derive(Default)]
+pub(super) struct Gathered {
+    said: VecDeque<(Port, Message)>,
+    /// Small batches that came after all that, with the port and the input they came by.
+    small: Vec<((Port, usize), RecordBatch)>,
+    rows: usize,
+    bytes: usize,
+    /// The last watermark that came with them. It is said behind them.
+    time: Option<Timestamp>,
+}
+
+impl Gathered {
+    /// Whether more may be said together with what there is.
+    pub(super) fn wants_more(&self) -> bool {
+        self.said.is_empty() && self.rows < FULL.0 && self.bytes < FULL.1
+    }
+
+    /// Takes rows of an input, which have so many bytes.
+    pub(super) fn batch(&mut self, (port, input): (Port, usize), batch: RecordBatch, bytes: usize) {
+        if batch.num_rows() >= SMALL.0 || bytes >= SMALL.1 {
+            return self.say(port, Message::Batch(batch));
+        }
+        (self.rows, self.bytes) = (self.rows + batch.num_rows(), self.bytes + bytes);
+        self.small.push(((port, input), batch));
+    }
+
+    pub(super) fn watermark(&mut self, watermark: Watermark) {
+        match watermark {
+            Watermark::At(time) => self.time = Some(time),
+            Watermark::Idle => self.say(Port::MAIN, Message::Watermark(Watermark::Idle)),
+        }
+    }
+
+    /// Takes a message that nothing moves across.
+    pub(super) fn say(&mut self, port: Port, message: Message) {
+        self.settle();
+        self.said.push_back((port, message));
+    }
+
+    /// Nothing more comes to what has been gathered.
+    pub(super) fn settle(&mut self) {
+        (self.rows, self.bytes) = (0, 0);
+        self.small.sort_by_key(|(from, _)| *from);
+        for together in self.small.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
+            let port = together[0].0.0;
+            let batches = together.iter().map(|(_, batch)| batch);
+            match concat_batches(together[0].1.schema_ref(), batches.clone()) {
+                Ok(batch) if together.len() > 1 => self.said.push_back((port, Message::Batch(batch))),
+                _ => self.said.extend(batches.map(|batch| (port, Message::Batch(batch.clone())))),
+            }
+        }
+        self.small.clear();
+        let time = self.time.take().map(|time| (Port::MAIN, Message::Watermark(Watermark::At(time))));
+        self.said.extend(time);
+    }
+
+    /// The next message. There is none of what has not been settled.
+    pub(super) fn next(&mut self) -> Option<(Port, Message)> {
+        self.said.pop_front()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.said.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use windrow_connectors::Epoch;
+
+    use super::*;
+
+    const OTHER: Port = Port(1);
+
+    fn rows(from: i64, rows: i64) -> RecordBatch {
+        let column: ArrayRef = Arc::new((from..from + rows).collect::<Int64Array>());
+        RecordBatch::try_from_iter([("n", column)]).unwrap()
+    }
+
+    fn at(time: i64) -> Watermark {
+        Watermark::At(Timestamp::from_micros(time))
+    }
+
+    /// Of a batch its port and rows, of anything else its name.
+    fn said(gathered: &mut Gathered) -> Vec<String> {
+        gathered.settle();
+        let name = |(port, message): (Port, Message)| match message {
+            Message::Batch(batch) => {
+                let first = arrow::util::display::array_value_to_string(batch.column(0), 0).unwrap();
+                format!("{} rows from {first} on {}", batch.num_rows(), port.0)
+            }
+            Message::Watermark(Watermark::At(time)) => format!("up to {}", time.micros()),
+            other => format!("{other:?}"),
+        };
+        std::iter::from_fn(|| gathered.next()).map(name).collect()
+    }
+
+    #[test]
+    fn small_batches_of_a_port_are_one_and_the_last_watermark_is_behind_them() {
+        let mut gathered = Gathered::default();
+        for step in 0..3 {
+            gathered.batch((Port::MAIN, 1 - step as usize % 2), rows(step * 10, 10), 256);
+            gathered.batch((OTHER, 2), rows(step * 5 + 1_000, 5), 256);
+            gathered.watermark(at(step));
+        }
+        assert!(gathered.wants_more() && gathered.is_empty());
+        assert_eq!(said(&mut gathered), ["30 rows from 10 on 0", "15 rows from 1000 on 1", "up to 2"]);
+        assert!(said(&mut gathered).is_empty());
+    }
+
+    #[test]
+    fn large_batches_and_what_nothing_moves_across_keep_their_place() {
+        for (message, name) in [
+            (Message::Batch(rows(0, 2_000)), "2000 rows from 0 on 0"),
+            (Message::Barrier(Epoch(7)), "Barrier(Epoch(7))"),
+            (Message::Watermark(Watermark::Idle), "Watermark(Idle)"),
+        ] {
+            let mut gathered = Gathered::default();
+            gathered.batch((Port::MAIN, 0), rows(1, 1), 256);
+            gathered.watermark(at(5));
+            match message {
+                Message::Batch(batch) => gathered.batch((Port::MAIN, 1), batch, 16_000),
+                Message::Watermark(watermark) => gathered.watermark(watermark),
+                other => gathered.say(Port::MAIN, other),
+            }
+            assert!(!gathered.wants_more());
+            gathered.batch((Port::MAIN, 0), rows(2, 1), 256);
+            assert_eq!(said(&mut gathered), ["1 rows from 1 on 0", "up to 5", name, "1 rows from 2 on 0"]);
+        }
+    }
+
+    #[test]
+    fn what_is_gathered_is_bounded_in_rows_and_in_bytes() {
+        let mut gathered = Gathered::default();
+        while gathered.wants_more() {
+            gathered.batch((Port::MAIN, 0), rows(0, 1_000), 8_000);
+        }
+        assert_eq!(said(&mut gathered), ["9000 rows from 0 on 0"]);
+        while gathered.wants_more() {
+            gathered.batch((Port::MAIN, 0), rows(0, 1), 100_000);
+        }
+        assert_eq!(said(&mut gathered), ["11 rows from 0 on 0"]);
+        assert!(gathered.wants_more());
+    }
+}
