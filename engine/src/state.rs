@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Every source, and every operator with state, is a table, called by its id in checkpoints ([`Stream::id`](crate::Stream::id)).
-//! Nothing is written, and the job may even run meanwhile.
+//! Nothing is written, and the job may even run meanwhile: when it removes the newest checkpoint while that is being read, because there
+//! are newer ones, the one that is the newest by then is read.
 //!
 //! ```
 //! use windrow::prelude::*;
@@ -45,6 +46,7 @@
 
 mod contents;
 mod packed;
+mod reading;
 mod rows;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -56,6 +58,7 @@ use arrow::{
     error::ArrowError,
 };
 pub use contents::{Contents, OperatorContents, SinkContents, SourceContents, SplitContents, inspect};
+use reading::reading;
 use serde::Serialize;
 use windrow_connectors::Epoch;
 use windrow_operators::{Timestamp, state::StateForm};
@@ -229,35 +232,54 @@ pub(crate) struct Outline {
     pub(crate) bytes: u64,
 }
 
-/// The newest checkpoint of the job at `url`, or the one of a number.
 #[cfg(feature = "serve")]
-pub(crate) async fn outline(url: &str, epoch: Option<Epoch>) -> Result<Outline> {
-    let (root, job) = job_and_store(url);
-    let failed = |error: crate::CheckpointError| error.of(&job);
-    let store = CheckpointStore::open_to_read(root, &job).map_err(failed)?;
-    let manifest = store.load_committed(&epoch.map_or(Wanted::Newest, Wanted::Epoch)).await.map_err(failed)?;
-    let formed =
-        manifest.operators.iter().filter_map(|(id, own)| Some((id.clone(), own.form.as_ref()?.meaning.clone())));
-    let mut tables: Vec<(String, String)> = formed.collect();
-    tables.extend(manifest.sources.keys().map(|id| (id.clone(), SPLITS.into())));
-    tables.sort_unstable();
-    Ok(Outline {
-        epoch: manifest.epoch,
-        tables,
-        #[cfg(feature = "sql")]
-        bytes: manifest.segments().map(|segment| segment.length).sum(),
-    })
+impl Outline {
+    fn of(manifest: &Manifest) -> Self {
+        let formed =
+            manifest.operators.iter().filter_map(|(id, own)| Some((id.clone(), own.form.as_ref()?.meaning.clone())));
+        let mut tables: Vec<(String, String)> = formed.collect();
+        tables.extend(manifest.sources.keys().map(|id| (id.clone(), SPLITS.into())));
+        tables.sort_unstable();
+        Self {
+            epoch: manifest.epoch,
+            tables,
+            #[cfg(feature = "sql")]
+            bytes: manifest.segments().map(|segment| segment.length).sum(),
+        }
+    }
+}
+
+/// What there is in the newest checkpoint of the job at `url`.
+#[cfg(feature = "serve")]
+pub(crate) async fn outline(url: &str) -> Result<Outline> {
+    reading(url, &Wanted::Newest, |_, manifest| Box::pin(std::future::ready(Ok(Outline::of(&manifest))))).await
+}
+
+/// Opens a checkpoint unless `check` refuses it: by what is known before its segments are read.
+#[cfg(all(feature = "serve", feature = "sql"))]
+pub(crate) async fn open_if<R: Send + 'static>(
+    url: &str,
+    wanted: &Wanted,
+    check: impl Fn(&Outline) -> Result<(), R>,
+) -> Result<Result<State, R>> {
+    let opened = reading(url, wanted, |store, manifest| match check(&Outline::of(&manifest)) {
+        Ok(()) => Box::pin(async move { tables(store, manifest).await.map(Ok) }),
+        Err(refused) => Box::pin(std::future::ready(Ok(Err(refused)))),
+    });
+    opened.await
 }
 
 /// What the table of a source is.
 const SPLITS: &str = "the splits of a source";
 
 async fn load(url: &str, wanted: Wanted) -> Result<State> {
-    let (root, job) = job_and_store(url);
-    let failed = |error: crate::CheckpointError| error.of(&job);
-    let store = CheckpointStore::open_to_read(root, &job).map_err(failed)?;
-    let Manifest { epoch, operators, sources, .. } = store.load_committed(&wanted).await.map_err(failed)?;
-    let mut segments = Segments::new(&store);
+    reading(url, &wanted, |store, manifest| Box::pin(tables(store, manifest))).await
+}
+
+/// A checkpoint of a store as tables.
+async fn tables(store: &CheckpointStore, manifest: Manifest) -> Result<State> {
+    let Manifest { epoch, operators, sources, .. } = manifest;
+    let mut segments = Segments::new(store);
     let mut tables = BTreeMap::new();
     for (id, operator) in operators {
         let Some(form) = operator.form else { continue };
@@ -278,7 +300,7 @@ async fn load(url: &str, wanted: Wanted) -> Result<State> {
         let rows = split_rows(&splits).map_err(|error| arrow(&id, error))?;
         tables.insert(id, StateTable { meaning: SPLITS.into(), rows });
     }
-    Ok(State { job, epoch, tables })
+    Ok(State { job: store.job().into(), epoch, tables })
 }
 
 fn arrow(id: &str, error: ArrowError) -> Error {

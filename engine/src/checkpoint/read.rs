@@ -1,7 +1,7 @@
 //! Reading checkpoints without running the job: what there is, and one of them.
 //!
 //! Nothing here writes. A running job may remove an old checkpoint while it is being read; then an error says that a
-//! file is gone, and the next attempt sees what there is now.
+//! file is gone, and the next attempt, which [`state`](crate::state) makes for all who look, sees what there is now.
 
 use windrow_connectors::sink::Epoch;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   GET  /state/window_1?sql=… ──────────────────────────────► newest checkpoint ─┐ tables ──► DataFusion ──► rows
-//!   POST /state/window_1 {"sql": …, "fresh": true} ──► a new checkpoint ──────────┘            (feature sql)
+//!   POST /state/window_1 {"sql": …, "fresh": true} ──► turn ──► a new checkpoint ─┘            (feature sql)
 //! ```
 //!
 //! The job goes on meanwhile; what is asked is a checkpoint, which does not change, and whose number the answer has.
@@ -31,7 +31,7 @@ use crate::{
 mod query;
 
 #[cfg(feature = "sql")]
-use self::query::{Queries, Query};
+use self::query::{Of, Queries, Query};
 
 /// How long the store may take to say which tables there are.
 const LOOK: Duration = Duration::from_secs(10);
@@ -100,7 +100,7 @@ impl States {
 
     /// The tables of the newest checkpoint, with what they mean.
     pub(super) async fn tables(&self, status: &JobStatus) -> Answered {
-        let looked = timeout(LOOK, outline(store(status)?, None)).await.map_err(|_| {
+        let looked = timeout(LOOK, outline(store(status)?)).await.map_err(|_| {
             let words = format!("the store of the checkpoints did not answer within {} s: try again", LOOK.as_secs());
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words)
         })?;
@@ -132,16 +132,12 @@ impl States {
             let words = format!("there is no operator {operator:?} in this job. There are: {}", names.join(", "));
             return Err(Refusal::new(StatusCode::NOT_FOUND, words));
         };
-        let epoch = match fresh {
-            true => Some(job.checkpoint().await.map_err(undone)?),
-            false => epoch.map(Epoch),
+        let of = match (fresh, epoch) {
+            (true, _) => Of::Now(job.clone()),
+            (false, Some(epoch)) => Of::Epoch(Epoch(epoch)),
+            (false, None) => Of::Newest,
         };
-        self.query(Query { store: store.into(), epoch, operator: operator.into(), id, sql }).await
-    }
-
-    #[cfg(feature = "sql")]
-    async fn query(&self, query: Query) -> Answered {
-        self.queries.run(query).await
+        self.queries.run(Query { store: store.into(), of, operator: operator.into(), id, sql }).await
     }
 }
 

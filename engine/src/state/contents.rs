@@ -3,13 +3,16 @@
 //! Only the manifest is read, so it costs the same for a byte of state as for a terabyte. Everything here has a JSON form, for the
 //! command `windrow inspect --json`.
 
+use std::future::ready;
+
 use serde::Serialize;
 use windrow_connectors::Epoch;
 use windrow_operators::Timestamp;
 
+use super::reading::reading;
 use crate::{
     Result,
-    checkpoint::{CheckpointReason, CheckpointStore, Manifest, Wanted, job_and_store},
+    checkpoint::{CheckpointReason, Manifest, Wanted},
 };
 
 /// Says what is in a checkpoint of the job at `url`, which is as in [`open`](super::open).
@@ -32,10 +35,7 @@ use crate::{
 /// # }
 /// ```
 pub async fn inspect(url: impl AsRef<str>, wanted: Wanted) -> Result<Contents> {
-    let (root, job) = job_and_store(url.as_ref());
-    let failed = |error: crate::CheckpointError| error.of(&job);
-    let store = CheckpointStore::open_to_read(root, &job).map_err(failed)?;
-    Ok(store.load_committed(&wanted).await.map_err(failed)?.into())
+    reading(url.as_ref(), &wanted, |_, manifest| Box::pin(ready(Ok(manifest.into())))).await
 }
 
 /// What is in a checkpoint. [`inspect`] has an example.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   turn (one at a time) ──► thread ──► manifest: not too many bytes? ──► tables ──► plan: only reads, makes nothing long? ──► rows
-//!                                                                                        └ DataFusion, in so much memory     │
+//!     └ of now? a checkpoint ─┘                                                          └ DataFusion, in so much memory     │
 //!                                                          {"epoch", "columns", "rows", "truncated"} ◄── not too many ◄─────┘
 //! ```
 //!
@@ -38,12 +38,13 @@ use tokio::{sync::Semaphore, time::timeout};
 use windrow_connectors::Epoch;
 
 use crate::{
+    JobHandle,
     serve::{
         answer::{Answered, Refusal, bytes_of},
         routes::undone,
         thread,
     },
-    state::{Outline, State, open_checkpoint, outline},
+    state::{Outline, State, Wanted, open_if},
 };
 
 /// So many rows are written before it is looked how many bytes there are.
@@ -52,8 +53,6 @@ const STEP: usize = 100;
 const GRACE: Duration = Duration::from_secs(1);
 /// A plan of the longest text is deep. Only what is used of it takes memory.
 const STACK: usize = 64 << 20;
-/// How often the newest checkpoint is looked for, when it was removed while it was being read.
-const ATTEMPTS: usize = 3;
 /// Functions that make something long of something short, as far as a user's build of DataFusion has them.
 const GROWING: &[&str] = &[
     "repeat",
@@ -86,7 +85,7 @@ const WAITING: usize = 4;
 /// What a query may take.
 #[derive(Clone, Debug)]
 struct Bounds {
-    /// How long it may wait for its turn, and may take.
+    /// How long it may wait for its turn, for a checkpoint that is taken for it, and may take.
     time: Duration,
     /// How many bytes of segments are read for it.
     state_bytes: u64,
@@ -105,12 +104,19 @@ impl Default for Bounds {
     }
 }
 
+/// Which checkpoint is asked.
+pub(super) enum Of {
+    Newest,
+    Epoch(Epoch),
+    /// One that this job takes when it is the turn of the query: what happened while it waited is in it.
+    Now(JobHandle),
+}
+
 /// What is asked of which checkpoint.
 pub(super) struct Query {
     /// Where the checkpoints of the job are.
     pub(super) store: String,
-    /// The newest unless told.
-    pub(super) epoch: Option<Epoch>,
+    pub(super) of: Of,
     /// As the user has written it.
     pub(super) operator: String,
     /// What it is called in checkpoints.
@@ -147,6 +153,16 @@ impl Queries {
             let words = format!("there is one query at a time, and others have taken the last {time:?}: try again");
             return Err(unavailable(words));
         };
+        if let Of::Now(job) = &query.of {
+            let taken = timeout(time, job.checkpoint()).await;
+            let late = || {
+                unavailable(format!(
+                    "the checkpoint that was asked for is not complete after {time:?}, and is still being taken: ask a while later for the \
+                     newest, without \"fresh\""
+                ))
+            };
+            taken.map_err(|_| late())?.map_err(undone)?;
+        }
         let bounds = self.bounds.clone();
         let running = thread::run("windrow-state", Some(STACK), async move {
             // Until this one is over, also when nobody waits for it any more.
@@ -197,18 +213,12 @@ impl Query {
 
     /// The tables, if they are not too large.
     async fn load(&self, bounds: &Bounds) -> Result<State, Refusal> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let outline = outline(&self.store, self.epoch).await.map_err(undone)?;
-            self.check(&outline, bounds)?;
-            match open_checkpoint(&self.store, outline.epoch).await {
-                Ok(state) => return Ok(state),
-                // A newer one may have taken its place meanwhile.
-                Err(_) if self.epoch.is_none() && attempts < ATTEMPTS => {}
-                Err(error) => return Err(undone(error)),
-            }
-        }
+        let wanted = match self.of {
+            Of::Epoch(epoch) => Wanted::Epoch(epoch),
+            // The one that was taken now, unless there is a newer one already.
+            Of::Newest | Of::Now(_) => Wanted::Newest,
+        };
+        open_if(&self.store, &wanted, |outline| self.check(outline, bounds)).await.map_err(undone)?
     }
 
     fn check(&self, outline: &Outline, bounds: &Bounds) -> Result<(), Refusal> {

@@ -3,7 +3,10 @@
 use http_body_util::BodyExt;
 use windrow_connectors::{MemorySink, Sequence};
 
-use super::*;
+use super::{
+    super::{Asked, States},
+    *,
+};
 use crate::Job;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -16,7 +19,7 @@ async fn asked(bounds: Bounds, sql: &str) -> Result<serde_json::Value, Refusal> 
     job.source(Sequence::new(10)).sink(MemorySink::new());
     job.run().await.unwrap();
     let (store, id) = (format!("{store}/numbers"), Some("source_1".into()));
-    let query = Query { store, epoch: None, operator: "1".into(), id, sql: sql.into() };
+    let query = Query { store, of: Of::Newest, operator: "1".into(), id, sql: sql.into() };
     let answer = Queries::within(bounds).run(query).await?;
     let bytes = answer.into_body().collect().await.unwrap().to_bytes();
     Ok(serde_json::from_slice(&bytes).unwrap())
@@ -35,7 +38,7 @@ async fn time_is_bounded() {
 async fn who_would_wait_behind_too_many_is_told_at_once() {
     let queries = Queries::within(Bounds { time: LONG, ..Bounds::default() });
     let query =
-        || Query { store: "/nowhere".into(), epoch: None, operator: "1".into(), id: None, sql: "select 1".into() };
+        || Query { store: "/nowhere".into(), of: Of::Newest, operator: "1".into(), id: None, sql: "select 1".into() };
     let turn = queries.turn.clone().acquire_owned().await.unwrap();
     let _answered = queries.places.clone().try_acquire_owned().unwrap();
     let mut waiting: Vec<_> = (0..WAITING).map(|_| Box::pin(queries.run(query()))).collect();
@@ -54,6 +57,37 @@ async fn who_would_wait_behind_too_many_is_told_at_once() {
         let said = had_its_turn.unwrap_err().words;
         assert!(!said.contains("wait for their turn"), "there is no such store: {said}");
     }
+}
+
+/// What happened while it waited is in what it is told, also when others had a checkpoint taken meanwhile.
+#[tokio::test]
+async fn what_is_to_be_fresh_is_so_when_it_has_its_turn() {
+    let directory = tempfile::tempdir().unwrap();
+    let job = Job::new("numbers").checkpoint(directory.path().to_str().unwrap(), LONG * 60);
+    job.source(Sequence::endless().rate(1_000)).sink(MemorySink::new());
+    let running = job.start().await.unwrap();
+    let handle = running.handle();
+    let states = States { queries: Queries::within(Bounds { time: LONG, ..Bounds::default() }) };
+    let asks = async {
+        let turn = states.queries.turn.clone().acquire_owned().await.unwrap();
+        let asked = Asked { sql: "select position from state".into(), epoch: None, fresh: true };
+        let mut asked = Box::pin(states.ask(&handle, "1", asked));
+        assert!(futures::poll!(&mut asked).is_pending(), "it waits for its turn");
+        // One after the other: with this one, one that was asked for before is complete too.
+        let before = tokio::select! {
+            biased;
+            _ = &mut asked => panic!("it had its turn"),
+            before = handle.checkpoint() => before.unwrap(),
+        };
+        drop(turn);
+        let answer = asked.await.unwrap();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        handle.stop();
+        (before, serde_json::from_slice::<serde_json::Value>(&bytes).unwrap())
+    };
+    let ((before, answer), ended) = tokio::join!(asks, running.wait());
+    ended.unwrap();
+    assert!(answer["epoch"].as_u64().unwrap() > before.0, "{before}: {answer}");
 }
 
 #[tokio::test]
