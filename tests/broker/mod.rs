@@ -17,6 +17,7 @@
 //! | `admin` | topics, and records put into them by a client that is not the engine's |
 //! | `java` | records by Java's producer, with its partitioner |
 //! | [`secure`] | certificates, passwords, and listeners that ask for them |
+//! | [`rights`] | what a user may do there |
 //! | [`verify`] | what others see: a consumer that is not the engine's |
 //! | [`proxy`] | a network that loses requests and replies |
 //! | [`registry`] | a schema registry |
@@ -30,6 +31,7 @@ mod java;
 mod node;
 pub mod proxy;
 pub mod registry;
+pub mod rights;
 pub mod secure;
 pub mod verify;
 

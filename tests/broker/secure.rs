@@ -28,7 +28,7 @@ use crate::{fail, skip};
 pub const USER: &str = "alice";
 /// The password of [`USER`], for PLAIN and SCRAM: a canary, which must not show anywhere.
 pub const PASSWORD: &str = "canary-4f1d9b7c52";
-/// Who may log in, with [`PASSWORD`] too, and is then allowed nothing.
+/// Who may log in, with [`PASSWORD`] too, and is then allowed nothing unless [`Secure::allow`] says so.
 pub const NOBODY: &str = "mallory";
 
 /// A way to get in.

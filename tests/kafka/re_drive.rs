@@ -1,13 +1,36 @@
 //! Dead letters go back to where they came from: each once, as the records that they were.
 
+use std::{
+    collections::BTreeMap,
+    env,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+};
 use tests::{
-    broker::{Broker, Message, Result, verify::Record as Found},
+    TOO_LONG,
+    broker::{
+        Broker, Message, Options, Result,
+        proxy::{Api, Fault, Rule},
+        rights::{Operation, Resource},
+        secure::{Listener, NOBODY, PASSWORD},
+        verify::Record as Found,
+    },
     run,
 };
-use windrow::{connectors::kafka::ReDriven, prelude::*};
+use windrow::{
+    connectors::{ConnectorError, kafka::ReDriven},
+    prelude::*,
+};
 
 use crate::{
     running::{accounted, store},
+    security::secure,
     windows::Order,
 };
 
@@ -159,5 +182,212 @@ fn a_topic_that_is_not_there_is_told_before_anything_is_sent() -> Result<()> {
     let error = Kafka::brokers(broker.address()).re_drive("no-such-topic").count().unwrap_err();
     assert!(error.to_string().contains("there is no topic no-such-topic"), "{error}");
     assert_eq!(sent(&redrive.send()?), (true, were.len() as u64, 0, false), "what went wrong before holds nothing up");
+    Ok(())
+}
+
+/// Where the group is in each partition of the letters, as the broker says it.
+fn positions(broker: &Broker, dead: &str, partitions: i32) -> Result<BTreeMap<i32, i64>> {
+    let member: BaseConsumer = broker.config().set("group.id", format!("windrow.re-drive.{dead}")).create()?;
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition_range(dead, 0, partitions - 1);
+    let found = member.committed_offsets(asked, Duration::from_secs(30))?;
+    let position = |partition| match found.find_partition(dead, partition).map(|found| found.offset()) {
+        Some(Offset::Offset(offset)) => (partition, offset),
+        other => panic!("no position in partition {partition}: {other:?}"),
+    };
+    Ok((0..partitions).map(position).collect())
+}
+
+/// The letters of each partition that the group has passed, and those that it has not.
+fn passed(broker: &Broker, dead: &str, partitions: i32) -> Result<(usize, usize)> {
+    let at = positions(broker, dead, partitions)?;
+    let letters = broker.committed(dead)?;
+    let passed = letters.iter().filter(|letter| letter.offset < at[&letter.partition]).count();
+    Ok((passed, letters.len() - passed))
+}
+
+/// Waits until it is so.
+fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + TOO_LONG;
+    while !is_so()? {
+        assert!(Instant::now() < end, "after {TOO_LONG:?} still not so: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// That the topic has the records that were there, and each once more.
+fn once_more(broker: &Broker, topic: &str, mut were: Vec<Said>) -> Result<()> {
+    let mut twice: Vec<Said> = broker.committed(topic)?.iter().map(said).collect();
+    were.extend_from_within(..);
+    were.sort_unstable();
+    twice.sort_unstable();
+    assert!(twice == were, "{} of {}", twice.len(), were.len());
+    Ok(())
+}
+
+#[test]
+fn the_broker_knows_of_each_partition_how_far_the_group_has_come() -> Result<()> {
+    let Some(broker) = Broker::shared() else { return Ok(()) };
+    let (topic, dead) = (broker.new_topic("payments", 3)?, broker.new_topic("dead", 4)?);
+    let letter = |n: usize| {
+        let letter = Message::of(n.to_string()).header("windrow.error", "no").header("windrow.topic", topic.clone());
+        letter.header("windrow.partition", (n % 3).to_string())
+    };
+    // Of one partition nothing was ever written, and in another a transaction was thrown away behind the last letter.
+    let counts = [0, 5, 30, 700];
+    for (partition, count) in (0..).zip(counts) {
+        broker.transaction(&dead, (0..count).map(|n| letter(n).partition(partition)), true)?;
+    }
+    broker.transaction(&dead, [letter(1).partition(1)], false)?;
+
+    let redrive = Kafka::brokers(broker.address()).re_drive(&dead);
+    assert_eq!(sent(&redrive.clone().at_most(200).send()?), (true, 200, 0, true));
+    assert_eq!(passed(broker, &dead, 4)?, (200, 535), "those that were left are not passed");
+    assert_eq!(sent(&redrive.send()?), (true, 535, 0, false));
+    let ends = (0..).zip(counts).map(|(partition, count)| (partition, count as i64));
+    assert_eq!(positions(broker, &dead, 4)?, ends.collect(), "behind the last letter of each");
+    assert_eq!(sent(&redrive.send()?), (true, 0, 0, false));
+    broker.produce(&dead, [letter(0).partition(0), letter(1).partition(3)])?;
+    assert_eq!(sent(&redrive.send()?), (true, 2, 0, false));
+    assert_eq!(passed(broker, &dead, 4)?, (737, 0));
+    assert_eq!(broker.committed(&topic)?.len(), 737);
+    Ok(())
+}
+
+const ADDRESS: &str = "WINDROW_TEST_ADDRESS";
+const LETTERS: &str = "WINDROW_TEST_TOPIC";
+
+/// In a process of its own, which another test kills. Does nothing by itself.
+#[test]
+fn sends_letters_until_it_is_killed() -> Result<()> {
+    let (Ok(address), Ok(letters)) = (env::var(ADDRESS), env::var(LETTERS)) else { return Ok(()) };
+    println!("{}", Kafka::brokers(address).re_drive(letters).send()?);
+    Ok(())
+}
+
+/// A process that is killed when the test ends in any way.
+struct Sends(Child);
+
+impl Sends {
+    fn start(address: &str, letters: &str) -> Result<Self> {
+        let mut command = Command::new(env::current_exe()?);
+        command.args(["re_drive::sends_letters_until_it_is_killed", "--exact", "--nocapture"]);
+        command.envs([(ADDRESS, address), (LETTERS, letters)]).stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(Self(command.spawn()?))
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        assert!(self.0.try_wait()?.is_none(), "it has ended by itself");
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Sends {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Before the commit of its second transaction has come to the broker, and when that is done and the answer has not come back.
+#[test]
+fn a_re_drive_that_is_killed_and_run_again_sends_each_letter_once() -> Result<()> {
+    let Some(broker) = Broker::own(Options::default().proxied()) else { return Ok(()) };
+    let proxy = broker.proxy()?;
+    for (fault, before) in [(Fault::DelayRequest(TOO_LONG), 1_000), (Fault::DelayReply(TOO_LONG), 2_000)] {
+        let (topic, dead, were) = letters(&broker, 2_500)?;
+        let held = proxy.faults(Api::EndTxn);
+        proxy.inject(1, [Rule::of(Api::EndTxn, fault).after(1)])?;
+        let mut sends = Sends::start(proxy.address(), &dead)?;
+        until("the second commit is held up", || Ok(proxy.faults(Api::EndTxn) > held))?;
+        until("what is committed is there", || Ok(broker.committed(&topic)?.len() == were.len() + before))?;
+        sends.kill()?;
+        proxy.heal();
+        let redrive = Kafka::brokers(broker.address()).re_drive(&dead);
+        assert_eq!(sent(&redrive.send()?), (true, (were.len() - before) as u64, 0, false), "{fault:?}");
+        assert_eq!(passed(&broker, &dead, 2)?, (were.len(), 0));
+        once_more(&broker, &topic, were)?;
+    }
+    Ok(())
+}
+
+/// The one that began later takes over, and the other one is told so.
+#[test]
+fn of_two_re_drives_at_a_time_the_later_one_goes_on_where_the_other_was() -> Result<()> {
+    let Some(broker) = Broker::own(Options::default().proxied()) else { return Ok(()) };
+    let proxy = broker.proxy()?;
+    // What the first one is about to do when the second one comes.
+    for (api, after, before) in [(Api::EndTxn, 1, 1_000), (Api::AddOffsetsToTxn, 0, 0), (Api::Produce, 0, 0)] {
+        let (topic, dead, were) = letters(&broker, 2_500)?;
+        let held = proxy.faults(api);
+        proxy.inject(1, [Rule::of(api, Fault::DelayRequest(TOO_LONG)).after(after)])?;
+        let first = Kafka::brokers(proxy.address()).re_drive(&dead);
+        let first = thread::spawn(move || first.send());
+        until("the first one is held up", || Ok(proxy.faults(api) > held))?;
+        let second = Kafka::brokers(broker.address()).re_drive(&dead);
+        assert_eq!(sent(&second.send()?), (true, were.len() as u64 - before, 0, false), "{api:?}");
+        proxy.heal();
+        proxy.cut();
+        let refused = first.join().unwrap().unwrap_err().to_string();
+        assert!(refused.contains("another re-drive of this group has taken over"), "{api:?}: {refused}");
+        assert!(refused.contains(&format!("{before} letters were sent before that")), "{api:?}: {refused}");
+        once_more(&broker, &topic, were)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn many_re_drives_at_a_time_lose_and_double_nothing() -> Result<()> {
+    let Some(broker) = Broker::shared() else { return Ok(()) };
+    let (topic, dead, were) = letters(broker, 4_500)?;
+    let redrive = Kafka::brokers(broker.address()).re_drive(&dead);
+    let all: Vec<_> = (0..4).map(|_| redrive.clone()).map(|one| thread::spawn(move || one.send())).collect();
+    let mut done = 0;
+    for one in all {
+        match one.join().unwrap() {
+            Ok(redriven) => done += usize::from(!redriven.more),
+            Err(error) => {
+                assert!(error.to_string().contains("another re-drive of this group has taken over"), "{error}")
+            }
+        }
+    }
+    assert!(done >= 1, "the last one is not disturbed");
+    assert_eq!(sent(&redrive.send()?), (true, 0, 0, false));
+    once_more(broker, &topic, were)
+}
+
+/// It sees the target or it does not: in both cases nothing is passed over, and when it has the right all letters come.
+#[test]
+fn who_may_not_write_to_the_target_is_told_and_loses_no_letter() -> Result<()> {
+    let Some(secure) = secure() else { return Ok(()) };
+    let broker = secure.broker();
+    for sees in [false, true] {
+        let (topic, dead, were) = letters(broker, 20)?;
+        let group = format!("windrow.re-drive.{dead}");
+        secure.allow(NOBODY, Operation::Read, Resource::Topic(&dead))?;
+        secure.allow(NOBODY, Operation::Read, Resource::Group(&group))?;
+        secure.allow(NOBODY, Operation::Write, Resource::TransactionalId(&group))?;
+        if sees {
+            secure.allow(NOBODY, Operation::Read, Resource::Topic(&topic))?;
+        }
+        let login = Sasl::scram_sha_512(NOBODY, Secret::new(PASSWORD));
+        let redrive = Kafka::brokers(secure.address(Listener::Sasl)?).sasl(login).re_drive(&dead);
+        for redrive in [redrive.clone(), redrive.clone().to(&topic)] {
+            let refused = redrive.send().unwrap_err();
+            println!("{refused}");
+            let said = refused.to_string();
+            assert!(said.contains("WRITE") && said.contains(&topic), "sees {sees}: {said}");
+            let passes = matches!(refused, ConnectorError::Remote { passes: true, .. });
+            assert!(!passes && !said.contains("cannot note"), "sees {sees}: {said}");
+        }
+        assert_eq!(broker.committed(&topic)?.len(), were.len(), "nothing was sent");
+        secure.allow(NOBODY, Operation::Write, Resource::Topic(&topic))?;
+        assert_eq!(sent(&redrive.send()?), (true, were.len() as u64, 0, false), "nothing was passed over");
+        once_more(broker, &topic, were)?;
+    }
     Ok(())
 }

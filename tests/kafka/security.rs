@@ -41,7 +41,7 @@ const TOKEN: &str = "eyJhbGciOiJub25lIn0";
 const SOON: Duration = Duration::from_secs(45);
 
 /// The broker that the tests share.
-fn secure() -> Option<&'static Secure> {
+pub(crate) fn secure() -> Option<&'static Secure> {
     static SECURE: OnceLock<Option<Secure>> = OnceLock::new();
     SECURE.get_or_init(Broker::secure).as_ref()
 }

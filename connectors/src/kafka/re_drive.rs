@@ -88,8 +88,9 @@ impl ReDrive {
     /// Sends the letters that the group has not had yet, up to where the topic ends now, as the records that they were: value, key,
     /// time and headers. After an error some may have been sent, which a further call does not send again.
     ///
-    /// Without [`ReDrive::to`] it first reads all letters, and sends none while there are some that do not say where they came from:
-    /// the group would pass over them.
+    /// Without [`ReDrive::to`] it first reads all letters, and sends none while there are some that do not say where they came from, or
+    /// that came from a topic which this user may not see: the group would pass over them. Of a topic that may be seen, but not
+    /// written to, the first letter ends it, and is not passed over either.
     pub fn send(&self) -> Result<ReDriven> {
         librdkafka::re_drive(self, true)
     }

@@ -10,65 +10,69 @@
 //! Kafka forgets the offset of each partition for itself, so many days after it was last committed. So every commit holds those of all
 //! partitions, and every re-drive commits: one that is quiet is not forgotten while others have letters.
 
+mod sender;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
-    consumer::Consumer,
-    error::{KafkaError, KafkaResult},
-    message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
-    types::RDKafkaErrorCode as Code,
+    Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError, types::RDKafkaErrorCode as Code,
 };
+use sender::{Sender, forbidden};
 
 use super::{
     super::{
         codes::is_passing,
-        context::Context,
         re_drive::{NO_TOPIC, Original, ReDrive, ReDriven, original},
     },
     SLICE,
     newest::{Question, Reader},
-    producer::Transactional,
-    producer_settings,
-    refused::{is_fenced, refused, refused_by, unanswered},
+    refused::{refused, refused_by},
 };
 use crate::{ConnectorError, Result};
 
 /// So many letters go into a transaction.
 const LETTERS: usize = 1_000;
 const BYTES: usize = 8 << 20;
-/// How long a transaction may be open: a batch takes seconds, and longer than [`PATIENCE`] where a broker fails meanwhile.
-const TIMEOUT: Duration = Duration::from_secs(300);
 /// How long the first answers may take.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long nothing may come of a topic that has more, and how long a commit may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-impl ProducerContext for Context {
-    type DeliveryOpaque = ();
+/// The partitions of the topics that letters go to; or why none can go there.
+type Targets = BTreeMap<String, Result<Vec<i32>, NoTarget>>;
 
-    /// One that failed makes the commit of its transaction fail, which says why.
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+/// Why letters cannot go to a topic.
+enum NoTarget {
+    /// There is none: what this says.
+    Missing(String),
+    /// This user may not see it, and so not write to it.
+    Forbidden,
 }
 
-/// The partitions of the topics that letters go to; or why none can go there.
-type Targets = BTreeMap<String, Result<Vec<i32>, String>>;
+impl NoTarget {
+    fn why(&self, topic: &str) -> String {
+        match self {
+            Self::Missing(why) => why.clone(),
+            Self::Forbidden => format!("this user may not use topic {topic}: it needs the right to WRITE to it"),
+        }
+    }
+}
 
 /// Counts letters, and sends them if told.
 pub(in crate::kafka) fn re_drive(what: &ReDrive, send: bool) -> Result<ReDriven> {
     let mut targets = Targets::new();
     if let Some(to) = &what.to {
         // Whoever says a topic that is not there has mistyped it: the letters are not to be passed over for that.
-        let there =
-            target(what, to)?.map_err(|why| ConnectorError::Config(format!("{}: {why}", what.config.name())))?;
+        let there = target(what, to)?.map_err(|none| match none {
+            NoTarget::Missing(why) => ConnectorError::Config(format!("{}: {why}", what.config.name())),
+            NoTarget::Forbidden => forbidden(&what.config.name(), &BTreeSet::from([to.clone()])),
+        })?;
         targets.insert(to.clone(), Ok(there));
     }
     let sender = if send { Some(Sender::new(what)?) } else { None };
@@ -87,8 +91,9 @@ pub(in crate::kafka) fn re_drive(what: &ReDrive, send: bool) -> Result<ReDriven>
         assigned.map_err(|error| refused_by(&question.system, &format!("read topic {}", what.topic), &error))
     };
     if send && what.to.is_none() {
-        // The group would pass over letters that do not say where they came from, and to say a topic later would come too late. They are
-        // looked for with a reader of its own, so that the other one begins where the group is.
+        // The group would pass over letters that do not say where they came from, and to say a topic later would come too late; and so it
+        // would be with a right that is given later. They are looked for with a reader of its own, so that the other one begins where
+        // the group is.
         let reader = question.reader(&settings)?;
         assign(&reader)?;
         let mut scan = Run { at_most: u64::MAX, ..Run::new(what, &reader, &begin, targets) };
@@ -97,6 +102,11 @@ pub(in crate::kafka) fn re_drive(what: &ReDrive, send: bool) -> Result<ReDriven>
             return Err(without_topic(what, scan.without_topic));
         }
         targets = scan.targets;
+        let barred = targets.iter().filter(|(_, target)| matches!(target, Err(NoTarget::Forbidden)));
+        let barred: BTreeSet<String> = barred.map(|(topic, _)| topic.clone()).collect();
+        if !barred.is_empty() {
+            return Err(forbidden(&what.config.name(), &barred));
+        }
     }
     assign(&reader)?;
     let mut run = Run { sender, ..Run::new(what, &reader, &begin, targets) };
@@ -183,16 +193,16 @@ fn begin(what: &ReDrive, question: &Question, reader: &Reader) -> Result<Begin> 
 }
 
 /// Looks up where letters go: its partitions, or why none can go there.
-fn target(what: &ReDrive, topic: &str) -> Result<Result<Vec<i32>, String>> {
+fn target(what: &ReDrive, topic: &str) -> Result<Result<Vec<i32>, NoTarget>> {
     if !is_topic(topic) {
-        return Ok(Err(format!("{topic:?} is no name of a topic")));
+        return Ok(Err(NoTarget::Missing(format!("{topic:?} is no name of a topic"))));
     }
     let question = Question::new(what.config.clone(), topic.into(), Arc::default());
     // A client of its own: a question takes what comes meanwhile, and that would be letters.
     Ok(match look_up(&question, &question.reader(&[])?, topic)? {
         Ok(partitions) => Ok(partitions),
-        Err(Code::TopicAuthorizationFailed) => Err(format!("this user may not use topic {topic}")),
-        Err(_) => Err(format!("there is no topic {topic}, or this user may not see it")),
+        Err(Code::TopicAuthorizationFailed) => Err(NoTarget::Forbidden),
+        Err(_) => Err(NoTarget::Missing(format!("there is no topic {topic}, or this user may not see it"))),
     })
 }
 
@@ -324,7 +334,7 @@ impl<'a> Run<'a> {
             self.targets.insert(record.topic.into(), target(self.what, record.topic)?);
         }
         Ok(match (self.targets.get(record.topic), record.partition) {
-            (Some(Err(why)), _) => Some(why.clone()),
+            (Some(Err(none)), _) => Some(none.why(record.topic)),
             (Some(Ok(there)), Some(partition)) if !there.contains(&partition) => {
                 Some(format!("topic {} has no partition {partition}", record.topic))
             }
@@ -342,113 +352,8 @@ impl<'a> Run<'a> {
     }
 
     fn abort(&mut self) {
-        if let Some(sender) = self.sender.as_ref().filter(|sender| sender.open) {
-            // If it cannot be, the cluster does it when the transaction is too old, or the next re-drive begins.
-            let _ = sender.producer.abort_transaction(SLICE);
-        }
-    }
-}
-
-/// Writes in transactions.
-struct Sender {
-    producer: ThreadedProducer<Context>,
-    system: String,
-    open: bool,
-}
-
-impl Sender {
-    /// Takes over from any other re-drive of the group.
-    fn new(what: &ReDrive) -> Result<Self> {
-        let transactional = Transactional { id: what.group.clone(), timeout: TIMEOUT };
-        let batch = what.config.batch_bytes(None);
-        let settings = producer_settings(&what.config, batch, Some(&transactional))?;
-        let producer = settings.create_with_context(what.config.context());
-        let producer = producer.map_err(|error| what.config.not_made(error))?;
-        let sender =
-            Self { producer, system: format!("{}, transactional id {}", what.config.name(), what.group), open: false };
-        sender.persistently("take over its transactions", |producer| producer.init_transactions(SLICE))?;
-        Ok(sender)
-    }
-
-    fn send(&mut self, record: &Original<'_>) -> Result<()> {
-        if !self.open {
-            self.begin()?;
-        }
-        let headers = record.headers.iter();
-        let headers =
-            headers.fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: *value }));
-        let mut next = BaseRecord::<[u8], [u8]>::to(record.topic).headers(headers);
-        (next.key, next.payload, next.partition, next.timestamp) =
-            (record.key, record.value, record.partition, record.timestamp);
-        let began = Instant::now();
-        loop {
-            match self.producer.send(next) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(Code::QueueFull), again)) if began.elapsed() < PATIENCE => {
-                    next = again;
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err((error, _)) => return Err(self.failed(&format!("write to topic {}", record.topic), &error)),
-            }
-        }
-    }
-
-    fn begin(&mut self) -> Result<()> {
-        self.producer.begin_transaction().map_err(|error| self.failed("begin a transaction", &error))?;
-        self.open = true;
-        Ok(())
-    }
-
-    fn commit(&mut self, what: &ReDrive, reader: &Reader, next: &BTreeMap<i32, i64>) -> Result<()> {
-        if !self.open {
-            self.begin()?;
-        }
-        let mut offsets = TopicPartitionList::new();
-        for (partition, offset) in next {
-            let added = offsets.add_partition_offset(&what.topic, *partition, Offset::Offset(*offset));
-            added.map_err(|error| self.failed("note how far it has come", &error))?;
-        }
-        let group = reader.group_metadata().ok_or_else(|| {
-            ConnectorError::Config(format!("{}: librdkafka does not know the group {}", self.system, what.group))
-        })?;
-        self.persistently("note how far it has come", |producer| {
-            producer.send_offsets_to_transaction(&offsets, &group, SLICE)
-        })?;
-        self.persistently("commit the letters", |producer| producer.commit_transaction(SLICE))?;
-        self.open = false;
-        Ok(())
-    }
-
-    /// Asks again as long as librdkafka says that it may work later.
-    fn persistently(&self, action: &str, call: impl Fn(&ThreadedProducer<Context>) -> KafkaResult<()>) -> Result<()> {
-        let began = Instant::now();
-        loop {
-            let Err(error) = call(&self.producer) else { return Ok(()) };
-            let may_pass = match &error {
-                KafkaError::Transaction(error) => error.is_retriable() || error.code() == Code::OperationTimedOut,
-                _ => false,
-            };
-            let is_refused = self.producer.client().context().refused().is_some();
-            if !may_pass || is_refused || began.elapsed() > PATIENCE {
-                return Err(self.failed(action, &error));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn failed(&self, action: &str, error: &KafkaError) -> ConnectorError {
-        let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-        match self.producer.client().context().last() {
-            // Who waited in vain says only that.
-            Some(heard) if is_passing(code) || heard.refused => unanswered(&self.system, action, &heard),
-            _ if is_fenced(code) => {
-                let reason = format!(
-                    "cannot {action}: another re-drive of this group has taken over, or this one took longer than its transaction \
-                     may ({TIMEOUT:?}): run it again"
-                );
-                ConnectorError::Remote { system: self.system.clone(), reason, passes: false }
-            }
-            _ => refused_by(&self.system, action, error),
+        if let Some(sender) = &self.sender {
+            sender.abort();
         }
     }
 }

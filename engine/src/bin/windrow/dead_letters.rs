@@ -21,14 +21,15 @@ topics that the count names, for whoever writes to the source can write headers 
 
 What is promised: records and the position of the consumer group (windrow.re-drive.TOPIC, or --group) are committed in the same
 transactions of Kafka. Readers of committed records get each letter once for each group, also when this is killed and run again,
-and when it is run twice at a time: the later one takes over. Readers of uncommitted records may get some twice. Letters that come
+and when it is run twice at a time: the later one takes over, and the other fails. Readers of uncommitted records may get some twice. Letters that come
 while it runs are left for the next time, so that a job which still rejects them does not go round in circles. The letters
 themselves stay where they are. Kafka forgets a group that has done nothing for a week (offsets.retention.minutes), and then all
 letters of a partition count again: the output says of which. Letters that were cut (windrow.truncated) hold only the beginning of their
 record and cannot be sent, nor can those whose topic or partition is not there: they are counted and named, the group passes them, and
 the exit code is 5. While letters do not say where they came from nothing is sent without --to.
 
-Rights: READ on the topic of dead letters and on the group, WRITE on the targets and on the transactional id, which is the group.";
+Rights: READ on the topic of dead letters and on the group, WRITE on the targets and on the transactional id, which is the group. Without
+WRITE on a target it fails, and passes over no letter.";
 
 /// Sends the records of dead letters back to the topics that they came from
 #[derive(clap::Args)]

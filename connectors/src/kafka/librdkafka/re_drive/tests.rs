@@ -3,8 +3,9 @@
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, CommitMode},
+    message::{Header, OwnedHeaders},
     mocking::MockCluster,
-    producer::{BaseProducer, DefaultProducerContext},
+    producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer},
 };
 
 use super::*;
