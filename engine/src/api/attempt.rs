@@ -44,6 +44,8 @@ pub(crate) struct Blueprint {
     pub(crate) restarts: Restarts,
     /// How many bytes of state may be in memory, and below which directory the rest goes.
     pub(crate) memory: Option<(usize, Option<PathBuf>)>,
+    /// What is to be told of how it was configured.
+    pub(crate) warning: Option<String>,
     /// Where it is served.
     #[cfg(feature = "serve")]
     pub(crate) serve: Option<crate::serve::Serve>,
@@ -107,6 +109,7 @@ impl Attempt {
             from,
         );
         shared.log.give_up();
+        warnings.extend(blueprint.warning.clone());
         warnings.extend(unwise(graph));
         warnings.extend(never_read(graph, &restored, &splits));
         let counters = counters(graph, &plan);

@@ -113,7 +113,8 @@ impl Job {
 
     /// Lets a file and the environment say what the code says, or does not: `windrow.toml`, and variables `WINDROW_…`. They go before
     /// the code, whether that speaks before or after this; [`config`](crate::config) has the order and the book all the names.
-    /// Mistakes in them are errors of [`Job::run`].
+    /// Mistakes in them are errors of [`Job::run`]; a table for a job with nearly its name, when it has none, is one of the
+    /// [warnings](crate::JobHandle::warnings).
     ///
     /// ```
     /// use windrow::prelude::*;
@@ -406,6 +407,7 @@ impl Job {
         // The job is complete: from here on nobody adds to the graph.
         let graph = std::mem::take(&mut *lock(&self.graph));
         RunningJob::start(Blueprint {
+            warning: self.config.warning(&graph.job),
             graph: Arc::new(graph),
             parallelism: chosen.parallelism(),
             channel_bytes: chosen.channel_bytes(),

@@ -35,7 +35,15 @@ pub(super) struct Said {
     /// For every job.
     pub(super) all: Settings,
     /// By the name of the job.
-    pub(super) jobs: BTreeMap<String, Settings>,
+    pub(super) jobs: BTreeMap<String, Section>,
+}
+
+/// What a file says for one job.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Section {
+    /// Where it begins.
+    pub(super) from: String,
+    pub(super) settings: Settings,
 }
 
 /// Reads a file; or all its mistakes. `name` is what it is called in messages.
@@ -71,9 +79,10 @@ impl Reader<'_> {
             match (key.get_ref().as_ref(), value.get_ref()) {
                 (JOB, DeValue::Table(jobs)) => {
                     for (job, value) in jobs.iter() {
-                        let settings = said.jobs.entry(job.get_ref().to_string()).or_default();
+                        let section = said.jobs.entry(job.get_ref().to_string()).or_default();
+                        section.from = self.place(job.span());
                         match value.get_ref() {
-                            DeValue::Table(table) => self.table("", table, settings),
+                            DeValue::Table(table) => self.table("", table, &mut section.settings),
                             _ => self.no_table(job, &format!("[{JOB}.{}]", job.get_ref())),
                         }
                     }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! What stands further left goes before: also before what code says after [`Job::configured`](crate::Job::configured). A key or a
-//! value that is not known is an error before the first row, with its place; nothing is guessed. The chapter
+//! value that is not known is an error before the first row, with its place; nothing is guessed. A table for a job that this program does
+//! not have may be another program's: it is a warning if its name is near that of a job without a table. The chapter
 //! `docs/src/configuration.md` of the book has all knobs.
 //!
 //! * `knobs`: the one table of them. `value`: what they may be.
@@ -30,6 +31,7 @@ use std::{
 };
 
 pub(crate) use chosen::Chosen;
+use file::Section;
 use knobs::{KNOBS, Knob, PREFIX};
 use serde::Serialize;
 use value::{Found, Kind, Value};
@@ -79,7 +81,7 @@ struct Setting {
 pub struct Config {
     path: Option<PathBuf>,
     environment: Settings,
-    jobs: BTreeMap<String, Settings>,
+    jobs: BTreeMap<String, Section>,
     all: Settings,
 }
 
@@ -117,7 +119,7 @@ impl Config {
             }
         }
         let environment = environment(variables, &mut mistakes);
-        for layer in [&environment, &said.all].into_iter().chain(said.jobs.values()) {
+        for layer in [&environment, &said.all].into_iter().chain(said.jobs.values().map(|section| &section.settings)) {
             mistakes.extend(two_tokens(layer));
         }
         if !mistakes.is_empty() {
@@ -160,12 +162,32 @@ impl Config {
                 code: knob.code,
             }
         };
-        Shown { job: job.into(), settings: KNOBS.iter().map(shown).collect() }
+        Shown {
+            job: job.into(),
+            jobs: self.jobs().map(String::from).collect(),
+            warning: self.warning(job),
+            settings: KNOBS.iter().map(shown).collect(),
+        }
+    }
+
+    /// That the job of this name has no table of its own in the file, and one is there whose name is near. It may have been meant for it;
+    /// or it is for a job of another program that has the same file, so it is no mistake.
+    pub(crate) fn warning(&self, job: &str) -> Option<String> {
+        if self.jobs.contains_key(job) {
+            return None;
+        }
+        let near = likely(job, self.jobs())?;
+        let Section { from, .. } = self.jobs.get(near)?;
+        Some(format!(
+            "{from}: the table for job {near:?} does not count for this job, which is called {job:?} and has no table: if it is meant for \
+             this one, correct its name"
+        ))
     }
 
     /// What holds of a knob. There is one token: where a layer says where it is, lower ones do not count, whichever way they say it.
     fn found(&self, job: &str, key: &str) -> Option<&Setting> {
-        let layers = [Some(&self.environment), self.jobs.get(job), Some(&self.all)];
+        let own = self.jobs.get(job).map(|section| &section.settings);
+        let layers = [Some(&self.environment), own, Some(&self.all)];
         for layer in layers.into_iter().flatten() {
             let found = layer.get(key);
             if found.is_some() || (TOKENS.contains(&key) && TOKENS.iter().any(|token| layer.contains_key(token))) {
@@ -191,6 +213,10 @@ impl Config {
 pub struct Shown {
     /// The name of the job.
     pub job: String,
+    /// The jobs that have a table of their own in the file, of this program and of others.
+    pub jobs: Vec<String>,
+    /// That there is a table for a job whose name is near, and none for this one: see [`JobHandle::warnings`](crate::JobHandle::warnings).
+    pub warning: Option<String>,
     /// Every setting, in the order of the book.
     pub settings: Vec<ShownSetting>,
 }

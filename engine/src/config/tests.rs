@@ -95,6 +95,34 @@ fn an_unknown_key_is_named_with_its_line_and_what_was_probably_meant() {
     assert!(said.contains("WINDROW_SERVE_TOKEN_ENV or WINDROW_SERVE_TOKEN_FILE") && !said.contains("canary"), "{said}");
 }
 
+/// A table that no job of this program has may be another program's.
+#[test]
+fn a_table_with_nearly_the_name_of_a_job_is_a_warning() {
+    let file = "parallelism = 2\n\n[job.hot-itmes]\nparallelism = 8\n[job.fraud.checkpoint]\nkeep = 3\n";
+    let said = config(file, &[]).unwrap();
+    let warning = said.warning("hot-items").unwrap();
+    assert!(
+        warning.starts_with(
+            "windrow.toml:3: the table for job \"hot-itmes\" does not count for this job, which is called \"hot-items\""
+        ),
+        "{warning}"
+    );
+    assert_eq!(said.shown("hot-items").warning, Some(warning.clone()));
+    assert_eq!(said.shown("hot-items").jobs, ["fraud", "hot-itmes"]);
+    assert!(said.warning("Fraud").unwrap().starts_with("windrow.toml:5: "), "names are compared as they are");
+    for own_or_far in ["hot-itmes", "fraud", "payments", ""] {
+        assert_eq!(said.warning(own_or_far), None, "{own_or_far}");
+    }
+    let both = config(&format!("{file}[job.hot-items]\nparallelism = 4\n"), &[]).unwrap();
+    assert_eq!(both.warning("hot-items"), None, "it has its own, so the other one is another's");
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let job = Job::new("hot-items").configured_by(said);
+    job.source(windrow_connectors::Sequence::new(1)).sink(windrow_connectors::MemorySink::new());
+    let report = runtime.block_on(job.run()).unwrap();
+    assert_eq!(report.warnings, [warning]);
+}
+
 #[test]
 fn a_value_that_cannot_be_is_named_with_its_place_and_an_example() {
     let said = mistakes(

@@ -32,10 +32,16 @@ fn values_are_shown_with_who_says_them() {
     for expected in ["parallelism = 4 # windrow.toml:6", "checkpoint.every = \"1m\" # WINDROW_CHECKPOINT_EVERY"] {
         assert!(own.iter().any(|line| line == expected), "{expected}: {own:?}");
     }
+    assert_eq!(all[1], "# tables for single jobs: hot-items");
+    assert!(!all.iter().chain(&own).any(|line| line.contains("warning")), "{all:?} {own:?}");
+    let slip = said(&mut windrow(&["config", "hot-item"]));
+    let warning = "# warning: windrow.toml:5: the table for job \"hot-items\" does not count for this job, which is called \"hot-item\"";
+    assert!(slip[2].starts_with(warning), "{slip:?}");
     // The file of the variable, from elsewhere.
     let file = directory.path().join("windrow.toml");
     let elsewhere = did(windrow(&["config", "--json"]).current_dir("/").env("WINDROW_CONFIG", &file));
     let json: serde_json::Value = serde_json::from_str(&elsewhere.out).unwrap();
+    assert_eq!(json["jobs"], serde_json::json!(["hot-items"]));
     let first = &json["settings"][0];
     assert_eq!((first["key"].as_str(), first["value"].as_str()), (Some("parallelism"), Some("2")));
     assert_eq!(

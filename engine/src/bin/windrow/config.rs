@@ -14,6 +14,7 @@ Examples:
   windrow config --file prod.toml --json
 
 A line that begins with # is not configured: what the code of the job says holds, or the default. Secrets are not shown.
+The tables [job.NAME] of the file are listed above the settings: each counts for the job of exactly that name.
 All names, with what they mean: the chapter Configuration of the book.";
 
 /// Shows the effective configuration of a job, and where each value is said
@@ -41,5 +42,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let of = args.job.as_ref().map_or("every job".into(), |job| format!("job {job:?}"));
     let from = config.path().map_or("no file".into(), |path| path.display().to_string());
-    output::print(&format!("# {of}: {from}, and the environment\n{shown}"))
+    let tables = match shown.jobs.as_slice() {
+        [] => String::new(),
+        jobs => format!("# tables for single jobs: {}\n", jobs.join(", ")),
+    };
+    let warning = shown.warning.as_ref().map_or_else(String::new, |warning| format!("# warning: {warning}\n"));
+    output::print(&format!("# {of}: {from}, and the environment\n{tables}{warning}{shown}"))
 }
