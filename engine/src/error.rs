@@ -143,6 +143,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A checkpoint that somebody asked for could not be taken. The job itself goes on.
+    #[error("job {job:?}: no checkpoint: {reason}")]
+    NoCheckpoint {
+        /// The job.
+        job: String,
+        /// Why.
+        reason: String,
+    },
     /// The job cannot be served where it is to be: the address is in use, or not one of this machine, or its token cannot be read.
     #[error("job {job:?} cannot be served at {address}: {reason}")]
     Serve {
@@ -232,6 +240,7 @@ impl Error {
             | Self::Rejected { .. }
             | Self::Misfit { .. }
             | Self::Savepoint { .. }
+            | Self::NoCheckpoint { .. }
             | Self::Serve { .. }
             | Self::GaveUp { .. }
             | Self::Aborted { .. } => false,

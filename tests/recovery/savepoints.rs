@@ -45,6 +45,8 @@ fn a_name_is_taken_once_and_the_job_goes_on() {
         assert_eq!(hand.rows(), ["10", "20"]);
         let late = handle.savepoint("wednesday").await.unwrap_err().to_string();
         assert!(late.contains("the job ended before the savepoint was complete"), "{late}");
+        let late = handle.checkpoint().await.unwrap_err().to_string();
+        assert!(late.contains("no checkpoint: the job ended before the checkpoint was complete"), "{late}");
     });
 }
 
@@ -54,11 +56,13 @@ fn without_checkpoints_there_are_no_savepoints() {
         let job = Job::new("bare");
         job.source(Sequence::endless()).event_time("at", Watermarks::in_order()).sink(MemorySink::new());
         let running = job.start().await.unwrap();
-        let error = running.handle().savepoint("now").await.unwrap_err().to_string();
-        assert_eq!(
-            error,
-            r#"job "bare": no savepoint: the job has no checkpoints: say .checkpoint(url, every) before it runs"#
-        );
+        let handle = running.handle();
+        let because = "the job has no checkpoints: say .checkpoint(url, every) before it runs";
+        let error = handle.savepoint("now").await.unwrap_err();
+        assert_eq!(error.to_string(), format!(r#"job "bare": no savepoint: {because}"#));
+        let error = handle.checkpoint().await.unwrap_err();
+        assert_eq!(error.to_string(), format!(r#"job "bare": no checkpoint: {because}"#));
+        assert!(matches!(error, Error::NoCheckpoint { .. }));
         let job = Job::new("bare").restore(Restore::savepoint("now"));
         job.source(Sequence::new(1)).event_time("at", Watermarks::in_order()).sink(MemorySink::new());
         let error = job.start().await.err().unwrap().to_string();

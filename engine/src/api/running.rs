@@ -444,8 +444,8 @@ impl JobHandle {
     }
 
     /// Takes a checkpoint now, without a name, also when nothing has moved since the last one. Returns its epoch when it is complete:
-    /// so that who then looks into the [state](crate::state) sees it as of now. Fails when the job has no checkpoints, or ends
-    /// before.
+    /// so that who then looks into the [state](crate::state) sees it as of now. Fails with [`Error::NoCheckpoint`] when the job has no
+    /// checkpoints, or ends before.
     ///
     /// ```
     /// use windrow::prelude::*;
@@ -479,14 +479,21 @@ impl JobHandle {
     }
 
     async fn ask(&self, name: Option<String>, then: Then) -> Result<Epoch> {
-        let refused = |reason: &str| Error::Savepoint { job: self.0.job.clone(), reason: reason.into() };
+        let (job, is_named) = (self.0.job.clone(), name.is_some());
+        let what = if is_named { "savepoint" } else { "checkpoint" };
+        let refused = |reason: String| match is_named {
+            true => Error::Savepoint { job, reason },
+            false => Error::NoCheckpoint { job, reason },
+        };
         let Some(savepoints) = self.0.line().savepoints.clone() else {
-            return Err(refused("the job has no checkpoints: say .checkpoint(url, every) before it runs"));
+            return Err(refused("the job has no checkpoints: say .checkpoint(url, every) before it runs".into()));
         };
         let (reply, answer) = oneshot::channel();
-        let ended = || refused("the job ended before the savepoint was complete, or failed and is being started again");
-        savepoints.send(Savepoint { name, then, reply }).map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        let asked = savepoints.send(Savepoint { name, then, reply }).is_ok();
+        let told = if asked { answer.await.ok() } else { None };
+        told.unwrap_or_else(|| {
+            Err(refused(format!("the job ended before the {what} was complete, or failed and is being started again")))
+        })
     }
 
     /// What has been counted since the job was started, or started again after a failure.

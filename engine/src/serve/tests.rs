@@ -163,7 +163,8 @@ fn what_is_not_done_is_the_affair_of_the_store_or_of_the_job() {
     assert_eq!(status(corrupt), StatusCode::INTERNAL_SERVER_ERROR);
     let exists = CheckpointError::Exists { name: "a".into(), path };
     assert_eq!(status(exists), StatusCode::CONFLICT);
-    assert_eq!(undone(Error::Savepoint { job: "job".into(), reason }).status, StatusCode::CONFLICT);
+    assert_eq!(undone(Error::Savepoint { job: "job".into(), reason: reason.clone() }).status, StatusCode::CONFLICT);
+    assert_eq!(undone(Error::NoCheckpoint { job: "job".into(), reason }).status, StatusCode::CONFLICT);
 }
 
 /// At the end the answers that are under way are given, and who has not asked yet is not waited for.
