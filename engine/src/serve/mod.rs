@@ -48,7 +48,8 @@ use std::{
 };
 
 /// For who wants to hand on [`Served::token`].
-pub use secrecy::{ExposeSecret, SecretString};
+pub use secrecy::ExposeSecret;
+use secrecy::SecretString;
 use tokio::sync::oneshot;
 use windrow_connectors::Secret;
 

@@ -14,8 +14,12 @@ pub(super) fn short(number: f64) -> String {
     }
 }
 
-/// The same of bytes, in powers of 1024.
-pub(super) fn bytes(bytes: u64) -> String {
+/// A number of bytes for people, in powers of 1024.
+///
+/// ```
+/// assert_eq!(windrow::terminal::bytes(1_572_864), "1.5 MiB");
+/// ```
+pub fn bytes(bytes: u64) -> String {
     bytesize::ByteSize::b(bytes).display().iec().to_string()
 }
 

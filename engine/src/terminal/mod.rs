@@ -22,6 +22,7 @@ mod tests;
 mod view;
 mod watch;
 
+pub use facts::bytes;
 pub use line::line;
 pub use summary::summary;
 pub use watch::{Asked, Watch};

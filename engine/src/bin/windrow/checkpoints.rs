@@ -1,11 +1,14 @@
 //! `windrow checkpoints`: what there is to go back to.
 
 use serde::Serialize;
-use windrow::state::{self, CheckpointInfo};
+use windrow::{
+    state::{self, CheckpointInfo},
+    terminal::bytes,
+};
 
 use crate::{
     failure::Failure,
-    output::{self, age, bytes, table},
+    output::{self, age, table},
     place::{below, jobs},
 };
 

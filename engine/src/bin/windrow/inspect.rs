@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 
-use windrow::state::{self, Contents, SplitContents};
+use windrow::{
+    state::{self, Contents, SplitContents},
+    terminal::bytes,
+};
 
 use crate::{
     failure::Failure,
-    output::{self, age, bytes, table},
+    output::{self, age, table},
     place::Place,
 };
 

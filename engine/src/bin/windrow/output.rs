@@ -1,4 +1,4 @@
-//! What commands print with: tables, sizes, ages, JSON.
+//! What commands print with: tables, ages, JSON. Sizes are as in the view of a job: [`windrow::terminal::bytes`].
 //!
 //! Everything is made first and written at once, so that a pipe that closes early ends the command quietly.
 
@@ -63,11 +63,6 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     };
     let header: Vec<String> = header.iter().map(|name| (*name).to_owned()).collect();
     line(&header) + &rows.iter().map(|row| line(row)).collect::<String>()
-}
-
-/// `1.5 MiB`.
-pub(crate) fn bytes(bytes: u64) -> String {
-    bytesize::ByteSize::b(bytes).display().iec().to_string()
 }
 
 /// How long ago a time on the wall is: `3m 20s`.
