@@ -6,6 +6,7 @@
 //! | `offline` | checkpoints, what is in them, state |
 //! | `config` | what holds, and who says it |
 //! | `online` | a job that is served: status, savepoint, stop, cancel |
+//! | `watch` | the view of such a job, and the terminal afterwards |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
@@ -14,6 +15,9 @@ mod help;
 mod offline;
 #[cfg(feature = "serve")]
 mod online;
+// Others have another `script`.
+#[cfg(all(feature = "serve", target_os = "linux"))]
+mod watch;
 
 use std::{
     process::{Command, Output},

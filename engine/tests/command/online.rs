@@ -11,17 +11,17 @@ use windrow::{
 use super::{did, failed, printed, until, windrow};
 
 /// An endless job that is served.
-struct Served {
+pub(crate) struct Served {
     runtime: Runtime,
-    handle: JobHandle,
+    pub(crate) handle: JobHandle,
     waiting: JoinHandle<windrow::Result<Report>>,
-    url: String,
-    token: String,
-    store: tempfile::TempDir,
+    pub(crate) url: String,
+    pub(crate) token: String,
+    pub(crate) store: tempfile::TempDir,
 }
 
 impl Served {
-    fn start(serve: impl Into<Serve>) -> Self {
+    pub(crate) fn start(serve: impl Into<Serve>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let store = tempfile::tempdir().unwrap();
         let (handle, waiting, url, token) = runtime.block_on(async {
@@ -49,7 +49,7 @@ impl Served {
         did.out
     }
 
-    fn ended(self) -> windrow::Result<Report> {
+    pub(crate) fn ended(self) -> windrow::Result<Report> {
         self.runtime.block_on(self.waiting).unwrap()
     }
 }

@@ -7,7 +7,8 @@
 //!   a job that serves ──► status, savepoint, stop, cancel, why-open
 //! ```
 //!
-//! A module for each command; [`output`] has what they print with, [`failure`] how they fail, [`remote`] how they ask a job.
+//! A module for each command; [`output`] has what they print with, [`failure`] how they fail, [`remote`] how they ask a job,
+//! [`signals`] how one ends that has taken the terminal.
 
 mod checkpoints;
 mod config;
@@ -19,6 +20,7 @@ mod output;
 mod place;
 mod remote;
 mod running;
+mod signals;
 mod state;
 mod status;
 

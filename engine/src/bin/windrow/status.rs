@@ -16,6 +16,7 @@ use crate::{
     failure::Failure,
     output,
     remote::{Client, Remote},
+    signals,
 };
 
 const EXAMPLES: &str = "\
@@ -23,6 +24,8 @@ Examples:
   windrow status http://127.0.0.1:8080             once: a line for each operator, and what slows the job down
   windrow status http://127.0.0.1:8080 --watch     a view of the whole terminal, once a second; ? shows its keys
   windrow status http://127.0.0.1:8080 --json | jq .checkpoints.newest
+
+q, Ctrl-C and SIGTERM end the view, and give the terminal back. The job goes on.
 
 The token, where the job wants one for reading too: --token-file FILE, or the variable WINDROW_TOKEN.";
 
@@ -55,19 +58,32 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// What comes back from the job.
+/// What comes back from the job, and from the system.
 enum Heard {
     Status(Box<Result<JobStatus, Failure>>),
     Saved(String),
+    /// A signal asks the command to end.
+    Signal,
+}
+
+/// What has been heard, in a turn.
+#[derive(Default)]
+struct Turn {
+    /// A status was among it.
+    answered: bool,
+    ends: bool,
 }
 
 /// The job is asked on threads of their own, so that keys are heard while it does not answer.
 fn watch(client: &Client, mut status: JobStatus) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("the terminal cannot be used: {error}"));
+    let (heard, hears) = channel();
+    // First of all: who is asked to end has the terminal to give back. It only looks, so nothing is asked of the job then.
+    let signalled = heard.clone();
+    signals::heed(move || drop(signalled.send(Heard::Signal))).map_err(failed)?;
     let Some(mut watch) = Watch::begin(client.has_token()).map_err(failed)? else {
         return Err(Failure::usage("--watch needs a terminal: without it, or with --json, the status is printed once"));
     };
-    let (heard, hears) = channel();
     let mut asked = Instant::now();
     let (mut waits, mut silent) = (false, false);
     loop {
@@ -87,7 +103,11 @@ fn watch(client: &Client, mut status: JobStatus) -> Result<(), Failure> {
             (asked, waits) = (Instant::now(), true);
             ask(client, &heard, |client| Heard::Status(Box::new(client.status())));
         }
-        waits &= !take(&hears, &mut status, &mut silent, &mut watch);
+        let turn = take(&hears, &mut status, &mut silent, &mut watch);
+        if turn.ends {
+            return Ok(());
+        }
+        waits &= !turn.answered;
     }
 }
 
@@ -97,17 +117,18 @@ fn ask(client: &Client, heard: &Sender<Heard>, call: impl FnOnce(&Client) -> Hea
     thread::spawn(move || drop(heard.send(call(&client))));
 }
 
-/// Takes what has been heard; whether a status was among it. `silent`: what is shown is that the job does not answer.
-fn take(hears: &Receiver<Heard>, status: &mut JobStatus, silent: &mut bool, watch: &mut Watch) -> bool {
-    let mut fresh = false;
+/// Takes what has been heard. `silent`: what is shown is that the job does not answer.
+fn take(hears: &Receiver<Heard>, status: &mut JobStatus, silent: &mut bool, watch: &mut Watch) -> Turn {
+    let mut turn = Turn::default();
     while let Ok(heard) = hears.try_recv() {
         match heard {
+            Heard::Signal => turn.ends = true,
             Heard::Saved(message) => {
                 *silent = false;
                 watch.say(message);
             }
             Heard::Status(asked) => {
-                fresh = true;
+                turn.answered = true;
                 match *asked {
                     Ok(now) => {
                         *status = now;
@@ -123,5 +144,5 @@ fn take(hears: &Receiver<Heard>, status: &mut JobStatus, silent: &mut bool, watc
             }
         }
     }
-    fresh
+    turn
 }
