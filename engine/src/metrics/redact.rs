@@ -25,7 +25,7 @@ fn ends_address(c: char) -> bool {
     c.is_whitespace() || "\"'`<>".contains(c)
 }
 
-/// Without what stands before the host.
+/// Without what stands before the host, which ends at the first `/`, `?` or `#`: an `@` behind that is a part of a path or a query.
 fn without_users(text: &str) -> String {
     const BEFORE: &str = "://";
     let (mut seen, mut rest) = (String::with_capacity(text.len()), text);
@@ -35,8 +35,8 @@ fn without_users(text: &str) -> String {
         let address = after.split(ends_address).next().unwrap_or_default();
         let authority = address.split(['/', '?', '#']).next().unwrap_or_default();
         rest = after;
-        // A password may have slashes and the like in it, against the rules: rather too much is hidden than a part of it shown.
-        if let Some((_, host)) = address.rfind('@').and_then(|at| after.split_at_checked(at)) {
+        let user = if may_go_on(before, authority) { address.rfind('@') } else { authority.rfind('@') };
+        if let Some((_, host)) = user.and_then(|at| after.split_at_checked(at)) {
             seen.push_str(HIDDEN);
             rest = host;
         } else if has_password(authority) {
@@ -46,6 +46,16 @@ fn without_users(text: &str) -> String {
         }
     }
     seen + rest
+}
+
+/// Whether a password may go on behind what should be all of the user and the host: against the rules it may have slashes and the like
+/// in it, and rather too much is hidden than a part of it shown. On the web, where an `@` behind the host is nothing special, only when
+/// there is no host yet.
+fn may_go_on(before: &str, authority: &str) -> bool {
+    let scheme = before.rsplit(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c)).next().unwrap_or_default();
+    let is_web = ["http", "https", "ws", "wss"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
+    let has_user = authority.contains(':') && !authority.starts_with('[');
+    has_user && (!is_web || (has_password(authority) && !authority.contains('@')))
 }
 
 /// Whether what stands behind the colon is no port.
@@ -97,8 +107,12 @@ mod tests {
             ("two http://a:x@b@c/", "two http://***@c/"),
             ("amqp://a:12/34x@h", "amqp://***@h"),
             ("mongodb://u:1#x@h/", "mongodb://***@h/"),
-            ("http://u:p@x/y@h/?q=1, and more", "http://***@h/?q=1, and more"),
-            ("https://h/users/@ann might be a password", "https://***@ann might be a password"),
+            ("https://u:p/w@h/ and https://u:x#y@h", "https://***@h/ and https://***@h"),
+            ("http://u:p@x/y@h/?q=1, and more", "http://***@x/y@h/?q=1, and more"),
+            ("amqps://u:p@x/y@h/v", "amqps://***@h/v"),
+            ("https://ann:x@h/u?mail=a@b", "https://***@h/u?mail=a@b"),
+            ("https://ghp_x@h/@ann#c@d", "https://***@h/@ann#c@d"),
+            ("https://h/u?mail=a@b&token=x", "https://h/u?mail=a@b&token=***"),
             ("/p?author_key=x&authorization=x&my-author=n", "/p?author_key=***&authorization=***&my-author=n"),
             ("https://h/p?a=1&token=x&X-Amz-Signature=x#k", "https://h/p?a=1&token=***&X-Amz-Signature=***#k"),
             ("POST /p?sv=1&sig=x%2Fx: 403", "POST /p?sv=1&sig=*** 403"),
@@ -118,6 +132,12 @@ mod tests {
             "http://127.0.0.1:8080: connection refused",
             "see https://example.org:443/users/ann?page=2, and http://[::1]:80/ or ann@example.org.",
             "https://h/?author=ann&postcode=12&keyword=x",
+            // An `@` behind the host is none before it.
+            "https://api/u?mail=a@b",
+            "https://api?mail=a@b",
+            "http://127.0.0.1:8080/users/@ann#a@b",
+            "https://[::1]:443/?mail=a@b and HTTPS://api:443/a@b",
+            "s3://bucket/logs/a@b.json, file:///tmp/a@b",
             "kafka://broker:9092, ä://ö?ü=ß&token=",
         ] {
             assert_eq!(redacted(text), text);
