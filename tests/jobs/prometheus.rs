@@ -28,13 +28,11 @@ use windrow::{
     try_cast,
 };
 
-const BOOK: &str = include_str!("../../docs/src/operating.md");
+pub(crate) const BOOK: &str = include_str!("../../docs/src/operating.md");
 
-/// The first code of the second column of the table of alerts, and the lines of the block of queries.
+/// What the alerts ask, and the lines of the block of queries.
 fn queries() -> (Vec<&'static str>, Vec<&'static str>) {
-    let (_, alerts) = BOOK.split_once("| alert | when | why |").unwrap();
-    let rows = alerts.lines().skip(2).take_while(|line| line.starts_with('|'));
-    let alerts = rows.map(|row| row.split('|').nth(2).unwrap().split('`').nth(1).unwrap()).collect();
+    let alerts = super::alerts::alerts().into_iter().map(|alert| alert.asks).collect();
     let (_, block) = BOOK.split_once("```promql\n").unwrap();
     (alerts, block.lines().take_while(|line| !line.starts_with("```")).collect())
 }
