@@ -111,7 +111,7 @@ fn each_thing_lives_in_one_place() {
     let wall = wall.into_iter().chain(one("clock.rs"));
     assert_eq!(engine_files_with("wall_millis("), wall.collect());
     // Who watches has a thread of its own, so that it takes no time from the tasks.
-    let spawning = ["runtime/supervisor.rs", "serve/thread.rs"].map(|file| format!("engine/src/{file}"));
+    let spawning = ["runtime/supervisor.rs", "thread.rs"].map(|file| format!("engine/src/{file}"));
     assert_eq!(engine_files_with(".spawn("), BTreeSet::from(spawning));
     assert_eq!(engine_files_with("tokio::spawn"), BTreeSet::new(), "tasks belong to a JoinSet");
     assert_eq!(engine_files_with(".poll_recv("), one("runtime/channel.rs"));

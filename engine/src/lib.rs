@@ -206,6 +206,8 @@ pub mod state;
 pub mod status;
 #[cfg(feature = "terminal")]
 pub mod terminal;
+#[cfg(any(feature = "serve", feature = "terminal"))]
+mod thread;
 mod trace;
 
 pub use api::{

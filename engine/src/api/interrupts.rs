@@ -6,7 +6,7 @@ use crate::{JobHandle, runtime::signals::Signals};
 
 pub(super) struct Interrupts {
     signals: Signals,
-    /// What the job shows of itself meanwhile. It is drawn while the next interrupt is waited for.
+    /// What the job shows of itself meanwhile, drawn by a thread of its own.
     #[cfg(feature = "terminal")]
     show: crate::terminal::show::Show,
     heard: bool,
@@ -41,8 +41,8 @@ impl Interrupts {
     }
 
     /// Shows how the job has ended, and gives the terminal back.
-    pub(super) fn end(&mut self) {
+    pub(super) async fn end(&mut self) {
         #[cfg(feature = "terminal")]
-        self.show.end();
+        self.show.end().await;
     }
 }

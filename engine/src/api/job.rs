@@ -72,7 +72,8 @@ impl Job {
 
     /// Shows a line about the job on stderr while somebody waits for it ([`Job::run`], [`RunningJob::wait`]): its state, rows per
     /// second, how far event time is behind, its newest checkpoint, what slows it down. It is rewritten twice a second, and stays at
-    /// the end. Where stderr is no terminal nothing is shown.
+    /// the end. Where stderr is no terminal nothing is shown. One job of a process is shown at a time, the first that is waited for; the
+    /// others are not. A terminal that is stopped (Ctrl-S) does not stop the job.
     ///
     /// ```
     /// use windrow::prelude::*;
@@ -93,7 +94,8 @@ impl Job {
     /// Shows the job in the whole terminal while somebody waits for it: its operators, how busy they are, event time, why windows are
     /// open, its checkpoints. `?` shows the keys; `q` leaves the view, and the job goes on with the line of [`Job::progress`]; Ctrl-C
     /// stops it as always. The terminal is given back at the end, and on a panic. It is drawn on stderr: rows for stdout belong into a
-    /// file or a pipe meanwhile. Where stderr or stdin is no terminal it is as with [`Job::progress`].
+    /// file or a pipe meanwhile. Where stderr or stdin is no terminal it is as with [`Job::progress`], which also says what becomes of a
+    /// second job.
     ///
     /// ```no_run
     /// use windrow::prelude::*;

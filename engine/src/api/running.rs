@@ -332,7 +332,7 @@ impl RunningJob {
             }
             self.start_again(error, &mut restarts, &mut interrupts).await?;
         }
-        interrupts.end();
+        interrupts.end().await;
         let shared = &self.handle.0;
         let stopped = self.attempt.stopped.load(Relaxed);
         Ok(Report {

@@ -38,7 +38,6 @@ mod server;
 mod state;
 #[cfg(test)]
 mod tests;
-mod thread;
 
 use std::{
     fmt,
@@ -54,7 +53,7 @@ use tokio::sync::oneshot;
 use windrow_connectors::Secret;
 
 use self::{access::Access, routes::Routes, server::Limits};
-use crate::{Error, JobHandle, Result};
+use crate::{Error, JobHandle, Result, thread};
 
 /// How many random bytes a token has that nobody has given.
 const TOKEN_BYTES: usize = 32;

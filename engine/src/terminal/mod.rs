@@ -8,7 +8,8 @@
 //!                                         └─► screen: raw mode, and back whatever happens
 //! ```
 //!
-//! Nothing is shown unless it is asked for, and nothing where stderr is no terminal.
+//! Nothing is shown unless it is asked for, and nothing where stderr is no terminal. What shows a job of this process is drawn by a thread of
+//! its own (`show`): a terminal that is stopped stops no job.
 
 mod facts;
 mod keys;

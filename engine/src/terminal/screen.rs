@@ -18,7 +18,26 @@ use crossterm::{
 };
 use ratatui::{Frame, Terminal, backend::CrosstermBackend};
 
-/// Whether the terminal is taken.
+/// Whether somebody draws on the terminal, be it a line or all of it.
+static CLAIMED: AtomicBool = AtomicBool::new(false);
+
+/// Two who draw would draw over each other: who has this is the one that does, until it is dropped.
+pub(super) struct Claim(());
+
+impl Claim {
+    /// `None` while another has it.
+    pub(super) fn take() -> Option<Self> {
+        (!CLAIMED.swap(true, SeqCst)).then_some(Self(()))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        CLAIMED.store(false, SeqCst);
+    }
+}
+
+/// Whether the whole terminal is taken.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 static HOOK: Once = Once::new();
 
@@ -58,6 +77,13 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         give_back();
+    }
+}
+
+/// Makes keys what they were, and draws nothing: for who cannot wait until a terminal that is stopped takes what is drawn.
+pub(super) fn line_mode() {
+    if TAKEN.load(SeqCst) {
+        let _ = disable_raw_mode();
     }
 }
 

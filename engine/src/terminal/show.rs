@@ -1,21 +1,43 @@
 //! Shows a job of this process while somebody waits for it: what [`Job::progress`](crate::Job::progress) and
 //! [`Job::watch`](crate::Job::watch) asked for.
 //!
-//! It is polled by who waits, beside the tasks; so it needs no task and no thread of its own, and ends with the wait.
+//! ```text
+//!   wait() ─── the job is over ──► Show ───────► a thread of its own ──► line or view ──► stderr
+//!     ▲                             └◄── Ctrl-C, where it is a key ──┘
+//! ```
+//!
+//! A terminal that somebody has stopped (Ctrl-S), or behind which nobody reads, takes nothing more, and whoever writes to it waits. That
+//! is a thread that has nothing else to do: the job goes on, and its end does not wait for the last line for longer than [`FAREWELL`].
+//!
+//! There is one terminal, so one job at a time is shown in it: the first that is waited for.
 
-use std::{io::Stderr, pin::Pin, time::Duration};
+use std::{
+    io::{self, IsTerminal, Stderr},
+    pin::Pin,
+    sync::mpsc::{self, RecvTimeoutError},
+    time::Duration,
+};
 
 use futures::FutureExt;
+use tokio::{
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        oneshot,
+    },
+    time::timeout,
+};
 use windrow_connectors::Epoch;
 
 use super::{
     progress::Progress,
+    screen::{self, Claim},
     watch::{Asked, Watch},
 };
 use crate::{
     JobHandle, Result,
     clock::{Moment, sleep_until},
     status::{JobStatus, State},
+    thread,
 };
 
 /// How often the line is rewritten, and the view drawn.
@@ -23,6 +45,8 @@ const LINE: Duration = Duration::from_millis(500);
 const VIEW: Duration = Duration::from_millis(250);
 /// How often keys are looked for.
 const KEYS: Duration = Duration::from_millis(25);
+/// How long a job that has ended waits for what is drawn last, and for the terminal to be as it was.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// What a job shows while it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,10 +57,85 @@ pub(crate) enum Shows {
     View,
 }
 
+/// What the job shows, for who waits for it; nothing where nothing is to be shown or can be.
+pub(crate) struct Show(Option<Shown>);
+
+/// The thread that draws.
+struct Shown {
+    interrupts: UnboundedReceiver<()>,
+    /// Takes the word that the job has ended. Dropped without it nothing more is drawn.
+    over: Option<oneshot::Sender<()>>,
+    /// The thread is through.
+    gone: oneshot::Receiver<()>,
+    /// The same, for who cannot await it.
+    left: mpsc::Receiver<()>,
+    /// How long that is still waited for.
+    patience: Duration,
+}
+
+impl Show {
+    /// Begins to show what was asked for. Where there is no terminal, or another job is shown in it, that is nothing.
+    pub(crate) fn begin(shows: Shows, handle: JobHandle) -> Self {
+        let is_shown = shows != Shows::Nothing && io::stderr().is_terminal();
+        let claim = if is_shown { Claim::take() } else { None };
+        // Without a thread the job works all the same.
+        Self(claim.and_then(|claim| Shown::begin(claim, move || Drawing::begin(shows, handle)).ok()))
+    }
+
+    /// Ctrl-C was pressed where it is no signal. May be dropped and called again at any time.
+    pub(crate) async fn interrupted(&mut self) {
+        let pressed = match &mut self.0 {
+            Some(shown) => shown.interrupts.recv().await,
+            None => None,
+        };
+        if pressed.is_none() {
+            std::future::pending().await
+        }
+    }
+
+    /// The job has ended: leaves a last line, and gives the terminal back.
+    pub(crate) async fn end(&mut self) {
+        let Some(mut shown) = self.0.take() else { return };
+        if let Some(over) = shown.over.take() {
+            // The thread may have ended with its terminal.
+            let _ = over.send(());
+        }
+        if timeout(FAREWELL, &mut shown.gone).await.is_err() {
+            shown.patience = Duration::ZERO;
+        }
+    }
+}
+
+impl Shown {
+    fn begin(claim: Claim, drawing: impl FnOnce() -> Drawing + Send + 'static) -> io::Result<Self> {
+        let ((press, interrupts), (over, ended), (leaves, left)) =
+            (unbounded_channel(), oneshot::channel(), mpsc::channel());
+        let gone = thread::run("windrow-terminal", None, async move {
+            // What draws goes first, then the claim, and with this it is told that both are gone.
+            let _leaves: mpsc::Sender<()> = leaves;
+            let _claim = claim;
+            drawing().until(ended, press).await;
+        })?;
+        Ok(Self { interrupts, over: Some(over), gone, left, patience: FAREWELL })
+    }
+}
+
+impl Drop for Shown {
+    /// Whoever waited for the job says what it says when the terminal is as it was, also when the wait was given up.
+    fn drop(&mut self) {
+        drop(self.over.take());
+        if let Err(RecvTimeoutError::Timeout) = self.left.recv_timeout(self.patience) {
+            // A program that ends now leaves at least keys as they were.
+            screen::line_mode();
+        }
+    }
+}
+
 /// A savepoint that the user has asked for.
 type Saving = Pin<Box<dyn Future<Output = Result<Epoch>> + Send>>;
 
-pub(crate) struct Show {
+/// What is drawn, on the thread that draws.
+struct Drawing {
     handle: JobHandle,
     mode: Mode,
     /// When to draw again.
@@ -57,13 +156,13 @@ impl Mode {
     }
 }
 
-impl Show {
-    /// Begins to show what was asked for. Where the view cannot be had it is the line, and where there is no terminal nothing.
-    pub(crate) fn begin(shows: Shows, handle: JobHandle) -> Self {
+impl Drawing {
+    /// Where the view cannot be had it is the line.
+    fn begin(shows: Shows, handle: JobHandle) -> Self {
         let mode = match shows {
             Shows::Nothing => Mode::Nothing,
             Shows::Line => Mode::line(),
-            Shows::View => match Watch::begin(true) {
+            Shows::View => match Watch::claimed(true) {
                 Ok(Some(watch)) => Mode::View(Box::new(watch)),
                 Ok(None) | Err(_) => Mode::line(),
             },
@@ -71,28 +170,45 @@ impl Show {
         Self { handle, mode, next: Moment::now(), saving: None }
     }
 
-    /// Shows the job, until Ctrl-C is pressed where it is no signal. May be dropped and called again at any time.
-    pub(crate) async fn interrupted(&mut self) {
+    /// Draws until the job is over, or nobody waits for it any more; says when Ctrl-C is pressed where it is no signal.
+    async fn until(mut self, mut over: oneshot::Receiver<()>, interrupts: UnboundedSender<()>) {
         loop {
-            match &mut self.mode {
-                Mode::Nothing => std::future::pending().await,
-                Mode::Line(line) => {
-                    sleep_until(Some(self.next)).await;
-                    line.show(&self.handle.status(), columns());
-                    self.next = Moment::now().after(LINE);
-                }
-                Mode::View(_) => match self.view().await {
-                    Some(Asked::Interrupt) => {
-                        // The next Ctrl-C is a signal again.
-                        self.mode = Mode::line();
-                        return;
+            tokio::select! {
+                biased;
+                ended = &mut over => {
+                    if ended.is_ok() {
+                        self.end();
                     }
-                    Some(Asked::Quit) => self.mode = Mode::line(),
-                    Some(Asked::Savepoint(name)) => self.save(name),
-                    None => {}
-                },
+                    return;
+                }
+                is_pressed = self.turn() => if is_pressed && interrupts.send(()).is_err() {
+                    return;
+                }
             }
         }
+    }
+
+    /// Draws once. Returns whether the job is to be interrupted.
+    async fn turn(&mut self) -> bool {
+        match &mut self.mode {
+            Mode::Nothing => std::future::pending().await,
+            Mode::Line(line) => {
+                sleep_until(Some(self.next)).await;
+                line.show(&self.handle.status(), columns());
+                self.next = Moment::now().after(LINE);
+            }
+            Mode::View(_) => match self.view().await {
+                Some(Asked::Interrupt) => {
+                    // The next Ctrl-C is a signal again.
+                    self.mode = Mode::line();
+                    return true;
+                }
+                Some(Asked::Quit) => self.mode = Mode::line(),
+                Some(Asked::Savepoint(name)) => self.save(name),
+                None => {}
+            },
+        }
+        false
     }
 
     /// Asks for a savepoint at once: who leaves the view the next moment has asked for it all the same.
@@ -139,7 +255,7 @@ impl Show {
     }
 
     /// The job has ended: gives the terminal back, and leaves a last line.
-    pub(crate) fn end(&mut self) {
+    fn end(&mut self) {
         if matches!(self.mode, Mode::View(_)) {
             self.mode = Mode::line();
         }

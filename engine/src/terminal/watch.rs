@@ -4,7 +4,11 @@ use std::{io, time::Duration};
 
 use crossterm::event::{Event, KeyEventKind, poll, read};
 
-use super::{keys::Looking, screen::Screen, view};
+use super::{
+    keys::Looking,
+    screen::{Claim, Screen},
+    view,
+};
 use crate::status::JobStatus;
 
 /// What the user wants of who shows the view.
@@ -41,13 +45,22 @@ pub struct Watch {
     screen: Screen,
     looking: Looking,
     operators: usize,
+    /// Given back behind the screen; somebody else has it for a job of this process.
+    _claim: Option<Claim>,
 }
 
 impl Watch {
-    /// Takes the terminal; `None` where stderr or stdin is none. `saves`: whether the user may ask for savepoints.
+    /// Takes the terminal; `None` where stderr or stdin is none, and while something else of this process is shown there. `saves`: whether
+    /// the user may ask for savepoints.
     pub fn begin(saves: bool) -> io::Result<Option<Self>> {
+        let Some(claim) = Claim::take() else { return Ok(None) };
+        Ok(Self::claimed(saves)?.map(|watch| Self { _claim: Some(claim), ..watch }))
+    }
+
+    /// The same for who has the claim.
+    pub(super) fn claimed(saves: bool) -> io::Result<Option<Self>> {
         let looking = Looking { saves, ..Looking::default() };
-        Ok(Screen::take()?.map(|screen| Self { screen, looking, operators: 0 }))
+        Ok(Screen::take()?.map(|screen| Self { screen, looking, operators: 0, _claim: None }))
     }
 
     /// Shows this.

@@ -42,9 +42,9 @@ use crate::{
     serve::{
         answer::{Answered, Refusal, bytes_of},
         routes::undone,
-        thread,
     },
     state::{Outline, State, Wanted, open_if},
+    thread,
 };
 
 /// So many rows are written before it is looked how many bytes there are.

@@ -1,5 +1,5 @@
-//! Threads beside those of the job: what a client asks for is computed there, so that the tasks of the job lose no worker to it, and
-//! a page answers also while they all are busy.
+//! Threads beside those of the job: what a client asks for is computed there, and what a terminal shows is drawn there. So the tasks of
+//! the job lose no worker to it: a page answers also while they all are busy, and a terminal that is stopped stops nobody else.
 //!
 //! ```text
 //!   run(future) ──► thread, with a runtime of its own ──► the receiver: what the future gave; nothing when it panicked
@@ -11,7 +11,7 @@ use tokio::{runtime::Builder, sync::oneshot};
 
 /// Drives a future on a thread of its own until it ends, or nobody waits for what it gives. `stack` is the size of its stack in bytes, if
 /// that matters.
-pub(super) fn run<T: Send + 'static>(
+pub(crate) fn run<T: Send + 'static>(
     name: &str,
     stack: Option<usize>,
     future: impl Future<Output = T> + Send + 'static,
