@@ -212,7 +212,7 @@ fn a_job_is_saved_and_stopped_from_the_page_and_goes_on_from_there() {
     browser.reads("#outcome.good", "Savepoint in-between is complete");
 
     browser.click(&node("#1 source"));
-    let position = || Some(browser.texts("#details > .table tbody td:nth-child(8)").first()?.replace(',', ""));
+    let position = || Some(browser.texts("#details > .table tbody td:nth-child(9)").first()?.replace(',', ""));
     let before: u64 = browser.until("a position", || position()?.parse().ok());
     browser.click("#do-stop-savepoint");
     browser.write("#ask input", "the-end");

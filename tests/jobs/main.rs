@@ -6,6 +6,7 @@ mod alerts;
 mod alignment;
 mod answers;
 mod bad_input;
+mod bytes;
 mod calls;
 mod clicks;
 mod discovery;

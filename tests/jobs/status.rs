@@ -543,7 +543,8 @@ fn rows_that_were_not_processed_are_shown_and_sums_are_those_of_the_metrics() {
         }
         let two_phases = status.operators.iter().filter(|operator| operator.first_phase).count();
         assert_eq!(two_phases, if parallelism > 1 { 1 } else { 0 });
-        assert!(source.bytes_in.is_none() && operator(&status, "sink").bytes_in.is_some());
+        assert!(source.bytes_in.is_some() && operator(&status, "sink").bytes_in.is_some());
+        super::bytes::are_those_of_tasks_splits_and_edges(&status);
     }
 }
 

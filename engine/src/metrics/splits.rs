@@ -46,6 +46,8 @@ pub(crate) struct Told {
     pub(crate) lag: Option<u64>,
     /// Since the attempt began, decoded or not.
     pub(crate) rows: u64,
+    /// How many bytes they had.
+    pub(crate) bytes: u64,
     /// When the last of them came.
     pub(crate) rows_at: Option<Moment>,
 }
@@ -104,6 +106,7 @@ impl SplitTable {
             position: None,
             lag: None,
             rows: 0,
+            bytes: 0,
             rows_at: None,
         };
         let place = free.unwrap_or(gauges.all.len());

@@ -12,6 +12,8 @@ use super::{histogram::Times, meter::Meter};
 pub(crate) struct TaskCounters {
     pub(crate) rows_in: AtomicU64,
     pub(crate) rows_out: AtomicU64,
+    /// Of a source: the bytes of what it has read. What goes between tasks is counted by the channels.
+    pub(crate) bytes_read: AtomicU64,
     pub(crate) processed: AtomicU64,
     pub(crate) late: AtomicU64,
     pub(super) watermark: Reached,
@@ -39,6 +41,7 @@ impl TaskCounters {
         Self {
             rows_in: AtomicU64::new(0),
             rows_out: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
             processed: AtomicU64::new(0),
             late: AtomicU64::new(0),
             watermark: Reached::new(),

@@ -29,7 +29,7 @@ use windrow_operators::{
 };
 
 use super::{
-    channel::{End, Message},
+    channel::{End, Message, SizedBatch},
     memory::Share,
 };
 use crate::{
@@ -353,18 +353,18 @@ impl Chain {
         }
         let first_new = self.stack.len();
         for (port, batch) in batches {
-            self.push_batch(Some(index), port, batch, out);
+            self.push_batch(Some(index), port, batch.into(), out);
         }
         self.stack[first_new..].reverse();
         self.outbox = outbox;
     }
 
     /// Rows that left an operator by `port`, or came to the chain on it.
-    fn push_batch(&mut self, from: Option<usize>, port: Port, batch: RecordBatch, out: &mut Vec<(usize, Message)>) {
+    fn push_batch(&mut self, from: Option<usize>, port: Port, batch: SizedBatch, out: &mut Vec<(usize, Message)>) {
         let input = if from.is_none() { port } else { Port::MAIN };
         for target in self.targets(from, port) {
             match target {
-                Target::Link(link) => self.stack.push(Work::Process(link, input, Rows::of(batch.clone()))),
+                Target::Link(link) => self.stack.push(Work::Process(link, input, Rows::of(batch.clone().into_rows()))),
                 Target::Edge(edge) => out.push((edge, Message::Batch(batch.clone()))),
             }
         }

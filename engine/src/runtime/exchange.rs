@@ -34,7 +34,7 @@ impl Output {
             (Self::Forward(sender), message) => sender.send(message).await?,
             (Self::Hash(partitioner, senders), Message::Batch(batch)) => {
                 for (task, part) in partitioner.split(&batch).map_err(SendError::Partition)? {
-                    senders[task].send(Message::Batch(part)).await?;
+                    senders[task].send(Message::Batch(part.into())).await?;
                 }
             }
             (Self::Hash(_, senders) | Self::Broadcast(senders), message) => {

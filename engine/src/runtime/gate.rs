@@ -94,14 +94,14 @@ impl Gate {
     fn gather(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Disconnected>> {
         while self.gathered.wants_more() {
             let Poll::Ready((input, received)) = self.poll_inputs(cx) else { break };
-            let Some((message, bytes)) = received else { return Poll::Ready(Err(Disconnected)) };
-            self.take(input, message, bytes);
+            let Some(message) = received else { return Poll::Ready(Err(Disconnected)) };
+            self.take(input, message);
         }
         self.gathered.settle();
         if self.gathered.is_empty() && !self.has_ended() { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
-    fn poll_inputs(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Option<(Message, usize)>)> {
+    fn poll_inputs(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Option<Message>)> {
         let inputs = self.inputs.len();
         for step in 0..inputs {
             let index = (self.next + step) % inputs;
@@ -115,8 +115,8 @@ impl Gate {
         Poll::Pending
     }
 
-    /// Takes what `input` said, of so many bytes.
-    fn take(&mut self, input: usize, message: Message, bytes: usize) {
+    /// Takes what `input` said.
+    fn take(&mut self, input: usize, message: Message) {
         match message {
             Message::Batch(batch) => {
                 if let Some(woken) = self.merge.wake(input) {
@@ -125,7 +125,7 @@ impl Gate {
                     self.gathered.settle();
                 }
                 match self.kinds[input] {
-                    (port, true) => self.gathered.batch((port, input), batch, bytes),
+                    (port, true) => self.gathered.batch((port, input), batch),
                     (port, false) => self.gathered.say(port, Message::Batch(batch)),
                 }
             }
@@ -262,7 +262,7 @@ mod tests {
 
     fn row(value: i64) -> Message {
         let column: arrow::array::ArrayRef = std::sync::Arc::new(arrow::array::Int64Array::from(vec![value]));
-        Message::Batch(RecordBatch::try_from_iter([("n", column)]).unwrap())
+        Message::Batch(RecordBatch::try_from_iter([("n", column)]).unwrap().into())
     }
 
     #[tokio::test]
@@ -465,9 +465,9 @@ mod tests {
                 continue;
             }
             if let Poll::Ready((input, received)) = gate.poll_inputs(&mut cx) {
-                let (message, bytes) = received.unwrap();
+                let message = received.unwrap();
                 rule.take(input, &message);
-                gate.take(input, message, bytes);
+                gate.take(input, message);
                 gate.gathered.settle();
                 while let Some((_, message)) = gate.gathered.next() {
                     said.take(message);

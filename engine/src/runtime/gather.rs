@@ -13,10 +13,10 @@
 
 use std::collections::VecDeque;
 
-use arrow::{array::RecordBatch, compute::concat_batches};
+use arrow::compute::concat_batches;
 use windrow_operators::{Port, Timestamp, Watermark};
 
-use super::channel::Message;
+use super::channel::{Message, SizedBatch};
 
 /// Of how many rows and bytes a batch is not small: copying would cost more than it saves.
 const SMALL: (usize, usize) = (1_024, 128 << 10);
@@ -28,7 +28,7 @@ const FULL: (usize, usize) = (8_192, 1 << 20);
 pub(super) struct Gathered {
     said: VecDeque<(Port, Message)>,
     /// Small batches that came after all that, with the port and the input they came by.
-    small: Vec<((Port, usize), RecordBatch)>,
+    small: Vec<((Port, usize), SizedBatch)>,
     rows: usize,
     bytes: usize,
     /// The last watermark that came with them. It is said behind them.
@@ -41,8 +41,9 @@ impl Gathered {
         self.said.is_empty() && self.rows < FULL.0 && self.bytes < FULL.1
     }
 
-    /// Takes rows of an input, which have so many bytes.
-    pub(super) fn batch(&mut self, (port, input): (Port, usize), batch: RecordBatch, bytes: usize) {
+    /// Takes rows of an input.
+    pub(super) fn batch(&mut self, (port, input): (Port, usize), batch: SizedBatch) {
+        let bytes = batch.bytes();
         if batch.num_rows() >= SMALL.0 || bytes >= SMALL.1 {
             return self.say(port, Message::Batch(batch));
         }
@@ -70,8 +71,8 @@ impl Gathered {
         for together in self.small.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
             let port = together[0].0.0;
             let batches = together.iter().map(|(_, batch)| batch);
-            match concat_batches(together[0].1.schema_ref(), batches.clone()) {
-                Ok(batch) if together.len() > 1 => self.said.push_back((port, Message::Batch(batch))),
+            match concat_batches(together[0].1.schema_ref(), batches.clone().map(|batch| &**batch)) {
+                Ok(batch) if together.len() > 1 => self.said.push_back((port, Message::Batch(batch.into()))),
                 _ => self.said.extend(batches.map(|batch| (port, Message::Batch(batch.clone())))),
             }
         }
@@ -94,16 +95,16 @@ impl Gathered {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     use windrow_connectors::Epoch;
 
     use super::*;
 
     const OTHER: Port = Port(1);
 
-    fn rows(from: i64, rows: i64) -> RecordBatch {
+    fn rows(from: i64, rows: i64) -> SizedBatch {
         let column: ArrayRef = Arc::new((from..from + rows).collect::<Int64Array>());
-        RecordBatch::try_from_iter([("n", column)]).unwrap()
+        RecordBatch::try_from_iter([("n", column)]).unwrap().into()
     }
 
     fn at(time: i64) -> Watermark {
@@ -128,8 +129,8 @@ mod tests {
     fn small_batches_of_a_port_are_one_and_the_last_watermark_is_behind_them() {
         let mut gathered = Gathered::default();
         for step in 0..3 {
-            gathered.batch((Port::MAIN, 1 - step as usize % 2), rows(step * 10, 10), 256);
-            gathered.batch((OTHER, 2), rows(step * 5 + 1_000, 5), 256);
+            gathered.batch((Port::MAIN, 1 - step as usize % 2), rows(step * 10, 10));
+            gathered.batch((OTHER, 2), rows(step * 5 + 1_000, 5));
             gathered.watermark(at(step));
         }
         assert!(gathered.wants_more() && gathered.is_empty());
@@ -145,15 +146,15 @@ mod tests {
             (Message::Watermark(Watermark::Idle), "Watermark(Idle)"),
         ] {
             let mut gathered = Gathered::default();
-            gathered.batch((Port::MAIN, 0), rows(1, 1), 256);
+            gathered.batch((Port::MAIN, 0), rows(1, 1));
             gathered.watermark(at(5));
             match message {
-                Message::Batch(batch) => gathered.batch((Port::MAIN, 1), batch, 16_000),
+                Message::Batch(batch) => gathered.batch((Port::MAIN, 1), batch),
                 Message::Watermark(watermark) => gathered.watermark(watermark),
                 other => gathered.say(Port::MAIN, other),
             }
             assert!(!gathered.wants_more());
-            gathered.batch((Port::MAIN, 0), rows(2, 1), 256);
+            gathered.batch((Port::MAIN, 0), rows(2, 1));
             assert_eq!(said(&mut gathered), ["1 rows from 1 on 0", "up to 5", name, "1 rows from 2 on 0"]);
         }
     }
@@ -162,11 +163,11 @@ mod tests {
     fn what_is_gathered_is_bounded_in_rows_and_in_bytes() {
         let mut gathered = Gathered::default();
         while gathered.wants_more() {
-            gathered.batch((Port::MAIN, 0), rows(0, 1_000), 8_000);
+            gathered.batch((Port::MAIN, 0), rows(0, 1_000));
         }
         assert_eq!(said(&mut gathered), ["9000 rows from 0 on 0"]);
         while gathered.wants_more() {
-            gathered.batch((Port::MAIN, 0), rows(0, 1), 100_000);
+            gathered.batch((Port::MAIN, 0), SizedBatch::of(rows(0, 1).into_rows(), 100_000));
         }
         assert_eq!(said(&mut gathered), ["11 rows from 0 on 0"]);
         assert!(gathered.wants_more());

@@ -48,7 +48,7 @@ mod shown;
 pub(crate) use new_splits::Waiting;
 pub(crate) use progress::{Progress, note_begins};
 pub(crate) use shown::Shown;
-use shown::at_work;
+use shown::{BytesRead, at_work};
 
 /// How often a reader is asked how far it is behind.
 const LAG_EVERY: Duration = Duration::from_secs(1);
@@ -370,11 +370,12 @@ impl SourceTask {
         if batch.num_rows() == 0 && rejected.is_empty() {
             // Where the split stands now, behind what is no record. That is worth a checkpoint, and no sign of life.
             self.counters.moved.fetch_add(1, Relaxed);
-            self.show_moved(&split, passed_over, next.0);
+            self.show_moved(&split, passed_over, 0, next.0);
             self.note_position(split, next)?;
             return self.ask_lag_again().await;
         }
         let read = (batch.num_rows() + rejected.len()) as u64;
+        let bytes = BytesRead::of(&batch, &rejected);
         let (batch, heard) = match &mut self.time {
             Some(time) => {
                 time.read(&split, batch, origins.as_ref(), &mut rejected).map_err(|error| self.failed(error))?
@@ -387,12 +388,13 @@ impl SourceTask {
         let before = self.time.as_mut().and_then(|time| time.splits.before_rows(&split, now));
         self.say(before).await?;
         self.counted().rows_in.fetch_add(read, Relaxed);
+        self.counted().bytes_read.fetch_add(bytes.all(), Relaxed);
         self.take_rejected(&split, rejected).await?;
         let kept = batch.num_rows() as u64;
         self.counted().rows_out.fetch_add(kept, Relaxed);
         self.counted().processed.fetch_add(kept, Relaxed);
         if kept > 0 {
-            self.body.take(self.counters.name(), Port::MAIN, Message::Batch(batch)).await?;
+            self.body.take(self.counters.name(), Port::MAIN, Message::Batch(bytes.known(batch))).await?;
         }
         if let (Some(latest), Some(time)) = (heard.latest, &mut self.time) {
             self.counters.saw(latest);
@@ -405,7 +407,7 @@ impl SourceTask {
             self.say(Some(Watermark::Idle)).await?;
         }
         self.excuse();
-        self.show_moved(&split, read + passed_over, next.0);
+        self.show_moved(&split, read + passed_over, bytes.all(), next.0);
         self.show_rows(&split, &heard, now);
         self.note_position(split, next)?;
         self.ask_lag_again().await
@@ -479,7 +481,8 @@ impl SourceTask {
     async fn send_rejects(&mut self, rows: Option<RecordBatch>) -> Result<()> {
         let RejectTo::Edges(edges) = self.rejects.clone() else { return Ok(()) };
         for edge in edges {
-            for message in rows.clone().map(Message::Batch).into_iter().chain([Message::Watermark(Watermark::Idle)]) {
+            let rows = rows.clone().map(|rows| Message::Batch(rows.into()));
+            for message in rows.into_iter().chain([Message::Watermark(Watermark::Idle)]) {
                 self.body.send_to(self.counters.name(), edge, message).await?;
             }
         }

@@ -113,8 +113,15 @@ struct Channels {
     lanes: Lanes,
 }
 
-/// For who watches: the channels of each edge of the plan, each with the task that sends.
-pub(crate) type Lanes = Vec<Vec<(usize, Arc<Lane>)>>;
+/// For who watches: the channels of each edge of the plan.
+pub(crate) type Lanes = Vec<Vec<Joint>>;
+
+/// A channel, and the tasks that it joins.
+pub(crate) struct Joint {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) lane: Arc<Lane>,
+}
 
 fn connect(plan: &PhysicalPlan, capacity: usize) -> Channels {
     let lanes = plan.edges.iter().map(|_| Vec::new()).collect();
@@ -128,7 +135,7 @@ fn connect(plan: &PhysicalPlan, capacity: usize) -> Channels {
             };
             for task in receivers {
                 let (sender, receiver) = channel(capacity);
-                channels.lanes[index].push((from, sender.lane().clone()));
+                channels.lanes[index].push(Joint { from, to: task, lane: sender.lane().clone() });
                 channels.senders.entry((index, from)).or_default().push(sender);
                 let parts = matches!(edge.routing, Routing::Hash(_));
                 let inlet = Inlet { port: edge.port, receiver, parts };

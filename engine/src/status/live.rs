@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    CheckpointStatus, CheckpointUnderway, EdgeStatus, Exchange, JobStatus, MemoryStatus, OperatorKind, OperatorStatus,
+    CheckpointStatus, CheckpointUnderway, EdgeStatus, JobStatus, MemoryStatus, OperatorKind, OperatorStatus,
     SplitState, SplitStatus, TaskStatus,
     shape::{EdgeShape, OperatorShape, Shape, shape},
 };
@@ -20,7 +20,10 @@ use crate::{
         splits::{SplitGauge, Told},
     },
     plan::{graph::Graph, physical::PhysicalPlan},
-    runtime::{channel::Lane, supervisor::Lanes},
+    runtime::{
+        channel::Lane,
+        supervisor::{Joint, Lanes},
+    },
 };
 
 /// How many splits of a source are told of.
@@ -129,13 +132,8 @@ impl Live {
         let Settled { shape, parallelism, budget, .. } = &self.settled;
         let Counts { tasks, edges } = self.counts(now.moment);
         let operators = shape.operators.iter().zip(&self.counters).zip(tasks);
-        let mut operators: Vec<OperatorStatus> =
+        let operators: Vec<OperatorStatus> =
             operators.map(|((shape, counters), tasks)| operator(shape, counters, tasks, now)).collect();
-        for edge in edges.iter().filter(|edge| edge.exchange != Exchange::Chained) {
-            let (from, to) = (operators[edge.from].bytes_out, operators[edge.to].bytes_in);
-            operators[edge.from].bytes_out = Some(from.unwrap_or(0) + edge.bytes);
-            operators[edge.to].bytes_in = Some(to.unwrap_or(0) + edge.bytes);
-        }
         let memory = budget.map(|budget_bytes| MemoryStatus {
             budget_bytes,
             held_bytes: operators.iter().map(|operator| operator.state_bytes).sum(),
@@ -150,9 +148,26 @@ impl Live {
         let Shape { operators, edges, .. } = &self.settled.shape;
         let blocked = self.blocked(now);
         let of = |(shape, counters): (&OperatorShape, &Arc<Counters>)| tasks(counters, &blocked[shape.chain], now);
-        let tasks: Vec<Vec<TaskStatus>> = operators.iter().zip(&self.counters).map(of).collect();
+        let mut tasks: Vec<Vec<TaskStatus>> = operators.iter().zip(&self.counters).map(of).collect();
+        self.add_bytes(&mut tasks);
         let edges = edges.iter().map(|edge| self.edge(edge, &tasks, now)).collect();
         Counts { tasks, edges }
+    }
+
+    /// The bytes that tasks have read, and those of their channels.
+    fn add_bytes(&self, tasks: &mut [Vec<TaskStatus>]) {
+        let Shape { operators, edges, .. } = &self.settled.shape;
+        for (place, _) in operators.iter().enumerate().filter(|(_, own)| own.kind == OperatorKind::Source) {
+            let read = self.counters[place].tasks().iter().map(|task| task.bytes_read.load(Relaxed));
+            tasks[place].iter_mut().zip(read).for_each(|(task, read)| task.bytes_in = Some(read));
+        }
+        for edge in edges {
+            for Joint { from, to, lane } in edge.edge.and_then(|edge| self.lanes.get(edge)).into_iter().flatten() {
+                let (_, bytes) = lane.sent();
+                *tasks[edge.from][*from].bytes_out.get_or_insert(0) += bytes;
+                *tasks[edge.to][*to].bytes_in.get_or_insert(0) += bytes;
+            }
+        }
     }
 
     /// How long each task of each chain has waited for room, in microseconds.
@@ -160,7 +175,7 @@ impl Live {
         let chain = |(tasks, leaving): (&usize, &Vec<usize>)| {
             let mut blocked = vec![0; *tasks];
             let lanes = leaving.iter().filter_map(|edge| self.lanes.get(*edge)).flatten();
-            lanes.for_each(|(task, lane)| blocked[*task] += lane.blocked.micros(now));
+            lanes.for_each(|joint| blocked[joint.from] += joint.lane.blocked.micros(now));
             blocked
         };
         self.settled.shape.chains.iter().zip(&self.settled.shape.leaving).map(chain).collect()
@@ -172,8 +187,8 @@ impl Live {
             EdgeStatus { from: *from, to: *to, label: (*label).into(), exchange: *exchange, ..EdgeStatus::default() };
         match edge.and_then(|edge| self.lanes.get(edge)) {
             Some(lanes) => {
-                for lane in lanes.iter().map(|(_, lane)| lane.as_ref()) {
-                    add(&mut status, lane, now);
+                for joint in lanes {
+                    add(&mut status, &joint.lane, now);
                 }
             }
             None if label.is_empty() => status.rows = tasks[*from].iter().map(|task| task.rows_out).sum(),
@@ -236,6 +251,7 @@ fn operator(shape: &OperatorShape, counters: &Counters, tasks: Vec<TaskStatus>, 
         _ => counters.promised().filter(|_| promises),
     };
     let (splits, splits_left_out) = splits(counters, event_time.is_some(), promised_us, now);
+    let bytes = |of: fn(&TaskStatus) -> Option<u64>| tasks.iter().filter_map(of).reduce(|sum, own| sum + own);
     OperatorStatus {
         name: name.clone(),
         id: id.clone(),
@@ -244,6 +260,8 @@ fn operator(shape: &OperatorShape, counters: &Counters, tasks: Vec<TaskStatus>, 
         chain: *chain,
         rows_in: read.rows_in,
         rows_out: read.rows_out,
+        bytes_in: bytes(|task| task.bytes_in),
+        bytes_out: bytes(|task| task.bytes_out),
         processed: read.processed,
         late: read.late,
         rejected: read.rejected,
@@ -307,6 +325,7 @@ fn splits(counters: &Counters, timed: bool, promised: Option<i64>, now: Now) -> 
         position: told.position,
         lag: told.lag,
         rows: told.rows,
+        bytes: told.bytes,
         rows_at_ms: told.rows_at.map(|at| now.wall(at)),
         holds_back: holds(told),
     };

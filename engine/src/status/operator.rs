@@ -26,8 +26,8 @@ pub struct OperatorStatus {
     pub rows_in_per_s: f64,
     /// Rows that left, per second.
     pub rows_out_per_s: f64,
-    /// Bytes of the rows that came in from other tasks. Absent of a source, and where rows come from the same task, in which they are
-    /// not counted.
+    /// Bytes of the rows that came in from other tasks; of a source those that it has read. Absent where rows come from the same task, in
+    /// which they are not counted.
     pub bytes_in: Option<u64>,
     /// Bytes of the rows that left for other tasks, by all outputs; what goes to two is counted twice. Absent of a sink, and where
     /// no output leaves the task.
@@ -122,6 +122,10 @@ pub struct TaskStatus {
     pub rows_in: u64,
     /// Rows that left by the main output.
     pub rows_out: u64,
+    /// Bytes of the rows that came in from other tasks, as [`OperatorStatus::bytes_in`].
+    pub bytes_in: Option<u64>,
+    /// Bytes of the rows that left for other tasks, as [`OperatorStatus::bytes_out`].
+    pub bytes_out: Option<u64>,
     /// The time of its work, in microseconds: of this operator alone. Of a sink it lasts until a write has ended; of an async operator
     /// it is the time in which rows wait for a free call; of a source that in which its reader works, and not that in which it waits.
     pub busy_us: u64,

@@ -251,7 +251,9 @@ impl<'a> Page<'a> {
             info.collect(),
         );
         let counters: [Counted; 10] = [
-            ("operator_received", Some(Unit::Bytes), "Bytes of rows that came from other tasks", |own| own.bytes_in),
+            ("operator_received", Some(Unit::Bytes), "Bytes of rows from other tasks; of a source read", |own| {
+                own.bytes_in
+            }),
             ("operator_sent", Some(Unit::Bytes), "Bytes of rows that left for other tasks", |own| own.bytes_out),
             ("operator_processed_rows", None, "Rows that were processed", |own| Some(own.processed)),
             ("operator_late_rows", None, "Rows that came too late", |own| Some(own.late)),
@@ -317,6 +319,11 @@ impl<'a> Page<'a> {
         self.add(Counter, "task_rows_in", None, "Rows that came in; of a source records read", samples);
         let samples = self.of_tasks(|task| Some(Value::Whole(task.rows_out)));
         self.add(Counter, "task_rows_out", None, "Rows that left by the main output; of a sink rows written", samples);
+        let samples = self.of_tasks(|task| task.bytes_in.map(Value::Whole));
+        let help = "Bytes of rows from other tasks; of a source read";
+        self.add(Counter, "task_received", Some(Unit::Bytes), help, samples);
+        let samples = self.of_tasks(|task| task.bytes_out.map(Value::Whole));
+        self.add(Counter, "task_sent", Some(Unit::Bytes), "Bytes of rows that left for other tasks", samples);
         let samples = self.of_tasks(|task| Some(Value::Real(seconds(task.busy_us))));
         self.add(Counter, "task_busy", Some(Unit::Seconds), "Time at work", samples);
         let samples = self.of_tasks(|task| Some(Value::Real(seconds(task.blocked_us))));
@@ -372,6 +379,8 @@ impl<'a> Page<'a> {
         self.add(Gauge, "split_state", None, "1, with the state that it is in and the task that reads it", samples);
         let samples = self.of_splits(|split| only(Some(Value::Whole(split.rows))));
         self.add(Counter, "split_rows", None, "Records read, decoded or not", samples);
+        let samples = self.of_splits(|split| only(Some(Value::Whole(split.bytes))));
+        self.add(Counter, "split_read", Some(Unit::Bytes), "Bytes of the records read", samples);
         let samples = self.of_splits(|split| only(split.position.map(Value::Whole)));
         self.add(Gauge, "split_position", None, "Where it is read next: an offset, a byte, a count", samples);
         let samples = self.of_splits(|split| only(split.lag.map(Value::Whole)));

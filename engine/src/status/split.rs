@@ -26,6 +26,8 @@ pub struct SplitStatus {
     pub lag: Option<u64>,
     /// How many records have been read of it, decoded or not.
     pub rows: u64,
+    /// How many bytes they had: rows as they lie in memory, and records that did not decode as they came, as far as they were kept.
+    pub bytes: u64,
     /// When the last of them came, and was through. Milliseconds since 1970; absent before the first.
     pub rows_at_ms: Option<u64>,
     /// Whether event time waits for it: it is neither idle nor ended, and no other such split of its source is further behind. When all

@@ -99,14 +99,14 @@ impl<W: Work> AsyncTask<W> {
             tokio::task::coop::consume_budget().await;
             if batch.num_rows() > 0 {
                 self.counted().rows_out.fetch_add(batch.num_rows() as u64, Relaxed);
-                self.send(Port::MAIN, Message::Batch(batch)).await?;
+                self.send(Port::MAIN, Message::Batch(batch.into())).await?;
             }
         }
         if let (Some(schema), false) = (&self.failed, leaving.failed.is_empty()) {
             let batch = failed_rows(&self.input, schema, &leaving.failed).map_err(|error| self.internal(error))?;
             for start in (0..batch.num_rows()).step_by(BATCH_ROWS) {
                 let rows = batch.slice(start, BATCH_ROWS.min(batch.num_rows() - start));
-                self.send(FAILED, Message::Batch(rows)).await?;
+                self.send(FAILED, Message::Batch(rows.into())).await?;
             }
         }
         self.counted().processed.fetch_add(done, Relaxed);

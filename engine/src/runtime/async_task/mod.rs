@@ -326,7 +326,7 @@ impl<W: Work> AsyncTask<W> {
 
     async fn take(&mut self, message: Message) -> Result<()> {
         match message {
-            Message::Batch(batch) => Piece::of(batch).into_iter().for_each(|piece| self.accept(piece)),
+            Message::Batch(batch) => Piece::of(batch.into_rows()).into_iter().for_each(|piece| self.accept(piece)),
             // It stays behind what waits.
             Message::Watermark(watermark) if !self.waiting.is_empty() => self.waiting.push_time(watermark),
             Message::Watermark(watermark) => self.queue.push_time(watermark),

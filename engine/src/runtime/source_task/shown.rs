@@ -4,14 +4,16 @@
 
 use std::{collections::HashMap, pin::pin, sync::Arc};
 
+use arrow::array::RecordBatch;
 use futures::future::poll_fn;
-use windrow_connectors::SplitId;
+use windrow_connectors::{Rejected, SplitId};
+use windrow_operators::bytes::bytes_of;
 
 use super::{Heard, SourceTask};
 use crate::{
     clock::Moment,
     metrics::{TaskCounters, meter::Meter, splits::SplitGauge},
-    runtime::align::Hold,
+    runtime::{align::Hold, channel::SizedBatch},
     status::SplitState,
 };
 
@@ -33,11 +35,12 @@ impl SourceTask {
         self.counters.task(self.reporter.task.task)
     }
 
-    /// So many more records of a split have been read, and this is where it stands now.
-    pub(super) fn show_moved(&mut self, split: &SplitId, records: u64, position: u64) {
+    /// So many more records of a split have been read, of so many bytes, and this is where it stands now.
+    pub(super) fn show_moved(&mut self, split: &SplitId, records: u64, bytes: u64, position: u64) {
         if let Some(gauge) = self.gauge(split) {
             let mut told = gauge.told();
             told.rows += records;
+            told.bytes += bytes;
             told.position = Some(position);
         }
     }
@@ -110,6 +113,37 @@ impl SourceTask {
     /// Of a split that has not ended.
     fn gauge(&self, split: &SplitId) -> Option<&SplitGauge> {
         self.shown.gauges.get(split)?.as_deref()
+    }
+}
+
+/// The bytes of a fetch: of its rows as the reader delivered them, and of the records that did not decode.
+pub(super) struct BytesRead {
+    rows: usize,
+    columns: usize,
+    of_rows: usize,
+    of_rejected: usize,
+}
+
+impl BytesRead {
+    pub(super) fn of(batch: &RecordBatch, rejected: &[Rejected]) -> Self {
+        let of_rejected = rejected.iter().filter_map(|record| Some(record.bytes.as_ref()?.len())).sum();
+        let of_rows = bytes_of(batch.columns());
+        Self { rows: batch.num_rows(), columns: batch.num_columns(), of_rows, of_rejected }
+    }
+
+    pub(super) fn all(&self) -> u64 {
+        (self.of_rows + self.of_rejected) as u64
+    }
+
+    /// The rows as they go on, with event time in a column behind the others perhaps: counted again only when some were taken out.
+    pub(super) fn known(&self, batch: RecordBatch) -> SizedBatch {
+        match batch.columns().get(self.columns..) {
+            Some(more) if batch.num_rows() == self.rows => {
+                let bytes = self.of_rows + bytes_of(more);
+                SizedBatch::of(batch, bytes)
+            }
+            _ => batch.into(),
+        }
     }
 }
 

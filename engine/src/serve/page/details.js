@@ -165,11 +165,16 @@ const WAYS = [
   { head: "Senders wait", title: "the share of the last seconds in which senders waited for room", text: (way) => (way.capacity_bytes ? percent(way.blocked) : ""), number: true },
 ];
 
+/** Bytes, where they are counted. */
+const ofBytes = (number) => (number == null ? "" : bytes(number));
+
 function taskColumns(kind) {
   return [
     { head: "Task", text: (task) => String(task.at), number: true },
     { head: kind === "source" ? "Read" : "Rows in", text: (task) => count(task.rows_in), number: true },
     { head: kind === "sink" ? "Written" : "Rows out", text: (task) => count(task.rows_out), number: true },
+    { head: "Bytes in", title: kind === "source" ? "of what was read" : "from other tasks", text: (task) => ofBytes(task.bytes_in), number: true },
+    { head: "Bytes out", title: "to other tasks", text: (task) => ofBytes(task.bytes_out), number: true },
     { head: "Busy", title: "the share of the last seconds in which it worked", text: (task) => percent(task.busy), share: (task) => task.busy, tone: () => "busy" },
     { head: "Blocked", title: "the share of the last seconds in which its chain waited for room downstream", text: (task) => percent(task.blocked), share: (task) => task.blocked, tone: () => "blocked" },
     { head: "Watermark", text: (task) => instant(task.watermark_us, true), number: true },
@@ -189,6 +194,7 @@ function splitColumns(now) {
     { head: "Watermark", text: ({ watermark_us: watermark }) => instant(watermark, true), number: true },
     { head: "Last rows", text: ({ rows_at_ms: at }) => (at == null ? "none yet" : ago(now() - at)), number: true },
     { head: "Rows", text: ({ rows }) => count(rows), number: true },
+    { head: "Bytes", text: ({ bytes: read }) => bytes(read), number: true },
     { head: "Position", text: ({ position }) => (position == null ? "" : count(position)), number: true },
     { head: "Lag", text: ({ lag }) => (lag == null ? "not known" : count(lag)), number: true },
     { head: "Task", text: ({ task }) => String(task), number: true },

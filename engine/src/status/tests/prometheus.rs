@@ -15,11 +15,25 @@ fn full() -> JobStatus {
     source.event_time = Some(EventTimeStatus::default());
     source.watermark_us = Some(1_799_999_990_500_000);
     source.tasks = vec![
-        TaskStatus { rows_in: 10, rows_out: 7, busy_us: 1_500_000, blocked_us: 250_000, ..TaskStatus::default() },
+        TaskStatus {
+            rows_in: 10,
+            rows_out: 7,
+            bytes_in: Some(640),
+            bytes_out: Some(4_000),
+            busy_us: 1_500_000,
+            blocked_us: 250_000,
+            ..TaskStatus::default()
+        },
         TaskStatus { idle: true, watermark_us: Some(-500_000), ..TaskStatus::default() },
     ];
-    let split =
-        SplitStatus { split: "topic/0".into(), rows: 10, position: Some(10), lag: Some(77), ..Default::default() };
+    let split = SplitStatus {
+        split: "topic/0".into(),
+        rows: 10,
+        bytes: 640,
+        position: Some(10),
+        lag: Some(77),
+        ..Default::default()
+    };
     source.splits = vec![
         SplitStatus { holds_back: true, watermark_us: source.watermark_us, ..split.clone() },
         SplitStatus {
