@@ -6,7 +6,7 @@
 //!                                └─► what the console said, and every request: checked by `Browser::finish`
 //! ```
 //!
-//! WebDriver is a dozen paths with JSON, so the HTTP client that the workspace has is all it takes. Clients of it that there are bring the
+//! `engine/tests/page_in_sql.rs` has it too. WebDriver is a dozen paths with JSON, so the HTTP client that the workspace has is all it takes. Clients of it that there are bring the
 //! crate `webdriver`, whose licence is not one of those that `deny.toml` allows, or hundreds of thousands of generated lines.
 
 use std::{
@@ -21,8 +21,9 @@ use std::{
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::{TOO_LONG, skip};
 use windrow::prelude::millis;
+
+use super::{TOO_LONG, skip};
 
 /// How often it is looked whether what is waited for is there.
 const LOOK: std::time::Duration = millis(20);

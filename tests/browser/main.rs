@@ -12,6 +12,7 @@ mod jobs;
 
 use std::process::Command;
 
+use tests::{TOO_LONG, skip};
 use tokio::runtime::Runtime;
 use windrow::{
     prelude::*,
