@@ -20,13 +20,13 @@ use std::{
     time::Duration,
 };
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::datatypes::SchemaRef;
 use tokio::sync::{Notify, watch};
 use windrow_connectors::{ConnectorError, Epoch, Fetch, Position, Rejected, Rows, SourceReader, SplitId};
 use windrow_operators::{OperatorError, Port, Timestamp, Watermark};
 
 use super::{
-    channel::{End, Message},
+    channel::{End, Message, SizedBatch},
     discovery::Found,
     operator_task::Body,
     rejects::{RejectTo, excerpt, rejects},
@@ -388,7 +388,6 @@ impl SourceTask {
         let before = self.time.as_mut().and_then(|time| time.splits.before_rows(&split, now));
         self.say(before).await?;
         self.counted().rows_in.fetch_add(read, Relaxed);
-        self.counted().bytes_read.fetch_add(bytes.all(), Relaxed);
         self.take_rejected(&split, rejected).await?;
         let kept = batch.num_rows() as u64;
         self.counted().rows_out.fetch_add(kept, Relaxed);
@@ -472,17 +471,16 @@ impl SourceTask {
             RejectTo::Edges(_) => {
                 let batch = rejects(self.counters.name(), split, &rejected);
                 let batch = batch.map_err(|error| self.failed(error))?;
-                self.send_rejects(Some(batch)).await
+                self.send_rejects(Some(batch.into())).await
             }
         }
     }
 
     /// Sends rejected records, and that nobody is to wait for more: they say nothing of event time.
-    async fn send_rejects(&mut self, rows: Option<RecordBatch>) -> Result<()> {
+    async fn send_rejects(&mut self, rows: Option<SizedBatch>) -> Result<()> {
         let RejectTo::Edges(edges) = self.rejects.clone() else { return Ok(()) };
         for edge in edges {
-            let rows = rows.clone().map(|rows| Message::Batch(rows.into()));
-            for message in rows.into_iter().chain([Message::Watermark(Watermark::Idle)]) {
+            for message in rows.clone().map(Message::Batch).into_iter().chain([Message::Watermark(Watermark::Idle)]) {
                 self.body.send_to(self.counters.name(), edge, message).await?;
             }
         }

@@ -327,13 +327,8 @@ impl<'a> Page<'a> {
         let samples = self.of_tasks(|task| Some(Value::Real(seconds(task.busy_us))));
         self.add(Counter, "task_busy", Some(Unit::Seconds), "Time at work", samples);
         let samples = self.of_tasks(|task| Some(Value::Real(seconds(task.blocked_us))));
-        self.add(
-            Counter,
-            "task_blocked",
-            Some(Unit::Seconds),
-            "Time waiting for room downstream, of its chain",
-            samples,
-        );
+        let help = "Time waiting for room downstream, of its chain";
+        self.add(Counter, "task_blocked", Some(Unit::Seconds), help, samples);
         let samples = self.of_tasks(|task| instant(task.watermark_us));
         self.add(Gauge, "task_watermark_timestamp", Some(Unit::Seconds), "Its watermark", samples);
         let samples =

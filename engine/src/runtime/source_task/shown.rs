@@ -2,7 +2,11 @@
 //!
 //! The split of a fetch is shown with it; all of them about once a second, and when something changes that is no row.
 
-use std::{collections::HashMap, pin::pin, sync::Arc};
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use arrow::array::RecordBatch;
 use futures::future::poll_fn;
@@ -37,6 +41,7 @@ impl SourceTask {
 
     /// So many more records of a split have been read, of so many bytes, and this is where it stands now.
     pub(super) fn show_moved(&mut self, split: &SplitId, records: u64, bytes: u64, position: u64) {
+        self.counted().bytes_read.fetch_add(bytes, Relaxed);
         if let Some(gauge) = self.gauge(split) {
             let mut told = gauge.told();
             told.rows += records;
