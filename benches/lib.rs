@@ -3,6 +3,7 @@
 //! A claim about speed is a ratio to a baseline of the same run; machines differ and drift.
 
 mod add_up;
+mod cpu;
 pub mod nexmark;
 mod ratios;
 mod size;
@@ -20,6 +21,7 @@ use windrow::{
 use windrow_operators::time::event_times;
 
 pub use add_up::AddUp;
+pub use cpu::cpu_time;
 pub use ratios::{Ratios, median};
 pub use size::{amount, measures, rows};
 

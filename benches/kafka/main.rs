@@ -123,12 +123,9 @@ impl<'a> Side<'a> {
     }
 }
 
-/// What all threads of this process have worked, in steps of a hundredth; 0 where that is not known.
+/// What all threads of this process have worked, in seconds; 0 where that is not known.
 fn processor_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let behind_name = stat.rsplit_once(") ").map_or("", |(_, behind)| behind);
-    let ticks = behind_name.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
-    ticks.sum::<f64>() / 100.0
+    benches::cpu_time().unwrap_or_default().as_secs_f64()
 }
 
 fn median(values: &[f64]) -> f64 {

@@ -23,10 +23,7 @@ use super::{
     pace::{Latency, Pace, Taken, Told},
     queries::{Answer, AnySink, Query, q5},
 };
-use crate::AddUp;
-
-/// How many of Linux's ticks of processor time make a second, on all machines.
-const TICKS: f64 = 100.0;
+use crate::{AddUp, cpu_time};
 
 /// What went wrong, in words.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -206,16 +203,6 @@ impl Costs {
             latency: None,
         }
     }
-}
-
-/// Time that this process has had on all processors.
-fn cpu_time() -> Option<Duration> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program comes before, in brackets, and may hold anything.
-    let (_, numbers) = stat.rsplit_once(')')?;
-    let mut ticks = numbers.split_whitespace().skip(11).map(|ticks| ticks.parse::<u64>().ok());
-    let (user, system) = (ticks.next()??, ticks.next()??);
-    Some(Duration::from_secs_f64((user + system) as f64 / TICKS))
 }
 
 fn peak() -> Option<u64> {
