@@ -25,14 +25,15 @@ use windrow_operators::{Port, Timestamp, Watermark, WatermarkMerge};
 
 use super::{
     channel::{Disconnected, End, Message, Receiver},
-    gather::Gathered,
+    gather::{self, Gathered},
 };
 use crate::checkpoint::mutated;
 
 pub(crate) struct Gate {
     inputs: Vec<Input>,
-    /// Which input of the operator behind the gate the rows of each of these are, and whether they are parts of batches.
-    kinds: Vec<(Port, bool)>,
+    /// Which input of the operator behind the gate the rows of each of these are, and whether its batches may be made one:
+    /// `None` until there is one.
+    kinds: Vec<(Port, Option<bool>)>,
     merge: WatermarkMerge,
     /// What is to be said before the next message is read.
     gathered: Gathered,
@@ -60,11 +61,12 @@ enum Input {
 }
 
 impl Gate {
-    pub(crate) fn new(inlets: Vec<Inlet>) -> Self {
+    /// Reads from channels that hold so many bytes.
+    pub(crate) fn new(inlets: Vec<Inlet>, channel_bytes: usize) -> Self {
         Self {
-            kinds: inlets.iter().map(|inlet| (inlet.port, inlet.parts)).collect(),
+            kinds: inlets.iter().map(|inlet| (inlet.port, (!inlet.parts).then_some(false))).collect(),
             merge: WatermarkMerge::new(inlets.len()),
-            gathered: Gathered::default(),
+            gathered: Gathered::new(channel_bytes),
             next: 0,
             aligning: None,
             stopped: false,
@@ -124,9 +126,11 @@ impl Gate {
                     self.say(Some(woken));
                     self.gathered.settle();
                 }
-                match self.kinds[input] {
-                    (port, true) => self.gathered.batch((port, input), batch),
-                    (port, false) => self.gathered.say(port, Message::Batch(batch)),
+                let (port, joins) = &mut self.kinds[input];
+                if *joins.get_or_insert_with(|| gather::joins(batch.schema_ref())) {
+                    self.gathered.batch((*port, input), batch);
+                } else {
+                    self.gathered.say(*port, Message::Batch(batch));
                 }
             }
             Message::Watermark(watermark) => {
@@ -190,10 +194,10 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
+    use std::{collections::VecDeque, sync::Arc};
 
     use arrow::{
-        array::{AsArray, RecordBatch},
+        array::{ArrayRef, AsArray, Int64Array, RecordBatch},
         datatypes::Int64Type,
     };
 
@@ -217,7 +221,7 @@ mod tests {
             }
             receivers.push(receiver);
         }
-        let mut gate = Gate::new(on_main(receivers));
+        let mut gate = Gate::new(on_main(receivers), 1 << 20);
         let mut said = Vec::new();
         loop {
             match gate.next().await {
@@ -261,8 +265,14 @@ mod tests {
     }
 
     fn row(value: i64) -> Message {
-        let column: arrow::array::ArrayRef = std::sync::Arc::new(arrow::array::Int64Array::from(vec![value]));
-        Message::Batch(RecordBatch::try_from_iter([("n", column)]).unwrap().into())
+        row_behind(value, i64::MAX)
+    }
+
+    /// A row that comes behind no later watermark than this.
+    fn row_behind(value: i64, time: i64) -> Message {
+        let column = |n| Arc::new(Int64Array::from(vec![n])) as ArrayRef;
+        let columns = [("n", column(value)), ("behind", column(time))];
+        Message::Batch(RecordBatch::try_from_iter(columns).unwrap().into())
     }
 
     #[tokio::test]
@@ -278,7 +288,7 @@ mod tests {
             }
             scripts.push(receiver);
         }
-        let mut gate = Gate::new(on_main(scripts));
+        let mut gate = Gate::new(on_main(scripts), 1 << 20);
         let mut epochs: Vec<Vec<i64>> = vec![Vec::new()];
         loop {
             match gate.next().await.unwrap().1 {
@@ -299,7 +309,7 @@ mod tests {
             for message in [row(1), at(5), row(2), row(3), at(6), Message::End(End::Exhausted)] {
                 sender.send(message).await.unwrap();
             }
-            let mut gate = Gate::new(vec![Inlet { port: Port::RIGHT, receiver, parts }]);
+            let mut gate = Gate::new(vec![Inlet { port: Port::RIGHT, receiver, parts }], 1 << 20);
             let mut batches = Vec::new();
             loop {
                 match gate.next().await.unwrap() {
@@ -328,21 +338,25 @@ mod tests {
     }
 
     /// What one input of a drawn schedule sends: rows numbered by input, epoch and place, watermarks that grow, idleness, a
-    /// barrier of each epoch until it ends.
+    /// barrier of each epoch until it ends. Rows say what watermark they come behind, until the input has been idle.
     fn draw(random: &mut fastrand::Rng, input: i64, epochs: u64) -> VecDeque<Message> {
         let mut script = VecDeque::new();
-        let mut time = random.i64(0..50);
+        let (mut time, mut behind, idles) = (random.i64(0..50), i64::MIN, random.bool());
         // It may end before the last barrier.
         let until = if random.u8(0..3) == 0 { random.u64(0..=epochs) } else { epochs };
         for epoch in 0..=until {
             for place in 0..random.i64(0..5) {
                 script.push_back(match random.u8(0..5) {
-                    0 => Message::Watermark(Watermark::Idle),
+                    0 if idles => {
+                        behind = i64::MAX;
+                        Message::Watermark(Watermark::Idle)
+                    }
                     1 | 2 => {
                         time += random.i64(0..20);
+                        behind = behind.max(time);
                         at(time)
                     }
-                    _ => row(input * 1_000_000 + epoch as i64 * 1_000 + place),
+                    _ => row_behind(input * 1_000_000 + epoch as i64 * 1_000 + place, behind),
                 });
             }
             script.extend((epoch < until).then(|| barrier(epoch + 1)));
@@ -400,6 +414,11 @@ mod tests {
             assert_eq!(self.ended, None, "nothing comes behind the end");
             match message {
                 Message::Batch(batch) => {
+                    let behind = batch.column(1).as_primitive::<Int64Type>().values();
+                    assert!(
+                        behind.iter().all(|time| self.time.is_none_or(|said| said <= *time)),
+                        "time overtakes a row"
+                    );
                     for row in numbers(&batch) {
                         assert_eq!(row / 1_000 % 1_000, self.epoch, "a row on the wrong side of its barrier");
                         let former = self.rows.iter().rev().find(|former| *former / 1_000_000 == row / 1_000_000);
@@ -424,16 +443,19 @@ mod tests {
     /// One schedule: who sends and when the gate is asked is drawn. The gate is asked only when it has been woken.
     fn schedule(seed: u64) {
         use futures::FutureExt;
-        use std::sync::{Arc, atomic::Ordering::SeqCst};
+        use std::sync::atomic::Ordering::SeqCst;
 
         let mut random = fastrand::Rng::with_seed(seed);
         let (count, epochs) = (random.usize(1..5), random.u64(0..4));
         let mut scripts: Vec<_> = (0..count).map(|input| draw(&mut random, input as i64, epochs)).collect();
         let (sent, stopped) =
             (scripts.clone(), scripts.iter().any(|s| matches!(s.back(), Some(Message::End(End::Stopped)))));
-        // Each holds one message.
-        let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| channel(1)).unzip();
-        let mut gate = Gate::new(on_main(receivers));
+        // Each holds one message, some, or all.
+        let capacity = [1, 1_000, 1 << 20][random.usize(0..3)];
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| channel(capacity)).unzip();
+        let mut inlets = on_main(receivers);
+        inlets.iter_mut().for_each(|inlet| inlet.parts = random.u8(0..4) > 0);
+        let mut gate = Gate::new(inlets, capacity);
         let woken = Arc::new(Woken(true.into()));
         let waker = std::task::Waker::from(woken.clone());
         let mut cx = Context::from_waker(&waker);

@@ -8,13 +8,22 @@
 //! An exchange sends each task its part of a batch: of 500 rows to eight tasks, 60 rows each. Operators and kernels cost
 //! some microseconds a batch, however small. Nobody waits for rows to gather: only what has come is taken together, so this
 //! costs no latency, and grows with the load. A watermark moves behind rows that came after it, which it allows: it says
-//! what will not come, and that has not become less true. The rows of each input keep their order, and stay together: those
-//! who sort by event time find as many runs as there are inputs.
+//! what will not come, and that has not become less true. So a row that was late by the time it was sent may be in time here,
+//! never the other way round. The rows of each input keep their order, and stay together: those who sort by event time find as
+//! many runs as there are inputs.
+//!
+//! How much is taken is bounded in rows, in bytes by what a channel holds, and by tokio, which interrupts a task that has
+//! received about a hundred messages.
 
 use std::collections::VecDeque;
 
-use arrow::compute::concat_batches;
-use windrow_operators::{Port, Timestamp, Watermark};
+use arrow::{
+    array::RecordBatch,
+    compute::concat_batches,
+    datatypes::{DataType, Schema},
+    error::ArrowError,
+};
+use windrow_operators::{Port, Timestamp, Watermark, bytes::lean_bytes};
 
 use super::channel::{Message, SizedBatch};
 
@@ -23,9 +32,15 @@ const SMALL: (usize, usize) = (1_024, 128 << 10);
 /// With how many rows or bytes a task has enough to do.
 const FULL: (usize, usize) = (8_192, 1 << 20);
 
+/// Whether batches of such columns may be made one. Arrow panics where the numbers of joined dictionaries do not fit.
+pub(super) fn joins(schema: &Schema) -> bool {
+    !schema.flattened_fields().iter().any(|field| matches!(field.data_type(), DataType::Dictionary(..)))
+}
+
 /// What is to be said next, in order.
-#[derive(Default)]
 pub(super) struct Gathered {
+    /// How many bytes are enough.
+    full: usize,
     said: VecDeque<(Port, Message)>,
     /// Small batches that came after all that, with the port and the input they came by.
     small: Vec<((Port, usize), SizedBatch)>,
@@ -36,9 +51,21 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
+    /// Nothing yet. A channel holds so many bytes.
+    pub(super) fn new(channel_bytes: usize) -> Self {
+        Self {
+            full: FULL.1.min(channel_bytes),
+            said: VecDeque::new(),
+            small: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            time: None,
+        }
+    }
+
     /// Whether more may be said together with what there is.
     pub(super) fn wants_more(&self) -> bool {
-        self.said.is_empty() && self.rows < FULL.0 && self.bytes < FULL.1
+        self.said.is_empty() && self.rows < FULL.0 && self.bytes < self.full
     }
 
     /// Takes rows of an input.
@@ -71,8 +98,8 @@ impl Gathered {
         for together in self.small.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
             let port = together[0].0.0;
             let batches = together.iter().map(|(_, batch)| batch);
-            match concat_batches(together[0].1.schema_ref(), batches.clone().map(|batch| &**batch)) {
-                Ok(batch) if together.len() > 1 => self.said.push_back((port, Message::Batch(batch.into()))),
+            match one(batches.clone()) {
+                Ok(batch) if together.len() > 1 => self.said.push_back((port, Message::Batch(batch))),
                 _ => self.said.extend(batches.map(|batch| (port, Message::Batch(batch.clone())))),
             }
         }
@@ -91,11 +118,23 @@ impl Gathered {
     }
 }
 
+/// The rows of all these batches, of which there is one at least. Texts in views would come with the buffers of all of them.
+fn one<'a>(batches: impl Iterator<Item = &'a SizedBatch> + Clone) -> Result<SizedBatch, ArrowError> {
+    let bytes = batches.clone().map(SizedBatch::bytes).sum();
+    let schema = batches.clone().next().map(|batch| batch.schema()).unwrap_or_else(|| Schema::empty().into());
+    let rows = concat_batches(&schema, batches.map(|batch| &**batch))?;
+    let columns = rows.columns().iter().cloned().map(lean_bytes).collect();
+    Ok(SizedBatch::of(RecordBatch::try_new(schema, columns)?, bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use arrow::{
+        array::{ArrayRef, AsArray, Int64Array, StringViewArray},
+        datatypes::Field,
+    };
     use windrow_connectors::Epoch;
 
     use super::*;
@@ -127,7 +166,7 @@ mod tests {
 
     #[test]
     fn small_batches_of_a_port_are_one_and_the_last_watermark_is_behind_them() {
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered::new(1 << 30);
         for step in 0..3 {
             gathered.batch((Port::MAIN, 1 - step as usize % 2), rows(step * 10, 10));
             gathered.batch((OTHER, 2), rows(step * 5 + 1_000, 5));
@@ -145,7 +184,7 @@ mod tests {
             (Message::Barrier(Epoch(7)), "Barrier(Epoch(7))"),
             (Message::Watermark(Watermark::Idle), "Watermark(Idle)"),
         ] {
-            let mut gathered = Gathered::default();
+            let mut gathered = Gathered::new(1 << 30);
             gathered.batch((Port::MAIN, 0), rows(1, 1));
             gathered.watermark(at(5));
             match message {
@@ -161,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_is_gathered_is_bounded_in_rows_and_in_bytes() {
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered::new(1 << 30);
         while gathered.wants_more() {
             gathered.batch((Port::MAIN, 0), rows(0, 1_000));
         }
@@ -171,5 +210,34 @@ mod tests {
         }
         assert_eq!(said(&mut gathered), ["11 rows from 0 on 0"]);
         assert!(gathered.wants_more());
+        let mut gathered = Gathered::new(10_000);
+        gathered.batch((Port::MAIN, 0), rows(0, 1_000));
+        assert!(gathered.wants_more());
+        gathered.batch((Port::MAIN, 0), rows(0, 1_000));
+        assert!(!gathered.wants_more(), "as much as a channel holds");
+    }
+
+    #[test]
+    fn what_has_been_counted_is_known_and_texts_do_not_come_with_all_buffers() {
+        let mut gathered = Gathered::new(1 << 30);
+        let text = |of: usize| {
+            let column: ArrayRef = Arc::new(StringViewArray::from_iter_values([format!("{of:>20}")]));
+            RecordBatch::try_from_iter([("text", column)]).unwrap()
+        };
+        (0..200).for_each(|of| gathered.batch((Port::MAIN, 0), SizedBatch::of(text(of), 100)));
+        gathered.settle();
+        let Some((_, Message::Batch(batch))) = gathered.next() else { unreachable!("one batch") };
+        assert_eq!((batch.num_rows(), batch.bytes()), (200, 20_000));
+        assert!(batch.column(0).as_string_view().data_buffers().len() <= 32);
+        assert_eq!(batch.column(0).as_string_view().value(199).trim(), "199");
+    }
+
+    #[test]
+    fn columns_of_dictionaries_stay_apart() {
+        let names = DataType::Dictionary(DataType::Int8.into(), DataType::Utf8View.into());
+        let list = DataType::new_list(names.clone(), true);
+        for (kind, expected) in [(DataType::Utf8View, true), (names, false), (list, false)] {
+            assert_eq!(joins(&Schema::new(vec![Field::new("name", kind, true)])), expected);
+        }
     }
 }

@@ -353,7 +353,7 @@ impl Builder<'_> {
     }
 
     fn gate(&mut self, chain: usize, task: usize) -> Gate {
-        Gate::new(self.channels.inlets.remove(&(chain, task)).unwrap_or_default())
+        Gate::new(self.channels.inlets.remove(&(chain, task)).unwrap_or_default(), self.capacity)
     }
 
     /// The outputs of a task, and the place of each edge of the plan among them.

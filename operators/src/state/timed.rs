@@ -444,6 +444,17 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_one_time_stay_in_the_order_they_came() {
+        // Three pieces of which each begins before the one before it ends, and three that only touch.
+        let overlapping = merged(&[batch(&[1, 5, 5, 9], 0), batch(&[0, 5, 9], 4), batch(&[5, 9], 7)], 0).unwrap();
+        assert_eq!(numbers(&overlapping), [4, 0, 1, 2, 5, 7, 3, 6, 8]);
+        let touching = merged(&[batch(&[5, 6], 0), batch(&[6, 6], 2), batch(&[3, 5], 4)], 0).unwrap();
+        assert_eq!(numbers(&touching), [4, 0, 5, 1, 2, 3]);
+        let in_order = merged(&[batch(&[5, 6], 0), batch(&[6, 6], 2), batch(&[3, 4], 4)], 0).unwrap();
+        assert_eq!(numbers(&in_order), [4, 5, 0, 1, 2, 3]);
+    }
+
+    #[test]
     fn tasks_that_stood_at_different_times_leave_what_each_still_had() {
         let part = |from, times: &[i64], id| Part {
             first_phase: false,

@@ -37,8 +37,6 @@ pub(super) type States = (usize, Vec<ArrayRef>, Vec<ArrayRef>);
 pub(crate) struct Tables {
     key: SchemaRef,
     spare: Option<Box<dyn GroupValues>>,
-    /// How many groups the last table had.
-    expected: usize,
     /// How large that may be.
     spare_bytes: usize,
     /// Whether tables are to be saved. A job without checkpoints must not pay for them.
@@ -56,7 +54,7 @@ pub(super) struct Revised {
 
 impl Tables {
     pub(crate) fn new(key: SchemaRef) -> Self {
-        Self { key, spare: None, expected: 0, spare_bytes: SPARE_BYTES, recording: false, revising: false }
+        Self { key, spare: None, spare_bytes: SPARE_BYTES, recording: false, revising: false }
     }
 
     /// Tables whose groups give more than one result each. They note keys from the beginning: a result needs them.
@@ -76,7 +74,7 @@ impl Tables {
         let keys = match (self.key.fields().is_empty(), self.spare.take()) {
             (true, _) => None,
             (false, Some(spare)) => Some(spare),
-            (false, None) => Some(group_values(self.key.clone(), self.expected)?),
+            (false, None) => Some(group_values(self.key.clone())?),
         };
         let accumulators = Accumulators::new(aggregates)?;
         Ok(GroupTable { keys, accumulators, rows: 0, saved: None, given: None, sized: Cell::default() })
@@ -175,7 +173,6 @@ impl Tables {
     pub(super) fn take_keys(&mut self, table: GroupTable) -> Result<Vec<ArrayRef>> {
         let Some(mut keys) = table.keys else { return Ok(Vec::new()) };
         let groups = keys.len();
-        self.expected = groups;
         let columns = keys.emit(EmitTo::All)?;
         // Not all kinds forget their keys when they emit them.
         keys.clear_shrink(groups);

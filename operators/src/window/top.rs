@@ -256,7 +256,7 @@ fn without_newer(
     let is_first = !newer.contains_key(&slice);
     if is_first {
         let schema = Arc::new(plan.form.columns.project(&key_columns)?);
-        let none = (keys > 0).then(|| group_values(schema, 0)).transpose()?;
+        let none = (keys > 0).then(|| group_values(schema)).transpose()?;
         newer.insert(slice, none);
     }
     let Some(Some(known)) = newer.get_mut(&slice) else {

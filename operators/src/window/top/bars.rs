@@ -49,7 +49,7 @@ impl Bars {
             return Ok(Some(Self::over_all(least)));
         }
         let schema = Arc::new(plan.input.visible().project(&plan.key)?);
-        let mut keys = group_values(schema, 0)?;
+        let mut keys = group_values(schema)?;
         let key: Vec<ArrayRef> = plan.key.iter().map(|&i| column(i)).collect::<Result<_>>()?;
         let mut groups = Vec::new();
         keys.intern(&key, &mut groups)?;
