@@ -18,7 +18,7 @@ use std::{
     os::unix::{fs::OpenOptionsExt, process::parent_id},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -84,12 +84,19 @@ impl Terminal {
     /// Waits until the words have been drawn.
     #[track_caller]
     fn draws(&mut self, words: &str) {
+        let begun = Instant::now();
         while !self.seen.contains(words) {
-            match self.drawn.recv_timeout(TOO_LONG) {
-                Ok(part) => self.seen += &String::from_utf8_lossy(&part),
-                Err(_) => panic!("{words:?} is not drawn, but: {:?}", self.seen),
+            if let Err(why) = self.part(begun) {
+                panic!("{words:?} is not drawn ({why}), but: {:?}", self.seen);
             }
         }
+    }
+
+    /// Takes what is drawn next. There is one deadline for all parts: a line that is rewritten for ever is no progress.
+    fn part(&mut self, begun: Instant) -> Result<(), RecvTimeoutError> {
+        let left = TOO_LONG.checked_sub(begun.elapsed()).ok_or(RecvTimeoutError::Timeout)?;
+        self.seen += &String::from_utf8_lossy(&self.drawn.recv_timeout(left)?);
+        Ok(())
     }
 
     fn types(&mut self, keys: &str) {
@@ -103,18 +110,27 @@ impl Terminal {
         loop {
             match fs::read_to_string(self.directory.path().join("says")) {
                 Ok(said) if said.ends_with('\n') => return said,
-                _ => assert!(begun.elapsed() < TOO_LONG, "the job hangs"),
+                _ if begun.elapsed() < TOO_LONG => {}
+                _ => {
+                    let drawn = self.drawn.try_iter().flatten().collect::<Vec<_>>();
+                    panic!("the job hangs, and drew: {:?}{:?}", self.seen, String::from_utf8_lossy(&drawn));
+                }
             }
             thread::sleep(LOOK);
         }
     }
 
     /// All that was drawn, when the program in it has ended.
+    #[track_caller]
     fn ended(mut self) -> String {
-        while let Ok(part) = self.drawn.recv_timeout(TOO_LONG) {
-            self.seen += &String::from_utf8_lossy(&part);
+        let begun = Instant::now();
+        loop {
+            match self.part(begun) {
+                Ok(()) => {}
+                Err(RecvTimeoutError::Disconnected) => return std::mem::take(&mut self.seen),
+                Err(RecvTimeoutError::Timeout) => panic!("the program does not end, and draws: {:?}", self.seen),
+            }
         }
-        std::mem::take(&mut self.seen)
     }
 }
 
