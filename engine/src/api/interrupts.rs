@@ -45,4 +45,10 @@ impl Interrupts {
         #[cfg(feature = "terminal")]
         self.show.end().await;
     }
+
+    /// Gives the terminal back: the job has failed.
+    pub(super) async fn leave(&mut self) {
+        #[cfg(feature = "terminal")]
+        self.show.leave().await;
+    }
 }

@@ -293,6 +293,22 @@ impl RunningJob {
 
     async fn work(&mut self) -> Result<Report> {
         let mut interrupts = Interrupts::new(&self.blueprint, self.handle.clone());
+        if let Err(error) = self.work_until_over(&mut interrupts).await {
+            interrupts.leave().await;
+            return Err(error);
+        }
+        interrupts.end().await;
+        let shared = &self.handle.0;
+        let stopped = self.attempt.stopped.load(Relaxed);
+        Ok(Report {
+            stopped,
+            elapsed: shared.started.elapsed(),
+            metrics: self.handle.metrics(),
+            warnings: self.handle.warnings(),
+        })
+    }
+
+    async fn work_until_over(&mut self, interrupts: &mut Interrupts) -> Result<()> {
         let mut restarts = 0;
         // So that who asks for the first time also learns what went on lately.
         let handle = self.handle.clone();
@@ -309,12 +325,12 @@ impl RunningJob {
                 ended = self.attempt.tasks.join() => ended,
                 () = &mut noting => continue,
                 () = cancelled(&mut cancel) => {
-                    self.abort(&mut interrupts).await;
+                    self.abort(interrupts).await;
                     return Err(self.aborted());
                 }
                 () = interrupts.next() => {
-                    if let Err(aborted) = self.interrupt(&mut interrupts) {
-                        self.abort(&mut interrupts).await;
+                    if let Err(aborted) = self.interrupt(interrupts) {
+                        self.abort(interrupts).await;
                         return Err(aborted);
                     }
                     continue;
@@ -326,21 +342,12 @@ impl RunningJob {
             };
             // Before the wait: also who is never started again leaves nothing open behind.
             self.attempt.give_up().await;
-            let Some(error) = explained else { break };
+            let Some(error) = explained else { return Ok(()) };
             if self.attempt.has_progressed() {
                 restarts = 0;
             }
-            self.start_again(error, &mut restarts, &mut interrupts).await?;
+            self.start_again(error, &mut restarts, interrupts).await?;
         }
-        interrupts.end().await;
-        let shared = &self.handle.0;
-        let stopped = self.attempt.stopped.load(Relaxed);
-        Ok(Report {
-            stopped,
-            elapsed: shared.started.elapsed(),
-            metrics: self.handle.metrics(),
-            warnings: self.handle.warnings(),
-        })
     }
 
     fn interrupt(&self, interrupts: &mut Interrupts) -> Result<()> {

@@ -25,6 +25,7 @@ mod watch;
 
 pub use facts::bytes;
 pub use line::line;
+pub use screen::line_mode;
 pub use summary::summary;
 pub use watch::{Asked, Watch};
 

@@ -6,7 +6,7 @@ use std::{
     io::{self, IsTerminal, Stderr},
     panic,
     sync::{
-        Once,
+        Mutex, MutexGuard, Once, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
 };
@@ -37,16 +37,22 @@ impl Drop for Claim {
     }
 }
 
-/// Whether the whole terminal is taken.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Whether the whole terminal is taken. Held while keys change, so that it is true whenever there is no line mode; never while something
+/// is drawn, which may take for ever.
+static TAKEN: Mutex<bool> = Mutex::new(false);
 static HOOK: Once = Once::new();
+
+fn taken() -> MutexGuard<'static, bool> {
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The terminal behind stderr, so that rows may go from stdout to a file. While it lives there is no line mode: Ctrl-C is a key.
 pub(super) struct Screen(Terminal<CrosstermBackend<Stderr>>);
 
 impl Screen {
-    /// Takes the terminal; `None` where stderr or stdin is none.
-    pub(super) fn take() -> io::Result<Option<Self>> {
+    /// Takes the terminal; `None` where stderr or stdin is none, and when it is too late: before [`line_mode`] this says that nobody waits
+    /// until the terminal is given back.
+    pub(super) fn take(too_late: &AtomicBool) -> io::Result<Option<Self>> {
         if !io::stderr().is_terminal() || !io::stdin().is_terminal() {
             return Ok(None);
         }
@@ -57,8 +63,13 @@ impl Screen {
                 before(panic);
             }));
         });
+        let mut taken = taken();
+        if too_late.load(SeqCst) {
+            return Ok(None);
+        }
         enable_raw_mode()?;
-        TAKEN.store(true, SeqCst);
+        *taken = true;
+        drop(taken);
         // From here on dropping it gives the terminal back, also when the rest fails.
         let entered = execute!(io::stderr(), EnterAlternateScreen);
         let terminal = entered.and_then(|()| Terminal::new(CrosstermBackend::new(io::stderr())));
@@ -67,7 +78,7 @@ impl Screen {
 
     /// Fails when the terminal is not ours any more: a panic has given it back, of a task perhaps whose job goes on.
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
-        if !TAKEN.load(SeqCst) {
+        if !*taken() {
             return Err(io::Error::other("something panicked"));
         }
         self.0.draw(draw).map(|_| ())
@@ -80,17 +91,33 @@ impl Drop for Screen {
     }
 }
 
-/// Makes keys what they were, and draws nothing: for who cannot wait until a terminal that is stopped takes what is drawn.
-pub(super) fn line_mode() {
-    if TAKEN.load(SeqCst) {
+/// Makes keys what they were before a view took the terminal, and draws nothing: for a program that has to end now, and cannot wait until
+/// a terminal that is stopped takes what is drawn. Does nothing where no view is shown.
+///
+/// ```no_run
+/// # fn main_is_stuck() -> bool { true }
+/// // A signal has asked the program to end, and the thread that has the view does not.
+/// if main_is_stuck() {
+///     windrow::terminal::line_mode();
+///     std::process::exit(143);
+/// }
+/// ```
+pub fn line_mode() {
+    if *taken() {
         let _ = disable_raw_mode();
     }
 }
 
 fn give_back() {
-    if TAKEN.swap(false, SeqCst) {
-        // Nobody is left to tell if this fails.
-        let _ = disable_raw_mode();
+    let was_taken = {
+        let mut taken = taken();
+        if *taken {
+            // Nobody is left to tell if this fails.
+            let _ = disable_raw_mode();
+        }
+        std::mem::replace(&mut *taken, false)
+    };
+    if was_taken {
         let _ = execute!(io::stderr(), LeaveAlternateScreen, Show);
     }
 }

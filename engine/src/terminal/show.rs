@@ -7,14 +7,19 @@
 //! ```
 //!
 //! A terminal that somebody has stopped (Ctrl-S), or behind which nobody reads, takes nothing more, and whoever writes to it waits. That
-//! is a thread that has nothing else to do: the job goes on, and its end does not wait for the last line for longer than [`FAREWELL`].
+//! is a thread that has nothing else to do: the job goes on, and its end does not wait for the last line for longer than [`FAREWELL`]. Whatever
+//! the thread comes to only then, it leaves the terminal as it is.
 //!
 //! There is one terminal, so one job at a time is shown in it: the first that is waited for.
 
 use std::{
     io::{self, IsTerminal, Stderr},
     pin::Pin,
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc::{self, RecvTimeoutError},
+    },
     time::Duration,
 };
 
@@ -22,7 +27,7 @@ use futures::FutureExt;
 use tokio::{
     sync::{
         mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-        oneshot,
+        oneshot::{self, error::TryRecvError},
     },
     time::timeout,
 };
@@ -46,7 +51,9 @@ const VIEW: Duration = Duration::from_millis(250);
 /// How often keys are looked for.
 const KEYS: Duration = Duration::from_millis(25);
 /// How long a job that has ended waits for what is drawn last, and for the terminal to be as it was.
-const FAREWELL: Duration = Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_secs(2);
+/// How long one that has failed, or was given up, waits for the terminal to be as it was. Nothing is drawn any more.
+const LEAVING: Duration = Duration::from_millis(500);
 
 /// What a job shows while it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +78,14 @@ struct Shown {
     left: mpsc::Receiver<()>,
     /// How long that is still waited for.
     patience: Duration,
+    /// It is not waited for any more.
+    too_late: Arc<AtomicBool>,
+}
+
+/// How long somebody wants to see something.
+struct Wanted {
+    over: oneshot::Receiver<()>,
+    too_late: Arc<AtomicBool>,
 }
 
 impl Show {
@@ -79,7 +94,7 @@ impl Show {
         let is_shown = shows != Shows::Nothing && io::stderr().is_terminal();
         let claim = if is_shown { Claim::take() } else { None };
         // Without a thread the job works all the same.
-        Self(claim.and_then(|claim| Shown::begin(claim, move || Drawing::begin(shows, handle)).ok()))
+        Self(claim.and_then(|claim| Shown::begin(claim, |wanted, press| draw(shows, handle, wanted, press)).ok()))
     }
 
     /// Ctrl-C was pressed where it is no signal. May be dropped and called again at any time.
@@ -100,23 +115,39 @@ impl Show {
             // The thread may have ended with its terminal.
             let _ = over.send(());
         }
-        if timeout(FAREWELL, &mut shown.gone).await.is_err() {
-            shown.patience = Duration::ZERO;
-        }
+        shown.wait_until_gone(FAREWELL).await;
+    }
+
+    /// The job has failed, which somebody else says: gives the terminal back. Who drops this instead blocks meanwhile.
+    pub(crate) async fn leave(&mut self) {
+        let Some(mut shown) = self.0.take() else { return };
+        drop(shown.over.take());
+        shown.wait_until_gone(LEAVING).await;
     }
 }
 
 impl Shown {
-    fn begin(claim: Claim, drawing: impl FnOnce() -> Drawing + Send + 'static) -> io::Result<Self> {
+    fn begin<D>(claim: Claim, draw: impl FnOnce(Wanted, UnboundedSender<()>) -> D) -> io::Result<Self>
+    where
+        D: Future<Output = ()> + Send + 'static,
+    {
         let ((press, interrupts), (over, ended), (leaves, left)) =
             (unbounded_channel(), oneshot::channel(), mpsc::channel());
+        let too_late = Arc::new(AtomicBool::new(false));
+        let drawing = draw(Wanted { over: ended, too_late: too_late.clone() }, press);
         let gone = thread::run("windrow-terminal", None, async move {
             // What draws goes first, then the claim, and with this it is told that both are gone.
             let _leaves: mpsc::Sender<()> = leaves;
             let _claim = claim;
-            drawing().until(ended, press).await;
+            drawing.await;
         })?;
-        Ok(Self { interrupts, over: Some(over), gone, left, patience: FAREWELL })
+        Ok(Self { interrupts, over: Some(over), gone, left, patience: LEAVING, too_late })
+    }
+
+    async fn wait_until_gone(mut self, patience: Duration) {
+        if timeout(patience, &mut self.gone).await.is_err() {
+            self.patience = Duration::ZERO;
+        }
     }
 }
 
@@ -126,6 +157,7 @@ impl Drop for Shown {
         drop(self.over.take());
         if let Err(RecvTimeoutError::Timeout) = self.left.recv_timeout(self.patience) {
             // A program that ends now leaves at least keys as they were.
+            self.too_late.store(true, SeqCst);
             screen::line_mode();
         }
     }
@@ -141,6 +173,18 @@ struct Drawing {
     /// When to draw again.
     next: Moment,
     saving: Option<Saving>,
+    too_late: Arc<AtomicBool>,
+}
+
+/// Draws what is wanted, if it still is when the thread gets that far.
+async fn draw(shows: Shows, handle: JobHandle, wanted: Wanted, press: UnboundedSender<()>) {
+    let Wanted { mut over, too_late } = wanted;
+    match over.try_recv() {
+        Err(TryRecvError::Empty) => Drawing::begin(shows, handle, too_late).until(over, press).await,
+        Err(TryRecvError::Closed) => {}
+        // All that is left to be seen is how it ended.
+        Ok(()) => Drawing::begin(Shows::Line, handle, too_late).end(),
+    }
 }
 
 enum Mode {
@@ -158,16 +202,16 @@ impl Mode {
 
 impl Drawing {
     /// Where the view cannot be had it is the line.
-    fn begin(shows: Shows, handle: JobHandle) -> Self {
+    fn begin(shows: Shows, handle: JobHandle, too_late: Arc<AtomicBool>) -> Self {
         let mode = match shows {
             Shows::Nothing => Mode::Nothing,
             Shows::Line => Mode::line(),
-            Shows::View => match Watch::claimed(true) {
+            Shows::View => match Watch::claimed(true, &too_late) {
                 Ok(Some(watch)) => Mode::View(Box::new(watch)),
                 Ok(None) | Err(_) => Mode::line(),
             },
         };
-        Self { handle, mode, next: Moment::now(), saving: None }
+        Self { handle, mode, next: Moment::now(), saving: None, too_late }
     }
 
     /// Draws until the job is over, or nobody waits for it any more; says when Ctrl-C is pressed where it is no signal.
@@ -259,7 +303,11 @@ impl Drawing {
         if matches!(self.mode, Mode::View(_)) {
             self.mode = Mode::line();
         }
-        if let Mode::Line(line) = &mut self.mode {
+        // What comes from elsewhere meanwhile stands where the line would.
+        let is_late = self.too_late.load(SeqCst);
+        if let Mode::Line(line) = &mut self.mode
+            && !is_late
+        {
             // Who waits is about to be told that it is over.
             let status = JobStatus { state: State::Ended, ..self.handle.status() };
             line.end(&status, columns());
@@ -279,4 +327,50 @@ fn told(saved: Result<Epoch>) -> String {
 /// How wide the terminal is.
 fn columns() -> u16 {
     crossterm::terminal::size().map_or(80, |(columns, _)| columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only one thing is shown at a time, also by the tests beside this one.
+    async fn claim() -> Claim {
+        loop {
+            match Claim::take() {
+                Some(claim) => return claim,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// As in a terminal that is stopped, and goes on only when something else on this thread does.
+    #[tokio::test]
+    async fn leaving_a_terminal_blocks_nobody() {
+        let ((go_on, goes_on), (through, is_through)) = (mpsc::channel::<()>(), mpsc::channel());
+        let shown = Shown::begin(claim().await, |wanted, _| async move {
+            assert!(wanted.over.await.is_err());
+            goes_on.recv().unwrap();
+            through.send(()).unwrap();
+        });
+        let mut show = Show(Some(shown.unwrap()));
+        tokio::join!(show.leave(), async { go_on.send(()).unwrap() });
+        assert!(is_through.try_recv().is_ok(), "it was given up");
+    }
+
+    /// Time passes at once where it is all that is waited for.
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_to_it_too_late_knows() {
+        let ((go_on, goes_on), (begins, begun)) = (mpsc::channel::<()>(), mpsc::channel());
+        let (knows, knew) = mpsc::channel();
+        let shown = Shown::begin(claim().await, |mut wanted, _| async move {
+            begins.send(()).unwrap();
+            goes_on.recv().unwrap();
+            knows.send((wanted.over.try_recv().is_ok(), wanted.too_late.load(SeqCst))).unwrap();
+        });
+        let mut show = Show(Some(shown.unwrap()));
+        begun.recv().unwrap();
+        show.end().await;
+        go_on.send(()).unwrap();
+        assert_eq!(knew.recv().unwrap(), (true, true), "the job is over, and nobody waits any more");
+    }
 }

@@ -1,6 +1,6 @@
 //! The full view at work: draws what a status says, and takes keys.
 
-use std::{io, time::Duration};
+use std::{io, sync::atomic::AtomicBool, time::Duration};
 
 use crossterm::event::{Event, KeyEventKind, poll, read};
 
@@ -54,13 +54,13 @@ impl Watch {
     /// the user may ask for savepoints.
     pub fn begin(saves: bool) -> io::Result<Option<Self>> {
         let Some(claim) = Claim::take() else { return Ok(None) };
-        Ok(Self::claimed(saves)?.map(|watch| Self { _claim: Some(claim), ..watch }))
+        Ok(Self::claimed(saves, &AtomicBool::new(false))?.map(|watch| Self { _claim: Some(claim), ..watch }))
     }
 
-    /// The same for who has the claim.
-    pub(super) fn claimed(saves: bool) -> io::Result<Option<Self>> {
+    /// The same for who has the claim; `None` also when it is too late.
+    pub(super) fn claimed(saves: bool, too_late: &AtomicBool) -> io::Result<Option<Self>> {
         let looking = Looking { saves, ..Looking::default() };
-        Ok(Screen::take()?.map(|screen| Self { screen, looking, operators: 0, _claim: None }))
+        Ok(Screen::take(too_late)?.map(|screen| Self { screen, looking, operators: 0, _claim: None }))
     }
 
     /// Shows this.
