@@ -25,7 +25,8 @@ Examples:
   windrow status http://127.0.0.1:8080 --watch     a view of the whole terminal, once a second; ? shows its keys
   windrow status http://127.0.0.1:8080 --json | jq .checkpoints.newest
 
-q, Ctrl-C and SIGTERM end the view, and give the terminal back. The job goes on.
+q, Ctrl-C and SIGTERM end the view, and give the terminal back. The job goes on. In a terminal that is stopped
+a signal ends the command with exit code 130 or 143; what is on the terminal stays there.
 
 The token, where the job wants one for reading too: --token-file FILE, or the variable WINDROW_TOKEN.";
 
