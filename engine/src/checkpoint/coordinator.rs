@@ -323,9 +323,13 @@ impl Coordinator {
         }
     }
 
-    /// Whether the name of a savepoint can be had; otherwise tells who asked.
+    /// Whether the name of a savepoint can be had; otherwise tells who asked. A checkpoint without a name is for who waits for it: when
+    /// nobody does any more, none is taken.
     async fn accept(&self, savepoint: Savepoint) -> Option<Savepoint> {
         let archive = self.archive.as_ref()?;
+        if savepoint.name.is_none() && savepoint.then == Then::GoOn && savepoint.reply.is_closed() {
+            return None;
+        }
         let free = match &savepoint.name {
             Some(name) => archive.check_savepoint(name).await,
             None => Ok(()),
@@ -416,5 +420,37 @@ impl Coordinator {
         let epoch = underway.map_or(self.next, |underway| underway.epoch);
         let timeout = self.archive.as_ref().map(|archive| archive.timeout.clone()).unwrap_or_default();
         timeout.passed(epoch, silent.map(|task| self.layout.name(*task)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Job, prelude::*};
+
+    #[tokio::test]
+    async fn for_who_has_gone_no_checkpoint_is_taken_but_a_savepoint_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let job = Job::new("numbers").checkpoint(directory.path().to_str().unwrap(), hours(1));
+        job.source(Sequence::endless().rate(1_000)).sink(MemorySink::new());
+        let running = job.start().await.unwrap();
+        let handle = running.handle();
+        let asks = async {
+            let before = handle.checkpoint().await.unwrap();
+            for _ in 0..5 {
+                let mut gone = Box::pin(handle.checkpoint());
+                assert!(futures::poll!(&mut gone).is_pending());
+            }
+            let between = handle.checkpoint().await.unwrap();
+            let mut gone = Box::pin(handle.savepoint("one"));
+            assert!(futures::poll!(&mut gone).is_pending());
+            drop(gone);
+            let after = handle.checkpoint().await.unwrap();
+            handle.stop();
+            [before, between, after].map(|epoch| epoch.0)
+        };
+        let ([before, between, after], ended) = tokio::join!(asks, running.wait());
+        ended.unwrap();
+        assert_eq!(between, before + 1, "nobody waited for those between");
+        assert_eq!(after, between + 2, "a savepoint is kept for later");
     }
 }

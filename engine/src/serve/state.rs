@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   GET  /state/window_1?sql=… ──────────────────────────────► newest checkpoint ─┐ tables ──► DataFusion ──► rows
-//!   POST /state/window_1 {"sql": …, "fresh": true} ──► turn ──► a new checkpoint ─┘            (feature sql)
+//!   POST /state/window_1 {"sql": …, "fresh": true} ───────────► a new checkpoint ─┘            (feature sql)
 //! ```
 //!
 //! The job goes on meanwhile; what is asked is a checkpoint, which does not change, and whose number the answer has.

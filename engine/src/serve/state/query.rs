@@ -1,10 +1,13 @@
 //! One query over one checkpoint, within bounds, on a thread of its own.
 //!
 //! ```text
-//!   turn (one at a time) ──► thread ──► manifest: not too many bytes? ──► tables ──► plan: only reads, makes nothing long? ──► rows
-//!     └ of now? a checkpoint ─┘                                                          └ DataFusion, in so much memory     │
-//!                                                          {"epoch", "columns", "rows", "truncated"} ◄── not too many ◄─────┘
+//!   place ──────────► turn (one at a time) ──► thread ──► manifest: not too many bytes? ──► tables ──► plan: only reads? ──► rows
+//!     └ a checkpoint ──┘                                                  DataFusion, in so much memory ┘ makes nothing long?  │
+//!       if it is to be of now                                {"epoch", "columns", "rows", "truncated"} ◄── not too many ◄─────┘
 //! ```
+//!
+//! Who wants a checkpoint to be taken waits for it before the turn: a job that hangs completes none, and it is then that others look at
+//! the newest there is.
 //!
 //! DataFusion keeps account of what joins, sorts and aggregates hold, and so that is bounded. It does not of what an expression, a window
 //! or an aggregate allocates besides. What makes long texts of short ones is refused, and so are the windows and aggregates that hold
@@ -81,11 +84,13 @@ const WINDOWED: &[&str] =
     &["count", "sum", "min", "max", "avg", "row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile"];
 /// How many queries may wait for the one that is answered.
 const WAITING: usize = 4;
+/// How many of those that are there may wait for a checkpoint, so that there are places for who needs none.
+const FRESH: usize = 2;
 
 /// What a query may take.
 #[derive(Clone, Debug)]
 struct Bounds {
-    /// How long it may wait for its turn, for a checkpoint that is taken for it, and may take.
+    /// How long it may wait for a checkpoint that is taken for it, and for its turn, and may take.
     time: Duration,
     /// How many bytes of segments are read for it.
     state_bytes: u64,
@@ -108,7 +113,7 @@ impl Default for Bounds {
 pub(super) enum Of {
     Newest,
     Epoch(Epoch),
-    /// One that this job takes when it is the turn of the query: what happened while it waited is in it.
+    /// One that this job takes for the query, or a newer one: what happened before it was asked is in it.
     Now(JobHandle),
 }
 
@@ -128,6 +133,8 @@ pub(super) struct Query {
 pub(super) struct Queries {
     /// For the one that is answered, and for those that wait.
     places: Arc<Semaphore>,
+    /// For those that wait for a checkpoint.
+    fresh: Semaphore,
     turn: Arc<Semaphore>,
     bounds: Bounds,
 }
@@ -138,31 +145,24 @@ impl Queries {
     }
 
     fn within(bounds: Bounds) -> Self {
-        Self { places: Arc::new(Semaphore::new(1 + WAITING)), turn: Arc::new(Semaphore::new(1)), bounds }
+        let (places, turn) = (Arc::new(Semaphore::new(1 + WAITING)), Arc::new(Semaphore::new(1)));
+        Self { places, fresh: Semaphore::new(FRESH), turn, bounds }
     }
 
     pub(super) async fn run(&self, query: Query) -> Answered {
         let time = self.bounds.time;
-        let unavailable = |words: String| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words);
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             let words = format!("there is one query at a time, and {WAITING} wait for their turn already: try again");
             return Err(unavailable(words));
         };
+        if let Of::Now(job) = &query.of {
+            self.checkpoint(job).await?;
+        }
         let turn = timeout(time, self.turn.clone().acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
             let words = format!("there is one query at a time, and others have taken the last {time:?}: try again");
             return Err(unavailable(words));
         };
-        if let Of::Now(job) = &query.of {
-            let taken = timeout(time, job.checkpoint()).await;
-            let late = || {
-                unavailable(format!(
-                    "the checkpoint that was asked for is not complete after {time:?}, and is still being taken: ask a while later for the \
-                     newest, without \"fresh\""
-                ))
-            };
-            taken.map_err(|_| late())?.map_err(undone)?;
-        }
         let bounds = self.bounds.clone();
         let running = thread::run("windrow-state", Some(STACK), async move {
             // Until this one is over, also when nobody waits for it any more.
@@ -183,6 +183,29 @@ impl Queries {
             }
         }
     }
+
+    /// Has a checkpoint taken, and waits for it.
+    async fn checkpoint(&self, job: &JobHandle) -> Result<(), Refusal> {
+        let time = self.bounds.time;
+        let Ok(_waits) = self.fresh.try_acquire() else {
+            let words = format!(
+                "{FRESH} queries wait for a checkpoint that is taken for them already: try again, or ask for the newest, without \"fresh\""
+            );
+            return Err(unavailable(words));
+        };
+        let late = |_| {
+            unavailable(format!(
+                "the checkpoint that was asked for is not complete after {time:?}; the status of the job says whom it waits for: ask for \
+                 the newest, without \"fresh\""
+            ))
+        };
+        timeout(time, job.checkpoint()).await.map_err(late)?.map_err(undone).map(drop)
+    }
+}
+
+/// It cannot be answered now.
+fn unavailable(words: String) -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words)
 }
 
 impl Query {

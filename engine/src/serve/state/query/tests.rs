@@ -1,7 +1,9 @@
 //! Queries that want too much, with bounds that a test can reach.
 
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use async_trait::async_trait;
 use http_body_util::BodyExt;
-use windrow_connectors::{MemorySink, Sequence};
+use windrow_connectors::{ConnectorError, Incarnation, MemorySink, Receipt, Sequence, Sink, SinkWriter};
 
 use super::{
     super::{Asked, States},
@@ -59,35 +61,116 @@ async fn who_would_wait_behind_too_many_is_told_at_once() {
     }
 }
 
-/// What happened while it waited is in what it is told, also when others had a checkpoint taken meanwhile.
+fn states() -> States {
+    States { queries: Queries::within(Bounds { time: LONG, ..Bounds::default() }) }
+}
+
+async fn json_of(answer: Answered) -> serde_json::Value {
+    let bytes = answer.unwrap().into_body().collect().await.unwrap().to_bytes();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+fn asks(fresh: bool) -> Asked {
+    Asked { sql: "select position from state".into(), epoch: None, fresh }
+}
+
+/// What happened before it was asked is in what it is told, and what is newer when it has its turn.
 #[tokio::test]
-async fn what_is_to_be_fresh_is_so_when_it_has_its_turn() {
+async fn what_is_to_be_fresh_is_taken_before_its_turn() {
     let directory = tempfile::tempdir().unwrap();
     let job = Job::new("numbers").checkpoint(directory.path().to_str().unwrap(), LONG * 60);
     job.source(Sequence::endless().rate(1_000)).sink(MemorySink::new());
     let running = job.start().await.unwrap();
-    let handle = running.handle();
-    let states = States { queries: Queries::within(Bounds { time: LONG, ..Bounds::default() }) };
+    let (handle, states) = (running.handle(), states());
     let asks = async {
         let turn = states.queries.turn.clone().acquire_owned().await.unwrap();
-        let asked = Asked { sql: "select position from state".into(), epoch: None, fresh: true };
-        let mut asked = Box::pin(states.ask(&handle, "1", asked));
-        assert!(futures::poll!(&mut asked).is_pending(), "it waits for its turn");
-        // One after the other: with this one, one that was asked for before is complete too.
-        let before = tokio::select! {
+        let before = handle.checkpoint().await.unwrap();
+        let mut asked = Box::pin(states.ask(&handle, "1", asks(true)));
+        assert!(futures::poll!(&mut asked).is_pending());
+        // One after the other: with this one, that of the query is complete too.
+        let after = tokio::select! {
             biased;
             _ = &mut asked => panic!("it had its turn"),
-            before = handle.checkpoint() => before.unwrap(),
+            after = handle.checkpoint() => after.unwrap(),
         };
         drop(turn);
-        let answer = asked.await.unwrap();
-        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        let answer = json_of(asked.await).await;
         handle.stop();
-        (before, serde_json::from_slice::<serde_json::Value>(&bytes).unwrap())
+        (before, after, answer)
     };
-    let ((before, answer), ended) = tokio::join!(asks, running.wait());
+    let ((before, after, answer), ended) = tokio::join!(asks, running.wait());
     ended.unwrap();
-    assert!(answer["epoch"].as_u64().unwrap() > before.0, "{before}: {answer}");
+    assert_eq!(after.0, before.0 + 2, "the query had one taken while others had their turn");
+    assert_eq!(answer["epoch"].as_u64(), Some(after.0), "the newest");
+}
+
+/// A sink that completes so many epochs as it is let.
+#[derive(Clone)]
+struct Held(Arc<Semaphore>);
+
+#[async_trait]
+impl Sink for Held {
+    fn name(&self) -> String {
+        "held".into()
+    }
+
+    fn accepts(&self, _: &SchemaRef) -> Result<(), ConnectorError> {
+        Ok(())
+    }
+
+    async fn writer(&self, _: &Incarnation, _: usize, _: SchemaRef) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl SinkWriter for Held {
+    async fn write(&mut self, _: RecordBatch) -> Result<(), ConnectorError> {
+        Ok(())
+    }
+
+    async fn stage(&mut self, _: Epoch) -> Result<Vec<Receipt>, ConnectorError> {
+        self.0.acquire().await.unwrap().forget();
+        Ok(Vec::new())
+    }
+}
+
+/// A job that hangs is just the one that somebody wants to look into.
+#[tokio::test]
+async fn who_needs_no_checkpoint_does_not_wait_for_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let job = Job::new("numbers").checkpoint(directory.path().to_str().unwrap(), LONG * 60);
+    let held = Arc::new(Semaphore::new(1));
+    job.source(Sequence::endless().rate(1_000)).sink(Held(held.clone()));
+    let running = job.start().await.unwrap();
+    let (handle, states) = (running.handle(), states());
+    let looks = async {
+        // The first one, before a row is read.
+        while handle.status().checkpoints.newest.is_none() {
+            tokio::task::yield_now().await;
+        }
+        let mut fresh: Vec<_> = (0..FRESH).map(|_| Box::pin(states.ask(&handle, "1", asks(true)))).collect();
+        for waits in &mut fresh {
+            assert!(futures::poll!(waits).is_pending());
+        }
+        let refused = states.ask(&handle, "1", asks(true)).await.unwrap_err();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.words.contains("2 queries wait for a checkpoint"), "{}", refused.words);
+        let fresh = futures::future::join_all(fresh);
+        tokio::pin!(fresh);
+        let plain = tokio::select! {
+            biased;
+            _ = &mut fresh => panic!("the checkpoint is complete"),
+            plain = states.ask(&handle, "1", asks(false)) => json_of(plain).await,
+        };
+        held.add_permits(100);
+        for answer in fresh.await {
+            assert!(json_of(answer).await["epoch"].as_u64() > plain["epoch"].as_u64(), "{plain}");
+        }
+        handle.stop();
+    };
+    let ((), ended) = tokio::join!(looks, running.wait());
+    ended.unwrap();
 }
 
 #[tokio::test]
