@@ -362,7 +362,12 @@ impl Chain {
     /// Rows that left an operator by `port`, or came to the chain on it.
     fn push_batch(&mut self, from: Option<usize>, port: Port, batch: SizedBatch, out: &mut Vec<(usize, Message)>) {
         let input = if from.is_none() { port } else { Port::MAIN };
-        for target in self.targets(from, port) {
+        let targets = self.targets(from, port);
+        if targets.iter().filter(|target| matches!(target, Target::Edge(_))).count() > 1 {
+            // Once for all, and not of each copy.
+            batch.bytes();
+        }
+        for target in targets {
             match target {
                 Target::Link(link) => self.stack.push(Work::Process(link, input, Rows::of(batch.clone().into_rows()))),
                 Target::Edge(edge) => out.push((edge, Message::Batch(batch.clone()))),
@@ -428,4 +433,30 @@ pub(crate) fn guard<T>(counters: &Counters, call: impl FnOnce() -> windrow_opera
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, StringViewArray};
+
+    use super::*;
+
+    #[test]
+    fn what_goes_to_several_tasks_is_counted_once() {
+        let texts: ArrayRef =
+            Arc::new(StringViewArray::from_iter_values(["one", "a text that is no part of its view"]));
+        let rows = RecordBatch::try_from_iter([("text", texts)]).unwrap();
+        let feed = |edges: usize| {
+            let mut chain = Chain::new(0, (0..edges).map(Target::Edge).collect(), Vec::new(), false);
+            let mut out = Vec::new();
+            chain.feed(Port::MAIN, Message::Batch(rows.clone().into()), Timestamp::MIN, &mut out);
+            let counted = |(_, message): &(usize, Message)| match message {
+                Message::Batch(batch) => batch.is_counted(),
+                _ => false,
+            };
+            out.iter().map(counted).collect::<Vec<_>>()
+        };
+        assert_eq!(feed(2), [true, true], "before copies are made");
+        assert_eq!(feed(1), [false], "who sends it counts it");
+    }
 }

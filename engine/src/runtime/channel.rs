@@ -55,8 +55,17 @@ impl SizedBatch {
         self.rows
     }
 
+    /// Copies that are made from now on know it too: who makes several asks before.
     pub(crate) fn bytes(&self) -> usize {
         *self.bytes.get_or_init(|| bytes_of(self.rows.columns()))
+    }
+}
+
+#[cfg(test)]
+impl SizedBatch {
+    /// Whether somebody has asked for its bytes.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.bytes.get().is_some()
     }
 }
 
@@ -91,7 +100,7 @@ pub(crate) struct Disconnected;
 const LEAST_BYTES: usize = 256;
 
 impl Message {
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Batch(batch) => batch.bytes(),
             Self::Watermark(_) | Self::Barrier(_) | Self::End(_) => 0,

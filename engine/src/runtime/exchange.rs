@@ -38,6 +38,8 @@ impl Output {
                 }
             }
             (Self::Hash(_, senders) | Self::Broadcast(senders), message) => {
+                // Once for all, and not of each copy.
+                message.bytes();
                 for sender in senders {
                     sender.send(message.clone()).await?;
                 }
