@@ -26,8 +26,8 @@ pub struct OperatorStatus {
     pub rows_in_per_s: f64,
     /// Rows that left, per second.
     pub rows_out_per_s: f64,
-    /// Bytes of the rows that came in from other tasks; of a source those that it has read. Absent where rows come from the same task, in
-    /// which they are not counted.
+    /// Bytes of the rows that came in from other tasks; of a source those that it has read, as they lie in memory, and not as they came
+    /// over the wire or from a file. Absent where rows come from the same task, in which they are not counted.
     pub bytes_in: Option<u64>,
     /// Bytes of the rows that left for other tasks, by all outputs; what goes to two is counted twice. Absent of a sink, and where
     /// no output leaves the task.

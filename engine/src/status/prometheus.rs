@@ -65,6 +65,9 @@ pub fn prometheus(status: &JobStatus) -> String {
 
 type Labels = Vec<(&'static str, String)>;
 
+/// Of an operator and of its tasks.
+const RECEIVED: &str = "Bytes of rows from other tasks; of a source those read, as they lie in memory";
+
 /// A name, a unit, a help, and what an operator has counted.
 type Counted = (&'static str, Option<Unit>, &'static str, fn(&OperatorStatus) -> Option<u64>);
 
@@ -251,9 +254,7 @@ impl<'a> Page<'a> {
             info.collect(),
         );
         let counters: [Counted; 10] = [
-            ("operator_received", Some(Unit::Bytes), "Bytes of rows from other tasks; of a source read", |own| {
-                own.bytes_in
-            }),
+            ("operator_received", Some(Unit::Bytes), RECEIVED, |own| own.bytes_in),
             ("operator_sent", Some(Unit::Bytes), "Bytes of rows that left for other tasks", |own| own.bytes_out),
             ("operator_processed_rows", None, "Rows that were processed", |own| Some(own.processed)),
             ("operator_late_rows", None, "Rows that came too late", |own| Some(own.late)),
@@ -320,8 +321,7 @@ impl<'a> Page<'a> {
         let samples = self.of_tasks(|task| Some(Value::Whole(task.rows_out)));
         self.add(Counter, "task_rows_out", None, "Rows that left by the main output; of a sink rows written", samples);
         let samples = self.of_tasks(|task| task.bytes_in.map(Value::Whole));
-        let help = "Bytes of rows from other tasks; of a source read";
-        self.add(Counter, "task_received", Some(Unit::Bytes), help, samples);
+        self.add(Counter, "task_received", Some(Unit::Bytes), RECEIVED, samples);
         let samples = self.of_tasks(|task| task.bytes_out.map(Value::Whole));
         self.add(Counter, "task_sent", Some(Unit::Bytes), "Bytes of rows that left for other tasks", samples);
         let samples = self.of_tasks(|task| Some(Value::Real(seconds(task.busy_us))));

@@ -173,7 +173,7 @@ function taskColumns(kind) {
     { head: "Task", text: (task) => String(task.at), number: true },
     { head: kind === "source" ? "Read" : "Rows in", text: (task) => count(task.rows_in), number: true },
     { head: kind === "sink" ? "Written" : "Rows out", text: (task) => count(task.rows_out), number: true },
-    { head: "Bytes in", title: kind === "source" ? "of what was read" : "from other tasks", text: (task) => ofBytes(task.bytes_in), number: true },
+    { head: "Bytes in", title: kind === "source" ? "of what was read, as it lies in memory" : "from other tasks", text: (task) => ofBytes(task.bytes_in), number: true },
     { head: "Bytes out", title: "to other tasks", text: (task) => ofBytes(task.bytes_out), number: true },
     { head: "Busy", title: "the share of the last seconds in which it worked", text: (task) => percent(task.busy), share: (task) => task.busy, tone: () => "busy" },
     { head: "Blocked", title: "the share of the last seconds in which its chain waited for room downstream", text: (task) => percent(task.blocked), share: (task) => task.blocked, tone: () => "blocked" },
