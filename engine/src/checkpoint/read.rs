@@ -67,6 +67,11 @@ impl CheckpointStore {
         Ok(listed)
     }
 
+    /// The highest number with a decision. As long as it is the same, nothing that the newest checkpoint is made of is removed.
+    pub(crate) async fn last_decided(&self) -> Result<Option<u64>> {
+        Ok(self.objects.numbers(EPOCHS).await?.into_iter().max())
+    }
+
     /// A committed checkpoint, of which all segments are there. Changes nothing and needs no claim.
     pub(crate) async fn load_committed(&self, wanted: &Wanted) -> Result<Manifest> {
         let missing = || CheckpointError::Missing { what: wanted.words(), path: self.shown().into() };

@@ -31,18 +31,25 @@ pub(super) async fn reading<T>(
     let store = CheckpointStore::open_to_read(root, &job).map_err(failed)?;
     let mut attempts = 1;
     loop {
+        let before = store.last_decided().await.map_err(failed)?;
         let done = match store.load_committed(wanted).await.map_err(failed) {
             Ok(manifest) => read(&store, manifest).await,
             Err(error) => Err(error),
         };
         match done {
-            Err(error) if *wanted == Wanted::Newest && is_gone(&error) && attempts < ATTEMPTS => attempts += 1,
+            Err(error) if *wanted == Wanted::Newest && is_gone(&error) && attempts < ATTEMPTS => {
+                // Nothing is removed before a newer one is decided: without one it is damaged, and would be read again in vain.
+                if store.last_decided().await.map_err(failed)? == before {
+                    return Err(error);
+                }
+                attempts += 1;
+            }
             done => return done,
         }
     }
 }
 
-/// Whether it may be that the job has removed what was read. What is damaged is read again in vain, which happens to nobody often.
+/// Whether it may be that the job has removed what was read.
 fn is_gone(error: &Error) -> bool {
     matches!(error, Error::Checkpoint { error: CheckpointError::Corrupt { .. }, .. })
 }
@@ -125,6 +132,24 @@ mod tests {
         assert!(read.is_err());
     }
 
+    #[tokio::test]
+    async fn what_is_damaged_is_read_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().to_str().unwrap();
+        go_on(store, None).await;
+        let mut begun = 0;
+        let url = format!("{store}/numbers");
+        let read = reading(&url, &Wanted::Newest, |_, _| {
+            begun += 1;
+            let (path, reason) = (String::from("a segment"), String::from("a bit of it has changed"));
+            let error = CheckpointError::Corrupt { path, reason, advice: "restore it" }.of("numbers");
+            Box::pin(async move { Err::<(), _>(error) })
+        });
+        let error = read.await.unwrap_err();
+        assert!(error.to_string().contains("a bit of it has changed"), "{error}");
+        assert_eq!(begun, 1, "there is no newer one");
+    }
+
     /// Who looks may do so on a runtime of several threads.
     #[test]
     fn what_reads_may_go_from_thread_to_thread() {
@@ -145,6 +170,10 @@ mod tests {
         for part in ["s", "MANIFEST"] {
             for folder in fs::read_dir(directory.path().join("numbers/ckpt")).unwrap() {
                 let gone = folder.unwrap().path().join(part);
+                // A checkpoint in which nothing is new has no segments of its own.
+                if !gone.exists() {
+                    continue;
+                }
                 if gone.is_dir() { fs::remove_dir_all(gone) } else { fs::remove_file(gone) }.unwrap();
             }
             let gone = state::open(&url).await.unwrap_err();
