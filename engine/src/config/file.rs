@@ -27,7 +27,7 @@ use super::{
 };
 
 /// The table with one table for each job.
-const JOB: &str = "job";
+pub(super) const JOB: &str = "job";
 
 /// What a file says.
 #[derive(Debug, Default)]

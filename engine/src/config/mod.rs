@@ -31,6 +31,7 @@ use std::{
 };
 
 pub(crate) use chosen::Chosen;
+use datafusion_common::utils::datafusion_strsim::levenshtein;
 use file::Section;
 use knobs::{KNOBS, Knob, PREFIX};
 use serde::Serialize;
@@ -176,11 +177,14 @@ impl Config {
         if self.jobs.contains_key(job) {
             return None;
         }
-        let near = likely(job, self.jobs())?;
+        let near = likely(job, self.jobs().filter(|other| is_slip(job, other)))?;
         let Section { from, .. } = self.jobs.get(near)?;
+        let is_bare = job.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        let key = if is_bare { job.to_owned() } else { format!("{job:?}") };
         Some(format!(
             "{from}: the table for job {near:?} does not count for this job, which is called {job:?} and has no table: if it is meant for \
-             this one, correct its name"
+             this one, correct its name; if both names are right, an empty table [{}.{key}] says so",
+            file::JOB
         ))
     }
 
@@ -307,6 +311,45 @@ fn is_typo(name: &str, near: &str) -> bool {
     let own = |name: &'_ str| name.strip_prefix(PREFIX).unwrap_or_default().to_owned();
     name.len().abs_diff(near.len()) <= 2 && likely(&own(name), std::iter::once(own(near).as_str())).is_some()
 }
+
+/// Whether one of two names of jobs may be a slip for the other. `orders-eu` and `orders-us` are two jobs, and so are `orders_1` and
+/// `orders_2`: names that differ in one part alone do so on purpose, unless it is a single slip in a word.
+fn is_slip(job: &str, other: &str) -> bool {
+    if job.eq_ignore_ascii_case(other) {
+        return true;
+    }
+    let undigited = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
+    let has_a_part_more =
+        |long: &str, short: &str| long.strip_prefix(short).is_some_and(|rest| rest.starts_with(SEPARATORS));
+    if undigited(job) == undigited(other) || has_a_part_more(job, other) || has_a_part_more(other, job) {
+        return false;
+    }
+    let [own, its] = [job, other].map(|name| name.split(SEPARATORS).collect::<Vec<_>>());
+    let mut differ = own.iter().zip(&its).filter(|(own, its)| own != its);
+    match (own.len() > 1 && own.len() == its.len(), differ.next(), differ.next()) {
+        (true, Some((own, its)), None) => own.len().min(its.len()) >= WORD && is_single_slip(own, its),
+        _ => levenshtein(job, other) <= 2,
+    }
+}
+
+/// One letter too many, too few or another one, or two that have changed places.
+fn is_single_slip(one: &str, other: &str) -> bool {
+    let letters = |name: &str| {
+        let mut letters: Vec<char> = name.chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    match levenshtein(one, other) {
+        0 | 1 => true,
+        2 => letters(one) == letters(other),
+        _ => false,
+    }
+}
+
+/// What parts the names of jobs.
+const SEPARATORS: [char; 3] = ['-', '_', '.'];
+/// So many bytes are a word; fewer are a sign, such as that of a country.
+const WORD: usize = 4;
 
 /// A setting, or what is wrong with its value.
 fn setting(knob: &Knob, found: &Found<'_>, from: String) -> Result<Setting, String> {

@@ -115,12 +115,51 @@ fn a_table_with_nearly_the_name_of_a_job_is_a_warning() {
     }
     let both = config(&format!("{file}[job.hot-items]\nparallelism = 4\n"), &[]).unwrap();
     assert_eq!(both.warning("hot-items"), None, "it has its own, so the other one is another's");
+    assert!(warning.ends_with("an empty table [job.hot-items] says so"), "{warning}");
+    let silent = config(&format!("{file}[job.hot-items]\n"), &[]).unwrap();
+    assert_eq!(silent.warning("hot-items"), None, "an empty table counts");
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let job = Job::new("hot-items").configured_by(said);
     job.source(windrow_connectors::Sequence::new(1)).sink(windrow_connectors::MemorySink::new());
     let report = runtime.block_on(job.run()).unwrap();
     assert_eq!(report.warnings, [warning]);
+}
+
+/// Jobs of one file have names that are near to each other on purpose.
+#[test]
+fn names_that_differ_on_purpose_are_no_slips() {
+    let apart = [
+        ("orders-eu", "orders-us"),
+        ("orders_east", "orders_west"),
+        ("orders.a", "orders.b"),
+        ("orders-2024", "orders-2025"),
+        ("orders1", "orders12"),
+        ("orders", "orders-2"),
+        ("orders-eu", "returns-eu"),
+        ("orders-eu-main", "orders-us-main"),
+        ("shard7-of-9", "shard8-of-9"),
+        ("eu", "us"),
+    ];
+    for (job, other) in apart.into_iter().flat_map(|(one, other)| [(one, other), (other, one)]) {
+        let said = config(&format!("[job.{other:?}]\nparallelism = 2\n"), &[]).unwrap();
+        assert_eq!(said.warning(job), None);
+    }
+    let slips = [
+        ("orders-eu", "order-eu"),
+        ("orders-eu", "orders-EU"),
+        ("orders.payments", "orders.paymets"),
+        ("fraud-alerts", "fruad-alerts"),
+        ("fraud", "fruad"),
+        ("hotitems", "hot-items"),
+    ];
+    for (job, other) in slips.into_iter().flat_map(|(one, other)| [(one, other), (other, one)]) {
+        let said = config(&format!("[job.{other:?}]\nparallelism = 2\n"), &[]).unwrap();
+        assert!(said.warning(job).is_some(), "{job} {other}");
+    }
+    let said = config("[job.\"orders.paymets\"]\nparallelism = 2\n", &[]).unwrap();
+    let warning = said.warning("orders.payments").unwrap();
+    assert!(warning.ends_with("[job.\"orders.payments\"] says so"), "a dot needs quotes: {warning}");
 }
 
 #[test]
