@@ -85,13 +85,27 @@ macro_rules! ordinals {
 }
 ordinals! { i8, u8; i16, u16; i32, u32; i64, u64; }
 
+/// The least and the greatest key of these rows.
+fn ends<T: ArrowNumericType>(rows: &PrimitiveArray<T>) -> Option<(u64, u64)>
+where
+    T::Native: Ordinal,
+{
+    Some((min(rows)?.ordinal(), max(rows)?.ordinal()))
+}
+
+/// The ends of what lies between the ends of both.
+fn both(one: Option<(u64, u64)>, other: Option<(u64, u64)>) -> Option<(u64, u64)> {
+    let (Some((least, greatest)), Some((l, g))) = (one, other) else { return one.or(other) };
+    Some((least.min(l), greatest.max(g)))
+}
+
 /// Groups by one column of whole numbers.
 struct Direct<T: ArrowPrimitiveType> {
     schema: SchemaRef,
     /// The group of each key from `first` on.
     places: Vec<u32>,
     first: u64,
-    /// The least and the greatest key.
+    /// The least and the greatest key of all that have been hashed.
     range: Option<(u64, u64)>,
     /// Of each group its key, or anything in the group of null.
     keys: Vec<T::Native>,
@@ -111,15 +125,6 @@ where
         Self { schema, places, first: 0, range: None, keys, null: None, expected: 0, hashed: None }
     }
 
-    /// Takes note of the keys of these rows.
-    fn widen(&mut self, rows: &PrimitiveArray<T>) {
-        if let (Some(least), Some(greatest)) = (min(rows), max(rows)) {
-            let (least, greatest) = (least.ordinal(), greatest.ordinal());
-            let (l, g) = self.range.unwrap_or((least, greatest));
-            self.range = Some((l.min(least), g.max(greatest)));
-        }
-    }
-
     /// How many places there may be for so many groups, and so many rows that each may be a new one.
     fn most(&self, groups: usize, rows: usize) -> usize {
         let come = groups.saturating_add(rows);
@@ -127,10 +132,10 @@ where
         come.saturating_mul(2).max(PLACES.saturating_mul(groups.max(expected))).min(NONE as usize)
     }
 
-    /// The least key, how many places there have to be from there on and how many there may be, if the keys that have been seen
-    /// lie close enough to each other. Some have to be left over, or each new key might need all anew.
-    fn room(&self, groups: usize, rows: usize) -> Option<(u64, usize, usize)> {
-        let ((least, greatest), most) = (self.range?, self.most(groups, rows));
+    /// The least key, how many places there have to be from there on to the greatest and how many there may be, if they lie close
+    /// enough to each other. Some have to be left over, or each new key might need all anew.
+    fn room(&self, (least, greatest): (u64, u64), groups: usize, rows: usize) -> Option<(u64, usize, usize)> {
+        let most = self.most(groups, rows);
         let wanted = usize::try_from(greatest - least).ok().filter(|wanted| *wanted < most)? + 1;
         (wanted + wanted / 4 <= most).then_some((least, wanted, most))
     }
@@ -147,29 +152,28 @@ where
         }
     }
 
-    /// Whether the keys that have been seen have places, of which some may have to be made.
-    fn reach(&mut self, rows: usize) -> bool {
-        let Some((least, greatest)) = self.range else { return true };
-        if least >= self.first && greatest - self.first < self.places.len() as u64 {
-            return true;
-        }
-        self.room(self.keys.len(), rows).map(|room| self.lay_out(room)).is_some()
+    /// The least and the greatest key that has a group.
+    fn ends(&self) -> Option<(u64, u64)> {
+        let keys = self.keys.iter().enumerate().filter(|(group, _)| Some(*group) != self.null);
+        keys.fold(None, |ends, (_, key)| both(ends, Some((key.ordinal(), key.ordinal()))))
     }
 
-    /// The group at the place of a key.
-    fn at(&self, key: T::Native) -> u32 {
-        let place = usize::try_from(key.ordinal().wrapping_sub(self.first));
-        place.ok().and_then(|place| self.places.get(place)).copied().unwrap_or(NONE)
+    /// Makes places for the keys there are and for those of these rows, if they are close to each other.
+    fn reach(&mut self, rows: &PrimitiveArray<T>) -> bool {
+        let ends = both(self.ends(), ends(rows));
+        let room = ends.and_then(|ends| self.room(ends, self.keys.len(), rows.len()));
+        room.map(|room| self.lay_out(room)).is_some()
     }
 
-    /// Makes a group of a key that has a place, if there is none.
-    fn add(&mut self, key: T::Native) -> usize {
-        let place = (key.ordinal() - self.first) as usize;
-        if self.places[place] == NONE {
-            self.places[place] = self.keys.len() as u32;
+    /// The group of a key, a new one if there is none yet. `None` if it has no place.
+    fn group(&mut self, key: T::Native) -> Option<usize> {
+        let place = usize::try_from(key.ordinal().wrapping_sub(self.first)).ok()?;
+        let group = self.places.get_mut(place)?;
+        if *group == NONE {
+            *group = self.keys.len() as u32;
             self.keys.push(key);
         }
-        self.places[place] as usize
+        Some(*group as usize)
     }
 
     /// The group of a row that has no key.
@@ -181,30 +185,38 @@ where
         })
     }
 
-    /// The groups of these rows, if their keys are close to each other.
+    /// The groups of rows, up to the first whose key has no place. Returns how many these are.
+    fn number(&mut self, keys: impl Iterator<Item = Option<T::Native>>, groups: &mut [usize]) -> usize {
+        let mut numbered = 0;
+        for (key, group) in keys.zip(groups) {
+            *group = match key.map(|key| self.group(key)) {
+                Some(Some(found)) => found,
+                Some(None) => break,
+                None => self.null_group(),
+            };
+            numbered += 1;
+        }
+        numbered
+    }
+
+    /// The groups of these rows, if their keys are close to each other and to the others.
     fn place(&mut self, rows: &PrimitiveArray<T>, groups: &mut Vec<usize>) -> bool {
         groups.clear();
-        let mut known = rows.null_count() == 0;
-        groups.extend(rows.values().iter().map(|key| {
-            let group = self.at(*key);
-            known &= group != NONE;
-            group as usize
-        }));
-        if known {
-            return true;
-        }
-        self.widen(rows);
-        if !self.reach(rows.len()) {
-            return false;
-        }
-        for (row, group) in groups.iter_mut().enumerate() {
-            if rows.is_null(row) {
-                *group = self.null_group();
-            } else if *group == NONE as usize {
-                *group = self.add(rows.value(row));
+        groups.resize(rows.len(), 0);
+        let mut done = 0;
+        loop {
+            let rest = rows.slice(done, rows.len() - done);
+            done += match rest.null_count() {
+                0 => self.number(rest.values().iter().copied().map(Some), &mut groups[done..]),
+                _ => self.number(rest.iter(), &mut groups[done..]),
+            };
+            if done == rows.len() {
+                return true;
+            }
+            if !self.reach(&rows.slice(done, rows.len() - done)) {
+                return false;
             }
         }
-        true
     }
 
     /// The keys of all groups, of which there are none afterwards.
@@ -220,6 +232,7 @@ where
     fn hash(&mut self) -> Result<&mut Box<dyn GroupValues>> {
         let mut hashed = hashed(self.schema.clone())?;
         let again = 2 * self.keys.len();
+        self.range = self.ends();
         let keys = self.take_keys();
         if !keys.is_empty() {
             hashed.intern(&[keys], &mut Vec::new())?;
@@ -236,7 +249,7 @@ where
             return Ok(());
         }
         *again = 2 * groups;
-        let Some(room) = self.room(groups, 0) else { return Ok(()) };
+        let Some(room) = self.range.and_then(|range| self.room(range, groups, 0)) else { return Ok(()) };
         let Some((mut hashed, _)) = self.hashed.take() else { return Ok(()) };
         let keys = hashed.emit(EmitTo::All)?;
         let keys = keys[0].as_primitive::<T>();
@@ -257,13 +270,15 @@ where
         };
         if let Some((hashed, _)) = &mut self.hashed {
             hashed.intern(columns, groups)?;
-            self.widen(rows);
+            self.range = both(self.range, ends(rows));
             return self.place_again();
         }
         if self.place(rows, groups) {
             return Ok(());
         }
-        self.hash()?.intern(columns, groups)
+        self.hash()?.intern(columns, groups)?;
+        self.range = both(self.range, ends(rows));
+        Ok(())
     }
 
     fn size(&self) -> usize {
@@ -282,10 +297,7 @@ where
     fn emit(&mut self, to: EmitTo) -> Result<Vec<ArrayRef>> {
         match (&mut self.hashed, to) {
             (Some((hashed, _)), _) => hashed.emit(to),
-            (None, EmitTo::All) => {
-                self.range = None;
-                Ok(vec![self.take_keys()])
-            }
+            (None, EmitTo::All) => Ok(vec![self.take_keys()]),
             (None, EmitTo::First(_)) => self.hash()?.emit(to),
         }
     }
