@@ -32,7 +32,7 @@ use std::{
 };
 
 use windrow_connectors::SplitId;
-use windrow_operators::{KeyedOutput, Partitioning, Plan, Port, plan::Factory, stateless::Union};
+use windrow_operators::{KeyedOutput, Partitioning, Plan, Port, StreamSchema, plan::Factory, stateless::Union};
 
 use super::graph::{Graph, Kind, REJECTS, RejectPolicy, StreamId};
 use crate::runtime::{
@@ -57,6 +57,8 @@ pub(crate) struct Edge {
     /// Which input of the operator behind the gate it is.
     pub(crate) port: Port,
     pub(crate) routing: Routing,
+    /// The event time of its rows, if they may be late there.
+    pub(crate) time: Option<usize>,
 }
 
 pub(crate) enum Head {
@@ -263,7 +265,8 @@ impl Planner<'_> {
                 Partitioning::Key(key) => Routing::Hash(key.clone()),
                 Partitioning::Broadcast => Routing::Broadcast,
             };
-            self.edge(*input, chain, Port(port), routing);
+            let time = self.graph.schema(*stream).and_then(StreamSchema::time);
+            self.connect_by(*input, Edge { from: input.chain, to: chain, port: Port(port), routing, time });
         }
         self.link(Place::root(chain), node, whole, false)
     }
@@ -292,7 +295,11 @@ impl Planner<'_> {
     }
 
     fn edge(&mut self, from: Place, to: usize, port: Port, routing: Routing) {
-        self.plan.edges.push(Edge { from: from.chain, to, port, routing });
+        self.connect_by(from, Edge { from: from.chain, to, port, routing, time: None });
+    }
+
+    fn connect_by(&mut self, from: Place, edge: Edge) {
+        self.plan.edges.push(edge);
         self.connect(from, Target::Edge(self.plan.edges.len() - 1));
     }
 

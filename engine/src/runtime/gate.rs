@@ -31,9 +31,7 @@ use crate::checkpoint::mutated;
 
 pub(crate) struct Gate {
     inputs: Vec<Input>,
-    /// Which input of the operator behind the gate the rows of each of these are, and whether its batches may be made one:
-    /// `None` until there is one.
-    kinds: Vec<(Port, Option<bool>)>,
+    kinds: Vec<Kind>,
     merge: WatermarkMerge,
     /// What is to be said before the next message is read.
     gathered: Gathered,
@@ -51,6 +49,22 @@ pub(crate) struct Inlet {
     pub(crate) receiver: Receiver,
     /// Whether an exchange sends its batches in parts.
     pub(crate) parts: bool,
+    /// The event time of its rows, if they may be late behind the gate.
+    pub(crate) time: Option<usize>,
+}
+
+/// What is known of the rows of an input.
+struct Kind {
+    port: Port,
+    /// Whether its batches may be made one: `None` until there is one.
+    joins: Option<bool>,
+    time: Option<usize>,
+}
+
+impl Kind {
+    fn of(inlet: &Inlet) -> Self {
+        Self { port: inlet.port, joins: (!inlet.parts).then_some(false), time: inlet.time }
+    }
 }
 
 enum Input {
@@ -64,7 +78,7 @@ impl Gate {
     /// Reads from channels that hold so many bytes.
     pub(crate) fn new(inlets: Vec<Inlet>, channel_bytes: usize) -> Self {
         Self {
-            kinds: inlets.iter().map(|inlet| (inlet.port, (!inlet.parts).then_some(false))).collect(),
+            kinds: inlets.iter().map(Kind::of).collect(),
             merge: WatermarkMerge::new(inlets.len()),
             gathered: Gathered::new(channel_bytes),
             next: 0,
@@ -126,9 +140,9 @@ impl Gate {
                     self.say(Some(woken));
                     self.gathered.settle();
                 }
-                let (port, joins) = &mut self.kinds[input];
+                let Kind { port, joins, time } = &mut self.kinds[input];
                 if *joins.get_or_insert_with(|| gather::joins(batch.schema_ref())) {
-                    self.gathered.batch((*port, input), batch);
+                    self.gathered.batch((*port, input), batch, *time);
                 } else {
                     self.gathered.say(*port, Message::Batch(batch));
                 }
@@ -208,7 +222,7 @@ mod tests {
     }
 
     fn on_main(receivers: Vec<Receiver>) -> Vec<Inlet> {
-        receivers.into_iter().map(|receiver| Inlet { port: Port::MAIN, receiver, parts: true }).collect()
+        receivers.into_iter().map(|receiver| Inlet { port: Port::MAIN, receiver, parts: true, time: None }).collect()
     }
 
     /// Sends each script through an input of its own, one after the other, and gives what the gate says.
@@ -309,7 +323,7 @@ mod tests {
             for message in [row(1), at(5), row(2), row(3), at(6), Message::End(End::Exhausted)] {
                 sender.send(message).await.unwrap();
             }
-            let mut gate = Gate::new(vec![Inlet { port: Port::RIGHT, receiver, parts }], 1 << 20);
+            let mut gate = Gate::new(vec![Inlet { port: Port::RIGHT, receiver, parts, time: None }], 1 << 20);
             let mut batches = Vec::new();
             loop {
                 match gate.next().await.unwrap() {

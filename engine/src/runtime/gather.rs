@@ -8,9 +8,9 @@
 //! An exchange sends each task its part of a batch: of 500 rows to eight tasks, 60 rows each. Operators and kernels cost
 //! some microseconds a batch, however small. Nobody waits for rows to gather: only what has come is taken together, so this
 //! costs no latency, and grows with the load. A watermark moves behind rows that came after it, which it allows: it says
-//! what will not come, and that has not become less true. So a row that was late by the time it was sent may be in time here,
-//! never the other way round. The rows of each input keep their order, and stay together: those who sort by event time find as
-//! many runs as there are inputs.
+//! what will not come, and that has not become less true. It does not move behind a row that is late: which rows are late
+//! must not depend on what waits. The rows of each input keep their order, and stay together: those who sort by event time
+//! find as many runs as there are inputs.
 //!
 //! How much is taken is bounded in rows, in bytes by what a channel holds, and by tokio, which interrupts a task that has
 //! received about a hundred messages.
@@ -23,7 +23,7 @@ use arrow::{
     datatypes::{DataType, Schema},
     error::ArrowError,
 };
-use windrow_operators::{Port, Timestamp, Watermark, bytes::lean_bytes};
+use windrow_operators::{Port, Timestamp, Watermark, bytes::lean_bytes, time::event_times};
 
 use super::channel::{Message, SizedBatch};
 
@@ -68,14 +68,23 @@ impl Gathered {
         self.said.is_empty() && self.rows < FULL.0 && self.bytes < self.full
     }
 
-    /// Takes rows of an input.
-    pub(super) fn batch(&mut self, (port, input): (Port, usize), batch: SizedBatch) {
+    /// Takes rows of an input, with the column of their event time if they may be late.
+    pub(super) fn batch(&mut self, (port, input): (Port, usize), batch: SizedBatch, time: Option<usize>) {
         let bytes = batch.bytes();
         if batch.num_rows() >= SMALL.0 || bytes >= SMALL.1 {
             return self.say(port, Message::Batch(batch));
         }
+        if time.is_some_and(|column| self.is_late(&batch, column)) {
+            self.settle();
+        }
         (self.rows, self.bytes) = (self.rows + batch.num_rows(), self.bytes + bytes);
         self.small.push(((port, input), batch));
+    }
+
+    /// Whether one of the rows is earlier than the watermark that is still to be said.
+    fn is_late(&self, batch: &RecordBatch, column: usize) -> bool {
+        let earliest = || event_times(batch, column)?.iter().min().copied();
+        self.time.is_some_and(|said| earliest().is_some_and(|earliest| earliest < said.micros()))
     }
 
     pub(super) fn watermark(&mut self, watermark: Watermark) {
@@ -168,13 +177,36 @@ mod tests {
     fn small_batches_of_a_port_are_one_and_the_last_watermark_is_behind_them() {
         let mut gathered = Gathered::new(1 << 30);
         for step in 0..3 {
-            gathered.batch((Port::MAIN, 1 - step as usize % 2), rows(step * 10, 10));
-            gathered.batch((OTHER, 2), rows(step * 5 + 1_000, 5));
+            gathered.batch((Port::MAIN, 1 - step as usize % 2), rows(step * 10, 10), None);
+            gathered.batch((OTHER, 2), rows(step * 5 + 1_000, 5), None);
             gathered.watermark(at(step));
         }
         assert!(gathered.wants_more() && gathered.is_empty());
         assert_eq!(said(&mut gathered), ["30 rows from 10 on 0", "15 rows from 1000 on 1", "up to 2"]);
         assert!(said(&mut gathered).is_empty());
+    }
+
+    #[test]
+    fn a_row_that_is_late_stays_behind_the_watermark() {
+        let times = |times: &[i64]| {
+            let columns = [
+                ("n", rows(times[0], times.len() as i64).column(0).clone()),
+                ("at", Timestamp::column(times.to_vec())),
+            ];
+            SizedBatch::from(RecordBatch::try_from_iter(columns).unwrap())
+        };
+        for (time, expected) in [
+            (Some(1), &["3 rows from 3 on 0", "up to 9", "2 rows from 10 on 0"][..]),
+            (None, &["5 rows from 3 on 0", "up to 9"][..]),
+        ] {
+            let mut gathered = Gathered::new(1 << 30);
+            gathered.watermark(at(3));
+            gathered.batch((Port::MAIN, 0), times(&[3, 4]), time);
+            gathered.watermark(at(9));
+            gathered.batch((Port::MAIN, 0), times(&[9]), time);
+            gathered.batch((Port::MAIN, 0), times(&[10, 8]), time);
+            assert_eq!(said(&mut gathered), expected);
+        }
     }
 
     #[test]
@@ -185,15 +217,15 @@ mod tests {
             (Message::Watermark(Watermark::Idle), "Watermark(Idle)"),
         ] {
             let mut gathered = Gathered::new(1 << 30);
-            gathered.batch((Port::MAIN, 0), rows(1, 1));
+            gathered.batch((Port::MAIN, 0), rows(1, 1), None);
             gathered.watermark(at(5));
             match message {
-                Message::Batch(batch) => gathered.batch((Port::MAIN, 1), batch),
+                Message::Batch(batch) => gathered.batch((Port::MAIN, 1), batch, None),
                 Message::Watermark(watermark) => gathered.watermark(watermark),
                 other => gathered.say(Port::MAIN, other),
             }
             assert!(!gathered.wants_more());
-            gathered.batch((Port::MAIN, 0), rows(2, 1));
+            gathered.batch((Port::MAIN, 0), rows(2, 1), None);
             assert_eq!(said(&mut gathered), ["1 rows from 1 on 0", "up to 5", name, "1 rows from 2 on 0"]);
         }
     }
@@ -202,18 +234,18 @@ mod tests {
     fn what_is_gathered_is_bounded_in_rows_and_in_bytes() {
         let mut gathered = Gathered::new(1 << 30);
         while gathered.wants_more() {
-            gathered.batch((Port::MAIN, 0), rows(0, 1_000));
+            gathered.batch((Port::MAIN, 0), rows(0, 1_000), None);
         }
         assert_eq!(said(&mut gathered), ["9000 rows from 0 on 0"]);
         while gathered.wants_more() {
-            gathered.batch((Port::MAIN, 0), SizedBatch::of(rows(0, 1).into_rows(), 100_000));
+            gathered.batch((Port::MAIN, 0), SizedBatch::of(rows(0, 1).into_rows(), 100_000), None);
         }
         assert_eq!(said(&mut gathered), ["11 rows from 0 on 0"]);
         assert!(gathered.wants_more());
         let mut gathered = Gathered::new(10_000);
-        gathered.batch((Port::MAIN, 0), rows(0, 1_000));
+        gathered.batch((Port::MAIN, 0), rows(0, 1_000), None);
         assert!(gathered.wants_more());
-        gathered.batch((Port::MAIN, 0), rows(0, 1_000));
+        gathered.batch((Port::MAIN, 0), rows(0, 1_000), None);
         assert!(!gathered.wants_more(), "as much as a channel holds");
     }
 
@@ -224,7 +256,7 @@ mod tests {
             let column: ArrayRef = Arc::new(StringViewArray::from_iter_values([format!("{of:>20}")]));
             RecordBatch::try_from_iter([("text", column)]).unwrap()
         };
-        (0..200).for_each(|of| gathered.batch((Port::MAIN, 0), SizedBatch::of(text(of), 100)));
+        (0..200).for_each(|of| gathered.batch((Port::MAIN, 0), SizedBatch::of(text(of), 100), None));
         gathered.settle();
         let Some((_, Message::Batch(batch))) = gathered.next() else { unreachable!("one batch") };
         assert_eq!((batch.num_rows(), batch.bytes()), (200, 20_000));

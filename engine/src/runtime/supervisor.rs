@@ -138,7 +138,7 @@ fn connect(plan: &PhysicalPlan, capacity: usize) -> Channels {
                 channels.lanes[index].push(Joint { from, to: task, lane: sender.lane().clone() });
                 channels.senders.entry((index, from)).or_default().push(sender);
                 let parts = matches!(edge.routing, Routing::Hash(_));
-                let inlet = Inlet { port: edge.port, receiver, parts };
+                let inlet = Inlet { port: edge.port, receiver, parts, time: edge.time };
                 channels.inlets.entry((edge.to, task)).or_default().push(inlet);
             }
         }
