@@ -71,9 +71,9 @@ impl Accumulators {
         self.each.iter().map(|(_, width)| width).sum()
     }
 
-    /// About how many bytes they hold. Some count group by group.
+    /// About how many bytes they hold and are. Some count group by group.
     pub(crate) fn size(&self) -> usize {
-        self.each.iter().map(|(accumulator, _)| accumulator.size()).sum()
+        self.each.iter().map(|(accumulator, _)| size_of_val(&**accumulator) + accumulator.size()).sum()
     }
 }
 

@@ -218,10 +218,10 @@ impl GroupTable {
         if rows > 0 && self.rows <= rows + rows / 8 {
             return bytes;
         }
-        let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
+        let keys = self.keys.as_ref().map_or(0, |keys| size_of_val(&**keys) + keys.size());
         let saved = self.saved.as_ref().map_or(0, Saved::size);
         let given = self.given.as_ref().map_or(0, Given::size);
-        let bytes = keys + saved + given + self.accumulators.size();
+        let bytes = size_of::<Self>() + keys + saved + given + self.accumulators.size();
         self.sized.set((self.rows, bytes));
         bytes
     }

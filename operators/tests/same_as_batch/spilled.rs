@@ -382,7 +382,7 @@ fn a_save_of_little_reads_little() {
 fn very_many_small_slices_are_within_the_budget_or_too_many() {
     const SLICES: i64 = 10_000;
     let plan = counts(Tumbling::of(us(1)).allowed_lateness(us(1_000_000)));
-    for (bytes, is_enough) in [(8 << 20, true), (1 << 20, false)] {
+    for (bytes, is_enough) in [(6 << 20, true), (1 << 20, false)] {
         let room = TestRoom::new();
         let mut operator = plan.whole().unwrap();
         assert!(operator.limit(&room.memory(bytes)));
