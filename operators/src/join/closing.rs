@@ -1,7 +1,7 @@
 //! The result of one window, in bounded steps.
 //!
 //! ```text
-//!   pieces of the left side          pieces of the right side       (sorted by event time, each with its index; they stay
+//!   pieces of the left side          pieces of the right side       (by slice of time, each with its index; they stay
 //!   ──├═══════════┤─── ──probe──►    ─────├════════════┤───          where they are, because other windows need them too)
 //!        rows of the window ─────────────────┴─────────────────► pairs, about `Outbox::step` for each step
 //!        └─ which have met a partner ────────┴─────────────────► then the rows without one (semi, anti: with or without)

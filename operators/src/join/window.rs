@@ -6,8 +6,8 @@
 //!   right ─► TimedRows ─┘   rows that are in no window after it are dropped
 //! ```
 //!
-//! There is no table per window: the rows wait by event time, and a window looks at its stretch of them when it closes. So a row
-//! is held once, in however many windows it is.
+//! There is no table per window: the rows wait by the slice of time that they are in, and a window looks at its slices when it
+//! closes. So a row is held once, in however many windows it is.
 //!
 //! In the state a row's `side` is 0 for the left side and 1 for the right one. The number `closed` says how far event time had
 //! come: windows that end there or before have given their result, unless other numbers say for which keys they have not (see
@@ -114,10 +114,15 @@ impl WindowJoinPlan {
 
     /// The operator of one task.
     pub fn whole(&self) -> Result<WindowJoin> {
-        let side = |side: usize, name| TimedRows::new(name, self.0.shape.times[side], |_| Ok(LazyIndex::default()));
+        let slicing = self.0.window.slicing()?;
+        let side = |side: usize, name| {
+            let (plan, slicing) = (&self.0, slicing.clone());
+            let rows = TimedRows::new(name, plan.shape.times[side], |_| Ok(LazyIndex::default()));
+            rows.by_stretch(move |time| slicing.slice_of(Timestamp::from_micros(time)).start.micros())
+        };
         let progress = Progress::new();
         Ok(WindowJoin {
-            slicing: self.0.window.slicing()?,
+            slicing: slicing.clone(),
             plan: self.0.clone(),
             sides: [side(LEFT, "left"), side(RIGHT, "right")],
             reached: progress.reached(),

@@ -12,6 +12,9 @@
 //! log₄(rows) times; but none is merged to more than fits into a batch. A piece is also what a save seals: those that are as
 //! they were are only named again. A segment may still have the rows at the beginning of its piece that have gone since;
 //! the number `…_from` tells them at a load.
+//!
+//! Those who look at whole stretches of time only, such as windows, say so: then the rows of a stretch stay as they came, because
+//! sorting them would cost more than all else. "In order" below means the order of their stretches.
 
 use arrow::{
     array::{RecordBatch, UInt32Array},
@@ -42,6 +45,8 @@ pub(crate) struct TimedRows<I> {
     index: Box<MakeIndex<I>>,
     /// Leaves out rows that are not needed any more, when pieces are merged.
     compact: Option<Box<Compact>>,
+    /// Where the stretch of time begins whose rows need no order.
+    stretch: Box<Stretch>,
     /// Larger ones first, about.
     pieces: Vec<Piece<I>>,
     /// Rows earlier than this are gone.
@@ -51,6 +56,8 @@ pub(crate) struct TimedRows<I> {
 type MakeIndex<I> = dyn Fn(&RecordBatch) -> Result<I> + Send;
 
 type Compact = dyn Fn(RecordBatch) -> Result<RecordBatch> + Send;
+
+type Stretch = dyn Fn(i64) -> i64 + Send;
 
 /// Some of the rows, in order of event time.
 pub(crate) struct Piece<I> {
@@ -78,7 +85,8 @@ impl<I> TimedRows<I> {
         time: usize,
         index: impl Fn(&RecordBatch) -> Result<I> + Send + 'static,
     ) -> Self {
-        Self { name, time, index: Box::new(index), compact: None, pieces: Vec::new(), from: Timestamp::MIN }
+        let (index, stretch) = (Box::new(index), Box::new(|time| time));
+        Self { name, time, index, compact: None, stretch, pieces: Vec::new(), from: Timestamp::MIN }
     }
 
     /// Which rows of its segments count, in the column `time` of a segment: of those with this `side`, if there are several
@@ -92,6 +100,12 @@ impl<I> TimedRows<I> {
         Self { compact: Some(Box::new(compact)), ..self }
     }
 
+    /// Rows whose `stretch` begins at the same time need no order among them. Whoever looks for rows, or drops some, does so
+    /// at the beginning of a stretch.
+    pub(crate) fn by_stretch(self, stretch: impl Fn(i64) -> i64 + Send + 'static) -> Self {
+        Self { stretch: Box::new(stretch), ..self }
+    }
+
     /// The pieces, for those who look for rows.
     pub(crate) fn pieces(&self) -> &[Piece<I>] {
         &self.pieces
@@ -102,13 +116,13 @@ impl<I> TimedRows<I> {
         self.pieces.iter().map(Piece::live).sum()
     }
 
-    /// The event time of the earliest row.
+    /// The event time of the earliest row, or another one in its stretch.
     pub(crate) fn earliest(&self) -> Option<Timestamp> {
         let first = |piece: &Piece<I>| event_times(&piece.rows, self.time)?.get(piece.start).copied();
         self.pieces.iter().filter_map(first).min().map(Timestamp::from_micros)
     }
 
-    /// The event time of the latest row.
+    /// The event time of the latest row, or another one in its stretch.
     pub(crate) fn latest(&self) -> Option<Timestamp> {
         let last = |piece: &Piece<I>| event_times(&piece.rows, self.time)?.last().copied();
         self.pieces.iter().filter_map(last).max().map(Timestamp::from_micros)
@@ -129,12 +143,12 @@ impl<I> TimedRows<I> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
-        let rows = sorted(rows, self.time)?;
+        let rows = sorted(rows, self.time, &self.stretch)?;
         self.add(rows, None)?;
         while let Some(from) = self.to_merge() {
             let live: Vec<RecordBatch> = self.pieces[from..].iter().map(Piece::live_rows).collect();
             self.pieces.truncate(from);
-            let one = merged(&live, self.time)?;
+            let one = merged(&live, self.time, &self.stretch)?;
             let one = if let Some(compact) = &self.compact { compact(one)? } else { one };
             self.add(one, None)?;
         }
@@ -218,7 +232,7 @@ impl<I> TimedRows<I> {
         let mut from = self.from;
         for piece in &mut self.pieces {
             let first = times_of(&piece.rows, self.time)?[piece.start];
-            from = from.min(Timestamp::from_micros(first));
+            from = from.min(Timestamp::from_micros((self.stretch)(first)));
             match piece.segment {
                 Some(id) => state.keep(id),
                 None => piece.segment = Some(state.seal(segment(&piece.rows.slice(piece.start, piece.live()))?)),
@@ -268,38 +282,43 @@ fn lean(rows: &RecordBatch) -> Result<RecordBatch> {
 }
 
 /// The rows of several batches, each in order of event time, in that order; rows of one time in the order they came.
-fn merged(batches: &[RecordBatch], column: usize) -> Result<RecordBatch> {
+fn merged(batches: &[RecordBatch], column: usize, stretch: &Stretch) -> Result<RecordBatch> {
     let times = batches.iter().map(|rows| times_of(rows, column)).collect::<Result<Vec<_>>>()?;
     let mut runs: Vec<usize> = (0..batches.len()).collect();
-    runs.sort_by_key(|&run| times[run].first());
+    let (first, last) =
+        (|run: usize| times[run].first().map(|&t| stretch(t)), |run: usize| times[run].last().map(|&t| stretch(t)));
+    runs.sort_by_key(|&run| first(run));
     // Of two batches that touch the one that came first has to be the first.
     let follows = |pair: &[usize]| {
-        let (last, first) = (times[pair[0]].last(), times[pair[1]].first());
+        let (last, first) = (last(pair[0]), first(pair[1]));
         last < first || (last == first && pair[0] < pair[1])
     };
     if runs.windows(2).all(follows) {
         let in_order: Vec<&RecordBatch> = runs.iter().map(|&run| &batches[run]).collect();
         return Ok(concat_batches(batches[0].schema_ref(), in_order)?);
     }
-    let rows = times
-        .iter()
-        .enumerate()
-        .flat_map(|(run, times)| times.iter().enumerate().map(move |(row, &time)| (time, run as u32, row as u32)));
+    let rows = times.iter().enumerate().flat_map(|(run, times)| {
+        times.iter().enumerate().map(move |(row, &time)| (stretch(time), run as u32, row as u32))
+    });
     let mut order: Vec<(i64, u32, u32)> = rows.collect();
     // They are a few runs in order: a stable sort finds these.
-    order.sort_by_key(|(time, ..)| *time);
+    order.sort_by_key(|(stretch, ..)| *stretch);
     let places: Vec<(usize, usize)> = order.into_iter().map(|(_, run, row)| (run as usize, row as usize)).collect();
     Ok(interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &places)?)
 }
 
 /// In order of event time; rows of one time in the order they came.
-fn sorted(rows: &RecordBatch, column: usize) -> Result<RecordBatch> {
+fn sorted(rows: &RecordBatch, column: usize, stretch: &Stretch) -> Result<RecordBatch> {
     let times = times_of(rows, column)?;
-    if times.is_sorted() {
+    let one_stretch = || {
+        let (least, most) = times.iter().fold((i64::MAX, i64::MIN), |(least, most), &t| (least.min(t), most.max(t)));
+        stretch(least) == stretch(most)
+    };
+    if times.is_sorted() || one_stretch() {
         return Ok(rows.clone());
     }
     let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
-    order.sort_by_key(|&row| times[row as usize]);
+    order.sort_by_cached_key(|&row| stretch(times[row as usize]));
     Ok(take_record_batch(rows, &UInt32Array::from(order))?)
 }
 
@@ -344,19 +363,23 @@ mod tests {
         fn it_holds_what_has_not_gone(
             steps in prop::collection::vec((prop::collection::vec(-40i64..60, 0..20), -50i64..70, any::<bool>()), 1..30),
             bytes in prop::sample::select(vec![0, 300, 1 << 30]),
+            stretch in prop::sample::select(vec![1, 7, 1_000]),
         ) {
-            with_batches_of(bytes, || it_is_a_list(steps))?;
+            with_batches_of(bytes, || it_is_a_list(steps, stretch))?;
         }
     }
 
     type Steps = Vec<(Vec<i64>, i64, bool)>;
 
-    fn it_is_a_list(steps: Steps) -> Result<(), TestCaseError> {
+    fn it_is_a_list(steps: Steps, stretch: i64) -> Result<(), TestCaseError> {
+        let begin = move |time: i64| time.div_euclid(stretch) * stretch;
+        let store = || store().by_stretch(begin);
         let mut rows = store();
         let mut model: Vec<(i64, i64)> = Vec::new();
         let (mut next_row, mut next_segment) = (0, SegmentId(0));
         let mut disk: std::collections::HashMap<SegmentId, RecordBatch> = Default::default();
         for (times, before, restart) in steps {
+            let before = begin(before);
             // Rows that are gone already do not come again.
             let times: Vec<i64> = times.into_iter().filter(|&t| t >= rows.from().micros()).collect();
             rows.push(&batch(&times, next_row)).unwrap();
@@ -372,7 +395,10 @@ mod tests {
             prop_assert_eq!(held(&rows), model.iter().map(|(_, row)| *row).collect::<Vec<_>>());
             for piece in rows.pieces() {
                 prop_assert_eq!(piece.index, piece.rows.num_rows());
+                prop_assert!(times_of(&piece.rows, 0).unwrap().is_sorted_by_key(|&time| begin(time)));
             }
+            let ends = [model.iter().min(), model.iter().max()].map(|end| end.map(|(time, _)| begin(*time)));
+            prop_assert_eq!([rows.earliest(), rows.latest()].map(|end| end.map(|time| begin(time.micros()))), ends);
             if restart {
                 let mut state = StateWriter::new(&mut next_segment);
                 rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
@@ -446,12 +472,21 @@ mod tests {
     #[test]
     fn rows_of_one_time_stay_in_the_order_they_came() {
         // Three pieces of which each begins before the one before it ends, and three that only touch.
-        let overlapping = merged(&[batch(&[1, 5, 5, 9], 0), batch(&[0, 5, 9], 4), batch(&[5, 9], 7)], 0).unwrap();
-        assert_eq!(numbers(&overlapping), [4, 0, 1, 2, 5, 7, 3, 6, 8]);
-        let touching = merged(&[batch(&[5, 6], 0), batch(&[6, 6], 2), batch(&[3, 5], 4)], 0).unwrap();
-        assert_eq!(numbers(&touching), [4, 0, 5, 1, 2, 3]);
-        let in_order = merged(&[batch(&[5, 6], 0), batch(&[6, 6], 2), batch(&[3, 4], 4)], 0).unwrap();
-        assert_eq!(numbers(&in_order), [4, 5, 0, 1, 2, 3]);
+        let numbers_of = |batches: &[RecordBatch], stretch: i64| {
+            numbers(&merged(batches, 0, &move |time| time / stretch * stretch).unwrap())
+        };
+        let overlapping = [batch(&[1, 5, 5, 9], 0), batch(&[0, 5, 9], 4), batch(&[5, 9], 7)];
+        assert_eq!(numbers_of(&overlapping, 1), [4, 0, 1, 2, 5, 7, 3, 6, 8]);
+        let touching = [batch(&[5, 6], 0), batch(&[6, 6], 2), batch(&[3, 5], 4)];
+        assert_eq!(numbers_of(&touching, 1), [4, 0, 5, 1, 2, 3]);
+        let in_order = [batch(&[5, 6], 0), batch(&[6, 6], 2), batch(&[3, 4], 4)];
+        assert_eq!(numbers_of(&in_order, 1), [4, 5, 0, 1, 2, 3]);
+        // Those of a stretch likewise.
+        assert_eq!(numbers_of(&overlapping, 10), (0..9).collect::<Vec<_>>());
+        assert_eq!(numbers_of(&overlapping, 6), [0, 1, 2, 4, 5, 7, 3, 6, 8]);
+        let unsorted = batch(&[5, 3, 9, 4, 6], 0);
+        assert_eq!(numbers(&sorted(&unsorted, 0, &|time| time / 6 * 6).unwrap()), [0, 1, 3, 2, 4]);
+        assert_eq!(numbers(&sorted(&unsorted, 0, &|_| 0).unwrap()), [0, 1, 2, 3, 4]);
     }
 
     #[test]
