@@ -193,6 +193,10 @@ impl WindowJoin {
         if window.end > self.progress.closed {
             return Ok(false);
         }
+        if !self.slicing.overlaps() {
+            // Each left row looks into each of them. They are gone afterwards, so no save has them as they become here.
+            self.sides[RIGHT].unite_before(window.end)?;
+        }
         let owed = self.progress.owed(window);
         self.closing = Some(Closing::new(&self.plan.shape, window, &self.sides, &owed)?);
         self.reached = stretch.end;

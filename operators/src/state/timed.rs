@@ -16,6 +16,8 @@
 //! Those who look at whole stretches of time only, such as windows, say so: then the rows of a stretch stay as they came, because
 //! sorting them would cost more than all else. "In order" below means the order of their stretches.
 
+use std::ops::Range;
+
 use arrow::{
     array::{RecordBatch, UInt32Array},
     compute::{concat_batches, interleave_record_batch, take_record_batch},
@@ -35,6 +37,8 @@ use crate::{
 const ALIKE: usize = 4;
 /// The same where merging leaves out rows that are not needed any more.
 const ALIKE_COMPACTED: usize = 2;
+/// Of how many rows, on the average, a stretch of time is so long that it is copied as it is.
+const LONG: usize = 16;
 
 /// Rows by event time, in pieces that each have an index `I`.
 pub(crate) struct TimedRows<I> {
@@ -46,7 +50,7 @@ pub(crate) struct TimedRows<I> {
     /// Leaves out rows that are not needed any more, when pieces are merged.
     compact: Option<Box<Compact>>,
     /// Where the stretch of time begins whose rows need no order.
-    stretch: Box<Stretch>,
+    stretch: Option<Box<Stretch>>,
     /// Larger ones first, about.
     pieces: Vec<Piece<I>>,
     /// Rows earlier than this are gone.
@@ -85,8 +89,8 @@ impl<I> TimedRows<I> {
         time: usize,
         index: impl Fn(&RecordBatch) -> Result<I> + Send + 'static,
     ) -> Self {
-        let (index, stretch) = (Box::new(index), Box::new(|time| time));
-        Self { name, time, index, compact: None, stretch, pieces: Vec::new(), from: Timestamp::MIN }
+        let index = Box::new(index);
+        Self { name, time, index, compact: None, stretch: None, pieces: Vec::new(), from: Timestamp::MIN }
     }
 
     /// Which rows of its segments count, in the column `time` of a segment: of those with this `side`, if there are several
@@ -103,7 +107,7 @@ impl<I> TimedRows<I> {
     /// Rows whose `stretch` begins at the same time need no order among them. Whoever looks for rows, or drops some, does so
     /// at the beginning of a stretch.
     pub(crate) fn by_stretch(self, stretch: impl Fn(i64) -> i64 + Send + 'static) -> Self {
-        Self { stretch: Box::new(stretch), ..self }
+        Self { stretch: Some(Box::new(stretch)), ..self }
     }
 
     /// The pieces, for those who look for rows.
@@ -143,14 +147,32 @@ impl<I> TimedRows<I> {
         if rows.num_rows() == 0 {
             return Ok(());
         }
-        let rows = sorted(rows, self.time, &self.stretch)?;
+        let rows = sorted(rows, self.time, self.stretch.as_deref())?;
         self.add(rows, None)?;
         while let Some(from) = self.to_merge() {
             let live: Vec<RecordBatch> = self.pieces[from..].iter().map(Piece::live_rows).collect();
             self.pieces.truncate(from);
-            let one = merged(&live, self.time, &self.stretch)?;
+            let one = merged(&live, self.time, self.stretch.as_deref())?;
             let one = if let Some(compact) = &self.compact { compact(one)? } else { one };
             self.add(one, None)?;
+        }
+        Ok(())
+    }
+
+    /// Makes one of all pieces with rows before `time`, as far as they fit, for those who look at each of them often.
+    pub(crate) fn unite_before(&mut self, time: Timestamp) -> Result<()> {
+        let (mut bytes, most) = (0, self.most());
+        let column = self.time;
+        let fits = |piece: &mut Piece<I>| {
+            let is_before = times_of(&piece.rows, column).is_ok_and(|times| times[piece.start] < time.micros());
+            bytes += if is_before { bytes_of(piece.live_rows().columns()) } else { 0 };
+            is_before && bytes <= most
+        };
+        let pieces: Vec<Piece<I>> = self.pieces.extract_if(.., fits).collect();
+        let live: Vec<RecordBatch> = pieces.iter().map(Piece::live_rows).collect();
+        match &live[..] {
+            [] | [_] => self.pieces.extend(pieces),
+            live => self.add(merged(live, column, self.stretch.as_deref())?, None)?,
         }
         Ok(())
     }
@@ -232,7 +254,7 @@ impl<I> TimedRows<I> {
         let mut from = self.from;
         for piece in &mut self.pieces {
             let first = times_of(&piece.rows, self.time)?[piece.start];
-            from = from.min(Timestamp::from_micros((self.stretch)(first)));
+            from = from.min(Timestamp::from_micros(begin_of(self.stretch.as_deref(), first)));
             match piece.segment {
                 Some(id) => state.keep(id),
                 None => piece.segment = Some(state.seal(segment(&piece.rows.slice(piece.start, piece.live()))?)),
@@ -282,43 +304,73 @@ fn lean(rows: &RecordBatch) -> Result<RecordBatch> {
 }
 
 /// The rows of several batches, each in order of event time, in that order; rows of one time in the order they came.
-fn merged(batches: &[RecordBatch], column: usize, stretch: &Stretch) -> Result<RecordBatch> {
+fn merged(batches: &[RecordBatch], column: usize, stretch: Option<&Stretch>) -> Result<RecordBatch> {
     let times = batches.iter().map(|rows| times_of(rows, column)).collect::<Result<Vec<_>>>()?;
+    let begin = |time: Option<&i64>| time.map(|&time| begin_of(stretch, time));
+    let ends: Vec<_> = times.iter().map(|times| (begin(times.first()), begin(times.last()))).collect();
     let mut runs: Vec<usize> = (0..batches.len()).collect();
-    let (first, last) =
-        (|run: usize| times[run].first().map(|&t| stretch(t)), |run: usize| times[run].last().map(|&t| stretch(t)));
-    runs.sort_by_key(|&run| first(run));
+    runs.sort_by_key(|&run| ends[run].0);
     // Of two batches that touch the one that came first has to be the first.
     let follows = |pair: &[usize]| {
-        let (last, first) = (last(pair[0]), first(pair[1]));
+        let (last, first) = (ends[pair[0]].1, ends[pair[1]].0);
         last < first || (last == first && pair[0] < pair[1])
     };
     if runs.windows(2).all(follows) {
         let in_order: Vec<&RecordBatch> = runs.iter().map(|&run| &batches[run]).collect();
         return Ok(concat_batches(batches[0].schema_ref(), in_order)?);
     }
-    let rows = times.iter().enumerate().flat_map(|(run, times)| {
-        times.iter().enumerate().map(move |(row, &time)| (stretch(time), run as u32, row as u32))
-    });
+    if let Some(mut runs) = stretch.and_then(|stretch| stretches(&times, stretch)) {
+        runs.sort_by_key(|(begin, ..)| *begin);
+        let runs: Vec<_> = runs.into_iter().map(|(_, run, rows)| batches[run].slice(rows.start, rows.len())).collect();
+        return Ok(concat_batches(batches[0].schema_ref(), &runs)?);
+    }
+    let rows = times
+        .iter()
+        .enumerate()
+        .flat_map(|(run, times)| times.iter().enumerate().map(move |(row, &time)| (time, run as u32, row as u32)));
     let mut order: Vec<(i64, u32, u32)> = rows.collect();
     // They are a few runs in order: a stable sort finds these.
-    order.sort_by_key(|(stretch, ..)| *stretch);
+    order.sort_by_key(|(time, ..)| *time);
     let places: Vec<(usize, usize)> = order.into_iter().map(|(_, run, row)| (run as usize, row as usize)).collect();
     Ok(interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &places)?)
 }
 
+/// Each stretch of each batch, as its begin, the batch and the rows; `None` if they are so short that sorting costs less.
+fn stretches(times: &[&[i64]], stretch: &Stretch) -> Option<Vec<(i64, usize, Range<usize>)>> {
+    let most = times.iter().map(|times| times.len()).sum::<usize>() / LONG;
+    let mut found = Vec::new();
+    for (batch, times) in times.iter().enumerate() {
+        let mut start = 0;
+        while let Some(&time) = times.get(start) {
+            let begin = stretch(time);
+            let rows = times[start..].partition_point(|&time| stretch(time) <= begin).max(1);
+            found.push((begin, batch, start..start + rows));
+            if found.len() > most {
+                return None;
+            }
+            start += rows;
+        }
+    }
+    Some(found)
+}
+
+/// Where the stretch of `time` begins; where there are none, each time is one.
+fn begin_of(stretch: Option<&Stretch>, time: i64) -> i64 {
+    stretch.map_or(time, |stretch| stretch(time))
+}
+
 /// In order of event time; rows of one time in the order they came.
-fn sorted(rows: &RecordBatch, column: usize, stretch: &Stretch) -> Result<RecordBatch> {
+fn sorted(rows: &RecordBatch, column: usize, stretch: Option<&Stretch>) -> Result<RecordBatch> {
     let times = times_of(rows, column)?;
-    let one_stretch = || {
+    let is_one = |stretch: &Stretch| {
         let (least, most) = times.iter().fold((i64::MAX, i64::MIN), |(least, most), &t| (least.min(t), most.max(t)));
         stretch(least) == stretch(most)
     };
-    if times.is_sorted() || one_stretch() {
+    if times.is_sorted() || stretch.is_some_and(is_one) {
         return Ok(rows.clone());
     }
     let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
-    order.sort_by_cached_key(|&row| stretch(times[row as usize]));
+    order.sort_by_key(|&row| times[row as usize]);
     Ok(take_record_batch(rows, &UInt32Array::from(order))?)
 }
 
@@ -472,21 +524,31 @@ mod tests {
     #[test]
     fn rows_of_one_time_stay_in_the_order_they_came() {
         // Three pieces of which each begins before the one before it ends, and three that only touch.
-        let numbers_of = |batches: &[RecordBatch], stretch: i64| {
-            numbers(&merged(batches, 0, &move |time| time / stretch * stretch).unwrap())
-        };
+        let numbers_of = |batches: &[RecordBatch]| numbers(&merged(batches, 0, None).unwrap());
         let overlapping = [batch(&[1, 5, 5, 9], 0), batch(&[0, 5, 9], 4), batch(&[5, 9], 7)];
-        assert_eq!(numbers_of(&overlapping, 1), [4, 0, 1, 2, 5, 7, 3, 6, 8]);
+        assert_eq!(numbers_of(&overlapping), [4, 0, 1, 2, 5, 7, 3, 6, 8]);
         let touching = [batch(&[5, 6], 0), batch(&[6, 6], 2), batch(&[3, 5], 4)];
-        assert_eq!(numbers_of(&touching, 1), [4, 0, 5, 1, 2, 3]);
+        assert_eq!(numbers_of(&touching), [4, 0, 5, 1, 2, 3]);
         let in_order = [batch(&[5, 6], 0), batch(&[6, 6], 2), batch(&[3, 4], 4)];
-        assert_eq!(numbers_of(&in_order, 1), [4, 5, 0, 1, 2, 3]);
-        // Those of a stretch likewise.
-        assert_eq!(numbers_of(&overlapping, 10), (0..9).collect::<Vec<_>>());
-        assert_eq!(numbers_of(&overlapping, 6), [0, 1, 2, 4, 5, 7, 3, 6, 8]);
-        let unsorted = batch(&[5, 3, 9, 4, 6], 0);
-        assert_eq!(numbers(&sorted(&unsorted, 0, &|time| time / 6 * 6).unwrap()), [0, 1, 3, 2, 4]);
-        assert_eq!(numbers(&sorted(&unsorted, 0, &|_| 0).unwrap()), [0, 1, 2, 3, 4]);
+        assert_eq!(numbers_of(&in_order), [4, 5, 0, 1, 2, 3]);
+    }
+
+    /// Two batches of two stretches each, and one whose rows are not in order.
+    #[test]
+    fn rows_of_one_stretch_stay_as_they_came() {
+        let hundreds: &Stretch = &|time| time.div_euclid(100) * 100;
+        let times = |from: i64| (0..80).map(|row| from + row / 40 * 100 - row).collect::<Vec<_>>();
+        let batches = [batch(&times(299), 0), batch(&times(290), 80)];
+        let expected: Vec<i64> = (0..40).chain(80..120).chain(40..80).chain(120..160).collect();
+        assert_eq!(numbers(&merged(&batches, 0, Some(hundreds)).unwrap()), expected);
+        // Too short for that: these are sorted.
+        let short = [batch(&[150, 120, 210], 0), batch(&[190, 110, 205], 3)];
+        assert_eq!(numbers(&merged(&short, 0, Some(hundreds)).unwrap()), [4, 1, 0, 3, 5, 2]);
+        let alike = [batch(&[150, 120], 0), batch(&[190, 110], 2)];
+        assert_eq!(numbers(&merged(&alike, 0, Some(hundreds)).unwrap()), [0, 1, 2, 3]);
+        let unsorted = batch(&[50, 30, 90], 0);
+        assert_eq!(numbers(&sorted(&unsorted, 0, Some(hundreds)).unwrap()), [0, 1, 2]);
+        assert_eq!(numbers(&sorted(&batch(&[50, 130, 20], 0), 0, Some(hundreds)).unwrap()), [2, 0, 1]);
     }
 
     #[test]
