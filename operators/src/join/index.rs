@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Hashes are the engine's own (see [`key`](crate::key)). Equal hashes are checked by comparing the keys, unless those are one number. Where a hash is in
-//! the order is looked up by its top bits, of which there are about as many as rows.
+//! the order is looked up by its top bits, of which there are about as many as rows. Most keys are in none of the pieces that are
+//! asked for them: a bit for each value of a few more top bits says so, from a place in memory that is small.
 
 use std::cell::OnceCell;
 
@@ -83,7 +84,12 @@ pub(super) struct KeyIndex {
     starts: Vec<u32>,
     /// How far a hash is shifted to be a place in `starts`.
     shift: u32,
+    /// For each value of the top bits that `starts` looks at and [`MORE_BITS`] whether a hash begins like that.
+    there: Vec<u64>,
 }
+
+/// A bit is set for one in eight to sixteen of the values of a hash's top bits.
+const MORE_BITS: u32 = 3;
 
 impl KeyIndex {
     pub(super) fn of(rows: &RecordBatch, key: &[usize]) -> Result<Self> {
@@ -96,7 +102,12 @@ impl KeyIndex {
         let shift = u64::BITS - bits.max(1);
         let valid = || (0..keys.rows()).filter(|&row| keys.is_valid(row));
         let mut starts = vec![0_u32; (1 << bits.max(1)) + 1];
-        valid().for_each(|row| starts[(keys.hashes[row] >> shift) as usize + 1] += 1);
+        let mut there = vec![0_u64; (1_usize << (bits.max(1) + MORE_BITS)).div_ceil(64)];
+        for row in valid() {
+            starts[(keys.hashes[row] >> shift) as usize + 1] += 1;
+            let bit = keys.hashes[row] >> (shift - MORE_BITS);
+            there[(bit / 64) as usize] |= 1 << (bit % 64);
+        }
         for at in 1..starts.len() {
             starts[at] += starts[at - 1];
         }
@@ -108,10 +119,17 @@ impl KeyIndex {
             *next += 1;
         }
         // The rows of one hash are in order already.
-        for bounds in starts.windows(2) {
+        for bounds in starts.windows(2).filter(|bounds| bounds[1] - bounds[0] > 1) {
             order[bounds[0] as usize..bounds[1] as usize].sort_unstable();
         }
-        Self { keys, order, starts, shift }
+        Self { keys, order, starts, shift, there }
+    }
+
+    /// Whether there may be rows of a hash.
+    #[inline]
+    fn may_have(&self, hash: u64) -> bool {
+        let bit = hash >> (self.shift - MORE_BITS);
+        self.there[(bit / 64) as usize] >> (bit % 64) & 1 == 1
     }
 
     /// Where the rows of a hash are, among others of hashes that begin like it.
@@ -120,8 +138,8 @@ impl KeyIndex {
         &self.order[self.starts[at] as usize..self.starts[at + 1] as usize]
     }
 
-    /// The bytes it needs per row, about: a hash, a place in the order, and about one and a half of `starts`.
-    pub(super) const BYTES_PER_ROW: usize = 30;
+    /// The bytes it needs per row, about: a hash, a place in the order, about one and a half of `starts`, and some bits.
+    pub(super) const BYTES_PER_ROW: usize = 32;
 
     /// The last row of each key, in order.
     pub(super) fn last_rows(&self) -> Result<Vec<u32>> {
@@ -155,11 +173,22 @@ impl<'a> Lookup<'a> {
         self.comparators.iter().all(|compare| compare(row, other).is_eq())
     }
 
+    /// Whether there may be indexed rows with the key of `row`.
+    #[inline]
+    pub(super) fn may_match(&self, row: usize) -> bool {
+        self.index.may_have(self.keys.hashes[row])
+    }
+
     /// The indexed rows with the key of `row`, which is valid, in order: those from the first on that is not `before`.
     pub(super) fn matches(&self, row: usize, before: impl Fn(usize) -> bool) -> impl Iterator<Item = usize> {
         let hash = self.keys.hashes[row];
         let near = self.index.near(hash);
-        let first = near.partition_point(|&(other, at)| other < hash || (other == hash && before(at as usize)));
+        let is_before = |&(other, at): &(u64, u32)| other < hash || (other == hash && before(at as usize));
+        // Most often there are one or two.
+        let first = match near.len() {
+            0..8 => near.iter().take_while(|row| is_before(row)).count(),
+            _ => near.partition_point(is_before),
+        };
         let same = near[first..].iter().take_while(move |&&(other, _)| other == hash);
         same.map(|&(_, at)| at as usize).filter(move |&at| self.equal(row, at))
     }
@@ -248,6 +277,7 @@ mod tests {
             }
             let index = KeyIndex::over(all);
             let lookup = Lookup::new(&index.keys, &index).unwrap();
+            prop_assert!((0..keys.len()).all(|row| lookup.may_match(row) || !index.keys.is_valid(row)));
             let same = |a: usize, b: usize| match (keys[a], keys[b]) {
                 (Some((n, t)), Some((m, u))) => (n == m || n.is_nan() && m.is_nan()) && t == u,
                 _ => false,

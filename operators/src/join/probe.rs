@@ -124,7 +124,7 @@ impl<'a, F: Fn(usize) -> Option<(i64, i64)>> Probe<'a, F> {
             if let Some((first, last)) = span {
                 let pieces = lookups.iter().zip(&self.partners).enumerate().skip(resumed);
                 'partners: for (piece, (lookup, Partners { times, live, .. })) in pieces {
-                    let Some(lookup) = lookup else { continue };
+                    let Some(lookup) = lookup.as_ref().filter(|lookup| lookup.may_match(row)) else { continue };
                     let start = if piece == resumed { live.start.max(from) } else { live.start };
                     for other in lookup.matches(row, |other| other < start || times[other] < first) {
                         if other >= live.end || times[other] > last {
