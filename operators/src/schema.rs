@@ -220,6 +220,19 @@ pub fn likely<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'
     near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, n)| n)
 }
 
+/// Whether a column, or what is nested in one, is a dictionary. To join many batches with dictionaries takes long, and fails where
+/// the numbers of the joined ones do not fit.
+///
+/// ```
+/// use arrow::datatypes::{DataType, Field, Schema};
+/// let names = DataType::Dictionary(DataType::Int8.into(), DataType::Utf8.into());
+/// let lists = DataType::new_list(names, true);
+/// assert!(windrow_operators::schema::has_dictionary(&Schema::new(vec![Field::new("names", lists, true)])));
+/// ```
+pub fn has_dictionary(schema: &Schema) -> bool {
+    schema.flattened_fields().iter().any(|field| matches!(field.data_type(), DataType::Dictionary(..)))
+}
+
 /// Refuses a user's column with a name that the engine needs.
 pub(crate) fn reserved(visible: &Schema, name: &str) -> Result<()> {
     match visible.column_with_name(name) {

@@ -17,13 +17,8 @@
 
 use std::collections::VecDeque;
 
-use arrow::{
-    array::RecordBatch,
-    compute::concat_batches,
-    datatypes::{DataType, Schema},
-    error::ArrowError,
-};
-use windrow_operators::{Port, Timestamp, Watermark, bytes::lean_bytes, time::event_times};
+use arrow::{array::RecordBatch, compute::concat_batches, datatypes::Schema, error::ArrowError};
+use windrow_operators::{Port, Timestamp, Watermark, bytes::lean_bytes, schema::has_dictionary, time::event_times};
 
 use super::channel::{Message, SizedBatch};
 
@@ -34,7 +29,7 @@ const FULL: (usize, usize) = (8_192, 1 << 20);
 
 /// Whether batches of such columns may be made one. Arrow panics where the numbers of joined dictionaries do not fit.
 pub(super) fn joins(schema: &Schema) -> bool {
-    !schema.flattened_fields().iter().any(|field| matches!(field.data_type(), DataType::Dictionary(..)))
+    !has_dictionary(schema)
 }
 
 /// What is to be said next, in order.
@@ -142,7 +137,7 @@ mod tests {
 
     use arrow::{
         array::{ArrayRef, AsArray, Int64Array, StringViewArray},
-        datatypes::Field,
+        datatypes::{DataType, Field},
     };
     use windrow_connectors::Epoch;
 

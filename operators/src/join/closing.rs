@@ -1,8 +1,8 @@
 //! The result of one window, in bounded steps.
 //!
 //! ```text
-//!   pieces of the left side          pieces of the right side       (by slice of time, each with its index; they stay
-//!   ──├═══════════┤─── ──probe──►    ─────├════════════┤───          where they are, because other windows need them too)
+//!   pieces of the left side          pieces of the right side       (by slice of time, each with its index; they stay where
+//!   ──├═══════════┤─── ──probe──►    ─────├════════════┤───          they are, unless no other window needs the right ones)
 //!        rows of the window ─────────────────┴─────────────────► pairs, about `Outbox::step` for each step
 //!        └─ which have met a partner ────────┴─────────────────► then the rows without one (semi, anti: with or without)
 //! ```
@@ -13,7 +13,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 
 use super::{
     LEFT, RIGHT,
-    index::LazyIndex,
+    index::{KeyIndex, LazyIndex},
     probe::{Partners, Place, Probe},
     shape::{Picked, Places, Shape},
 };
@@ -24,9 +24,11 @@ use crate::{
     window::{Owed, Slice},
 };
 
-/// A window on its way out. Its rows stay with the sides, which do not change meanwhile.
+/// A window on its way out. Its rows stay with the sides, which do not change meanwhile, unless it has taken those of the right.
 pub(super) struct Closing {
     window: Slice,
+    /// The right rows, if it has taken them.
+    taken: Option<Vec<Piece<LazyIndex>>>,
     /// The rows of the window, by side.
     rows: [Vec<Part>; 2],
     /// The left piece that probes, and the row.
@@ -69,14 +71,38 @@ impl Part {
     }
 }
 
+/// Where the rows of a side are.
+fn pieces<'a>(
+    side: usize,
+    sides: &'a [TimedRows<LazyIndex>; 2],
+    taken: &'a Option<Vec<Piece<LazyIndex>>>,
+) -> &'a [Piece<LazyIndex>] {
+    taken.as_deref().filter(|_| side == RIGHT).unwrap_or_else(|| sides[side].pieces())
+}
+
 impl Closing {
-    pub(super) fn new(shape: &Shape, window: Slice, sides: &[TimedRows<LazyIndex>; 2], owed: &Owed) -> Result<Self> {
+    pub(super) fn new(
+        shape: &Shape,
+        window: Slice,
+        sides: &[TimedRows<LazyIndex>; 2],
+        taken: Option<Vec<Piece<LazyIndex>>>,
+        owed: &Owed,
+    ) -> Result<Self> {
         let parts = |side: usize| -> Result<Vec<Part>> {
-            sides[side].pieces().iter().map(|piece| Part::new(shape, side, piece, window, owed)).collect()
+            let pieces = pieces(side, sides, &taken).iter();
+            pieces.map(|piece| Part::new(shape, side, piece, window, owed)).collect()
         };
         let rows = [parts(LEFT)?, parts(RIGHT)?];
         let place = Place::at(rows[LEFT].first().map_or(0, |part| part.range.start));
-        Ok(Self { window, rows, piece: 0, place, alone: (LEFT, 0, 0) })
+        Ok(Self { window, taken, rows, piece: 0, place, alone: (LEFT, 0, 0) })
+    }
+
+    /// The bytes of the rows it has taken.
+    pub(super) fn size(&self) -> usize {
+        let bytes = |piece: &Piece<LazyIndex>| {
+            piece.rows.get_array_memory_size() + piece.rows.num_rows() * KeyIndex::BYTES_PER_ROW
+        };
+        self.taken.iter().flatten().map(bytes).sum()
     }
 
     /// Emits the next rows, at most [`Outbox::step`]; returns what work that was, in rows, or `None` when there are no more.
@@ -94,7 +120,8 @@ impl Closing {
             let places = self.take_alone(shape, out.step());
             if !places.is_empty() {
                 let n = places.len();
-                let batches: Vec<&RecordBatch> = sides[side].pieces().iter().map(|piece| &piece.rows).collect();
+                let pieces = pieces(side, sides, &self.taken).iter();
+                let batches: Vec<&RecordBatch> = pieces.map(|piece| &piece.rows).collect();
                 let picked = Picked { batches, rows: places };
                 let of_sides = if side == LEFT { [Some(&picked), None] } else { [None, Some(&picked)] };
                 out.emit(self.result(shape, of_sides, n)?);
@@ -111,7 +138,8 @@ impl Closing {
         let piece = &sides[LEFT].pieces()[self.piece];
         let mut partners = Vec::new();
         if !part.range.is_empty() {
-            for (piece, part) in sides[RIGHT].pieces().iter().zip(right).filter(|(_, part)| !part.range.is_empty()) {
+            let pieces = pieces(RIGHT, sides, &self.taken).iter();
+            for (piece, part) in pieces.zip(right).filter(|(_, part)| !part.range.is_empty()) {
                 let index = piece.index.index(&piece.rows, &shape.keys[RIGHT])?;
                 let times = times_of(&piece.rows, shape.times[RIGHT])?;
                 partners.push(Partners { rows: &piece.rows, index, times, live: part.range.clone() });

@@ -3,7 +3,7 @@
 //! ```text
 //!   rows by event time     index: (hash, row)            the rows of a key between two times: one binary search, and on
 //!     0  k=7  at 10          (0x03…, 1)
-//!     1  k=2  at 11          (0x91…, 0) ◄── k=7 ──►      rows are sorted by time, so a stretch of time is a range of rows
+//!     1  k=2  at 11          (0x91…, 0) ◄── k=7 ──►      rows are in order of time: a stretch of time is a range of rows
 //!     2  k=7  at 15          (0x91…, 2)
 //! ```
 //!

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   MAIN  = left  ──► rows of both sides wait in TimedRows, ──► pairs of equal key ──► condition ──► result rows
-//!   RIGHT = right ──► sorted by time, indexed by key hash   └─► rows without a partner, when none can come any more
+//!   RIGHT = right ──► in order of time, indexed by key hash └─► rows without a partner, when none can come any more
 //!        └─ behind the watermark (or in a closed window) ──► LATE, LATE_RIGHT
 //! ```
 //!

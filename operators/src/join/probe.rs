@@ -35,7 +35,7 @@ pub(super) struct Probe<'a, F> {
     pub(super) once: bool,
 }
 
-/// Rows of the other side, in order of event time.
+/// Rows of the other side, in order of event time where partners lie between some.
 pub(super) struct Partners<'a> {
     pub(super) rows: &'a RecordBatch,
     pub(super) index: &'a KeyIndex,

@@ -116,13 +116,15 @@ impl WindowJoinPlan {
     pub fn whole(&self) -> Result<WindowJoin> {
         let slicing = self.0.window.slicing()?;
         let side = |side: usize, name| {
-            let (plan, slicing) = (&self.0, slicing.clone());
-            let rows = TimedRows::new(name, plan.shape.times[side], |_| Ok(LazyIndex::default()));
-            rows.by_stretch(move |time| slicing.slice_of(Timestamp::from_micros(time)).start.micros())
+            let rows = TimedRows::new(name, self.0.shape.times[side], |_| Ok(LazyIndex::default()));
+            rows.by_stretch(move |time| {
+                let slice = slicing.slice_of(Timestamp::from_micros(time));
+                (slice.start.micros(), slice.end.micros())
+            })
         };
         let progress = Progress::new();
         Ok(WindowJoin {
-            slicing: slicing.clone(),
+            slicing,
             plan: self.0.clone(),
             sides: [side(LEFT, "left"), side(RIGHT, "right")],
             reached: progress.reached(),
@@ -193,12 +195,11 @@ impl WindowJoin {
         if window.end > self.progress.closed {
             return Ok(false);
         }
-        if !self.slicing.overlaps() {
-            // Each left row looks into each of them. They are gone afterwards, so no save has them as they become here.
-            self.sides[RIGHT].unite_before(window.end)?;
-        }
         let owed = self.progress.owed(window);
-        self.closing = Some(Closing::new(&self.plan.shape, window, &self.sides, &owed)?);
+        // Each left row looks into each piece of the right side. Where no other window needs those rows they are put together.
+        let overlaps = self.slicing.overlaps();
+        let taken = (!overlaps).then(|| self.sides[RIGHT].take_stretch(window.end)).transpose()?;
+        self.closing = Some(Closing::new(&self.plan.shape, window, &self.sides, taken, &owed)?);
         self.reached = stretch.end;
         Ok(true)
     }
@@ -284,6 +285,7 @@ impl Operator for WindowJoin {
     }
 
     fn size(&self) -> usize {
-        self.sides.iter().map(|rows| rows.size() + rows.rows() * KeyIndex::BYTES_PER_ROW).sum()
+        let waiting = self.sides.iter().map(|rows| rows.size() + rows.rows() * KeyIndex::BYTES_PER_ROW);
+        waiting.sum::<usize>() + self.closing.as_ref().map_or(0, Closing::size)
     }
 }

@@ -1,4 +1,4 @@
-//! Rows that wait for event time: held in pieces sorted by it, found by an index of the piece, dropped as time passes.
+//! Rows that wait for event time: held in pieces in order of it, found by an index of the piece, dropped as time passes.
 //!
 //! ```text
 //!   push(rows) ──► sorted piece ─┐                  ┌─ 4000 rows, segment 3, the first 900 are gone
@@ -16,12 +16,14 @@
 //! Those who look at whole stretches of time only, such as windows, say so: then the rows of a stretch stay as they came, because
 //! sorting them would cost more than all else. "In order" below means the order of their stretches.
 
-use std::ops::Range;
+mod order;
 
 use arrow::{
     array::{RecordBatch, UInt32Array},
-    compute::{concat_batches, interleave_record_batch, take_record_batch},
+    compute::{concat_batches, take_record_batch},
 };
+
+use order::{Stretch, begin_of, is_in_order, merged, sorted};
 
 use crate::{
     Result, Timestamp,
@@ -37,8 +39,6 @@ use crate::{
 const ALIKE: usize = 4;
 /// The same where merging leaves out rows that are not needed any more.
 const ALIKE_COMPACTED: usize = 2;
-/// Of how many rows, on the average, a stretch of time is so long that it is copied as it is.
-const LONG: usize = 16;
 
 /// Rows by event time, in pieces that each have an index `I`.
 pub(crate) struct TimedRows<I> {
@@ -49,7 +49,7 @@ pub(crate) struct TimedRows<I> {
     index: Box<MakeIndex<I>>,
     /// Leaves out rows that are not needed any more, when pieces are merged.
     compact: Option<Box<Compact>>,
-    /// Where the stretch of time begins whose rows need no order.
+    /// The stretches of time whose rows need no order.
     stretch: Option<Box<Stretch>>,
     /// Larger ones first, about.
     pieces: Vec<Piece<I>>,
@@ -60,8 +60,6 @@ pub(crate) struct TimedRows<I> {
 type MakeIndex<I> = dyn Fn(&RecordBatch) -> Result<I> + Send;
 
 type Compact = dyn Fn(RecordBatch) -> Result<RecordBatch> + Send;
-
-type Stretch = dyn Fn(i64) -> i64 + Send;
 
 /// Some of the rows, in order of event time.
 pub(crate) struct Piece<I> {
@@ -104,9 +102,9 @@ impl<I> TimedRows<I> {
         Self { compact: Some(Box::new(compact)), ..self }
     }
 
-    /// Rows whose `stretch` begins at the same time need no order among them. Whoever looks for rows, or drops some, does so
-    /// at the beginning of a stretch.
-    pub(crate) fn by_stretch(self, stretch: impl Fn(i64) -> i64 + Send + 'static) -> Self {
+    /// Rows in the same `stretch`, which is told of by its bounds, need no order among them. Whoever looks for rows, or drops
+    /// some, does so where a stretch begins.
+    pub(crate) fn by_stretch(self, stretch: impl Fn(i64) -> (i64, i64) + Send + 'static) -> Self {
         Self { stretch: Some(Box::new(stretch)), ..self }
     }
 
@@ -159,24 +157,6 @@ impl<I> TimedRows<I> {
         Ok(())
     }
 
-    /// Makes one of all pieces with rows before `time`, as far as they fit, for those who look at each of them often.
-    pub(crate) fn unite_before(&mut self, time: Timestamp) -> Result<()> {
-        let (mut bytes, most) = (0, self.most());
-        let column = self.time;
-        let fits = |piece: &mut Piece<I>| {
-            let is_before = times_of(&piece.rows, column).is_ok_and(|times| times[piece.start] < time.micros());
-            bytes += if is_before { bytes_of(piece.live_rows().columns()) } else { 0 };
-            is_before && bytes <= most
-        };
-        let pieces: Vec<Piece<I>> = self.pieces.extract_if(.., fits).collect();
-        let live: Vec<RecordBatch> = pieces.iter().map(Piece::live_rows).collect();
-        match &live[..] {
-            [] | [_] => self.pieces.extend(pieces),
-            live => self.add(merged(live, column, self.stretch.as_deref())?, None)?,
-        }
-        Ok(())
-    }
-
     /// From which piece on they are merged: enough of the last ones have no more rows than the last, or about as many.
     fn to_merge(&self) -> Option<usize> {
         let alike = if self.compact.is_some() { ALIKE_COMPACTED } else { ALIKE };
@@ -222,6 +202,25 @@ impl<I> TimedRows<I> {
     pub(crate) fn take_all(&mut self) -> Result<Vec<RecordBatch>> {
         let last = self.pieces.iter().filter_map(|piece| times_of(&piece.rows, self.time).ok()?.last().copied()).max();
         self.take(last.map_or(self.from, Timestamp::from_micros), |_| true)
+    }
+
+    /// Drops the rows of the first stretch, which ends at `end`, and gives them back as few pieces: for who looks into each of them
+    /// often.
+    pub(crate) fn take_stretch(&mut self, end: Timestamp) -> Result<Vec<Piece<I>>> {
+        let rows = if end == Timestamp::MAX { self.take_all()? } else { self.take_before(end)? };
+        let (mut pieces, mut rest) = (Vec::new(), &rows[..]);
+        while let [first, ..] = rest {
+            let (mut bytes, most) = (0, batch_bytes());
+            let fits = rest.iter().take_while(|rows| {
+                bytes += bytes_of(rows.columns());
+                bytes <= most
+            });
+            let (together, others) = rest.split_at(fits.count().max(1));
+            let rows = lean(&concat_batches(first.schema_ref(), together)?)?;
+            pieces.push(Piece { index: (self.index)(&rows)?, rows, start: 0, segment: None });
+            rest = others;
+        }
+        Ok(pieces)
     }
 
     fn take(&mut self, from: Timestamp, is_gone: impl Fn(i64) -> bool) -> Result<Vec<RecordBatch>> {
@@ -281,10 +280,14 @@ impl<I> TimedRows<I> {
             let from = from(part).unwrap_or(i64::MIN);
             for (id, segment) in &part.segments {
                 let Some(rows) = rows(segment)? else { continue };
+                // What a stretch is may have changed since, as days do where the rules of a time zone do.
+                let stretch = self.stretch.as_deref();
+                let is_as_it_was = is_in_order(times_of(&rows, self.time)?, stretch);
+                let rows = if is_as_it_was { rows } else { sorted(&rows, self.time, stretch)? };
                 let gone = times_of(&rows, self.time)?.partition_point(|&t| t < from);
                 let live = rows.slice(gone, rows.num_rows() - gone);
                 if live.num_rows() > 0 {
-                    self.add(live, one.then_some(*id))?;
+                    self.add(live, (one && is_as_it_was).then_some(*id))?;
                 }
             }
         }
@@ -301,77 +304,6 @@ fn number(name: &str) -> String {
 fn lean(rows: &RecordBatch) -> Result<RecordBatch> {
     let columns = rows.columns().iter().cloned().map(lean_bytes).collect();
     Ok(RecordBatch::try_new(rows.schema(), columns)?)
-}
-
-/// The rows of several batches, each in order of event time, in that order; rows of one time in the order they came.
-fn merged(batches: &[RecordBatch], column: usize, stretch: Option<&Stretch>) -> Result<RecordBatch> {
-    let times = batches.iter().map(|rows| times_of(rows, column)).collect::<Result<Vec<_>>>()?;
-    let begin = |time: Option<&i64>| time.map(|&time| begin_of(stretch, time));
-    let ends: Vec<_> = times.iter().map(|times| (begin(times.first()), begin(times.last()))).collect();
-    let mut runs: Vec<usize> = (0..batches.len()).collect();
-    runs.sort_by_key(|&run| ends[run].0);
-    // Of two batches that touch the one that came first has to be the first.
-    let follows = |pair: &[usize]| {
-        let (last, first) = (ends[pair[0]].1, ends[pair[1]].0);
-        last < first || (last == first && pair[0] < pair[1])
-    };
-    if runs.windows(2).all(follows) {
-        let in_order: Vec<&RecordBatch> = runs.iter().map(|&run| &batches[run]).collect();
-        return Ok(concat_batches(batches[0].schema_ref(), in_order)?);
-    }
-    if let Some(mut runs) = stretch.and_then(|stretch| stretches(&times, stretch)) {
-        runs.sort_by_key(|(begin, ..)| *begin);
-        let runs: Vec<_> = runs.into_iter().map(|(_, run, rows)| batches[run].slice(rows.start, rows.len())).collect();
-        return Ok(concat_batches(batches[0].schema_ref(), &runs)?);
-    }
-    let rows = times
-        .iter()
-        .enumerate()
-        .flat_map(|(run, times)| times.iter().enumerate().map(move |(row, &time)| (time, run as u32, row as u32)));
-    let mut order: Vec<(i64, u32, u32)> = rows.collect();
-    // They are a few runs in order: a stable sort finds these.
-    order.sort_by_key(|(time, ..)| *time);
-    let places: Vec<(usize, usize)> = order.into_iter().map(|(_, run, row)| (run as usize, row as usize)).collect();
-    Ok(interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &places)?)
-}
-
-/// Each stretch of each batch, as its begin, the batch and the rows; `None` if they are so short that sorting costs less.
-fn stretches(times: &[&[i64]], stretch: &Stretch) -> Option<Vec<(i64, usize, Range<usize>)>> {
-    let most = times.iter().map(|times| times.len()).sum::<usize>() / LONG;
-    let mut found = Vec::new();
-    for (batch, times) in times.iter().enumerate() {
-        let mut start = 0;
-        while let Some(&time) = times.get(start) {
-            let begin = stretch(time);
-            let rows = times[start..].partition_point(|&time| stretch(time) <= begin).max(1);
-            found.push((begin, batch, start..start + rows));
-            if found.len() > most {
-                return None;
-            }
-            start += rows;
-        }
-    }
-    Some(found)
-}
-
-/// Where the stretch of `time` begins; where there are none, each time is one.
-fn begin_of(stretch: Option<&Stretch>, time: i64) -> i64 {
-    stretch.map_or(time, |stretch| stretch(time))
-}
-
-/// In order of event time; rows of one time in the order they came.
-fn sorted(rows: &RecordBatch, column: usize, stretch: Option<&Stretch>) -> Result<RecordBatch> {
-    let times = times_of(rows, column)?;
-    let is_one = |stretch: &Stretch| {
-        let (least, most) = times.iter().fold((i64::MAX, i64::MIN), |(least, most), &t| (least.min(t), most.max(t)));
-        stretch(least) == stretch(most)
-    };
-    if times.is_sorted() || stretch.is_some_and(is_one) {
-        return Ok(rows.clone());
-    }
-    let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
-    order.sort_by_key(|&row| times[row as usize]);
-    Ok(take_record_batch(rows, &UInt32Array::from(order))?)
 }
 
 #[cfg(test)]
@@ -425,7 +357,7 @@ mod tests {
 
     fn it_is_a_list(steps: Steps, stretch: i64) -> Result<(), TestCaseError> {
         let begin = move |time: i64| time.div_euclid(stretch) * stretch;
-        let store = || store().by_stretch(begin);
+        let store = || store().by_stretch(move |time| (begin(time), begin(time) + stretch));
         let mut rows = store();
         let mut model: Vec<(i64, i64)> = Vec::new();
         let (mut next_row, mut next_segment) = (0, SegmentId(0));
@@ -521,34 +453,42 @@ mod tests {
         assert_eq!(ends, [Some(Timestamp::from_micros(5)), Some(Timestamp::from_micros(9))]);
     }
 
+    /// The rules of a time zone have changed: what is in one piece is not in the order of its stretches any more.
     #[test]
-    fn rows_of_one_time_stay_in_the_order_they_came() {
-        // Three pieces of which each begins before the one before it ends, and three that only touch.
-        let numbers_of = |batches: &[RecordBatch]| numbers(&merged(batches, 0, None).unwrap());
-        let overlapping = [batch(&[1, 5, 5, 9], 0), batch(&[0, 5, 9], 4), batch(&[5, 9], 7)];
-        assert_eq!(numbers_of(&overlapping), [4, 0, 1, 2, 5, 7, 3, 6, 8]);
-        let touching = [batch(&[5, 6], 0), batch(&[6, 6], 2), batch(&[3, 5], 4)];
-        assert_eq!(numbers_of(&touching), [4, 0, 5, 1, 2, 3]);
-        let in_order = [batch(&[5, 6], 0), batch(&[6, 6], 2), batch(&[3, 4], 4)];
-        assert_eq!(numbers_of(&in_order), [4, 5, 0, 1, 2, 3]);
+    fn other_stretches_than_at_the_save_are_put_in_order() {
+        let hundreds = |time: i64| (time.div_euclid(100) * 100, time.div_euclid(100) * 100 + 100);
+        let segments = vec![(SegmentId(0), batch(&[150, 90, 120, 250], 0))];
+        let part = Part { first_phase: false, numbers: Default::default(), segments, stored: Vec::new() };
+        let mut rows = store().by_stretch(hundreds);
+        rows.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone()))).unwrap();
+        let first = rows.take_stretch(Timestamp::from_micros(100)).unwrap();
+        assert_eq!(first.iter().flat_map(|piece| numbers(&piece.rows)).collect::<Vec<_>>(), [1]);
+        let mut next = SegmentId(1);
+        let mut state = StateWriter::new(&mut next);
+        rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
+        assert!(state.finish().segments.iter().all(|(_, rows)| rows.is_some()), "it is written again");
     }
 
-    /// Two batches of two stretches each, and one whose rows are not in order.
+    /// Those of the first stretch, from all pieces, in as few as fit; the pieces of the others stay as they are.
     #[test]
-    fn rows_of_one_stretch_stay_as_they_came() {
-        let hundreds: &Stretch = &|time| time.div_euclid(100) * 100;
-        let times = |from: i64| (0..80).map(|row| from + row / 40 * 100 - row).collect::<Vec<_>>();
-        let batches = [batch(&times(299), 0), batch(&times(290), 80)];
-        let expected: Vec<i64> = (0..40).chain(80..120).chain(40..80).chain(120..160).collect();
-        assert_eq!(numbers(&merged(&batches, 0, Some(hundreds)).unwrap()), expected);
-        // Too short for that: these are sorted.
-        let short = [batch(&[150, 120, 210], 0), batch(&[190, 110, 205], 3)];
-        assert_eq!(numbers(&merged(&short, 0, Some(hundreds)).unwrap()), [4, 1, 0, 3, 5, 2]);
-        let alike = [batch(&[150, 120], 0), batch(&[190, 110], 2)];
-        assert_eq!(numbers(&merged(&alike, 0, Some(hundreds)).unwrap()), [0, 1, 2, 3]);
-        let unsorted = batch(&[50, 30, 90], 0);
-        assert_eq!(numbers(&sorted(&unsorted, 0, Some(hundreds)).unwrap()), [0, 1, 2]);
-        assert_eq!(numbers(&sorted(&batch(&[50, 130, 20], 0), 0, Some(hundreds)).unwrap()), [2, 0, 1]);
+    fn a_stretch_is_taken_in_few_pieces() {
+        for (bytes, expected) in [(1 << 30, 1), (0, 3)] {
+            with_batches_of(bytes, || {
+                let mut rows =
+                    store().by_stretch(|time| (time.div_euclid(100) * 100, time.div_euclid(100) * 100 + 100));
+                for (times, first) in [(&[50, 20, 160, 170][..], 0), (&[70], 4), (&[30, 120, 130], 5)] {
+                    rows.push(&batch(times, first)).unwrap();
+                }
+                let taken = rows.take_stretch(Timestamp::from_micros(100)).unwrap();
+                assert_eq!(taken.len(), expected);
+                assert!(taken.iter().all(|piece| piece.index == piece.rows.num_rows() && piece.start == 0));
+                let mut taken: Vec<i64> = taken.iter().flat_map(|piece| numbers(&piece.rows)).collect();
+                taken.sort_unstable();
+                assert_eq!(taken, [0, 1, 4, 5]);
+                assert_eq!(held(&rows), [2, 3, 6, 7]);
+                assert_eq!(rows.from(), Timestamp::from_micros(100));
+            });
+        }
     }
 
     #[test]

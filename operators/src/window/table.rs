@@ -211,7 +211,7 @@ impl GroupTable {
         self.rows
     }
 
-    /// About how many bytes it holds. Some accumulators count group by group, so it asks them again only when there is an
+    /// About how many bytes it holds and is. Some accumulators count group by group, so it asks them again only when there is an
     /// eighth more than when it last did.
     pub(super) fn size(&self) -> usize {
         let (rows, bytes) = self.sized.get();

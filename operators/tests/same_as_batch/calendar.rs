@@ -8,16 +8,16 @@ use crate::{
     shape::{Shape, YEAR_2024, check, some_cases},
 };
 
-const HOUR: i64 = 3_600_000_000;
+pub(crate) const HOUR: i64 = 3_600_000_000;
 
-fn shapes() -> impl Strategy<Value = Shape> {
+pub(crate) fn shapes() -> impl Strategy<Value = Shape> {
     let zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Sao_Paulo", "Africa/Cairo"];
     (prop::sample::select(vec!["day", "day", "week", "month", "year"]), prop::sample::select(zones.to_vec()))
         .prop_map(|(unit, zone)| Shape::Calendar { unit, zone })
 }
 
 /// Some days around a change of clocks in one of the zones, or anywhere in the year.
-fn times() -> impl Strategy<Value = i64> + Clone {
+pub(crate) fn times() -> impl Strategy<Value = i64> + Clone {
     let around = |day: i64| (-60i64..60).prop_map(move |hours| YEAR_2024 + day * 24 * HOUR + hours * HOUR);
     let exact = |day: i64| (0i64..48).prop_map(move |halves| YEAR_2024 + day * 24 * HOUR + halves * HOUR / 2);
     prop_oneof![

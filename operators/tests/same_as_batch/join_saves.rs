@@ -83,6 +83,37 @@ fn a_save_of_a_join_writes_what_has_changed() {
     little_is_written(|| temporal.whole().unwrap());
 }
 
+/// Many windows are open, some rows come for the first of them, and each is closed between two saves.
+#[test]
+fn windows_that_close_do_not_make_the_rows_of_others_new() {
+    const SIZE: i64 = 100;
+    const OPEN: i64 = 60;
+    let window = Tumbling::of(us(SIZE as u64));
+    let plan = WindowJoinPlan::new(&left_stream(), &right_stream(), &ON, window, JoinType::Full, None).unwrap();
+    let (mut join, mut saved, mut written) = (plan.whole().unwrap(), Saved::new(), 0);
+    let mut random = fastrand::Rng::with_seed(3);
+    let (mut came, mut gone) = (0, 0);
+    for newest in 0..400 {
+        for _ in 0..4 {
+            let mut at = || match random.u8(0..20) {
+                0 => (newest - random.i64(0..OPEN)).max(0) * SIZE + random.i64(0..SIZE),
+                _ => newest * SIZE + random.i64(0..SIZE),
+            };
+            let rows: Vec<(i64, i64)> = (0..50).map(|_| (at(), at())).collect();
+            lefts(&mut join, rows.iter().map(|(at, _)| (-1, *at)));
+            rights(&mut join, rows.iter().map(|(_, at)| (1, *at)));
+            came += 2 * rows.len();
+        }
+        gone += advance(&mut join, (newest - OPEN + 1) * SIZE);
+        written += saved.save(&mut join);
+        assert!(saved.state.segments.len() <= 50, "{} segments", saved.state.segments.len());
+    }
+    assert!(written < 6 * came, "{written} rows written of {came} that came");
+    let mut restored = plan.whole().unwrap();
+    saved.load(&mut restored);
+    assert_eq!(gone + advance(&mut restored, i64::MAX), came, "each alone, once");
+}
+
 /// Few of many keys get a new version: the others are not written again.
 #[test]
 fn a_new_version_of_a_few_keys_writes_little() {

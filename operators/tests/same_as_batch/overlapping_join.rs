@@ -14,6 +14,7 @@ use windrow_operators::{
 
 use crate::{
     bids::{cases, fail, us},
+    calendar,
     joins::{
         Case, Left, On, Right, RightNamed, TYPES, extreme_times, left_stream, pipeline, right_stream, some_case,
         some_left, some_right,
@@ -70,6 +71,18 @@ proptest! {
         lateness in prop_oneof![Just(0u64), 0u64..30], bound in prop_oneof![Just(0u64), 0u64..25], seed: u64,
     ) {
         let plan = plan(case, shape.window().allowed_lateness(us(lateness)));
+        let check = Check::new(pipeline(&plan, || plan.whole())).out_of_order(us(bound)).seed(seed);
+        let oracle = |left: &[Left], right: &[RightNamed]| oracle(case, &shape, left, right);
+        check.run_two(&left, &RightNamed::of(&right), oracle).map_err(fail)?;
+    }
+
+    /// These do not overlap.
+    #[test]
+    fn in_windows_of_the_calendar(
+        left in some_left(calendar::times()), right in some_right(calendar::times()), case in some_case(),
+        shape in calendar::shapes(), bound in prop_oneof![Just(0), 0..60 * calendar::HOUR as u64], seed: u64,
+    ) {
+        let plan = plan(case, shape.window());
         let check = Check::new(pipeline(&plan, || plan.whole())).out_of_order(us(bound)).seed(seed);
         let oracle = |left: &[Left], right: &[RightNamed]| oracle(case, &shape, left, right);
         check.run_two(&left, &RightNamed::of(&right), oracle).map_err(fail)?;

@@ -9,8 +9,8 @@
 //! The scan refuses nothing: it gives a record up, and `serde_json` reads it from its beginning. So what is a record, and
 //! what is said of one that is none, is decided there alone, and the scan must only never take what `serde_json` does not
 //! take, nor read another value from it. What makes it fast: a name is compared with the one that is due by the records
-//! before, the end of a text is searched with the machine's widest registers, and the digits of a whole number
-//! are looked at once. Text with escapes, and what is nested under unknown names, is read by `serde_json` in its place.
+//! before, the end of a text is searched with the machine's widest registers, and of a whole number eight digits are taken at
+//! once. Text with escapes, and what is nested under unknown names, is read by `serde_json` in its place.
 
 use memchr::memchr2;
 use serde::{Deserialize, de::IgnoredAny};
@@ -274,10 +274,40 @@ impl<'a> Scan<'a> {
     fn digits(&mut self) -> Option<u64> {
         let start = self.at;
         let mut whole = 0_u64;
-        for digit in self.bytes.get(start..)?.iter().map_while(|byte| byte.is_ascii_digit().then_some(byte & 0xf)) {
-            whole = whole.wrapping_mul(10).wrapping_add(u64::from(digit));
-            self.at += 1;
+        loop {
+            let (digits, value) = leading_digits(self.eight()?);
+            whole = whole.wrapping_mul(10_u64.pow(digits)).wrapping_add(value);
+            self.at += digits as usize;
+            if digits < 8 {
+                return (self.at > start).then_some(whole);
+            }
         }
-        (self.at > start).then_some(whole)
     }
+
+    /// The next eight bytes, with zeros behind the end.
+    fn eight(&self) -> Option<[u8; 8]> {
+        let rest = self.bytes.get(self.at..)?;
+        Some(rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut eight = [0; 8];
+            eight.iter_mut().zip(rest).for_each(|(byte, there)| *byte = *there);
+            eight
+        }))
+    }
+}
+
+/// How many of the bytes are digits, from the first on, and their value; all at once, each byte in a lane of one register.
+fn leading_digits(bytes: [u8; 8]) -> (u32, u64) {
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // Digits become 0 to 9. The first that is none has its high bit set, by itself or by what makes 10 overflow.
+    let values = u64::from_le_bytes(bytes) ^ u64::from_ne_bytes([b'0'; 8]);
+    let others = (values | values.wrapping_add(u64::from_ne_bytes([0x76; 8]))) & HIGH;
+    let digits = others.trailing_zeros() / 8;
+    if digits == 0 {
+        return (0, 0);
+    }
+    // Zeros in front; then neighbours become numbers of two digits, of four, of eight.
+    let ones = values << (64 - 8 * digits);
+    let twos = (ones.wrapping_mul(1 + (10 << 8)) >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = (twos.wrapping_mul(1 + (100 << 16)) >> 16) & 0x0000_ffff_0000_ffff;
+    (digits, fours.wrapping_mul(1 + (10_000 << 32)) >> 32)
 }
