@@ -276,8 +276,8 @@ impl<'a> Scan<'a> {
         let mut whole = 0_u64;
         loop {
             let (digits, value) = leading_digits(self.eight()?);
-            whole = whole.wrapping_mul(10_u64.pow(digits)).wrapping_add(value);
-            self.at += digits as usize;
+            whole = whole.wrapping_mul(POWERS_OF_TEN[digits]).wrapping_add(value);
+            self.at += digits;
             if digits < 8 {
                 return (self.at > start).then_some(whole);
             }
@@ -295,13 +295,15 @@ impl<'a> Scan<'a> {
     }
 }
 
+const POWERS_OF_TEN: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
 /// How many of the bytes are digits, from the first on, and their value; all at once, each byte in a lane of one register.
-fn leading_digits(bytes: [u8; 8]) -> (u32, u64) {
+fn leading_digits(bytes: [u8; 8]) -> (usize, u64) {
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
     // Digits become 0 to 9. The first that is none has its high bit set, by itself or by what makes 10 overflow.
     let values = u64::from_le_bytes(bytes) ^ u64::from_ne_bytes([b'0'; 8]);
     let others = (values | values.wrapping_add(u64::from_ne_bytes([0x76; 8]))) & HIGH;
-    let digits = others.trailing_zeros() / 8;
+    let digits = (others.trailing_zeros() / 8) as usize;
     if digits == 0 {
         return (0, 0);
     }
