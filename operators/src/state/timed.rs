@@ -287,7 +287,9 @@ impl<I> TimedRows<I> {
                 let gone = times_of(&rows, self.time)?.partition_point(|&t| t < from);
                 let live = rows.slice(gone, rows.num_rows() - gone);
                 if live.num_rows() > 0 {
-                    self.add(live, (one && is_as_it_was).then_some(*id))?;
+                    // The next save tells where the stretch of the first row begins: that must bring none back.
+                    let none_comes_back = gone == 0 || begin_of(stretch, from) == from;
+                    self.add(live, (one && is_as_it_was && none_comes_back).then_some(*id))?;
                 }
             }
         }
@@ -457,16 +459,55 @@ mod tests {
     #[test]
     fn other_stretches_than_at_the_save_are_put_in_order() {
         let hundreds = |time: i64| (time.div_euclid(100) * 100, time.div_euclid(100) * 100 + 100);
-        let segments = vec![(SegmentId(0), batch(&[150, 90, 120, 250], 0))];
-        let part = Part { first_phase: false, numbers: Default::default(), segments, stored: Vec::new() };
+        let load = |rows: &mut TimedRows<usize>, from: i64, times: &[i64]| {
+            let segments = vec![(SegmentId(0), batch(times, 0))];
+            let numbers = [("rows_from".to_string(), from)].into();
+            let part = Part { first_phase: false, numbers, segments, stored: Vec::new() };
+            rows.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone()))).unwrap();
+        };
         let mut rows = store().by_stretch(hundreds);
-        rows.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone()))).unwrap();
+        load(&mut rows, i64::MIN, &[150, 90, 120, 250]);
         let first = rows.take_stretch(Timestamp::from_micros(100)).unwrap();
         assert_eq!(first.iter().flat_map(|piece| numbers(&piece.rows)).collect::<Vec<_>>(), [1]);
         let mut next = SegmentId(1);
         let mut state = StateWriter::new(&mut next);
         rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
         assert!(state.finish().segments.iter().all(|(_, rows)| rows.is_some()), "it is written again");
+        // What had gone by then is in the middle of a stretch now, whose begin is saved.
+        let mut rows = store().by_stretch(hundreds);
+        load(&mut rows, 150, &[120, 160]);
+        assert_eq!(held(&rows), [1]);
+        let mut state = StateWriter::new(&mut next);
+        rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
+        let state = state.finish();
+        assert_eq!(state.numbers["rows_from"], 100);
+        let written: Vec<i64> = state.segments.iter().flat_map(|(_, rows)| numbers(rows.as_ref().unwrap())).collect();
+        assert_eq!(written, [1], "it comes back with no load");
+    }
+
+    /// The row at 50 is the first of its stretch, and not the earliest.
+    #[test]
+    fn no_row_of_a_stretch_is_taken_for_gone() {
+        let store = || store().by_stretch(|time| (time.div_euclid(100) * 100, time.div_euclid(100) * 100 + 100));
+        let part = |from, times: &[i64], id| Part {
+            first_phase: false,
+            numbers: [("rows_from".to_string(), from)].into(),
+            segments: vec![(SegmentId(id), batch(times, times[0]))],
+            stored: Vec::new(),
+        };
+        let mut rows = store();
+        let parts = vec![part(100, &[150, 120], 0), part(0, &[50, 20], 1)];
+        rows.load(&StateReader { key_groups: 0..256, parts }, |rows| Ok(Some(rows.clone()))).unwrap();
+        let mut next = SegmentId(2);
+        let mut state = StateWriter::new(&mut next);
+        rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
+        let state = state.finish();
+        assert_eq!(state.numbers["rows_from"], 0);
+        let segments = state.segments.into_iter().filter_map(|(id, rows)| Some((id, rows?))).collect();
+        let part = Part { first_phase: false, numbers: state.numbers, segments, stored: Vec::new() };
+        let mut again = store();
+        again.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone()))).unwrap();
+        assert_eq!(held(&again), [50, 51, 150, 151]);
     }
 
     /// Those of the first stretch, from all pieces, in as few as fit; the pieces of the others stay as they are.

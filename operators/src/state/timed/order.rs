@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use arrow::{
-    array::{RecordBatch, UInt32Array},
+    array::{ArrayData, MutableArrayData, RecordBatch, UInt32Array, make_array},
     compute::{concat_batches, interleave_record_batch, take_record_batch},
 };
 
@@ -37,12 +37,11 @@ pub(super) fn merged(batches: &[RecordBatch], column: usize, stretch: Option<&St
         let in_order: Vec<&RecordBatch> = runs.iter().map(|&run| &batches[run]).collect();
         return Ok(concat_batches(batches[0].schema_ref(), in_order)?);
     }
-    // Of a dictionary each of many slices would come with all.
+    // The numbers of two dictionaries may not fit together: that has to be looked at.
     let slices = stretch.filter(|_| !has_dictionary(batches[0].schema_ref()));
     if let Some(mut runs) = slices.and_then(|stretch| stretches(&times, stretch)) {
         runs.sort_by_key(|(begin, ..)| *begin);
-        let runs: Vec<_> = runs.into_iter().map(|(_, run, rows)| batches[run].slice(rows.start, rows.len())).collect();
-        return Ok(concat_batches(batches[0].schema_ref(), &runs)?);
+        return of_runs(batches, &runs);
     }
     let rows = times
         .iter()
@@ -53,6 +52,19 @@ pub(super) fn merged(batches: &[RecordBatch], column: usize, stretch: Option<&St
     order.sort_by_key(|(time, ..)| *time);
     let places: Vec<(usize, usize)> = order.into_iter().map(|(_, run, row)| (run as usize, row as usize)).collect();
     Ok(interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &places)?)
+}
+
+/// These runs of rows. What several of a batch share, as texts in views do, is there once: slices would each come with all of it.
+fn of_runs(batches: &[RecordBatch], runs: &[(i64, usize, Range<usize>)]) -> Result<RecordBatch> {
+    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    let column = |column: usize| {
+        let parts: Vec<ArrayData> = batches.iter().map(|rows| rows.column(column).to_data()).collect();
+        let mut all = MutableArrayData::new(parts.iter().collect(), false, rows);
+        runs.iter().try_for_each(|(_, batch, rows)| all.try_extend(*batch, rows.start, rows.end))?;
+        Ok(make_array(all.freeze()))
+    };
+    let columns = (0..batches[0].num_columns()).map(column).collect::<Result<Vec<_>>>()?;
+    Ok(RecordBatch::try_new(batches[0].schema(), columns)?)
 }
 
 /// Each stretch of each batch, as its begin, the batch and the rows; `None` if they are so short that sorting costs less.
@@ -112,8 +124,8 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::{
-        array::{ArrayRef, AsArray, DictionaryArray, Int64Array},
-        datatypes::{Int8Type, Int64Type},
+        array::{ArrayRef, AsArray, DictionaryArray, Int64Array, StringViewArray},
+        datatypes::{Int32Type, Int64Type},
     };
 
     use super::*;
@@ -159,18 +171,34 @@ mod tests {
         assert_eq!(numbers(&sorted(&batch(&[50, 130, 20], 0), 0, Some(hundreds)).unwrap()), [2, 0, 1]);
     }
 
-    /// With a dictionary of its own each slice would bring as many numbers as the dictionary has.
+    /// What the batches share is not there once for each of their stretches: dictionaries, and texts behind views.
     #[test]
-    fn dictionaries_of_few_numbers_are_merged() {
+    fn what_stretches_share_is_there_once() {
         let hundreds: &Stretch = &|time| (time.div_euclid(100) * 100, time.div_euclid(100) * 100 + 100);
         let batch = |from: usize| {
-            let names: DictionaryArray<Int8Type> = (0..80).map(|row| ["a", "b", "c"][(row + from) % 3]).collect();
+            let names: DictionaryArray<Int32Type> = (0..80).map(|row| ["a", "b", "c"][(row + from) % 3]).collect();
+            let texts = StringViewArray::from_iter_values((0..80).map(|_| format!("{from:>40}")));
             let times = (0..80).map(|row| row / 20 * 100 + 50 - row % 20).collect();
-            let columns = [("at", Timestamp::column(times)), ("name", Arc::new(names) as ArrayRef)];
+            let columns: [(&str, ArrayRef); 3] =
+                [("at", Timestamp::column(times)), ("name", Arc::new(names)), ("text", Arc::new(texts))];
             RecordBatch::try_from_iter(columns).unwrap()
         };
         let batches: Vec<RecordBatch> = (0..16).map(batch).collect();
-        assert_eq!(merged(&batches, 0, Some(hundreds)).unwrap().num_rows(), 16 * 80);
+        let one = merged(&batches, 0, Some(hundreds)).unwrap();
+        assert_eq!(one.num_rows(), 16 * 80);
+        assert!(one.column(1).as_any_dictionary().values().len() <= 16 * 3);
+        let texts: Vec<RecordBatch> = batches.iter().map(|rows| rows.project(&[0, 2]).unwrap()).collect();
+        let one = merged(&texts, 0, Some(hundreds)).unwrap();
+        let (texts, times) = (one.column(1).as_string_view(), times_of(&one, 0).unwrap());
+        assert!(texts.data_buffers().len() <= 16, "{} buffers", texts.data_buffers().len());
+        assert!(is_in_order(times, Some(hundreds)));
+        let mut found: Vec<(i64, usize)> =
+            times.iter().zip(texts).map(|(time, text)| (*time, text.unwrap().trim().parse().unwrap())).collect();
+        found.sort_unstable();
+        let row = |row: i64| (0..16).map(move |from| (row / 20 * 100 + 50 - row % 20, from));
+        let mut expected: Vec<(i64, usize)> = (0..80).flat_map(row).collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
     }
 
     #[test]
