@@ -20,7 +20,7 @@ mod order;
 
 use arrow::{
     array::{RecordBatch, UInt32Array},
-    compute::{concat_batches, take_record_batch},
+    compute::take_record_batch,
 };
 
 use order::{Stretch, begin_of, is_in_order, merged, sorted};
@@ -30,7 +30,7 @@ use crate::{
     bytes::lean_bytes,
     state::{
         Part, Rule, SegmentId, StateReader, StateWriter,
-        bounded::{batch_bytes, bytes_of},
+        bounded::{batch_bytes, bytes_of, join},
     },
     time::{event_times, times_of},
 };
@@ -208,19 +208,12 @@ impl<I> TimedRows<I> {
     /// often.
     pub(crate) fn take_stretch(&mut self, end: Timestamp) -> Result<Vec<Piece<I>>> {
         let rows = if end == Timestamp::MAX { self.take_all()? } else { self.take_before(end)? };
-        let (mut pieces, mut rest) = (Vec::new(), &rows[..]);
-        while let [first, ..] = rest {
-            let (mut bytes, most) = (0, batch_bytes());
-            let fits = rest.iter().take_while(|rows| {
-                bytes += bytes_of(rows.columns());
-                bytes <= most
-            });
-            let (together, others) = rest.split_at(fits.count().max(1));
-            let rows = lean(&concat_batches(first.schema_ref(), together)?)?;
-            pieces.push(Piece { index: (self.index)(&rows)?, rows, start: 0, segment: None });
-            rest = others;
-        }
-        Ok(pieces)
+        let Some(first) = rows.first() else { return Ok(Vec::new()) };
+        let piece = |rows: RecordBatch| {
+            let rows = lean(&rows)?;
+            Ok(Piece { index: (self.index)(&rows)?, rows, start: 0, segment: None })
+        };
+        join(first.schema_ref(), &rows)?.into_iter().map(piece).collect()
     }
 
     fn take(&mut self, from: Timestamp, is_gone: impl Fn(i64) -> bool) -> Result<Vec<RecordBatch>> {
@@ -335,6 +328,26 @@ mod tests {
         TimedRows::new("rows", 0, |rows| Ok(rows.num_rows()))
     }
 
+    /// Stretches of a hundred.
+    fn hundreds(time: i64) -> (i64, i64) {
+        let begin = time.div_euclid(100) * 100;
+        (begin, begin + 100)
+    }
+
+    /// What a former task left: a segment of whose rows those before `from` are gone.
+    fn part(from: i64, rows: RecordBatch, id: u64) -> Part {
+        Part {
+            first_phase: false,
+            numbers: [("rows_from".to_string(), from)].into(),
+            segments: vec![(SegmentId(id), rows)],
+            stored: Vec::new(),
+        }
+    }
+
+    fn load(rows: &mut TimedRows<usize>, parts: Vec<Part>) {
+        rows.load(&StateReader { key_groups: 0..256, parts }, |rows| Ok(Some(rows.clone()))).unwrap();
+    }
+
     /// The numbers of the rows it holds.
     fn held(rows: &TimedRows<usize>) -> Vec<i64> {
         let live = rows.pieces().iter().flat_map(|piece| numbers(&piece.rows)[piece.start..].to_vec());
@@ -393,8 +406,7 @@ mod tests {
                 let segments = state.segments.iter().map(|(id, _)| (*id, disk[id].clone())).collect();
                 let part = Part { first_phase: false, numbers: state.numbers, segments, stored: Vec::new() };
                 rows = store();
-                rows.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone())))
-                    .unwrap();
+                load(&mut rows, vec![part]);
             }
         }
         Ok(())
@@ -421,15 +433,10 @@ mod tests {
 
     #[test]
     fn segments_of_several_tasks_are_written_again() {
-        let part = |times: &[i64], id| Part {
-            first_phase: false,
-            numbers: [("rows_from".to_string(), 0)].into(),
-            segments: vec![(SegmentId(id), batch(times, times[0]))],
-            stored: Vec::new(),
-        };
-        for (parts, sealed) in [(vec![part(&[20, 30], 0), part(&[16, 17], 0)], 2), (vec![part(&[20, 30], 0)], 0)] {
+        let [early, late] = [batch(&[16, 17], 16), batch(&[20, 30], 20)];
+        for (parts, sealed) in [(vec![part(0, late.clone(), 0), part(0, early, 0)], 2), (vec![part(0, late, 0)], 0)] {
             let mut rows = store();
-            rows.load(&StateReader { key_groups: 0..256, parts }, |rows| Ok(Some(rows.clone()))).unwrap();
+            load(&mut rows, parts);
             let mut next = SegmentId(2);
             let mut state = StateWriter::new(&mut next);
             rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
@@ -458,15 +465,8 @@ mod tests {
     /// The rules of a time zone have changed: what is in one piece is not in the order of its stretches any more.
     #[test]
     fn other_stretches_than_at_the_save_are_put_in_order() {
-        let hundreds = |time: i64| (time.div_euclid(100) * 100, time.div_euclid(100) * 100 + 100);
-        let load = |rows: &mut TimedRows<usize>, from: i64, times: &[i64]| {
-            let segments = vec![(SegmentId(0), batch(times, 0))];
-            let numbers = [("rows_from".to_string(), from)].into();
-            let part = Part { first_phase: false, numbers, segments, stored: Vec::new() };
-            rows.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone()))).unwrap();
-        };
         let mut rows = store().by_stretch(hundreds);
-        load(&mut rows, i64::MIN, &[150, 90, 120, 250]);
+        load(&mut rows, vec![part(i64::MIN, batch(&[150, 90, 120, 250], 0), 0)]);
         let first = rows.take_stretch(Timestamp::from_micros(100)).unwrap();
         assert_eq!(first.iter().flat_map(|piece| numbers(&piece.rows)).collect::<Vec<_>>(), [1]);
         let mut next = SegmentId(1);
@@ -475,7 +475,7 @@ mod tests {
         assert!(state.finish().segments.iter().all(|(_, rows)| rows.is_some()), "it is written again");
         // What had gone by then is in the middle of a stretch now, whose begin is saved.
         let mut rows = store().by_stretch(hundreds);
-        load(&mut rows, 150, &[120, 160]);
+        load(&mut rows, vec![part(150, batch(&[120, 160], 0), 0)]);
         assert_eq!(held(&rows), [1]);
         let mut state = StateWriter::new(&mut next);
         rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
@@ -488,16 +488,9 @@ mod tests {
     /// The row at 50 is the first of its stretch, and not the earliest.
     #[test]
     fn no_row_of_a_stretch_is_taken_for_gone() {
-        let store = || store().by_stretch(|time| (time.div_euclid(100) * 100, time.div_euclid(100) * 100 + 100));
-        let part = |from, times: &[i64], id| Part {
-            first_phase: false,
-            numbers: [("rows_from".to_string(), from)].into(),
-            segments: vec![(SegmentId(id), batch(times, times[0]))],
-            stored: Vec::new(),
-        };
+        let store = || store().by_stretch(hundreds);
         let mut rows = store();
-        let parts = vec![part(100, &[150, 120], 0), part(0, &[50, 20], 1)];
-        rows.load(&StateReader { key_groups: 0..256, parts }, |rows| Ok(Some(rows.clone()))).unwrap();
+        load(&mut rows, vec![part(100, batch(&[150, 120], 150), 0), part(0, batch(&[50, 20], 50), 1)]);
         let mut next = SegmentId(2);
         let mut state = StateWriter::new(&mut next);
         rows.save(&mut state, |rows| Ok(rows.clone())).unwrap();
@@ -506,7 +499,7 @@ mod tests {
         let segments = state.segments.into_iter().filter_map(|(id, rows)| Some((id, rows?))).collect();
         let part = Part { first_phase: false, numbers: state.numbers, segments, stored: Vec::new() };
         let mut again = store();
-        again.load(&StateReader { key_groups: 0..256, parts: vec![part] }, |rows| Ok(Some(rows.clone()))).unwrap();
+        load(&mut again, vec![part]);
         assert_eq!(held(&again), [50, 51, 150, 151]);
     }
 
@@ -515,8 +508,7 @@ mod tests {
     fn a_stretch_is_taken_in_few_pieces() {
         for (bytes, expected) in [(1 << 30, 1), (0, 3)] {
             with_batches_of(bytes, || {
-                let mut rows =
-                    store().by_stretch(|time| (time.div_euclid(100) * 100, time.div_euclid(100) * 100 + 100));
+                let mut rows = store().by_stretch(hundreds);
                 for (times, first) in [(&[50, 20, 160, 170][..], 0), (&[70], 4), (&[30, 120, 130], 5)] {
                     rows.push(&batch(times, first)).unwrap();
                 }
@@ -534,15 +526,8 @@ mod tests {
 
     #[test]
     fn tasks_that_stood_at_different_times_leave_what_each_still_had() {
-        let part = |from, times: &[i64], id| Part {
-            first_phase: false,
-            numbers: [("rows_from".to_string(), from)].into(),
-            segments: vec![(SegmentId(id), batch(times, times[0]))],
-            stored: Vec::new(),
-        };
         let mut rows = store();
-        let state = StateReader { key_groups: 0..256, parts: vec![part(25, &[20, 30], 0), part(15, &[16, 17], 1)] };
-        rows.load(&state, |rows| Ok(Some(rows.clone()))).unwrap();
+        load(&mut rows, vec![part(25, batch(&[20, 30], 20), 0), part(15, batch(&[16, 17], 16), 1)]);
         assert_eq!(held(&rows), [16, 17, 21], "the row at 20 had gone");
         assert_eq!(rows.from(), Timestamp::from_micros(25));
         let mut next = SegmentId(2);

@@ -137,6 +137,12 @@ mod tests {
         RecordBatch::try_from_iter(columns).unwrap()
     }
 
+    /// Stretches of a hundred.
+    fn hundreds(time: i64) -> (i64, i64) {
+        let begin = time.div_euclid(100) * 100;
+        (begin, begin + 100)
+    }
+
     fn numbers(rows: &RecordBatch) -> Vec<i64> {
         rows.column(1).as_primitive::<Int64Type>().values().to_vec()
     }
@@ -156,25 +162,23 @@ mod tests {
     /// Two batches of two stretches each, and one whose rows are not in order.
     #[test]
     fn rows_of_one_stretch_stay_as_they_came() {
-        let hundreds: &Stretch = &|time| (time.div_euclid(100) * 100, time.div_euclid(100) * 100 + 100);
         let times = |from: i64| (0..80).map(|row| from + row / 40 * 100 - row).collect::<Vec<_>>();
         let batches = [batch(&times(299), 0), batch(&times(290), 80)];
         let expected: Vec<i64> = (0..40).chain(80..120).chain(40..80).chain(120..160).collect();
-        assert_eq!(numbers(&merged(&batches, 0, Some(hundreds)).unwrap()), expected);
+        assert_eq!(numbers(&merged(&batches, 0, Some(&hundreds)).unwrap()), expected);
         // Too short for that: these are sorted.
         let short = [batch(&[150, 120, 210], 0), batch(&[190, 110, 205], 3)];
-        assert_eq!(numbers(&merged(&short, 0, Some(hundreds)).unwrap()), [4, 1, 0, 3, 5, 2]);
+        assert_eq!(numbers(&merged(&short, 0, Some(&hundreds)).unwrap()), [4, 1, 0, 3, 5, 2]);
         let alike = [batch(&[150, 120], 0), batch(&[190, 110], 2)];
-        assert_eq!(numbers(&merged(&alike, 0, Some(hundreds)).unwrap()), [0, 1, 2, 3]);
+        assert_eq!(numbers(&merged(&alike, 0, Some(&hundreds)).unwrap()), [0, 1, 2, 3]);
         let unsorted = batch(&[50, 30, 90], 0);
-        assert_eq!(numbers(&sorted(&unsorted, 0, Some(hundreds)).unwrap()), [0, 1, 2]);
-        assert_eq!(numbers(&sorted(&batch(&[50, 130, 20], 0), 0, Some(hundreds)).unwrap()), [2, 0, 1]);
+        assert_eq!(numbers(&sorted(&unsorted, 0, Some(&hundreds)).unwrap()), [0, 1, 2]);
+        assert_eq!(numbers(&sorted(&batch(&[50, 130, 20], 0), 0, Some(&hundreds)).unwrap()), [2, 0, 1]);
     }
 
     /// What the batches share is not there once for each of their stretches: dictionaries, and texts behind views.
     #[test]
     fn what_stretches_share_is_there_once() {
-        let hundreds: &Stretch = &|time| (time.div_euclid(100) * 100, time.div_euclid(100) * 100 + 100);
         let batch = |from: usize| {
             let names: DictionaryArray<Int32Type> = (0..80).map(|row| ["a", "b", "c"][(row + from) % 3]).collect();
             let texts = StringViewArray::from_iter_values((0..80).map(|_| format!("{from:>40}")));
@@ -184,14 +188,14 @@ mod tests {
             RecordBatch::try_from_iter(columns).unwrap()
         };
         let batches: Vec<RecordBatch> = (0..16).map(batch).collect();
-        let one = merged(&batches, 0, Some(hundreds)).unwrap();
+        let one = merged(&batches, 0, Some(&hundreds)).unwrap();
         assert_eq!(one.num_rows(), 16 * 80);
         assert!(one.column(1).as_any_dictionary().values().len() <= 16 * 3);
         let texts: Vec<RecordBatch> = batches.iter().map(|rows| rows.project(&[0, 2]).unwrap()).collect();
-        let one = merged(&texts, 0, Some(hundreds)).unwrap();
+        let one = merged(&texts, 0, Some(&hundreds)).unwrap();
         let (texts, times) = (one.column(1).as_string_view(), times_of(&one, 0).unwrap());
         assert!(texts.data_buffers().len() <= 16, "{} buffers", texts.data_buffers().len());
-        assert!(is_in_order(times, Some(hundreds)));
+        assert!(is_in_order(times, Some(&hundreds)));
         let mut found: Vec<(i64, usize)> =
             times.iter().zip(texts).map(|(time, text)| (*time, text.unwrap().trim().parse().unwrap())).collect();
         found.sort_unstable();
@@ -203,7 +207,6 @@ mod tests {
 
     #[test]
     fn rows_in_order_are_known() {
-        let hundreds: &Stretch = &|time| (time.div_euclid(100) * 100, time.div_euclid(100) * 100 + 100);
         for (times, in_order, in_stretches) in [
             (&[][..], true, true),
             (&[1, 5, 5, 150, 201], true, true),
@@ -211,7 +214,7 @@ mod tests {
             (&[5, 120, 99], false, false),
             (&[-1, 0, -1], false, false),
         ] {
-            assert_eq!((is_in_order(times, None), is_in_order(times, Some(hundreds))), (in_order, in_stretches));
+            assert_eq!((is_in_order(times, None), is_in_order(times, Some(&hundreds))), (in_order, in_stretches));
         }
         let at_the_end: &Stretch = &|time| if time < 0 { (i64::MIN, 0) } else { (0, i64::MAX) };
         assert!(is_in_order(&[-1, i64::MIN, 5, i64::MAX, 0], Some(at_the_end)));
