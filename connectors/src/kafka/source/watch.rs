@@ -5,10 +5,10 @@
 //!
 //! ```text
 //!   look, once a second:  something came ─────────────────────────────► all is well
-//!                         its end came last ── once a minute, all ────► ask the cluster where it ends ── further on ──┐
-//!                         a record came last, or nothing yet ◄────────────────────────────────────────────────────────┘
-//!                                  └── silence for 20 s, then 40, 80 … ──► take it up again, and ask ── further on ──► fail
-//!                                                                                                        the fifth time
+//!                         its end came last, 20 s ago ── every 20 s ──► ask the cluster where it ends ── further on ──┐
+//!                         a record came last, or nothing yet                                                          │ 5 s
+//!                                  └── silence for 20 s, then 40, 80 … ──► take it up again, and ask ◄────────────────┘
+//!                                                                             └── further on, the fifth time ──► fail
 //! ```
 //!
 //! It is the cluster that says whether there is more, to a client that is made for the question: of what is decided, where only that is
@@ -21,8 +21,11 @@ const SILENT: u32 = 20;
 /// The silence before the next time is twice as long, so many times.
 const DOUBLED: u32 = 4;
 
-/// After so many looks it is asked of all that are silent at their ends whether these are where they were.
-pub(super) const ASKED: u32 = 60;
+/// Every so many looks it is asked of all that are silent at their ends whether these are where they were.
+pub(super) const ASKED: u32 = 20;
+
+/// When there is more behind the end, it may just have been written. It comes within so many looks, if it comes.
+const ON_ITS_WAY: u32 = 5;
 
 /// When it was taken up again so often, and the cluster has said each time that there is more, another start may help.
 pub(super) const GIVEN_UP: u32 = 5;
@@ -91,7 +94,7 @@ impl Watch {
         }
         match (more, self.at_end) {
             (false, _) => self.at_end = true,
-            (true, true) => (self.at_end, self.silent) = (false, 0),
+            (true, true) => (self.at_end, self.silent) = (false, SILENT - ON_ITS_WAY),
             (true, false) => self.behind += 1,
         }
         self.behind >= GIVEN_UP
@@ -126,7 +129,7 @@ mod tests {
         assert!(watch.is_idle() && !watch.answer(false) && watch.is_idle());
         // It is not, and librdkafka does not notice for as long as it may take.
         assert!(!watch.answer(true) && !watch.is_idle());
-        assert_eq!(taken_up(&mut watch, 20), [20]);
+        assert_eq!(taken_up(&mut watch, 20), [5], "silent for long, and there is more: soon");
         // Nothing but its end is there after all.
         assert!(!watch.answer(false));
         assert!(taken_up(&mut watch, 1_000).is_empty());
