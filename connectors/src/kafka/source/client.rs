@@ -5,7 +5,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -63,6 +66,8 @@ pub(super) struct Ear {
     ends: Option<Ends>,
     /// How far its partitions have been fetched, by number.
     fetched: Mutex<BTreeMap<i32, u64>>,
+    /// librdkafka has forgotten all brokers.
+    brokerless: AtomicBool,
 }
 
 impl Client {
@@ -111,7 +116,9 @@ impl Client {
         }
         let ends = watched.map(|(ends, _)| ends);
         let committed_only = plan.isolation == Isolation::ReadCommitted;
-        let ear = Ear { context: plan.config.context(), topic, committed_only, ends, fetched: Mutex::default() };
+        let context = plan.config.context();
+        let ear =
+            Ear { context, topic, committed_only, ends, fetched: Mutex::default(), brokerless: AtomicBool::default() };
         let consumer = settings.create_with_context(ear).map_err(|error| plan.config.not_made(error))?;
         Ok(Self { consumer, system: plan.config.name(), assigned: false })
     }
@@ -222,9 +229,10 @@ impl ClientContext for Ear {
         self.context.log(level, facility, line);
     }
 
-    /// Takes from the statistics where the partitions end, for the lag, and how far they have been fetched.
+    /// Takes from the statistics where the partitions end, for the lag, how far they have been fetched, and whether there are brokers.
     fn stats_raw(&self, json: &[u8]) {
         let (Some(ends), Ok(statistics)) = (&self.ends, serde_json::from_slice::<Statistics>(json)) else { return };
+        self.brokerless.store(!statistics.brokers.values().any(BrokerFigures::is_one), Relaxed);
         let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, partition) in statistics.topics.values().flat_map(|topic| &topic.partitions) {
@@ -261,6 +269,11 @@ impl Ear {
         self.fetched.lock().unwrap_or_else(PoisonError::into_inner).get(&number).copied()
     }
 
+    /// Whether there is a broker to be asked.
+    pub(super) fn knows_brokers(&self) -> bool {
+        !self.brokerless.load(Relaxed)
+    }
+
     /// What librdkafka said last, or the name of the error.
     pub(super) fn why(&self, code: Code) -> String {
         self.context.last().map_or_else(|| code.to_string(), |complaint| complaint.reason)
@@ -271,7 +284,21 @@ impl Ear {
 #[derive(Deserialize)]
 struct Statistics {
     #[serde(default)]
+    brokers: BTreeMap<String, BrokerFigures>,
+    #[serde(default)]
     topics: BTreeMap<String, TopicFigures>,
+}
+
+#[derive(Deserialize)]
+struct BrokerFigures {
+    source: String,
+}
+
+impl BrokerFigures {
+    /// Not one that only stands for where partitions without a leader go, or for whoever coordinates the group.
+    fn is_one(&self) -> bool {
+        matches!(self.source.as_str(), "configured" | "learned")
+    }
 }
 
 #[derive(Deserialize)]

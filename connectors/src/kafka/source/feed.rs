@@ -120,6 +120,13 @@ pub(super) trait Feed: Send {
     /// How far a partition has been fetched, records or not, as of about a second ago.
     fn fetched(&self, at: Partition) -> Option<u64>;
 
+    /// Whether the client of a topic knows of any broker, as of about a second ago. librdkafka forgets those that the cluster does not
+    /// name any more; when it has named none, as a broker does that has slept and is not let in again yet, nobody is left to be asked.
+    fn knows_brokers(&self, topic: usize) -> bool;
+
+    /// Goes on with a new client for a topic, which reads nothing yet.
+    fn renew(&mut self, topic: usize);
+
     /// What the group has committed.
     fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>>;
 

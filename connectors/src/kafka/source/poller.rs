@@ -239,28 +239,47 @@ impl<F: Feed> Poller<F> {
         }
         let ask = self.looks.is_multiple_of(ASKED);
         let paused: BTreeSet<Partition> = self.paused.iter().copied().collect();
+        let mut lost: BTreeSet<usize> = self.reading.iter().map(|at| at.topic).collect();
+        lost.retain(|topic| !self.feed.knows_brokers(*topic));
         let (mut again, mut asked) = (Vec::new(), Vec::new());
         for lane in self.lanes.iter_mut().filter(|lane| self.reading.contains(&lane.at)) {
             if self.stalled || paused.contains(&lane.at) {
                 lane.watch.rest();
             }
             if lane.watch.look(self.feed.fetched(lane.at)) {
+                // To take it up was of no use.
+                if lane.watch.is_behind() {
+                    lost.insert(lane.at.topic);
+                }
                 again.push((lane.at, lane.next));
                 asked.push(lane.at);
             } else if ask && lane.watch.is_idle() {
                 asked.push(lane.at);
             }
         }
+        again.retain(|(at, _)| !lost.contains(&at.topic));
         for (at, _) in &again {
             self.feed.unassign(*at)?;
         }
         if !again.is_empty() {
             self.feed.assign(&again)?;
         }
+        lost.into_iter().try_for_each(|topic| self.renew(topic))?;
         if !asked.is_empty() {
             self.feed.find_ends(&asked);
         }
         Ok(())
+    }
+
+    /// Reads the partitions of a topic with a new client from where they stand.
+    fn renew(&mut self, topic: usize) -> Result<()> {
+        let read = |lane: &&Lane| lane.at.topic == topic && self.reading.contains(&lane.at);
+        let from: Vec<_> = self.lanes.iter().filter(read).map(|lane| (lane.at, lane.next)).collect();
+        let mut stop: Vec<_> = from.iter().map(|(at, _)| *at).collect();
+        stop.retain(|at| self.stalled || self.paused.contains(at));
+        self.feed.renew(topic);
+        self.feed.assign(&from)?;
+        if stop.is_empty() { Ok(()) } else { self.feed.pause(&stop) }
     }
 
     /// Its lane.

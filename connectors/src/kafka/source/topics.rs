@@ -303,6 +303,18 @@ impl Feed for Topics {
         self.clients.get(at.topic)?.as_ref()?.consumer().context().fetched(at.number)
     }
 
+    fn knows_brokers(&self, topic: usize) -> bool {
+        let client = self.clients.get(topic).and_then(Option::as_ref);
+        client.is_none_or(|client| client.consumer().context().knows_brokers())
+    }
+
+    fn renew(&mut self, topic: usize) {
+        if let Some(client) = self.clients.get_mut(topic).and_then(Option::take) {
+            // That waits for its threads.
+            std::thread::spawn(move || drop(client));
+        }
+    }
+
     fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>> {
         self.offsets(of, Offset::Invalid, "for the group's offsets", |consumer, list, wait| {
             consumer.committed_offsets(list, wait)

@@ -8,7 +8,9 @@
 //!                         its end came last, 20 s ago ── every 20 s ──► ask the cluster where it ends ── further on ──┐
 //!                         a record came last, or nothing yet                                                          │ 5 s
 //!                                  └── silence for 20 s, then 40, 80 … ──► take it up again, and ask ◄────────────────┘
-//!                                                                             └── further on, the fifth time ──► fail
+//!                                                                             └── further on ── 5 s ──► with a new client, and ask
+//!                                                                                                └── the fifth time ──► fail
+//!                         the client knows of no broker ──► a new client
 //! ```
 //!
 //! It is the cluster that says whether there is more, to a client that is made for the question: of what is decided, where only that is
@@ -24,7 +26,7 @@ const DOUBLED: u32 = 4;
 /// Every so many looks it is asked of all that are silent at their ends whether these are where they were.
 pub(super) const ASKED: u32 = 20;
 
-/// When there is more behind the end, it may just have been written. It comes within so many looks, if it comes.
+/// When the cluster has said that there is more, it may just have been written. It comes within so many looks, if it comes.
 const ON_ITS_WAY: u32 = 5;
 
 /// When it was taken up again so often, and the cluster has said each time that there is more, another start may help.
@@ -73,7 +75,7 @@ impl Watch {
             return false;
         }
         self.silent = self.silent.saturating_add(1);
-        if self.at_end || self.silent < SILENT << self.taken_up.min(DOUBLED) {
+        if self.at_end || self.silent < self.patience() {
             return false;
         }
         self.silent = 0;
@@ -81,9 +83,19 @@ impl Watch {
         true
     }
 
+    /// So many looks without a sign of life are too many.
+    fn patience(&self) -> u32 {
+        SILENT << self.taken_up.min(DOUBLED)
+    }
+
     /// Whether it is silent because it is at its end, or was.
     pub(super) fn is_idle(&self) -> bool {
         self.at_end && self.silent >= SILENT
+    }
+
+    /// Whether the cluster has said that there is more since it was taken up.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind > 0
     }
 
     /// The cluster's answer: whether there is more. True when it is time to give up.
@@ -95,7 +107,12 @@ impl Watch {
         match (more, self.at_end) {
             (false, _) => self.at_end = true,
             (true, true) => (self.at_end, self.silent) = (false, SILENT - ON_ITS_WAY),
-            (true, false) => self.behind += 1,
+            (true, false) => {
+                self.behind += 1;
+                if self.behind == 1 {
+                    self.silent = self.patience() - ON_ITS_WAY;
+                }
+            }
         }
         self.behind >= GIVEN_UP
     }
@@ -144,6 +161,19 @@ mod tests {
             assert_eq!(taken_up(&mut watch, 320).len(), 1);
             assert_eq!(watch.answer(true), time == GIVEN_UP);
         }
+    }
+
+    #[test]
+    fn when_there_is_more_and_it_does_not_come_it_is_soon_tried_in_another_way() {
+        let mut watch = Watch::default();
+        assert_eq!(taken_up(&mut watch, 20), [20]);
+        assert!(!watch.is_behind() && !watch.answer(true) && watch.is_behind());
+        assert_eq!(taken_up(&mut watch, 20), [5]);
+        assert!(!watch.answer(true));
+        assert_eq!(taken_up(&mut watch, 100), [65], "80 after that, of which 15 are over");
+        watch.record();
+        watch.look(None);
+        assert!(!watch.is_behind(), "it begins anew");
     }
 
     #[test]

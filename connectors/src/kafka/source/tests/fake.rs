@@ -101,6 +101,11 @@ pub(super) struct Inner {
     pub(super) garbage: Option<(Partition, String)>,
     /// Nothing comes of these until they are assigned so often.
     pub(super) stuck: BTreeMap<Partition, u32>,
+    /// Nothing comes of any before there is a new client; and whether the client has forgotten its brokers.
+    pub(super) hopeless: bool,
+    pub(super) brokerless: bool,
+    /// How many new clients there were.
+    pub(super) renewed: usize,
     /// What was assigned, in order.
     pub(super) assigned: Vec<(Partition, u64)>,
     /// The questions where partitions end, as they are answered; no answer while the cluster is `away`.
@@ -194,7 +199,7 @@ impl Feed for FakeFeed {
         world.polls += 1;
         let stale = world.stale;
         let flows = |(at, reading): &(&Partition, &Reading)| {
-            !reading.paused && !world.stuck.contains_key(at) && !world.leaderless.contains(at)
+            !reading.paused && !world.hopeless && !world.stuck.contains_key(at) && !world.leaderless.contains(at)
         };
         let mut unpaused: Vec<Partition> = state.reading.iter().filter(flows).map(|(at, _)| *at).collect();
         state.rng.shuffle(&mut unpaused);
@@ -319,6 +324,17 @@ impl Feed for FakeFeed {
 
     fn fetched(&self, at: Partition) -> Option<u64> {
         self.state.borrow().reading.get(&at).map(|reading| reading.polled)
+    }
+
+    fn knows_brokers(&self, _topic: usize) -> bool {
+        !self.world.lock().brokerless
+    }
+
+    fn renew(&mut self, topic: usize) {
+        self.state.get_mut().reading.retain(|at, _| at.topic != topic);
+        let mut world = self.world.lock();
+        (world.hopeless, world.brokerless) = (false, false);
+        world.renewed += 1;
     }
 
     fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>> {

@@ -63,6 +63,43 @@ async fn what_stood_still_at_its_end_is_taken_up_when_the_cluster_has_more() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_forgotten_its_brokers_is_replaced_at_once() {
+    for stumbles in [false, true] {
+        let world = World::new(&[3]);
+        let mut reader = at_ends(&world, 3, stumbles).await;
+        reader.pause(&[split("a/2")]);
+        {
+            let mut world = world.lock();
+            (world.hopeless, world.brokerless, world.stuck) = (true, true, [(at(0, 1), 1)].into());
+        }
+        (0..3).for_each(|number| write(&world, number, 10));
+        let mut read = numbers_until(&mut reader, 20).await;
+        read.sort_unstable();
+        assert_eq!(read, (20..30).flat_map(|number| [number, number]).collect::<Vec<_>>());
+        // Where each stood, by one new client, and nothing of what is paused.
+        let assigned = world.lock().assigned.clone();
+        assert_eq!(assigned[3..], [(at(0, 0), 20), (at(0, 1), 20), (at(0, 2), 20)]);
+        assert_eq!(world.lock().renewed, 1);
+        assert!(next(&mut reader).await.is_none());
+        reader.pause(&[]);
+        assert_eq!(numbers_until(&mut reader, 10).await, (20..30).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_which_nothing_comes_is_replaced_when_taking_up_was_of_no_use() {
+    let world = World::new(&[2]);
+    let mut reader = at_ends(&world, 2, true).await;
+    world.lock().hopeless = true;
+    write(&world, 0, 30);
+    assert_eq!(numbers_until(&mut reader, 30).await, (20..50).collect::<Vec<_>>());
+    let assigned = world.lock().assigned.clone();
+    // In place, and then both of them.
+    assert_eq!(assigned[2..], [(at(0, 0), 20), (at(0, 0), 20), (at(0, 1), 20)]);
+    assert_eq!(world.lock().renewed, 1);
+}
+
+#[tokio::test]
 async fn those_at_their_ends_are_left_alone_and_asked_for_all_at_once() {
     let world = World::new(&[50]);
     let mut reader = at_ends(&world, 50, false).await;
