@@ -8,6 +8,7 @@
 //! Every client has one, those of sources, of sinks, and those that only ask something.
 
 use std::{
+    collections::BTreeMap,
     error::Error,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -25,6 +26,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
 use secrecy::ExposeSecret;
+use serde::Deserialize;
 
 use super::{codes::is_login, security::Sasl};
 
@@ -110,6 +112,26 @@ impl Context {
     }
 }
 
+/// The brokers that a client knows, by name, in its statistics.
+///
+/// librdkafka forgets those that the cluster does not name any more. When it has named none, as a broker does that has slept and is not
+/// let in again yet, nobody is left to be asked, and that stays so for as long as there is this client.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Brokers(BTreeMap<String, Broker>);
+
+#[derive(Debug, Deserialize)]
+struct Broker {
+    source: String,
+}
+
+impl Brokers {
+    /// Whether there is one, beside those that only stand for where partitions without a leader go, or for a coordinator.
+    pub(super) fn any(&self) -> bool {
+        self.0.values().any(|broker| matches!(broker.source.as_str(), "configured" | "learned"))
+    }
+}
+
 impl Complaint {
     /// What to do about it.
     pub(super) fn advice(&self) -> &'static str {
@@ -192,6 +214,15 @@ mod tests {
 
     use super::*;
     use crate::{kafka::Token, secret::Secret};
+
+    #[test]
+    fn brokers_are_those_that_can_be_asked() {
+        let any = |json| serde_json::from_str::<Brokers>(json).unwrap().any();
+        assert!(!any("{}"));
+        assert!(!any(r#"{"GroupCoordinator": {"source": "logical"}, ":0/internal": {"source": "internal"}}"#));
+        assert!(any(r#"{"a:9092/bootstrap": {"name": "a:9092/bootstrap", "source": "configured"}}"#));
+        assert!(any(r#"{"GroupCoordinator": {"source": "logical"}, "a:9092/1": {"source": "learned", "rtt": {}}}"#));
+    }
 
     #[test]
     fn a_refusal_is_not_hidden_by_later_complaints() {

@@ -61,6 +61,9 @@ const QUEUE_KBYTES: u64 = 64 << 10;
 /// How long a record may wait for its brokers unless the user says otherwise.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How often a producer's figures are looked at.
+const STATISTICS_MS: u32 = 5_000;
+
 /// How long the creation of a topic may take.
 const CREATE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -88,6 +91,8 @@ fn producer_settings(config: &Config, batch: usize, transactional: Option<&Trans
     let most = transactional.map_or(MESSAGE_TIMEOUT, |transactional| transactional.timeout.mul_f32(0.8));
     let timeout = MESSAGE_TIMEOUT.min(most).as_millis();
     unless_set(&["message.timeout.ms", "delivery.timeout.ms"], timeout.to_string());
+    // They tell whether it knows of brokers.
+    client.set("statistics.interval.ms", STATISTICS_MS.to_string());
     // What is no number is for librdkafka to refuse.
     if settings.get("batch.size").is_none_or(|set| set.trim().parse().is_ok_and(|set: usize| set > batch)) {
         client.set("batch.size", batch.to_string());

@@ -109,6 +109,10 @@ impl LibrdkafkaProducer {
             if let Some(complaint) = self.heard().filter(|complaint| may_pass && complaint.refused) {
                 return Err(unanswered(&self.called(), action, &complaint));
             }
+            let failure = self.inner()?.client().context().failure();
+            if let Some(failure) = failure.filter(|failure| may_pass && failure.is_brokerless()) {
+                return Err(self.undelivered(&failure));
+            }
             if !may_pass || begun.elapsed() >= patience {
                 return Err(self.transaction_failed(action, &error));
             }
@@ -175,6 +179,11 @@ impl LibrdkafkaProducer {
 
     fn undelivered(&self, record: &Undelivered) -> ConnectorError {
         let Undelivered { code, topic, partition, bytes, in_batch, reason } = record;
+        if record.is_brokerless() {
+            let reason =
+                "the cluster has named no brokers, and librdkafka asks nobody any more: another start connects anew";
+            return ConnectorError::Remote { system: self.called(), reason: reason.into(), passes: true };
+        }
         let fatal = self.inner.as_ref().and_then(|inner| inner.client().fatal_error());
         let action = match reason {
             // What made the transaction fail need not have to do with this record.

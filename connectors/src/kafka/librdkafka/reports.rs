@@ -25,12 +25,13 @@ use rdkafka::{
     producer::ProducerContext,
     types::RDKafkaErrorCode as Code,
 };
+use serde::Deserialize;
 use tokio::sync::Notify;
 
 use super::super::{
     cluster::Delivered,
     connection::{HEADER_BYTES, RECORD_BYTES},
-    context::Context,
+    context::{Brokers, Context},
 };
 
 /// How long a wait for room lasts at most before it is tried again.
@@ -54,6 +55,22 @@ impl Undelivered {
     pub(super) fn is_unexplained(&self) -> bool {
         matches!(self.code, Code::PurgeQueue | Code::PurgeInflight | Code::State) && self.reason.is_none()
     }
+
+    /// None of the records, because nobody is left to send them to.
+    fn brokerless() -> Self {
+        Self { code: Code::AllBrokersDown, topic: String::new(), partition: -1, bytes: 0, in_batch: 0, reason: None }
+    }
+
+    pub(super) fn is_brokerless(&self) -> bool {
+        self.code == Code::AllBrokersDown
+    }
+}
+
+/// The few of librdkafka's figures that are looked at.
+#[derive(Deserialize)]
+struct Statistics {
+    #[serde(default)]
+    brokers: Brokers,
 }
 
 /// The reports of one producer.
@@ -267,8 +284,11 @@ impl ClientContext for Reports {
         self.context.log(level, facility, line);
     }
 
+    /// A producer without brokers would hold its records until these are too old.
     fn stats_raw(&self, json: &[u8]) {
-        self.context.stats_raw(json);
+        if serde_json::from_slice::<Statistics>(json).is_ok_and(|statistics| !statistics.brokers.any()) {
+            self.fail(Undelivered::brokerless());
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -296,6 +316,22 @@ mod tests {
         assert!(reports.state().first > mine, "what came after is still in flight, and not waited for");
         assert!(reports.state().ended(after));
         reports.flush().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_brokers_that_are_forgotten() {
+        let reports = Reports::default();
+        reports.sending().unwrap();
+        let known = br#"{"name": "p", "brokers": {"a:9092/1": {"source": "learned"}}, "topics": {}}"#;
+        reports.stats_raw(known);
+        assert!(reports.failure().is_none());
+        let flush = async { reports.flush().await.unwrap_err() };
+        let forget = async {
+            tokio::task::yield_now().await;
+            reports.stats_raw(br#"{"name": "p", "brokers": {}, "topics": {}}"#);
+        };
+        let (failure, ()) = tokio::join!(flush, forget);
+        assert!(failure.is_brokerless() && reports.sending().is_err());
     }
 
     #[tokio::test]

@@ -29,7 +29,10 @@ use super::{
 };
 use crate::{
     ConnectorError, Result,
-    kafka::{LATE, context::Context},
+    kafka::{
+        LATE,
+        context::{Brokers, Context},
+    },
 };
 
 /// How long a cluster may take to answer.
@@ -232,7 +235,7 @@ impl ClientContext for Ear {
     /// Takes from the statistics where the partitions end, for the lag, how far they have been fetched, and whether there are brokers.
     fn stats_raw(&self, json: &[u8]) {
         let (Some(ends), Ok(statistics)) = (&self.ends, serde_json::from_slice::<Statistics>(json)) else { return };
-        self.brokerless.store(!statistics.brokers.values().any(BrokerFigures::is_one), Relaxed);
+        self.brokerless.store(!statistics.brokers.any(), Relaxed);
         let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, partition) in statistics.topics.values().flat_map(|topic| &topic.partitions) {
@@ -284,21 +287,9 @@ impl Ear {
 #[derive(Deserialize)]
 struct Statistics {
     #[serde(default)]
-    brokers: BTreeMap<String, BrokerFigures>,
+    brokers: Brokers,
     #[serde(default)]
     topics: BTreeMap<String, TopicFigures>,
-}
-
-#[derive(Deserialize)]
-struct BrokerFigures {
-    source: String,
-}
-
-impl BrokerFigures {
-    /// Not one that only stands for where partitions without a leader go, or for whoever coordinates the group.
-    fn is_one(&self) -> bool {
-        matches!(self.source.as_str(), "configured" | "learned")
-    }
 }
 
 #[derive(Deserialize)]

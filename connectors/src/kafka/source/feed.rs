@@ -120,8 +120,7 @@ pub(super) trait Feed: Send {
     /// How far a partition has been fetched, records or not, as of about a second ago.
     fn fetched(&self, at: Partition) -> Option<u64>;
 
-    /// Whether the client of a topic knows of any broker, as of about a second ago. librdkafka forgets those that the cluster does not
-    /// name any more; when it has named none, as a broker does that has slept and is not let in again yet, nobody is left to be asked.
+    /// Whether the client of a topic knows of any broker, as of about a second ago.
     fn knows_brokers(&self, topic: usize) -> bool;
 
     /// Goes on with a new client for a topic, which reads nothing yet.
