@@ -1,11 +1,11 @@
 //! Queries as one would write them by hand: Arrow's kernels, or loops over columns with a hash map for each window.
 //!
-//! They do what the query asks and no more: in order, on one thread, no state that could be saved. As a job they find the time that
+//! They do what the query asks and no more: in order, no state that could be saved. As a job they find the time that
 //! each batch has come to, close what is over, and give results as columns.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use windrow::{
@@ -188,24 +188,86 @@ struct Seen<'a> {
     sellers: Set,
 }
 
-pub(crate) fn q8(input: &Input) -> Result<Tally> {
-    let (mut total, mut windows) = ([0; 2], BTreeMap::<i64, Seen>::new());
-    for (persons, auctions) in input.persons.iter().zip(&input.auctions) {
+#[derive(Default)]
+struct Sites<'a>(BTreeMap<i64, Seen<'a>>);
+
+impl<'a> Sites<'a> {
+    /// Returns the first window that is not over after these.
+    fn add(&mut self, persons: &'a RecordBatch, auctions: &RecordBatch) -> i64 {
         let names = persons.column(1).as_string_view();
         for (row, (id, time)) in numbers(persons, "id").iter().zip(times(persons)).enumerate() {
-            windows.entry(time.div_euclid(TEN_SECONDS)).or_default().persons.insert(*id, names.value(row));
+            self.0.entry(time.div_euclid(TEN_SECONDS)).or_default().persons.insert(*id, names.value(row));
         }
         for (seller, time) in numbers(auctions, "seller").iter().zip(times(auctions)) {
-            windows.entry(time.div_euclid(TEN_SECONDS)).or_default().sellers.insert(*seller);
+            self.0.entry(time.div_euclid(TEN_SECONDS)).or_default().sellers.insert(*seller);
         }
-        let now = latest(persons).min(latest(auctions)).map_or(i64::MIN, |time| time.div_euclid(TEN_SECONDS));
-        while let Some(first) = windows.first_entry().filter(|first| *first.key() < now) {
-            let (window, seen) = first.remove_entry();
-            newcomers(window, &seen, &mut total)?;
-        }
+        latest(persons).min(latest(auctions)).map_or(i64::MIN, |time| time.div_euclid(TEN_SECONDS))
     }
-    windows.iter().try_for_each(|(window, seen)| newcomers(*window, seen, &mut total))?;
+
+    fn take_before(&mut self, window: i64) -> BTreeMap<i64, Seen<'a>> {
+        let open = self.0.split_off(&window);
+        std::mem::replace(&mut self.0, open)
+    }
+}
+
+pub(crate) fn q8(input: &Input) -> Result<Tally> {
+    let (mut total, mut sites) = ([0; 2], Sites::default());
+    for (persons, auctions) in input.persons.iter().zip(&input.auctions) {
+        let now = sites.add(persons, auctions);
+        sites.take_before(now).iter().try_for_each(|(window, seen)| newcomers(*window, seen, &mut total))?;
+    }
+    sites.0.iter().try_for_each(|(window, seen)| newcomers(*window, seen, &mut total))?;
     Ok(total)
+}
+
+/// Each thread takes every other batch; who closes a window second puts what both have seen together and gives the result.
+pub(crate) fn q8_on_two_threads<'a>(input: &'a Input) -> Result<Tally> {
+    let met: Mutex<BTreeMap<i64, Seen<'a>>> = Mutex::default();
+    // What the other thread has seen of a window, or nothing, when it still will.
+    let meet = |window: i64, seen| {
+        let mut met = met.lock().unwrap_or_else(PoisonError::into_inner);
+        match met.remove(&window) {
+            Some(other) => Some((seen, other)),
+            None => {
+                met.insert(window, seen);
+                None
+            }
+        }
+    };
+    let thread = |parity: usize| -> Result<Tally> {
+        let (mut total, mut sites) = ([0; 2], Sites::default());
+        let mut close = |over: BTreeMap<i64, Seen<'a>>| -> Result<()> {
+            for (window, seen) in over {
+                if let Some((own, other)) = meet(window, seen) {
+                    newcomers(window, &together(own, other), &mut total)?;
+                }
+            }
+            Ok(())
+        };
+        for (persons, auctions) in input.persons.iter().zip(&input.auctions).skip(parity).step_by(2) {
+            let now = sites.add(persons, auctions);
+            close(sites.take_before(now))?;
+        }
+        close(sites.take_before(i64::MAX))?;
+        Ok(total)
+    };
+    let [mut total, other] = std::thread::scope(|scope| -> Result<_> {
+        let other = scope.spawn(|| thread(1));
+        let own = thread(0)?;
+        Ok([own, other.join().unwrap_or(Ok([0; 2]))?])
+    })?;
+    (total[0], total[1]) = (total[0] + other[0], total[1].wrapping_add(other[1]));
+    // Windows that only one thread has seen.
+    let left = met.into_inner().unwrap_or_else(PoisonError::into_inner);
+    left.iter().try_for_each(|(window, seen)| newcomers(*window, seen, &mut total))?;
+    Ok(total)
+}
+
+fn together<'a>(a: Seen<'a>, b: Seen<'a>) -> Seen<'a> {
+    let (mut large, small) = if a.sellers.len() >= b.sellers.len() { (a, b) } else { (b, a) };
+    large.persons.extend(small.persons);
+    large.sellers.extend(small.sellers);
+    large
 }
 
 fn newcomers(window: i64, seen: &Seen<'_>, total: &mut Tally) -> Result<()> {
