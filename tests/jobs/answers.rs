@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
-use tests::{on_two_threads, rows, run};
+use tests::{OneByOne, on_two_threads, rows, run};
 use windrow::{
     arrow::{
         array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
@@ -149,6 +149,7 @@ proptest! {
         splits in 1usize..5,
         parallelism in 1usize..5,
         channel_bytes in prop::sample::select(vec![1usize, 2_000, 1 << 20]),
+        one_by_one in any::<bool>(),
         seed in any::<u64>(),
     ) {
         // Each split has its own order of arrival within the bound.
@@ -165,8 +166,8 @@ proptest! {
 
         let job = Job::new("property").parallelism(parallelism).channel_bytes(channel_bytes);
         let out = MemorySink::new();
-        let (counts, late) = job
-            .source(source)
+        let rows_in = if one_by_one { job.source(OneByOne(source)) } else { job.source(source) };
+        let (counts, late) = rows_in
             .event_time("at", Watermarks::out_of_order(std::time::Duration::from_micros(bound as u64)))
             .key_by("key")
             .window(Tumbling::of(std::time::Duration::from_micros(window as u64)))

@@ -29,6 +29,7 @@ mod state;
 mod status;
 mod tables;
 mod time;
+mod together;
 mod watermarks;
 
 /// The examples are tested as they are, not a copy of them.

@@ -1,6 +1,6 @@
 //! Windows that give more than one result, in whole jobs: corrections, early results by rows and by the clock, all time.
 
-use tests::{rows, run};
+use tests::{OneByOne, rows, run};
 use windrow::{
     arrow::array::{ArrayRef, Int64Array, RecordBatch},
     prelude::*,
@@ -12,9 +12,9 @@ fn batch(rows: &[(i64, i64)]) -> RecordBatch {
     RecordBatch::try_from_iter([("amount", amount), ("at", at)]).unwrap()
 }
 
-fn source(batches: &[&[(i64, i64)]]) -> MemorySource {
+fn source(batches: &[&[(i64, i64)]]) -> OneByOne {
     let batches = batches.iter().map(|rows| batch(rows)).collect();
-    MemorySource::new(batch(&[]).schema(), vec![batches])
+    OneByOne(MemorySource::new(batch(&[]).schema(), vec![batches]))
 }
 
 #[test]

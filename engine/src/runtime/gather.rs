@@ -1,4 +1,4 @@
-//! Small batches that wait for a task are made one before it takes them.
+//! Small batches that wait for a task, or that the reader of one has ready, are made one before they go through its operators.
 //!
 //! ```text
 //!   waiting      90 rows ─ up to 1 s ─ 85 rows ─ up to 2 s ─ 91 rows ─ up to 3 s ─ 8,000 rows ─ …
@@ -119,6 +119,11 @@ impl Gathered {
 
     pub(super) fn is_empty(&self) -> bool {
         self.said.is_empty()
+    }
+
+    /// Whether rows wait for others.
+    pub(super) fn holds(&self) -> bool {
+        !self.small.is_empty()
     }
 }
 

@@ -16,9 +16,9 @@
 //! Under a memory budget ([`memory`]) operators put state that is too much for memory into files ([`spill`]).
 //!
 //! A batch goes through a chain as plain function calls; only between tasks does it wait in a channel. What waits there in small
-//! parts, because an exchange has cut it, is taken together ([`gather`]). `await` happens
-//! in five places: a reader's fetch, a gate's input, an output's send, a sink's write, and the calls of an async operator,
-//! which is a task of its own: a gate, calls, and the chain behind them.
+//! parts, because an exchange has cut it, is taken together ([`gather`]), and so are small batches that a source has ready.
+//! `await` happens in five places: a reader's fetch, a gate's input, an output's send, a sink's write, and the calls of an async
+//! operator, which is a task of its own: a gate, calls, and the chain behind them.
 
 pub(crate) mod align;
 pub(crate) mod async_task;

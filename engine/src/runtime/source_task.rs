@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   fetch ──► rejected rows ──policy──► fail | count | edge
-//!     └─────► event time ──► chain ──► outputs
+//!     └─────► event time ──────────────────────────────┐
 //!                 └─► watermark of the split ──► merged watermark, after the rows it speaks of
+//!                                                       └──► small batches together ──► chain ──► outputs
 //! ```
 //!
 //! Barriers begin here, between two fetches: what has been fetched is through the chain, and the positions say what has
@@ -23,7 +24,7 @@ use std::{
 use arrow::datatypes::SchemaRef;
 use tokio::sync::{Notify, watch};
 use windrow_connectors::{ConnectorError, Epoch, Fetch, Position, Rejected, Rows, SourceReader, SplitId};
-use windrow_operators::{OperatorError, Port, Timestamp, Watermark};
+use windrow_operators::{OperatorError, Timestamp, Watermark};
 
 use super::{
     channel::{End, Message, SizedBatch},
@@ -44,11 +45,13 @@ use crate::{
 mod new_splits;
 mod progress;
 mod shown;
+mod together;
 
 pub(crate) use new_splits::Waiting;
 pub(crate) use progress::{Progress, note_begins};
 pub(crate) use shown::Shown;
 use shown::{BytesRead, at_work};
+pub(crate) use together::Together;
 
 /// How often a reader is asked how far it is behind.
 const LAG_EVERY: Duration = Duration::from_secs(1);
@@ -69,8 +72,8 @@ pub(crate) struct SourceTask {
     pub(crate) lag: LagAsked,
     /// Absent when the stream has no event time.
     pub(crate) time: Option<SourceTime>,
-    /// Whether its splits can only be read together.
-    pub(crate) together: bool,
+    /// Whether its splits can only be paused all at once.
+    pub(crate) all_or_none: bool,
     /// Whether it waits for other sources, and reads nothing.
     pub(crate) waits: bool,
     /// How many tasks behind it hold so much that it is not to read.
@@ -78,6 +81,8 @@ pub(crate) struct SourceTask {
     pub(crate) rejects: RejectTo,
     /// Whether operators have been told the processing time since the last rows.
     pub(crate) ticked: bool,
+    /// What the chain has not been told yet.
+    pub(crate) together: Together,
     pub(crate) body: Body,
     pub(crate) counters: Arc<Counters>,
     /// What had been said when the checkpoint was taken from which this task goes on.
@@ -109,6 +114,8 @@ impl LagAsked {
 
 enum Event {
     Fetched(windrow_connectors::Result<Fetch>),
+    /// Nothing more is ready to be taken together with the rows before.
+    Dry,
     /// The splits have to say something without rows: that one is idle, or what the clock says.
     Silence,
     /// A split that is paused may be read again, or there is nothing to do.
@@ -141,7 +148,11 @@ impl SourceTask {
             // A source that is always ready must still let others run.
             tokio::task::coop::consume_budget().await;
             self.align();
-            match self.next_event().await {
+            let event = self.next_event().await;
+            if !matches!(event, Event::Fetched(Ok(Fetch::Rows(_)))) {
+                self.go_on().await?;
+            }
+            match event {
                 Event::Stop => {
                     self.stopped.store(true, Relaxed);
                     break End::Stopped;
@@ -156,7 +167,7 @@ impl SourceTask {
                     self.show_splits();
                     self.excuse();
                 }
-                Event::Resume => {}
+                Event::Resume | Event::Dry => {}
                 Event::Found(splits) => self.take_found(splits).await?,
                 Event::Lag => {
                     self.ask_lag().await?;
@@ -261,9 +272,9 @@ impl SourceTask {
 
     /// Leaves out the splits that are too far ahead of other sources.
     fn align(&mut self) {
-        let changed = self.time.as_mut().and_then(|time| time.align(self.together));
+        let changed = self.time.as_mut().and_then(|time| time.align(self.all_or_none));
         let Some((paused, hold)) = changed else { return };
-        match self.together {
+        match self.all_or_none {
             true => self.waits = !paused.is_empty(),
             false => {
                 self.reader.pause(&paused);
@@ -276,7 +287,7 @@ impl SourceTask {
 
     /// Sends a message through the chain and on the edges of rejected records.
     async fn send_everywhere(&mut self, message: Message) -> Result<()> {
-        self.body.take(self.counters.name(), Port::MAIN, message.clone()).await?;
+        self.tell(message.clone()).await?;
         if let RejectTo::Edges(edges) = self.rejects.clone() {
             for edge in edges {
                 self.body.send_to(self.counters.name(), edge, message.clone()).await?;
@@ -329,7 +340,7 @@ impl SourceTask {
     }
 
     async fn next_event(&mut self) -> Event {
-        if *self.brake.borrow() > 0 {
+        if *self.brake.borrow() > 0 && !self.together.holds() {
             return self.braked().await;
         }
         let silence = self.time.as_ref().and_then(SourceTime::due);
@@ -338,6 +349,7 @@ impl SourceTask {
         let due = self.body.due();
         // Timers that are always due must not hide the reader.
         let is_due = !self.ticked && due.is_some_and(|at| at <= Moment::now());
+        let reads = !self.waits && *self.brake.borrow() == 0;
         let busy = &self.counters.task(self.reporter.task.task).busy;
         tokio::select! {
             biased;
@@ -351,7 +363,8 @@ impl SourceTask {
             splits = self.put_off.due_again() => Event::Found(splits),
             () = std::future::ready(()), if silent => Event::Silence,
             () = std::future::ready(()), if is_due => Event::Tick,
-            fetched = at_work(busy, self.reader.fetch()), if !self.waits => Event::Fetched(fetched),
+            fetched = at_work(busy, self.reader.fetch()), if reads => Event::Fetched(fetched),
+            () = std::future::ready(()), if self.together.holds() => Event::Dry,
             () = may_resume(&mut self.time) => Event::Resume,
             () = sleep_until(silence) => Event::Silence,
             () = sleep_until(due) => Event::Tick,
@@ -393,7 +406,7 @@ impl SourceTask {
         self.counted().rows_out.fetch_add(kept, Relaxed);
         self.counted().processed.fetch_add(kept, Relaxed);
         if kept > 0 {
-            self.body.take(self.counters.name(), Port::MAIN, Message::Batch(bytes.known(batch))).await?;
+            self.tell(Message::Batch(bytes.known(batch))).await?;
         }
         if let (Some(latest), Some(time)) = (heard.latest, &mut self.time) {
             self.counters.saw(latest);
@@ -445,7 +458,7 @@ impl SourceTask {
             self.counted().reaches(time);
             self.counted().promises(time);
         }
-        self.body.take(self.counters.name(), Port::MAIN, Message::Watermark(watermark)).await
+        self.tell(Message::Watermark(watermark)).await
     }
 
     /// In the order of the split, as far as their positions are known: what did not decode and what has no event time come apart.

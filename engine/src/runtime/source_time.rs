@@ -72,6 +72,11 @@ impl SourceTime {
         }
     }
 
+    /// Where the event time of its rows is.
+    pub(crate) fn column(&self) -> Option<usize> {
+        self.reader.output().time()
+    }
+
     pub(crate) fn align_with(&mut self, aligned: Aligned) {
         self.aligned = Some(aligned);
     }

@@ -29,7 +29,7 @@ use super::{
     rejects::RejectTo,
     report::{Reporter, TaskId, TaskReport},
     sink_task::SinkTask,
-    source_task::{LagAsked, Shown, SourceTask, Waiting},
+    source_task::{LagAsked, Shown, SourceTask, Together, Waiting},
     source_time::SourceTime,
     spill::Directory,
     splits::{self, SplitWatermarks},
@@ -491,7 +491,9 @@ impl Builder<'_> {
             }
             source_time = Some(time);
         }
-        let together = !reader.pause(&[]);
+        let all_or_none = !reader.pause(&[]);
+        let time_column = source_time.as_ref().and_then(SourceTime::column);
+        let together = Together::of(&schema, time_column, self.capacity);
         let rejects = match rejects {
             RejectPolicy::Fail => RejectTo::Fail,
             RejectPolicy::Drop => RejectTo::Count,
@@ -509,11 +511,12 @@ impl Builder<'_> {
             decided: decided.clone(),
             lag: LagAsked::not_yet(),
             time: source_time,
-            together,
+            all_or_none,
             waits: false,
             brake,
             rejects,
             ticked: false,
+            together,
             body,
             counters,
             said_before,

@@ -1,0 +1,73 @@
+//! Small batches that a reader has ready are taken through the operators as one.
+//!
+//! ```text
+//!   fetch ── 170 rows ── up to 1 s ─┐
+//!   fetch ── 180 rows ── up to 2 s ─┼─ 520 rows ─ up to 3 s ──► chain
+//!   fetch ── 170 rows ── up to 3 s ─┘
+//!   nothing more is ready, or something else is to be done
+//! ```
+//!
+//! A topic of many partitions, and a file of long records, come in batches of few rows, and operators cost some microseconds a batch,
+//! however small. Nobody waits: when the reader has nothing more, or there is a barrier, what has come goes on. The rules are those
+//! of batches that wait behind an exchange ([`gather`](crate::runtime::gather)): which rows are late does not depend on it.
+
+use arrow::datatypes::Schema;
+use windrow_operators::{Port, Watermark};
+
+use super::SourceTask;
+use crate::{
+    Result,
+    runtime::{
+        channel::Message,
+        gather::{self, Gathered},
+    },
+};
+
+/// What the chain has not been told yet.
+pub(crate) struct Together {
+    gathered: Gathered,
+    /// Whether batches of such columns may be made one.
+    joins: bool,
+    /// The column of their event time.
+    time: Option<usize>,
+}
+
+impl Together {
+    /// Of rows with these columns. A channel holds so many bytes.
+    pub(crate) fn of(schema: &Schema, time: Option<usize>, channel_bytes: usize) -> Self {
+        Self { gathered: Gathered::new(channel_bytes), joins: gather::joins(schema), time }
+    }
+
+    /// Takes a message. Returns whether it may wait for more.
+    fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::Batch(batch) if self.joins => self.gathered.batch((Port::MAIN, 0), batch, self.time),
+            // Nobody gains when that waits alone.
+            Message::Watermark(watermark @ Watermark::At(_)) if self.holds() => self.gathered.watermark(watermark),
+            message => self.gathered.say(Port::MAIN, message),
+        }
+        self.gathered.wants_more()
+    }
+
+    /// Whether there are rows that could go on.
+    pub(super) fn holds(&self) -> bool {
+        self.gathered.holds()
+    }
+}
+
+impl SourceTask {
+    /// Tells the chain, now or with what comes next.
+    pub(super) async fn tell(&mut self, message: Message) -> Result<()> {
+        if self.together.take(message) { Ok(()) } else { self.go_on().await }
+    }
+
+    /// Tells the chain all that it has not been told.
+    pub(super) async fn go_on(&mut self) -> Result<()> {
+        self.together.gathered.settle();
+        while let Some((port, message)) = self.together.gathered.next() {
+            self.body.take(self.counters.name(), port, message).await?;
+        }
+        self.excuse();
+        Ok(())
+    }
+}

@@ -1,0 +1,81 @@
+//! Small batches that a source has ready go through a job as one, and no answer depends on it.
+
+use std::sync::Arc;
+
+use tests::{OneByOne, rows, run};
+use windrow::{
+    arrow::{
+        array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch},
+        datatypes::Int8Type,
+    },
+    prelude::*,
+};
+
+/// Rows of these seconds.
+fn batch(seconds: &[i64]) -> RecordBatch {
+    let n: ArrayRef = Arc::new(Int64Array::from(seconds.to_vec()));
+    let at = Timestamp::column(seconds.iter().map(|second| second * 1_000_000).collect());
+    RecordBatch::try_from_iter([("n", n), ("at", at)]).unwrap()
+}
+
+/// How many rows the batches have that leave a job which takes these.
+fn lengths(source: impl TypedSource<Row = Untyped>) -> Vec<usize> {
+    let (job, out) = (Job::new("together"), MemorySink::new());
+    job.source(source).event_time("at", Watermarks::in_order()).filter_expr(col("n").gt_eq(lit(0))).sink(out.clone());
+    run(job).unwrap();
+    out.batches().iter().map(RecordBatch::num_rows).collect()
+}
+
+/// So many batches of so many rows.
+fn batches(count: i64, length: i64) -> MemorySource {
+    let of = |first: i64| batch(&(first..first + length).collect::<Vec<_>>());
+    MemorySource::batches((0..count).map(|number| of(number * length)).collect())
+}
+
+#[test]
+fn small_batches_that_are_ready_are_one_and_others_stay_as_they_are() {
+    let together = lengths(batches(50, 10));
+    // The runtime may have interrupted the task.
+    assert!(together.len() <= 3 && together.iter().sum::<usize>() == 500, "{together:?}");
+    assert_eq!(lengths(OneByOne(batches(50, 10))), [10; 50]);
+    assert_eq!(lengths(batches(4, 2_000)), [2_000; 4]);
+    let many = lengths(batches(300, 100));
+    assert!((4..20).contains(&many.len()) && many.iter().all(|length| *length < 9_000), "{many:?}");
+}
+
+#[test]
+fn numbers_of_dictionaries_are_not_joined() {
+    let named = |name: &str| {
+        let names: DictionaryArray<Int8Type> = [name; 3].into_iter().collect();
+        let columns = [("n", batch(&[1, 1, 1]).column(0).clone()), ("name", Arc::new(names) as ArrayRef)];
+        let with_time = columns.into_iter().chain([("at", batch(&[1, 1, 1]).column(1).clone())]);
+        RecordBatch::try_from_iter(with_time).unwrap()
+    };
+    let source = MemorySource::batches((0..200).map(|number| named(&number.to_string())).collect());
+    assert_eq!(lengths(source), [3; 200]);
+}
+
+/// What windows of ten seconds count, and which rows are late.
+fn answer(source: impl TypedSource<Row = Untyped>) -> (Vec<String>, Vec<String>) {
+    let (job, out, late) = (Job::new("late"), MemorySink::new(), MemorySink::new());
+    let (counts, too_late) = job
+        .source(source)
+        .event_time("at", Watermarks::in_order())
+        .window(Tumbling::of(secs(10)))
+        .aggregate([count().alias("rows")])
+        .with_late();
+    counts.select(["window_start", "rows"].map(col)).sink(out.clone());
+    too_late.select([col("n")]).sink(late.clone());
+    let report = run(job).unwrap();
+    assert!(report.metrics.operators.iter().all(|operator| operator.balances()), "{}", report.metrics);
+    (rows(&out.batches()), rows(&late.batches()))
+}
+
+#[test]
+fn which_rows_are_late_does_not_depend_on_which_batches_are_ready() {
+    let arrivals: [&[i64]; 7] = [&[1, 2], &[12], &[3, 13], &[14], &[25], &[26, 4, 15], &[31]];
+    let source = || MemorySource::batches(arrivals.map(batch).to_vec());
+    let (counts, late) = answer(source());
+    assert_eq!(late, ["15", "3", "4"]);
+    assert_eq!((counts, late), answer(OneByOne(source())));
+}
