@@ -212,7 +212,8 @@ pub trait Source: Send + Sync + 'static {
 #[async_trait]
 pub trait SourceReader: Send {
     /// The next rows of any split; waits until there are some. Cancel-safe: a future that is dropped before it is
-    /// ready has taken nothing.
+    /// ready has taken nothing. It may be dropped at its first `await` and called again at once, as often as there are small batches: what
+    /// takes long, such as a request, belongs into the reader and not into the future.
     async fn fetch(&mut self) -> Result<Fetch>;
 
     /// Nobody will ask what rows were, so [`Rows::origins`] may be left out, which saves a copy of every record. Called before the

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use tests::{OneByOne, rows, run};
+use tests::{OneByOne, on_two_threads, rows, run};
 use windrow::{
     arrow::{
         array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch},
-        datatypes::Int8Type,
+        datatypes::{Int8Type, SchemaRef},
+    },
+    connectors::{
+        ConnectorError, Fetch, Position, Rows, Source, SourceReader, SplitId, TypedSource, Untyped, async_trait,
     },
     prelude::*,
 };
@@ -34,13 +37,72 @@ fn batches(count: i64, length: i64) -> MemorySource {
 
 #[test]
 fn small_batches_that_are_ready_are_one_and_others_stay_as_they_are() {
-    let together = lengths(batches(50, 10));
-    // The runtime may have interrupted the task.
-    assert!(together.len() <= 3 && together.iter().sum::<usize>() == 500, "{together:?}");
+    assert_eq!(lengths(batches(50, 10)), [500]);
     assert_eq!(lengths(OneByOne(batches(50, 10))), [10; 50]);
     assert_eq!(lengths(batches(4, 2_000)), [2_000; 4]);
-    let many = lengths(batches(300, 100));
-    assert!((4..20).contains(&many.len()) && many.iter().all(|length| *length < 9_000), "{many:?}");
+    // As many rows, or as many fetches, as one waits for.
+    assert_eq!(lengths(batches(30, 1_000)), [9_000, 9_000, 9_000, 3_000]);
+    assert_eq!(lengths(batches(100, 10)), [640, 360]);
+}
+
+#[test]
+fn a_stream_without_event_time_is_taken_together_too() {
+    let (job, out) = (Job::new("timeless"), MemorySink::new());
+    job.source(batches(50, 10)).filter_expr(col("n").gt_eq(lit(0))).sink(out.clone());
+    run(job).unwrap();
+    assert_eq!(out.batches().iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [500]);
+}
+
+/// One row, and then records for ever that are none.
+struct Chatter;
+
+struct Chatting(u64);
+
+#[async_trait]
+impl Source for Chatter {
+    fn name(&self) -> String {
+        "chatter".into()
+    }
+
+    fn schema(&self) -> Result<SchemaRef, ConnectorError> {
+        Ok(batch(&[]).schema())
+    }
+
+    async fn splits(&self) -> Result<Vec<SplitId>, ConnectorError> {
+        Ok(vec![SplitId::new("all")])
+    }
+
+    async fn reader(&self, _: Vec<(SplitId, Option<Position>)>) -> Result<Box<dyn SourceReader>, ConnectorError> {
+        Ok(Box::new(Chatting(0)))
+    }
+}
+
+impl TypedSource for Chatter {
+    type Row = Untyped;
+}
+
+#[async_trait]
+impl SourceReader for Chatting {
+    async fn fetch(&mut self) -> Result<Fetch, ConnectorError> {
+        self.0 += 1;
+        let batch = if self.0 == 1 { batch(&[1]) } else { batch(&[]) };
+        let (split, next) = (SplitId::new("all"), Position(self.0));
+        Ok(Fetch::Rows(Rows { split, batch, rejected: Vec::new(), passed_over: 1, next, origins: None }))
+    }
+}
+
+#[test]
+fn rows_do_not_wait_for_more_for_ever() {
+    let (job, out) = (Job::new("chatter"), MemorySink::new());
+    job.source(Chatter).event_time("at", Watermarks::in_order()).sink(out.clone());
+    on_two_threads(async {
+        let running = job.start().await.unwrap();
+        while out.written().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        running.handle().stop();
+        running.wait().await.unwrap();
+    });
 }
 
 #[test]

@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use tests::OneByOne;
 use windrow::{
     aggregates::count_distinct,
     arrow::{
@@ -283,7 +284,12 @@ impl Scenario {
     fn read(&self, job: &Job, input: &Input, to: &Outputs) -> Stream<Click> {
         let watermarks = Watermarks::out_of_order(micros(self.disorder));
         let watermarks = if self.may_idle { watermarks.idle_after(hours(10)) } else { watermarks };
-        let source = job.source(input.source.clone()).event_time("at", watermarks);
+        // Small batches that are ready go through the job as one.
+        let source = match self.seed.is_multiple_of(2) {
+            true => job.source(OneByOne(input.source.clone())),
+            false => job.source(input.source.clone()),
+        };
+        let source = source.event_time("at", watermarks);
         if !self.rejects {
             return source.fail_on_rejects().typed();
         }

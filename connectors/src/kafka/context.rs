@@ -122,13 +122,14 @@ pub(super) struct Brokers(BTreeMap<String, Broker>);
 
 #[derive(Debug, Deserialize)]
 struct Broker {
+    #[serde(default)]
     source: String,
 }
 
 impl Brokers {
     /// Whether there is one, beside those that only stand for where partitions without a leader go, or for a coordinator.
     pub(super) fn any(&self) -> bool {
-        self.0.values().any(|broker| matches!(broker.source.as_str(), "configured" | "learned"))
+        self.0.values().any(|broker| !matches!(broker.source.as_str(), "internal" | "logical"))
     }
 }
 
@@ -222,6 +223,7 @@ mod tests {
         assert!(!any(r#"{"GroupCoordinator": {"source": "logical"}, ":0/internal": {"source": "internal"}}"#));
         assert!(any(r#"{"a:9092/bootstrap": {"name": "a:9092/bootstrap", "source": "configured"}}"#));
         assert!(any(r#"{"GroupCoordinator": {"source": "logical"}, "a:9092/1": {"source": "learned", "rtt": {}}}"#));
+        assert!(any(r#"{"a:9092/1": {}}"#), "it is not known");
     }
 
     #[test]

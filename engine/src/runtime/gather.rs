@@ -102,8 +102,9 @@ impl Gathered {
         for together in self.small.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
             let port = together[0].0.0;
             let batches = together.iter().map(|(_, batch)| batch);
-            match one(batches.clone()) {
-                Ok(batch) if together.len() > 1 => self.said.push_back((port, Message::Batch(batch))),
+            let one = (together.len() > 1).then(|| one(batches.clone()));
+            match one {
+                Some(Ok(batch)) => self.said.push_back((port, Message::Batch(batch))),
                 _ => self.said.extend(batches.map(|batch| (port, Message::Batch(batch.clone())))),
             }
         }

@@ -7,8 +7,8 @@
 //!                                                       └──► small batches together ──► chain ──► outputs
 //! ```
 //!
-//! Barriers begin here, between two fetches: what has been fetched is through the chain, and the positions say what has
-//! not. A task that is restored first says the watermark it had said before, and is idle only after another silence. Splits that appear come in
+//! Barriers begin here, between two fetches: what has been fetched goes through the chain before them, and the positions say what has
+//! not been. A task that is restored first says the watermark it had said before, and is idle only after another silence. Splits that appear come in
 //! between two fetches as well, so a checkpoint has them wholly or not at all. Barriers go through while the reader finds out where
 //! they begin.
 
@@ -182,7 +182,12 @@ impl SourceTask {
                 Event::Fetched(fetched) => {
                     self.ticked = false;
                     match fetched.map_err(|error| self.source_failed(error))? {
-                        Fetch::Rows(rows) => self.take_rows(rows).await?,
+                        Fetch::Rows(rows) => {
+                            self.take_rows(rows).await?;
+                            if self.together.has_waited() {
+                                self.go_on().await?;
+                            }
+                        }
                         Fetch::SplitEnd(split) => {
                             self.splits.entry(split.clone()).or_default().ended = true;
                             self.show_end(&split);
@@ -372,7 +377,7 @@ impl SourceTask {
         }
     }
 
-    /// Takes the rows of one fetch all the way through, then what they say about time, then notes the position.
+    /// Tells the rows of one fetch, then what they say about time, then notes the position.
     async fn take_rows(&mut self, rows: Rows) -> Result<()> {
         let began = Moment::now();
         self.check(&rows)?;
@@ -473,14 +478,18 @@ impl SourceTask {
         self.counters.rejected.fetch_add(rejected.len() as u64, Relaxed);
         match &self.rejects {
             RejectTo::Count => Ok(()),
-            RejectTo::Fail => Err(Error::Rejected {
-                operator: self.counters.name().into(),
-                split: split.clone(),
-                position: first.position,
-                line: first.line,
-                reason: first.reason.clone(),
-                excerpt: excerpt(first.bytes.as_deref().unwrap_or_default()),
-            }),
+            RejectTo::Fail => {
+                // What was before it is not to blame.
+                self.go_on().await?;
+                Err(Error::Rejected {
+                    operator: self.counters.name().into(),
+                    split: split.clone(),
+                    position: first.position,
+                    line: first.line,
+                    reason: first.reason.clone(),
+                    excerpt: excerpt(first.bytes.as_deref().unwrap_or_default()),
+                })
+            }
             RejectTo::Edges(_) => {
                 let batch = rejects(self.counters.name(), split, &rejected);
                 let batch = batch.map_err(|error| self.failed(error))?;

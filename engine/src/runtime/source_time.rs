@@ -45,7 +45,7 @@ pub(crate) struct SourceTime {
 #[derive(Default)]
 pub(crate) struct Heard {
     pub(crate) latest: Option<i64>,
-    /// The watermark of their split, once they are through.
+    /// The watermark of their split, once they are told.
     pub(crate) promised: Option<Timestamp>,
     /// How many rows are too far in the future.
     pub(crate) future: u64,
@@ -133,12 +133,12 @@ impl SourceTime {
         said
     }
 
-    /// Tells the other tasks how far this one is, and hears which splits are too far ahead of theirs. `together`: they can
-    /// only be read together. Returns the splits that are not to be read and why, if they are others than before.
-    pub(crate) fn align(&mut self, together: bool) -> Option<(Vec<SplitId>, Hold)> {
+    /// Tells the other tasks how far this one is, and hears which splits are too far ahead of theirs. `all_or_none`: they can
+    /// only be paused all at once. Returns the splits that are not to be read and why, if they are others than before.
+    pub(crate) fn align(&mut self, all_or_none: bool) -> Option<(Vec<SplitId>, Hold)> {
         let aligned = self.aligned.as_mut()?;
         aligned.tell(self.splits.slowest());
-        let changed = self.splits.pause_beyond(aligned.hold().limit(), together, Moment::now());
+        let changed = self.splits.pause_beyond(aligned.hold().limit(), all_or_none, Moment::now());
         changed.then(|| (self.splits.paused(), aligned.hold().clone()))
     }
 

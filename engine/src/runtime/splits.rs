@@ -231,7 +231,7 @@ impl SplitWatermarks {
         (promised.map(|promised| promised.min(most)), future)
     }
 
-    /// The rows of `split` for which it promises this are through. What is returned must be said after them.
+    /// The rows of `split` for which it promises this are told. What is returned must be said after them.
     pub(crate) fn after_rows(&mut self, split: &SplitId, promised: Option<Timestamp>) -> Option<Watermark> {
         let index = *self.index.get(split)?;
         self.promise(index, promised?)
@@ -341,13 +341,13 @@ impl SplitWatermarks {
     }
 
     /// Pauses the active splits that are beyond `limit` and lets the others go on; or all splits if all are beyond it,
-    /// and otherwise none, where they can only be read together. Returns whether that changes anything.
-    pub(crate) fn pause_beyond(&mut self, limit: Option<Timestamp>, together: bool, now: Moment) -> bool {
-        let slowest = if together { self.slowest() } else { None };
+    /// and otherwise none, where they can only be paused all at once. Returns whether that changes anything.
+    pub(crate) fn pause_beyond(&mut self, limit: Option<Timestamp>, all_or_none: bool, now: Moment) -> bool {
+        let slowest = if all_or_none { self.slowest() } else { None };
         let mut changed = false;
         self.resumes_at = None;
         for split in &mut self.splits {
-            let paused = limit.is_some_and(|limit| match together {
+            let paused = limit.is_some_and(|limit| match all_or_none {
                 true => !split.ended && slowest.as_ref().is_some_and(|slowest| slowest.time > limit),
                 false => split.is_beyond(limit),
             });

@@ -71,6 +71,8 @@ pub(super) struct Ear {
     fetched: Mutex<BTreeMap<i32, u64>>,
     /// librdkafka has forgotten all brokers.
     brokerless: AtomicBool,
+    /// Another client has taken over, and knows better where partitions end.
+    retired: AtomicBool,
 }
 
 impl Client {
@@ -119,9 +121,15 @@ impl Client {
         }
         let ends = watched.map(|(ends, _)| ends);
         let committed_only = plan.isolation == Isolation::ReadCommitted;
-        let context = plan.config.context();
-        let ear =
-            Ear { context, topic, committed_only, ends, fetched: Mutex::default(), brokerless: AtomicBool::default() };
+        let ear = Ear {
+            context: plan.config.context(),
+            topic,
+            committed_only,
+            ends,
+            fetched: Mutex::default(),
+            brokerless: AtomicBool::default(),
+            retired: AtomicBool::default(),
+        };
         let consumer = settings.create_with_context(ear).map_err(|error| plan.config.not_made(error))?;
         Ok(Self { consumer, system: plan.config.name(), assigned: false })
     }
@@ -235,7 +243,10 @@ impl ClientContext for Ear {
     /// Takes from the statistics where the partitions end, for the lag, how far they have been fetched, and whether there are brokers.
     fn stats_raw(&self, json: &[u8]) {
         let (Some(ends), Ok(statistics)) = (&self.ends, serde_json::from_slice::<Statistics>(json)) else { return };
-        self.brokerless.store(!statistics.brokers.any(), Relaxed);
+        if self.retired.load(Relaxed) {
+            return;
+        }
+        self.brokerless.store(statistics.brokers.is_some_and(|brokers| !brokers.any()), Relaxed);
         let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, partition) in statistics.topics.values().flat_map(|topic| &topic.partitions) {
@@ -272,6 +283,11 @@ impl Ear {
         self.fetched.lock().unwrap_or_else(PoisonError::into_inner).get(&number).copied()
     }
 
+    /// What its statistics say from now on counts no more.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Relaxed);
+    }
+
     /// Whether there is a broker to be asked.
     pub(super) fn knows_brokers(&self) -> bool {
         !self.brokerless.load(Relaxed)
@@ -287,7 +303,7 @@ impl Ear {
 #[derive(Deserialize)]
 struct Statistics {
     #[serde(default)]
-    brokers: Brokers,
+    brokers: Option<Brokers>,
     #[serde(default)]
     topics: BTreeMap<String, TopicFigures>,
 }

@@ -123,8 +123,9 @@ pub(super) trait Feed: Send {
     /// Whether the client of a topic knows of any broker, as of about a second ago.
     fn knows_brokers(&self, topic: usize) -> bool;
 
-    /// Goes on with a new client for a topic, which reads nothing yet.
-    fn renew(&mut self, topic: usize);
+    /// Goes on with a new client for a topic, to which nothing is assigned yet. What the old one had received is gone; nobody waits
+    /// for it to be closed.
+    fn renew(&mut self, topic: usize) -> Result<()>;
 
     /// What the group has committed.
     fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>>;

@@ -277,8 +277,9 @@ impl<F: Feed> Poller<F> {
         let from: Vec<_> = self.lanes.iter().filter(read).map(|lane| (lane.at, lane.next)).collect();
         let mut stop: Vec<_> = from.iter().map(|(at, _)| *at).collect();
         stop.retain(|at| self.stalled || self.paused.contains(at));
-        self.feed.renew(topic);
+        self.feed.renew(topic)?;
         self.feed.assign(&from)?;
+        self.lanes.iter_mut().filter(|lane| lane.at.topic == topic).for_each(|lane| lane.watch.renewed());
         if stop.is_empty() { Ok(()) } else { self.feed.pause(&stop) }
     }
 

@@ -308,11 +308,21 @@ impl Feed for Topics {
         client.is_none_or(|client| client.consumer().context().knows_brokers())
     }
 
-    fn renew(&mut self, topic: usize) {
-        if let Some(client) = self.clients.get_mut(topic).and_then(Option::take) {
-            // That waits for its threads.
-            std::thread::spawn(move || drop(client));
+    /// Secrets are read again. One that is being replaced just now is there for the next start.
+    fn renew(&mut self, topic: usize) -> Result<()> {
+        let system = self.plan.topic(topic);
+        let renewed = Client::reading(&self.plan, topic, self.watched.clone());
+        let renewed = renewed.map_err(|error| ConnectorError::Remote {
+            system,
+            reason: format!("there is no new client in the place of one that gets nothing: {error}"),
+            passes: true,
+        })?;
+        if let Some(former) = self.clients.get_mut(topic).and_then(|client| client.replace(renewed)) {
+            former.consumer().context().retire();
+            // Closing waits for its threads. Without a thread for that it waits here.
+            let _ = std::thread::Builder::new().name("windrow-kafka".into()).spawn(move || drop(former));
         }
+        Ok(())
     }
 
     fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>> {

@@ -5,10 +5,10 @@
 //!
 //! ```text
 //!   look, once a second:  something came ─────────────────────────────► all is well
-//!                         its end came last, 20 s ago ── every 20 s ──► ask the cluster where it ends ── further on ──┐
-//!                         a record came last, or nothing yet                                                          │ 5 s
+//!                         its end came last ── once a minute, all ────► ask the cluster where it ends ── further on ──┐
+//!                         a record came last, or nothing yet                                                          │ 12 s
 //!                                  └── silence for 20 s, then 40, 80 … ──► take it up again, and ask ◄────────────────┘
-//!                                                                             └── further on ── 5 s ──► with a new client, and ask
+//!                                                                             └── further on ── 12 s ──► with a new client, and ask
 //!                                                                                                └── the fifth time ──► fail
 //!                         the client knows of no broker ──► a new client
 //! ```
@@ -23,11 +23,13 @@ const SILENT: u32 = 20;
 /// The silence before the next time is twice as long, so many times.
 const DOUBLED: u32 = 4;
 
-/// Every so many looks it is asked of all that are silent at their ends whether these are where they were.
-pub(super) const ASKED: u32 = 20;
+/// Every so many looks it is asked of all that are silent at their ends whether these are where they were: each time a client has to
+/// log in for it.
+pub(super) const ASKED: u32 = 60;
 
-/// When the cluster has said that there is more, it may just have been written. It comes within so many looks, if it comes.
-const ON_ITS_WAY: u32 = 5;
+/// When the cluster has said that there is more, it may just have been written. It comes within so many looks, if it comes,
+/// also when librdkafka has to connect first.
+const ON_ITS_WAY: u32 = 12;
 
 /// When it was taken up again so often, and the cluster has said each time that there is more, another start may help.
 pub(super) const GIVEN_UP: u32 = 5;
@@ -98,6 +100,14 @@ impl Watch {
         self.behind > 0
     }
 
+    /// It begins anew because of another one: its silence was none of its own, unless the cluster has said that it is behind.
+    pub(super) fn renewed(&mut self) {
+        self.silent = 0;
+        if self.behind == 0 {
+            self.fetched = 0;
+        }
+    }
+
     /// The cluster's answer: whether there is more. True when it is time to give up.
     pub(super) fn answer(&mut self, more: bool) -> bool {
         // What came meanwhile is newer than the answer.
@@ -106,7 +116,7 @@ impl Watch {
         }
         match (more, self.at_end) {
             (false, _) => self.at_end = true,
-            (true, true) => (self.at_end, self.silent) = (false, SILENT - ON_ITS_WAY),
+            (true, true) => (self.at_end, self.silent) = (false, self.patience() - ON_ITS_WAY),
             (true, false) => {
                 self.behind += 1;
                 if self.behind == 1 {
@@ -146,7 +156,7 @@ mod tests {
         assert!(watch.is_idle() && !watch.answer(false) && watch.is_idle());
         // It is not, and librdkafka does not notice for as long as it may take.
         assert!(!watch.answer(true) && !watch.is_idle());
-        assert_eq!(taken_up(&mut watch, 20), [5], "silent for long, and there is more: soon");
+        assert_eq!(taken_up(&mut watch, 20), [12], "silent for long, and there is more: soon");
         // Nothing but its end is there after all.
         assert!(!watch.answer(false));
         assert!(taken_up(&mut watch, 1_000).is_empty());
@@ -168,12 +178,38 @@ mod tests {
         let mut watch = Watch::default();
         assert_eq!(taken_up(&mut watch, 20), [20]);
         assert!(!watch.is_behind() && !watch.answer(true) && watch.is_behind());
-        assert_eq!(taken_up(&mut watch, 20), [5]);
+        assert_eq!(taken_up(&mut watch, 20), [12]);
         assert!(!watch.answer(true));
-        assert_eq!(taken_up(&mut watch, 100), [65], "80 after that, of which 15 are over");
+        assert_eq!(taken_up(&mut watch, 100), [72], "80 after that, of which 8 are over");
         watch.record();
         watch.look(None);
         assert!(!watch.is_behind(), "it begins anew");
+    }
+
+    #[test]
+    fn what_is_at_its_end_again_is_soon_taken_up_however_often_it_was_before() {
+        let mut watch = Watch::default();
+        assert_eq!(taken_up(&mut watch, 350), [20, 60, 140, 300]);
+        assert!(!watch.answer(false));
+        taken_up(&mut watch, 100);
+        assert!(!watch.answer(true));
+        assert_eq!(taken_up(&mut watch, 20), [12]);
+    }
+
+    #[test]
+    fn what_begins_anew_because_of_another_is_not_behind_for_it() {
+        // It skips what was aborted, from where its last record was.
+        let mut watch = Watch::default();
+        watch.record();
+        assert!(!watch.look(Some(900)));
+        assert!(taken_up(&mut watch, 19).is_empty());
+        watch.renewed();
+        assert!((0..900).step_by(60).all(|fetched| !watch.look(Some(fetched + 1))));
+        // One that is behind is still so.
+        assert_eq!(taken_up(&mut watch, 20), [20]);
+        watch.answer(true);
+        watch.renewed();
+        assert!(watch.is_behind());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::checkpoint::{SplitState, mutated};
 /// How far a split has been read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
-    /// After the last row that went through the chain; before the first where the split begins, if the reader knows.
+    /// After the last row that goes through the chain before the next barrier; before the first where the split begins, if the reader knows.
     pub(crate) position: Option<Position>,
     pub(crate) ended: bool,
     /// Where it ends, if that was fixed when the job began.

@@ -50,7 +50,7 @@ impl SourceTask {
         }
     }
 
-    /// Rows of a split are through, decoded or not, that came at `now`.
+    /// Rows of a split have been taken, decoded or not, that came at `now`.
     pub(super) fn show_rows(&mut self, split: &SplitId, heard: &Heard, now: Moment) {
         let Some(gauge) = self.gauge(split) else { return };
         let mut told = gauge.told();

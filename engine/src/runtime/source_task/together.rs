@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A topic of many partitions, and a file of long records, come in batches of few rows, and operators cost some microseconds a batch,
-//! however small. Nobody waits: when the reader has nothing more, or there is a barrier, what has come goes on. The rules are those
-//! of batches that wait behind an exchange ([`gather`](crate::runtime::gather)): which rows are late does not depend on it.
+//! however small. Nobody waits: when the reader has nothing more, or there is a barrier, or after some fetches, what has come goes on.
+//! The rules are those of batches that wait behind an exchange ([`gather`](crate::runtime::gather)): which rows are late does not
+//! depend on it.
 
 use arrow::datatypes::Schema;
 use windrow_operators::{Port, Watermark};
@@ -17,25 +18,34 @@ use windrow_operators::{Port, Watermark};
 use super::SourceTask;
 use crate::{
     Result,
+    clock::Moment,
     runtime::{
         channel::Message,
         gather::{self, Gathered},
     },
 };
 
+/// Rows wait for no more than so many fetches, which may all come to nothing.
+const FETCHES: usize = 64;
+
 /// What the chain has not been told yet.
 pub(crate) struct Together {
     gathered: Gathered,
     /// Whether batches of such columns may be made one.
     joins: bool,
-    /// The column of their event time.
+    /// The column of their event time. Without one nothing but rows and idleness is told.
     time: Option<usize>,
+    /// It is to be told behind the rows, of which there are some.
+    idle: bool,
+    /// Since rows wait.
+    fetches: usize,
 }
 
 impl Together {
     /// Of rows with these columns. A channel holds so many bytes.
     pub(crate) fn of(schema: &Schema, time: Option<usize>, channel_bytes: usize) -> Self {
-        Self { gathered: Gathered::new(channel_bytes), joins: gather::joins(schema), time }
+        let (gathered, joins) = (Gathered::new(channel_bytes), gather::joins(schema));
+        Self { gathered, joins, time, idle: false, fetches: 0 }
     }
 
     /// Takes a message. Returns whether it may wait for more.
@@ -43,15 +53,33 @@ impl Together {
         match message {
             Message::Batch(batch) if self.joins => self.gathered.batch((Port::MAIN, 0), batch, self.time),
             // Nobody gains when that waits alone.
-            Message::Watermark(watermark @ Watermark::At(_)) if self.holds() => self.gathered.watermark(watermark),
-            message => self.gathered.say(Port::MAIN, message),
+            Message::Watermark(watermark @ Watermark::At(_)) if self.holds() && !self.idle => {
+                self.gathered.watermark(watermark);
+            }
+            Message::Watermark(Watermark::Idle) if self.holds() && self.time.is_none() => self.idle = true,
+            message => {
+                self.tell_idle();
+                self.gathered.say(Port::MAIN, message);
+            }
         }
         self.gathered.wants_more()
+    }
+
+    fn tell_idle(&mut self) {
+        if std::mem::take(&mut self.idle) {
+            self.gathered.say(Port::MAIN, Message::Watermark(Watermark::Idle));
+        }
     }
 
     /// Whether there are rows that could go on.
     pub(super) fn holds(&self) -> bool {
         self.gathered.holds()
+    }
+
+    /// Counts a fetch. Returns whether its rows, or those before, have waited long enough.
+    pub(super) fn has_waited(&mut self) -> bool {
+        self.fetches = if self.holds() { self.fetches + 1 } else { 0 };
+        self.fetches >= FETCHES
     }
 }
 
@@ -63,7 +91,13 @@ impl SourceTask {
 
     /// Tells the chain all that it has not been told.
     pub(super) async fn go_on(&mut self) -> Result<()> {
+        let began = self.together.holds().then(Moment::now);
         self.together.gathered.settle();
+        if let Some(began) = began {
+            self.counted().busy.add(began, Moment::now());
+        }
+        self.together.tell_idle();
+        self.together.fetches = 0;
         while let Some((port, message)) = self.together.gathered.next() {
             self.body.take(self.counters.name(), port, message).await?;
         }

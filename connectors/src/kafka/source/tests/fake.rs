@@ -330,11 +330,12 @@ impl Feed for FakeFeed {
         !self.world.lock().brokerless
     }
 
-    fn renew(&mut self, topic: usize) {
+    fn renew(&mut self, topic: usize) -> Result<()> {
         self.state.get_mut().reading.retain(|at, _| at.topic != topic);
         let mut world = self.world.lock();
         (world.hopeless, world.brokerless) = (false, false);
         world.renewed += 1;
+        Ok(())
     }
 
     fn committed(&mut self, of: &[Partition]) -> Result<Vec<Option<u64>>> {
