@@ -2,8 +2,6 @@
 
 pub mod broker;
 
-mod one_by_one;
-
 #[cfg(unix)]
 pub mod process;
 
@@ -19,8 +17,6 @@ use windrow::{
     },
     prelude::*,
 };
-
-pub use one_by_one::OneByOne;
 
 /// No job of the tests takes nearly so long: what runs into it hangs.
 pub const TOO_LONG: Duration = Duration::from_secs(120);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
-use tests::{OneByOne, on_two_threads, rows, run};
+use tests::{on_two_threads, rows, run};
 use windrow::{
     arrow::{
         array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
@@ -166,8 +166,9 @@ proptest! {
 
         let job = Job::new("property").parallelism(parallelism).channel_bytes(channel_bytes);
         let out = MemorySink::new();
-        let rows_in = if one_by_one { job.source(OneByOne(source)) } else { job.source(source) };
-        let (counts, late) = rows_in
+        let source = if one_by_one { source.one_by_one() } else { source };
+        let (counts, late) = job
+            .source(source)
             .event_time("at", Watermarks::out_of_order(std::time::Duration::from_micros(bound as u64)))
             .key_by("key")
             .window(Tumbling::of(std::time::Duration::from_micros(window as u64)))

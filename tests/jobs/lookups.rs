@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tests::{OneByOne, on_two_threads, rows, run};
+use tests::{on_two_threads, rows, run};
 use windrow::{
     Error, LookupKind,
     arrow::{
@@ -40,7 +40,7 @@ fn sales(job: &Job, shops: &[Option<i64>]) -> Stream<Untyped> {
         Field::new("at", Timestamp::data_type(), false),
     ]);
     let batch = RecordBatch::try_new(Arc::new(schema), vec![number, shop, at]).unwrap();
-    let source = job.source(OneByOne(MemorySource::batches(vec![batch]).batch_rows(3)));
+    let source = job.source(MemorySource::batches(vec![batch]).batch_rows(3));
     source.event_time("at", Watermarks::in_order()).fail_on_rejects()
 }
 

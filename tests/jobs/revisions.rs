@@ -1,6 +1,6 @@
 //! Windows that give more than one result, in whole jobs: corrections, early results by rows and by the clock, all time.
 
-use tests::{OneByOne, rows, run};
+use tests::{rows, run};
 use windrow::{
     arrow::array::{ArrayRef, Int64Array, RecordBatch},
     prelude::*,
@@ -12,9 +12,9 @@ fn batch(rows: &[(i64, i64)]) -> RecordBatch {
     RecordBatch::try_from_iter([("amount", amount), ("at", at)]).unwrap()
 }
 
-fn source(batches: &[&[(i64, i64)]]) -> OneByOne {
+fn source(batches: &[&[(i64, i64)]]) -> MemorySource {
     let batches = batches.iter().map(|rows| batch(rows)).collect();
-    OneByOne(MemorySource::new(batch(&[]).schema(), vec![batches]))
+    MemorySource::new(batch(&[]).schema(), vec![batches]).one_by_one()
 }
 
 #[test]

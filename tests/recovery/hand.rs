@@ -1,6 +1,5 @@
 //! A job that is fed by hand, so that a test says what has been read when it is saved, stopped or changed.
 
-use tests::OneByOne;
 use windrow::{JobHandle, Report, RunningJob, connectors::memory::MemoryInput, prelude::*};
 
 use super::{
@@ -38,7 +37,7 @@ impl Hand {
     /// The job that `build` makes of the rows. It takes no checkpoint by itself after its first.
     pub fn job(&self, build: impl FnOnce(Stream<Click>, MemorySink)) -> Job {
         let job = Job::new("by-hand").restarts(windrow::Restarts::never());
-        let rows = job.source(OneByOne(self.source.clone())).event_time("at", Watermarks::out_of_order(secs(100)));
+        let rows = job.source(self.source.clone().one_by_one()).event_time("at", Watermarks::out_of_order(secs(100)));
         build(rows.fail_on_rejects().typed(), self.out.clone());
         job.checkpoint(self.store(), hours(100))
     }

@@ -12,7 +12,6 @@
 
 use std::time::Duration;
 
-use tests::OneByOne;
 use windrow::{
     aggregates::count_distinct,
     arrow::{
@@ -285,11 +284,9 @@ impl Scenario {
         let watermarks = Watermarks::out_of_order(micros(self.disorder));
         let watermarks = if self.may_idle { watermarks.idle_after(hours(10)) } else { watermarks };
         // Small batches that are ready go through the job as one.
-        let source = match self.seed.is_multiple_of(2) {
-            true => job.source(OneByOne(input.source.clone())),
-            false => job.source(input.source.clone()),
-        };
-        let source = source.event_time("at", watermarks);
+        let source = input.source.clone();
+        let source = if self.seed.is_multiple_of(2) { source.one_by_one() } else { source };
+        let source = job.source(source).event_time("at", watermarks);
         if !self.rejects {
             return source.fail_on_rejects().typed();
         }

@@ -37,13 +37,15 @@ pub struct MemorySource<T = Untyped> {
     /// Absent if there was not one batch to take it from.
     schema: Option<SchemaRef>,
     logs: Arc<Logs>,
+    one_by_one: bool,
     row: PhantomData<fn() -> T>,
 }
 
 impl<T> Clone for MemorySource<T> {
     /// Another handle to the same splits.
     fn clone(&self) -> Self {
-        Self { schema: self.schema.clone(), logs: self.logs.clone(), row: PhantomData }
+        let Self { schema, logs, one_by_one, row } = self;
+        Self { schema: schema.clone(), logs: logs.clone(), one_by_one: *one_by_one, row: *row }
     }
 }
 
@@ -94,14 +96,15 @@ impl MemorySource {
         let logs = Arc::new(Logs::default());
         logs.lock().resize_with(splits, Log::default);
         let hand = Arc::new(Hand { logs: logs.clone(), schema: schema.clone() });
-        (MemoryInput(hand), Self { schema: Some(schema), logs, row: PhantomData })
+        (MemoryInput(hand), Self { schema: Some(schema), logs, one_by_one: false, row: PhantomData })
     }
 }
 
 impl<T> MemorySource<T> {
     fn complete(schema: Option<SchemaRef>, splits: Vec<Vec<RecordBatch>>) -> Self {
         let logs = splits.into_iter().map(Log::complete).collect();
-        Self { schema, logs: Arc::new(Logs { splits: Mutex::new(logs), changed: Notify::new() }), row: PhantomData }
+        let logs = Arc::new(Logs { splits: Mutex::new(logs), changed: Notify::new() });
+        Self { schema, logs, one_by_one: false, row: PhantomData }
     }
 
     /// Deals the batches anew, in turn, to `splits` splits (at least one).
@@ -109,17 +112,25 @@ impl<T> MemorySource<T> {
         let mut dealt = vec![Vec::new(); splits.max(1)];
         let batches = self.all_splits().into_iter().flatten().enumerate();
         batches.for_each(|(i, batch)| dealt[i % splits.max(1)].push(batch));
-        Self::complete(self.schema, dealt)
+        Self { one_by_one: self.one_by_one, ..Self::complete(self.schema, dealt) }
     }
 
-    /// Cuts the batches into such of at most `rows` rows (at least one), without copying.
+    /// Cuts the batches into such of at most `rows` rows (at least one), without copying, which go through a job
+    /// [`one_by_one`](Self::one_by_one).
     pub fn batch_rows(self, rows: usize) -> Self {
         let cut = |batch: RecordBatch| {
             let starts = (0..batch.num_rows()).step_by(rows.max(1));
             starts.map(move |start| batch.slice(start, rows.max(1).min(batch.num_rows() - start)))
         };
         let splits = self.all_splits().into_iter().map(|batches| batches.into_iter().flat_map(cut).collect()).collect();
-        Self::complete(self.schema, splits)
+        Self::complete(self.schema, splits).one_by_one()
+    }
+
+    /// Has one batch ready at a time. A job takes small batches that are ready through its operators as one: a test that is about
+    /// batches has to know where they begin and end.
+    pub fn one_by_one(mut self) -> Self {
+        self.one_by_one = true;
+        self
     }
 
     fn all_splits(&self) -> Vec<Vec<RecordBatch>> {
@@ -173,7 +184,8 @@ impl<T: 'static> Source for MemorySource<T> {
             };
             cursors.push(Cursor { split, id, next: position.unwrap_or_default().0, paused: false });
         }
-        Ok(Box::new(MemoryReader { logs: self.logs.clone(), schema, cursors, turn: 0 }))
+        let (logs, one_by_one) = (self.logs.clone(), self.one_by_one);
+        Ok(Box::new(MemoryReader { logs, schema, cursors, turn: 0, one_by_one, yielded: false }))
     }
 }
 
@@ -291,16 +303,23 @@ struct MemoryReader {
     cursors: Vec<Cursor>,
     /// The cursor whose turn it is.
     turn: usize,
+    one_by_one: bool,
+    /// It has not been ready once since the last batch.
+    yielded: bool,
 }
 
 #[async_trait]
 impl SourceReader for MemoryReader {
     async fn fetch(&mut self) -> Result<Fetch> {
+        if self.one_by_one && !std::mem::replace(&mut self.yielded, true) {
+            tokio::task::yield_now().await;
+        }
         let logs = self.logs.clone();
         loop {
             // Made before looking: it sees every change from here on, so none is missed.
             let changed = logs.changed.notified();
             if let Some(fetch) = self.ready()? {
+                self.yielded = false;
                 return Ok(fetch);
             }
             changed.await;

@@ -122,6 +122,11 @@ impl Gathered {
         self.said.is_empty()
     }
 
+    /// How many rows wait for others.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Whether rows wait for others.
     pub(super) fn holds(&self) -> bool {
         !self.small.is_empty()

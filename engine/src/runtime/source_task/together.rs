@@ -9,8 +9,12 @@
 //!
 //! A topic of many partitions, and a file of long records, come in batches of few rows, and operators cost some microseconds a batch,
 //! however small. Nobody waits: when the reader has nothing more, or there is a barrier, or after some fetches, what has come goes on.
+//! Nor do rows go together that would keep the thread for long: where a closure takes milliseconds for each, the batches of the source
+//! are what bounds that.
 //! The rules are those of batches that wait behind an exchange ([`gather`](crate::runtime::gather)): which rows are late does not
 //! depend on it.
+
+use std::time::Duration;
 
 use arrow::datatypes::Schema;
 use windrow_operators::{Port, Watermark};
@@ -24,6 +28,9 @@ use crate::{
         gather::{self, Gathered},
     },
 };
+
+/// What goes together should not take longer than this.
+const LONGEST: Duration = Duration::from_millis(5);
 
 /// Rows wait for no more than so many fetches, which may all come to nothing.
 const FETCHES: usize = 64;
@@ -39,13 +46,15 @@ pub(crate) struct Together {
     idle: bool,
     /// Since rows wait.
     fetches: usize,
+    /// How many rows are enough, by the time that those before them took.
+    enough: usize,
 }
 
 impl Together {
     /// Of rows with these columns. A channel holds so many bytes.
     pub(crate) fn of(schema: &Schema, time: Option<usize>, channel_bytes: usize) -> Self {
         let (gathered, joins) = (Gathered::new(channel_bytes), gather::joins(schema));
-        Self { gathered, joins, time, idle: false, fetches: 0 }
+        Self { gathered, joins, time, idle: false, fetches: 0, enough: 0 }
     }
 
     /// Takes a message. Returns whether it may wait for more.
@@ -62,7 +71,13 @@ impl Together {
                 self.gathered.say(Port::MAIN, message);
             }
         }
-        self.gathered.wants_more()
+        self.gathered.wants_more() && self.gathered.rows() < self.enough
+    }
+
+    /// So many rows took so long.
+    fn took(&mut self, rows: usize, long: Duration) {
+        let times = LONGEST.as_secs_f64() / long.as_secs_f64().max(1e-6);
+        self.enough = (rows as f64 * times) as usize;
     }
 
     fn tell_idle(&mut self) {
@@ -91,15 +106,20 @@ impl SourceTask {
 
     /// Tells the chain all that it has not been told.
     pub(super) async fn go_on(&mut self) -> Result<()> {
-        let began = self.together.holds().then(Moment::now);
+        let (rows, began) = (self.together.gathered.rows(), Moment::now());
         self.together.gathered.settle();
-        if let Some(began) = began {
+        if rows > 0 {
             self.counted().busy.add(began, Moment::now());
         }
         self.together.tell_idle();
         self.together.fetches = 0;
+        self.excuse();
         while let Some((port, message)) = self.together.gathered.next() {
             self.body.take(self.counters.name(), port, message).await?;
+        }
+        if rows > 0 {
+            let waited = self.body.waited();
+            self.together.took(rows, began.elapsed().saturating_sub(waited));
         }
         self.excuse();
         Ok(())
