@@ -96,11 +96,6 @@ impl Body {
         self.work(name).await
     }
 
-    /// How long it has waited for room since the last call of [`Body::take_waited`].
-    pub(crate) fn waited(&self) -> Duration {
-        self.waited
-    }
-
     /// How long it has waited for room since the last call.
     pub(crate) fn take_waited(&mut self) -> Duration {
         std::mem::take(&mut self.waited)

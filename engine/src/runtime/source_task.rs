@@ -224,12 +224,13 @@ impl SourceTask {
         Ok(())
     }
 
-    /// What the task has waited for others is not the silence of its splits.
-    fn excuse(&mut self) {
+    /// What the task has waited for others is not the silence of its splits. Returns how long that was since the last call.
+    fn excuse(&mut self) -> Duration {
         let waited = self.body.take_waited();
         if let Some(time) = &mut self.time {
             time.splits.excuse(waited);
         }
+        waited
     }
 
     async fn take_barrier(&mut self, epoch: Epoch) -> Result<()> {

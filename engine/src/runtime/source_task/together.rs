@@ -117,11 +117,10 @@ impl SourceTask {
         while let Some((port, message)) = self.together.gathered.next() {
             self.body.take(self.counters.name(), port, message).await?;
         }
+        let waited = self.excuse();
         if rows > 0 {
-            let waited = self.body.waited();
             self.together.took(rows, began.elapsed().saturating_sub(waited));
         }
-        self.excuse();
         Ok(())
     }
 }
