@@ -115,6 +115,8 @@ fn a_topic_that_is_deleted_ends_the_job_that_writes_it() -> Result<()> {
     });
     let error = error.unwrap_err().to_string();
     assert!(error.starts_with(&format!("#2 sink kafka {}, topic {output}: ", broker.address())), "{error}");
-    assert!(error.contains(&format!("cannot write a record of 51 bytes to topic {output}, partition 0")), "{error}");
+    // The partition is named if the record had one before the topic went.
+    assert!(error.contains(&format!("cannot write a record of 51 bytes to topic {output}")), "{error}");
+    assert!(!error.contains("partition -1"), "{error}");
     Ok(())
 }

@@ -178,7 +178,7 @@ impl LibrdkafkaProducer {
     }
 
     fn undelivered(&self, record: &Undelivered) -> ConnectorError {
-        let Undelivered { code, topic, partition, bytes, in_batch, reason } = record;
+        let Undelivered { code, topic, bytes, in_batch, reason, .. } = record;
         if record.is_brokerless() {
             let reason =
                 "the cluster has named no brokers, and librdkafka asks nobody any more: another start connects anew";
@@ -190,7 +190,7 @@ impl LibrdkafkaProducer {
             Some(_) => {
                 format!("write the records of a transaction (the first that was not written is for topic {topic})")
             }
-            None => format!("write a record of {bytes} bytes to topic {topic}, partition {partition}"),
+            None => format!("write a record of {bytes} bytes to {}", record.place()),
         };
         match fatal {
             Some((code, reason)) => self.fatal(&action, code, &reason),

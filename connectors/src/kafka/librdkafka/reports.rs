@@ -56,6 +56,14 @@ impl Undelivered {
         matches!(self.code, Code::PurgeQueue | Code::PurgeInflight | Code::State) && self.reason.is_none()
     }
 
+    /// Where it was to be written. librdkafka gives a record no partition while it does not know the topic's, or not any more.
+    pub(super) fn place(&self) -> String {
+        match self.partition {
+            ..0 => format!("topic {}", self.topic),
+            partition => format!("topic {}, partition {partition}", self.topic),
+        }
+    }
+
     /// None of the records, because nobody is left to send them to.
     fn brokerless() -> Self {
         Self { code: Code::AllBrokersDown, topic: String::new(), partition: -1, bytes: 0, in_batch: 0, reason: None }
@@ -347,6 +355,12 @@ mod tests {
         reports.not_sent(one);
         assert_eq!(reports.state().total, 0);
         reports.flush().await.unwrap();
+    }
+
+    #[test]
+    fn the_place_of_a_record_without_a_partition_is_its_topic() {
+        let place = |partition| Undelivered { topic: "t".into(), partition, ..Undelivered::brokerless() }.place();
+        assert_eq!((place(-1), place(0)), ("topic t".into(), "topic t, partition 0".into()));
     }
 
     #[test]
