@@ -1,12 +1,12 @@
-//! Files: JSON lines and CSV, plain or compressed, read by pattern; the same and Parquet, written whole and once.
+//! Files of JSON lines, CSV and Parquet: read by pattern, written whole and once.
 //!
 //! ```text
 //!   File::patterns(["logs/*.jsonl", "old.csv.gz"])
-//!        │ one split per file, its position a byte of the decompressed text
+//!        │ one split per file, its position a byte of the decompressed text, or the number of a row
 //!        ▼
-//!   FileSource ──► reader ──┬─► SplitFile: open ► gunzip ► frame ► decode ──┐
-//!                           ├─► SplitFile                                   ├─► Rows, round robin
-//!                           └─► ... at most 64 open                       ──┘
+//!   FileSource ──► reader ──┬─► TextFile: open ► gunzip ► frame ► decode ───┐
+//!                           ├─► ParquetFile: footer ► pages ► convert       ├─► Rows, round robin
+//!                           └─► ... at most 64 open, or 8 of Parquet      ──┘
 //!
 //!   FileSink ──► writer of a task ──► out/.part-….tmp ── stage: fsync ──► receipt ── commit ──► out/part-….jsonl
 //! ```
@@ -14,18 +14,24 @@
 //! | file | why it exists |
 //! |---|---|
 //! | `source` | what the user builds; which files a pattern means; the reader that goes round the open files |
-//! | `split` | one file being read: buffer, position, records |
+//! | `text` | one file of text being read: buffer, position, records |
 //! | `open` | bytes of a file, decompressed, and what can be wrong with them |
+//! | `parquet` | one Parquet file being read: footer, position, batches |
+//! | `convert` | columns of other types than were asked for, and rows that have values that do not fit |
+//! | `format` | what can be in a file |
 //! | `sink` | files that appear when they are complete, durable and decided, once |
 
 use std::path::PathBuf;
 
+mod convert;
+mod format;
 mod open;
+mod parquet;
 pub mod sink;
 pub mod source;
-mod split;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use sink::{FileOutput, FileSink, TimePartition};
 pub use source::{FileInput, FileSource};

@@ -13,8 +13,10 @@ use glob::MatchOptions;
 use typed_arrow::schema::SchemaMeta;
 
 use super::{
+    format::FileFormat,
     open::check_regular,
-    split::{Settings, SplitFile},
+    parquet::{self, ParquetFile},
+    text::{Settings, TextFile},
 };
 use crate::{
     ConnectorError, Fetch, Position, Result, Rows, Source, SourceReader, SplitId, TypedSource, Untyped,
@@ -24,6 +26,8 @@ use crate::{
 /// Files of one reader that are open at the same time. The next one is opened when one of them ends. It bounds the
 /// file descriptors and, with a chunk of 256 KiB each, the memory.
 const MAX_OPEN: usize = 64;
+/// The same of Parquet files, which hold a page of each column in memory, of a megabyte or so.
+const MAX_OPEN_PARQUET: usize = 8;
 
 /// Files to read, before it is said what is in them. See [`File`](super::File).
 #[derive(Clone, Debug)]
@@ -77,12 +81,12 @@ impl FileInput {
     /// column counts in the column's own unit, which for the engine's event time is microseconds. For numbers in another
     /// unit declare an integer column and name the unit where event time is declared.
     pub fn json<T: SchemaMeta>(self) -> FileSource<T> {
-        self.read(Format::Json, T::schema())
+        self.read(FileFormat::Text(Format::Json), T::schema())
     }
 
     /// JSON lines with these columns.
     pub fn json_with(self, schema: SchemaRef) -> FileSource<Untyped> {
-        self.read(Format::Json, schema)
+        self.read(FileFormat::Text(Format::Json), schema)
     }
 
     /// CSV with the columns of a `#[derive(Record)]` struct, found by the names in each file's header.
@@ -99,23 +103,57 @@ impl FileInput {
     /// ```
     pub fn csv<T: SchemaMeta>(self) -> FileSource<T> {
         let delimiter = self.delimiter;
-        self.read(Format::Csv { delimiter }, T::schema())
+        self.read(FileFormat::Text(Format::Csv { delimiter }), T::schema())
     }
 
     /// CSV with these columns, found by the names in each file's header.
     pub fn csv_with(self, schema: SchemaRef) -> FileSource<Untyped> {
         let delimiter = self.delimiter;
-        self.read(Format::Csv { delimiter }, schema)
+        self.read(FileFormat::Text(Format::Csv { delimiter }), schema)
+    }
+
+    /// Parquet with the columns of a `#[derive(Record)]` struct, found by their names; others are not read. A column that a file does
+    /// not have is null in its rows, if the column may be null. A type may be wider or narrower than that of the file: numbers are
+    /// numbers, texts are texts, and times are times of any unit, of which what is finer than the column is cut off, towards the past.
+    /// Rows whose values do not fit, or are null where none may be, are rejected one by one.
+    ///
+    /// [`batch_rows`](Self::batch_rows) is what counts here of the settings, and [`columns`](Self::columns) for
+    /// [`infer_parquet`](Self::infer_parquet). Pages are uncompressed, or compressed by zstd, Snappy, gzip or LZ4.
+    ///
+    /// ```
+    /// # use typed_arrow::Record;
+    /// # use windrow_connectors::{File, Source};
+    /// #[derive(Record)]
+    /// struct Bid { auction: i64, price: Option<f64> }
+    ///
+    /// let bids = File::pattern("bids/**/*.parquet").parquet::<Bid>();
+    /// assert_eq!(bids.schema()?.fields().len(), 2);
+    /// # Ok::<(), windrow_connectors::ConnectorError>(())
+    /// ```
+    pub fn parquet<T: SchemaMeta>(self) -> FileSource<T> {
+        self.read(FileFormat::Parquet, T::schema())
+    }
+
+    /// Parquet with these columns, found by their names.
+    pub fn parquet_with(self, schema: SchemaRef) -> FileSource<Untyped> {
+        self.read(FileFormat::Parquet, schema)
+    }
+
+    /// Parquet with the columns of the first file. Every column is nullable. Reads the end of that file now.
+    pub fn infer_parquet(self) -> Result<FileSource<Untyped>> {
+        let splits = find(&self.patterns)?;
+        let first = splits.first().ok_or_else(|| self.nothing_to_infer())?;
+        let schema = parquet::columns_of(first, self.columns.as_deref())?;
+        Ok(self.parquet_with(schema))
     }
 
     /// JSON lines with the columns that the first `records` records show, over all files in order. Every column is
     /// nullable; one that was always null is text. Reads the files now.
-    pub fn infer_json(mut self, records: usize) -> Result<FileSource<Untyped>> {
-        self.settings.format = Format::Json;
+    pub fn infer_json(self, records: usize) -> Result<FileSource<Untyped>> {
         let mut sample = Vec::new();
         for split in find(&self.patterns)? {
             let missing = records.max(1) - sample.len();
-            sample.extend(SplitFile::sample(split, missing, &self.settings)?.1);
+            sample.extend(TextFile::sample(split, missing, Format::Json, &self.settings)?.1);
             if sample.len() >= records {
                 break;
             }
@@ -129,11 +167,11 @@ impl FileInput {
 
     /// CSV with the columns that the header and the first `records` records of the first file with records show. Every
     /// column is nullable; one that was always empty is text. Reads the files now.
-    pub fn infer_csv(mut self, records: usize) -> Result<FileSource<Untyped>> {
+    pub fn infer_csv(self, records: usize) -> Result<FileSource<Untyped>> {
         let delimiter = self.delimiter;
-        self.settings.format = Format::Csv { delimiter };
+        let format = Format::Csv { delimiter };
         for split in find(&self.patterns)? {
-            let (header, sample) = SplitFile::sample(split, records.max(1), &self.settings)?;
+            let (header, sample) = TextFile::sample(split, records.max(1), format, &self.settings)?;
             if !sample.is_empty() {
                 let schema = infer::csv(&header, &sample, delimiter, self.columns.as_deref());
                 let schema = schema.map_err(|error| self.cannot_infer(&error))?;
@@ -143,7 +181,7 @@ impl FileInput {
         Err(self.nothing_to_infer())
     }
 
-    fn read<T>(mut self, format: Format, schema: SchemaRef) -> FileSource<T> {
+    fn read<T>(mut self, format: FileFormat, schema: SchemaRef) -> FileSource<T> {
         self.settings.format = format;
         FileSource { patterns: self.patterns, settings: self.settings, schema, row: PhantomData }
     }
@@ -165,7 +203,8 @@ impl FileInput {
     }
 }
 
-/// Files as a source. One split per file, in the order of their paths; a position is a byte of the decompressed file.
+/// Files as a source. One split per file, in the order of their paths; a position is a byte of the decompressed file, or a row of a
+/// Parquet file, counted from 0.
 ///
 /// A reader takes its files in turns, a batch from each, so that none falls behind in event time.
 pub struct FileSource<T> {
@@ -207,7 +246,7 @@ impl<T> FileSource<T> {
     pub(crate) fn read_all(&self) -> Result<Vec<Rows>> {
         let mut all = Vec::new();
         for split in self.files()? {
-            let mut file = SplitFile::open(split, None, self.schema.clone(), &self.settings)?;
+            let mut file = OpenFile::open(split, None, &self.schema, &self.settings)?;
             while let Some(rows) = file.read()? {
                 all.push(rows);
             }
@@ -232,8 +271,21 @@ impl<T: 'static> Source for FileSource<T> {
 
     fn schema(&self) -> Result<SchemaRef> {
         // A decoder is made and dropped to say now which column cannot be read, rather than at the first file.
-        self.settings.format.decoder(self.schema.clone(), self.settings.max_record_bytes)?;
+        if let FileFormat::Text(format) = self.settings.format {
+            format.decoder(self.schema.clone(), self.settings.max_record_bytes)?;
+        }
         Ok(self.schema.clone())
+    }
+
+    /// Parquet files say what is in them. Of many files two are asked: it would take long otherwise.
+    fn check(&self) -> Result<()> {
+        match (self.settings.format, self.files()) {
+            (FileFormat::Parquet, Ok(files)) => {
+                parquet::check(files.first().into_iter().chain(files.last()), &self.schema)
+            }
+            // That files are not there is told when they are to be read.
+            _ => Ok(()),
+        }
     }
 
     async fn splits(&self) -> Result<Vec<SplitId>> {
@@ -262,8 +314,8 @@ struct FileReader {
     settings: Settings,
     /// Files that were not opened yet, or gave up their place.
     waiting: VecDeque<(SplitId, Option<Position>)>,
-    /// The open files; the first is the next to read. At most [`MAX_OPEN`].
-    open: VecDeque<(SplitId, SplitFile)>,
+    /// The open files; the first is the next to read. At most as many as may be open.
+    open: VecDeque<(SplitId, OpenFile)>,
     /// Files that are not to be read for now.
     paused: HashSet<SplitId>,
 }
@@ -297,7 +349,8 @@ impl FileReader {
     /// they may be waiting for just that file.
     fn open_next(&mut self) -> Result<()> {
         let Some(next) = self.waiting.iter().position(|(split, _)| !self.paused.contains(split)) else { return Ok(()) };
-        if self.open.len() >= MAX_OPEN {
+        let at_most = if self.settings.format == FileFormat::Parquet { MAX_OPEN_PARQUET } else { MAX_OPEN };
+        if self.open.len() >= at_most {
             if self.open.iter().any(|(split, _)| !self.paused.contains(split)) {
                 return Ok(());
             }
@@ -306,11 +359,42 @@ impl FileReader {
             }
         }
         let (split, position) = &self.waiting[next];
-        let file = SplitFile::open(split.clone(), *position, self.schema.clone(), &self.settings)?;
+        let file = OpenFile::open(split.clone(), *position, &self.schema, &self.settings)?;
         if let Some((split, _)) = self.waiting.remove(next) {
             self.open.push_front((split, file));
         }
         Ok(())
+    }
+}
+
+/// A file of any format with a place in it.
+enum OpenFile {
+    Text(Box<TextFile>),
+    Parquet(Box<ParquetFile>),
+}
+
+impl OpenFile {
+    fn open(split: SplitId, position: Option<Position>, schema: &SchemaRef, settings: &Settings) -> Result<Self> {
+        Ok(match settings.format {
+            FileFormat::Text(format) => {
+                Self::Text(Box::new(TextFile::open(split, position, schema.clone(), format, settings)?))
+            }
+            FileFormat::Parquet => Self::Parquet(Box::new(ParquetFile::open(split, position, schema, settings)?)),
+        })
+    }
+
+    fn position(&self) -> Position {
+        match self {
+            Self::Text(file) => file.position(),
+            Self::Parquet(file) => file.position(),
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<Rows>> {
+        match self {
+            Self::Text(file) => file.read(),
+            Self::Parquet(file) => file.read(),
+        }
     }
 }
 

@@ -10,7 +10,6 @@
 use std::{
     collections::HashMap,
     fs,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -22,12 +21,11 @@ use arrow::{
     row::{RowConverter, SortField},
 };
 use async_trait::async_trait;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::{task::JoinHandle, time::Instant};
 use typed_arrow::schema::SchemaMeta;
 
 use super::{Lookup, later};
-use crate::{ConnectorError, File, Result, Source, file::FileSource};
+use crate::{ConnectorError, File, Result, Source, SplitId, file::FileSource};
 
 /// How often it is looked whether the file has changed, unless told.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -52,17 +50,11 @@ const REFRESH: Duration = Duration::from_secs(60);
 /// # Ok::<(), windrow_connectors::ConnectorError>(())
 /// ```
 pub struct TableFile {
-    files: Arc<Files>,
+    files: Arc<FileSource<()>>,
     refresh: Duration,
     /// Locked across the first reading, so that all tasks wait for one.
     table: tokio::sync::Mutex<Option<Served>>,
     warning: Mutex<Option<String>>,
-}
-
-/// What the table is read from.
-enum Files {
-    Text(FileSource<()>),
-    Parquet(PathBuf, SchemaRef),
 }
 
 /// Tells one version of the files from another: name, time of change, size.
@@ -87,18 +79,14 @@ impl TableFile {
     }
 
     /// A Parquet file, of which the columns of a `#[derive(Record)]` struct are read.
-    pub fn parquet<T: SchemaMeta>(path: impl Into<PathBuf>) -> Self {
-        Self::from(Files::Parquet(path.into(), T::schema()))
+    pub fn parquet<T: SchemaMeta>(path: impl AsRef<str>) -> Self {
+        Self::of(File::pattern(path).parquet::<T>())
     }
 
     /// The records of any file source, all its files together.
     pub fn of<T>(files: FileSource<T>) -> Self {
-        Self::from(Files::Text(files.retyped()))
-    }
-
-    fn from(files: Files) -> Self {
         let (table, warning) = (tokio::sync::Mutex::new(None), Mutex::new(None));
-        Self { files: Arc::new(files), refresh: REFRESH, table, warning }
+        Self { files: Arc::new(files.retyped()), refresh: REFRESH, table, warning }
     }
 
     /// How often it is looked whether the file has changed, when there are lookups. Every minute unless told.
@@ -138,11 +126,11 @@ impl TableFile {
         let (files, keys) = (self.files.clone(), keys.clone());
         tokio::task::spawn_blocking(move || {
             // Before the rows: when the files change meanwhile they are looked at again.
-            let version = files.version()?;
+            let version = version(&files)?;
             if but.as_ref() == Some(&version) {
                 return Ok(None);
             }
-            Table::new(files.read()?, version, keys, &files.name()).map(Some)
+            Table::new(read(&files)?, version, keys, &files.patterns()).map(Some)
         })
     }
 }
@@ -155,7 +143,7 @@ fn broke(error: tokio::task::JoinError) -> ConnectorError {
 #[async_trait]
 impl Lookup for TableFile {
     fn name(&self) -> String {
-        self.files.name()
+        self.files.patterns()
     }
 
     fn schema(&self) -> Result<SchemaRef> {
@@ -175,71 +163,29 @@ impl Lookup for TableFile {
     }
 }
 
-impl Files {
-    fn name(&self) -> String {
-        match self {
-            Self::Text(source) => source.patterns(),
-            Self::Parquet(path, _) => path.display().to_string(),
-        }
-    }
-
-    fn schema(&self) -> Result<SchemaRef> {
-        match self {
-            Self::Text(source) => source.schema(),
-            Self::Parquet(_, schema) => Ok(schema.clone()),
-        }
-    }
-
-    fn version(&self) -> Result<Version> {
-        let names = match self {
-            Self::Text(source) => source.files()?.iter().map(|split| split.as_str().to_string()).collect(),
-            Self::Parquet(path, _) => vec![path.display().to_string()],
-        };
-        let look = |name: String| {
-            let found = fs::metadata(&name).map_err(|error| ConnectorError::io("look at", &name, error))?;
-            Ok((name, found.modified().ok(), found.len()))
-        };
-        names.into_iter().map(look).collect()
-    }
-
-    fn read(&self) -> Result<RecordBatch> {
-        match self {
-            Self::Text(source) => read_text(source),
-            Self::Parquet(path, schema) => read_parquet(path, schema),
-        }
-    }
+/// The files as they are now.
+fn version(files: &FileSource<()>) -> Result<Version> {
+    let look = |split: SplitId| {
+        let name = split.as_str().to_owned();
+        let found = fs::metadata(&name).map_err(|error| ConnectorError::io("look at", &name, error))?;
+        Ok((name, found.modified().ok(), found.len()))
+    };
+    files.files()?.into_iter().map(look).collect()
 }
 
 /// All records; one that does not decode makes a table that is not the one that was meant.
-fn read_text(source: &FileSource<()>) -> Result<RecordBatch> {
+fn read(files: &FileSource<()>) -> Result<RecordBatch> {
     let mut batches = Vec::new();
-    for rows in source.read_all()? {
+    for rows in files.read_all()? {
         if let Some(rejected) = rows.rejected.first() {
-            let line = rejected.line.map(|line| format!(" line {line}")).unwrap_or_default();
-            return Err(ConnectorError::Data { at: format!("{}{line}", rows.split), reason: rejected.reason.clone() });
+            let line = rejected.line.map(|line| format!(" line {line}"));
+            let row = || rejected.position.map(|row| format!(" row {row}"));
+            let place = line.or_else(row).unwrap_or_default();
+            return Err(ConnectorError::Data { at: format!("{}{place}", rows.split), reason: rejected.reason.clone() });
         }
         batches.push(rows.batch);
     }
-    Ok(concat_batches(&source.schema()?, &batches)?)
-}
-
-fn read_parquet(path: &Path, schema: &SchemaRef) -> Result<RecordBatch> {
-    let broken = |reason: String| ConnectorError::Data { at: path.display().to_string(), reason };
-    let file = fs::File::open(path).map_err(|error| ConnectorError::io("open", path, error))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build());
-    let mut batches = Vec::new();
-    for batch in reader.map_err(|error| broken(error.to_string()))? {
-        let batch = batch.map_err(|error| broken(error.to_string()))?;
-        let column = |name: &str| {
-            let column = batch.column_by_name(name).cloned();
-            column.ok_or_else(|| broken(format!("there is no column {name:?}")))
-        };
-        let columns = schema.fields().iter().map(|field| column(field.name())).collect::<Result<Vec<_>>>()?;
-        // What has other types, or nulls where there may be none, is refused by name.
-        let batch = RecordBatch::try_new(schema.clone(), columns);
-        batches.push(batch.map_err(|error| broken(error.to_string()))?);
-    }
-    Ok(concat_batches(schema, &batches)?)
+    Ok(concat_batches(&files.schema()?, &batches)?)
 }
 
 /// Rows and where each key is among them.
@@ -296,7 +242,7 @@ pub(super) fn converter(keys: &SchemaRef) -> Result<RowConverter> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{io::Write, path::Path};
 
     use arrow::{
         array::AsArray,
@@ -383,7 +329,7 @@ mod tests {
         let mut writer = parquet::arrow::ArrowWriter::try_new(file, rows.schema(), None).unwrap();
         writer.write(&rows).unwrap();
         writer.close().unwrap();
-        let table = TableFile::parquet::<Shop>(&path);
+        let table = TableFile::parquet::<Shop>(path.to_str().unwrap());
         assert_eq!(rents(&table, &[2]).await, [Some(6)]);
     }
 }

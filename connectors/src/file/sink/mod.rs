@@ -31,6 +31,7 @@ use std::{
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
+use super::format::FileFormat;
 use crate::{ConnectorError, Incarnation, Receipt, Result, Sink, SinkWriter, format::Format};
 
 mod clean;
@@ -41,7 +42,6 @@ pub(super) mod partition;
 mod publish;
 mod writer;
 
-use part::FileFormat;
 pub use partition::TimePartition;
 use partition::{PartitionBy, Partitioning};
 

@@ -10,8 +10,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::part::FileFormat;
-use crate::{ConnectorError, Epoch, Incarnation, Result};
+use crate::{ConnectorError, Epoch, Incarnation, Result, file::format::FileFormat};
 
 /// The next number of a part. One count for the whole process, because two sinks of a job may write to one directory.
 static NEXT: AtomicU64 = AtomicU64::new(0);

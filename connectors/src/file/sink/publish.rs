@@ -33,12 +33,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use twox_hash::xxhash3_128::Hasher;
 
-use super::{
-    directory,
-    name::PartName,
-    part::{ClosedPart, FileFormat},
-};
-use crate::{ConnectorError, Epoch, Incarnation, Receipt, Result, format::excerpt};
+use super::{directory, name::PartName, part::ClosedPart};
+use crate::{ConnectorError, Epoch, Incarnation, Receipt, Result, file::format::FileFormat, format::excerpt};
 
 /// What a receipt says, as JSON. Paths are relative to the root, with slashes. It is kept in checkpoints: a disk format.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

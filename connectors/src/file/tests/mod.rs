@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::{Epoch, Fetch, Incarnation, Position, Receipt, Rejected, Result, Sink, Source, SplitId, file::FileSink};
 
 mod cleaning;
+mod parquet;
 mod partitions;
 mod publishing;
 mod reading;
@@ -120,9 +121,11 @@ async fn read_from(source: &impl Source, assigned: Vec<(SplitId, Option<Position
     loop {
         match reader.fetch().await {
             Ok(Fetch::Rows(rows)) => {
-                let origins = rows.origins.unwrap();
-                assert_eq!(origins.len(), rows.batch.num_rows());
-                delivered.origins.extend((0..origins.len()).filter_map(|row| origins.reject(row, String::new())));
+                // Rows of Parquet were no records.
+                if let Some(origins) = rows.origins {
+                    assert_eq!(origins.len(), rows.batch.num_rows());
+                    delivered.origins.extend((0..origins.len()).filter_map(|row| origins.reject(row, String::new())));
+                }
                 delivered.batches.push(rows.batch);
                 delivered.rejected.extend(rows.rejected);
                 delivered.steps.push((rows.split, rows.next, delivered.rows(), delivered.rejected.len()));
@@ -176,8 +179,8 @@ fn says(receipt: &Receipt, field: &str) -> String {
 }
 
 /// The rows of a Parquet file, which is complete.
-fn parquet(path: impl AsRef<Path>) -> Vec<RecordBatch> {
+fn parquet_rows(path: impl AsRef<Path>) -> Vec<RecordBatch> {
     let file = fs::File::open(path.as_ref()).unwrap();
-    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let reader = ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
     reader.build().unwrap().map(|batch| batch.unwrap()).collect()
 }

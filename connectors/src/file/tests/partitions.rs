@@ -15,7 +15,7 @@ use arrow::{
 };
 use proptest::prelude::*;
 
-use super::{Place, incarnation, parquet, says, schema, staged};
+use super::{Place, incarnation, parquet_rows, says, schema, staged};
 use crate::{
     Epoch, File, Sink, TimePartition,
     file::{
@@ -29,7 +29,7 @@ fn numbers(place: &Place) -> BTreeMap<String, Vec<i64>> {
     let mut found: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for name in place.files("out") {
         let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory).to_owned();
-        for batch in parquet(place.path(&format!("out/{name}"))) {
+        for batch in parquet_rows(place.path(&format!("out/{name}"))) {
             let values = batch.column_by_name("n").unwrap().as_primitive::<Int64Type>().values().to_vec();
             found.entry(directory.clone()).or_default().extend(values);
         }

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 
-use super::{Place, incarnation, parquet, says, staged};
+use super::{Place, incarnation, parquet_rows, says, staged};
 use crate::{Epoch, File, Receipt, Sink, file::FileSink};
 
 /// Rows of two countries, so that there are two directories.
@@ -276,8 +276,9 @@ async fn two_sinks_two_tasks_and_several_epochs_share_a_directory() {
         let path = place.path(&format!("out/{name}"));
         if name.ends_with(".parquet") {
             use arrow::{array::AsArray, datatypes::Int64Type};
-            numbers
-                .extend(parquet(path).iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()));
+            numbers.extend(
+                parquet_rows(path).iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()),
+            );
         } else {
             let text = fs::read_to_string(path).unwrap();
             let rows = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());

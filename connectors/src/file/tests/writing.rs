@@ -19,7 +19,7 @@ use arrow::{
     datatypes::{DataType, Field, Fields, Int32Type, Int64Type, TimeUnit},
 };
 
-use super::{Place, incarnation, parquet, read_well, says, schema, staged};
+use super::{Place, incarnation, parquet_rows, read_well, says, schema, staged};
 use crate::{Epoch, File, Sink, SinkWriter, Source, file::FileSink};
 
 fn batch() -> RecordBatch {
@@ -80,7 +80,7 @@ async fn what_is_written_is_read_again() {
             1 => files.csv_with(batch().schema()),
             _ => {
                 let read: Vec<_> =
-                    names.iter().flat_map(|name| parquet(place.path(&format!("out/deep/{name}")))).collect();
+                    names.iter().flat_map(|name| parquet_rows(place.path(&format!("out/deep/{name}")))).collect();
                 assert_eq!(concat_batches(&batch().schema(), &read).unwrap(), expected);
                 continue;
             }
@@ -151,9 +151,13 @@ async fn parquet_keeps_every_type_with_its_nulls() {
     sink.accepts(&batch.schema()).unwrap();
     let receipts = staged(&sink, 1, 0, 1, &[batch.clone(), batch.slice(1, 2)]).await;
     sink.commit(&receipts).await.unwrap();
-    let read = parquet(place.path(&format!("out/{}", says(&receipts[0], "published"))));
+    let read = parquet_rows(place.path(&format!("out/{}", says(&receipts[0], "published"))));
     let expected = concat_batches(&batch.schema(), &[batch.clone(), batch.slice(1, 2)]).unwrap();
     assert_eq!(concat_batches(&batch.schema(), &read).unwrap(), expected);
+    // Our own source takes the types of Parquet, and makes of them those that are asked for.
+    let source = File::pattern(place.path("out/*.parquet")).parquet_with(batch.schema());
+    let delivered = read_well(&source).await;
+    assert_eq!(delivered.batch(&batch.schema()), expected);
 }
 
 #[tokio::test]
@@ -306,7 +310,7 @@ async fn a_reader_never_sees_a_file_without_its_footer() {
                 last = done.load(Relaxed);
                 for entry in fs::read_dir(&out).unwrap().map(|entry| entry.unwrap()) {
                     if !entry.file_name().to_str().unwrap().starts_with('.') {
-                        assert!(parquet(entry.path()).iter().map(RecordBatch::num_rows).sum::<usize>() > 0);
+                        assert!(parquet_rows(entry.path()).iter().map(RecordBatch::num_rows).sum::<usize>() > 0);
                         opened += 1;
                     }
                 }
@@ -328,6 +332,6 @@ async fn a_reader_never_sees_a_file_without_its_footer() {
     }
     done.store(true, Relaxed);
     assert!(reader.join().unwrap() >= 38);
-    let read = place.files("out").into_iter().flat_map(|name| parquet(place.path(&format!("out/{name}"))));
+    let read = place.files("out").into_iter().flat_map(|name| parquet_rows(place.path(&format!("out/{name}"))));
     assert_eq!(read.map(|batch| batch.column(0).as_primitive::<Int64Type>().len()).sum::<usize>(), rows);
 }

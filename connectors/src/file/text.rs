@@ -1,11 +1,11 @@
-//! One file being read: a bounded buffer over its bytes, its position, and the records between them.
+//! One file of text being read: a bounded buffer over its bytes, its position, and the records between them.
 
 use std::{io, path::Path, sync::Arc};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use memchr::memchr;
 
-use super::open::Input;
+use super::{format::FileFormat, open::Input};
 use crate::{
     ConnectorError, Origins, Position, Rejected, Result, Rows, SplitId,
     format::{Decoder, Format, Frame, MAX_RECORD_BYTES, Span},
@@ -14,16 +14,16 @@ use crate::{
 /// How many bytes are asked for at once.
 const CHUNK: usize = 256 << 10;
 /// A batch ends after so many bytes of text even if it has few rows, so that long records do not add up.
-const BATCH_BYTES: u64 = 16 << 20;
+pub(super) const BATCH_BYTES: u64 = 16 << 20;
 /// What is kept of a record that is longer than the limit.
-const KEPT_BYTES: usize = 1 << 10;
+pub(super) const KEPT_BYTES: usize = 1 << 10;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What all files of a source have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    pub(super) format: Format,
+    pub(super) format: FileFormat,
     pub(super) batch_rows: usize,
     pub(super) max_record_bytes: usize,
     /// Whether what rows were is kept.
@@ -34,13 +34,13 @@ pub(super) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let (format, max_record_bytes) = (Format::Json, MAX_RECORD_BYTES);
+        let (format, max_record_bytes) = (FileFormat::Text(Format::Json), MAX_RECORD_BYTES);
         Self { format, batch_rows: 8192, max_record_bytes, origins: true, chunk: CHUNK }
     }
 }
 
-/// A file with a place in it.
-pub(super) struct SplitFile {
+/// A file of text with a place in it.
+pub(super) struct TextFile {
     split: SplitId,
     input: Input,
     decoder: Box<dyn Decoder>,
@@ -63,18 +63,19 @@ enum End {
     Damage(io::Error),
 }
 
-impl SplitFile {
+impl TextFile {
     /// Opens a file at a position, or at its beginning.
     pub(super) fn open(
         split: SplitId,
         position: Option<Position>,
         schema: SchemaRef,
+        format: Format,
         settings: &Settings,
     ) -> Result<Self> {
         let mut file = Self {
             input: Input::open(Path::new(split.as_str()))?,
             split,
-            decoder: settings.format.decoder(schema, settings.max_record_bytes)?,
+            decoder: format.decoder(schema, settings.max_record_bytes)?,
             settings: settings.clone(),
             buffer: Buffer::default(),
             position: 0,
@@ -138,9 +139,14 @@ impl SplitFile {
     }
 
     /// Up to `count` records that frame and parse, for the inference of a schema.
-    pub(super) fn sample(split: SplitId, count: usize, settings: &Settings) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
+    pub(super) fn sample(
+        split: SplitId,
+        count: usize,
+        format: Format,
+        settings: &Settings,
+    ) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
         // Without columns the decoder takes every record that is well formed.
-        let mut file = Self::open(split, None, Arc::new(Schema::empty()), settings)?;
+        let mut file = Self::open(split, None, Arc::new(Schema::empty()), format, settings)?;
         let mut records = Vec::new();
         while records.len() < count && file.position < BATCH_BYTES {
             match file.decoder.frame(file.buffer.unread(), matches!(file.end, End::File)) {
