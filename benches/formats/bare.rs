@@ -1,6 +1,6 @@
 //! What the libraries do alone. Each function returns how many rows it has done.
 
-use std::{borrow::Cow, collections::HashMap, fs, hint::black_box, io::BufWriter};
+use std::{borrow::Cow, collections::HashMap, fs, hint::black_box, io::BufWriter, path::Path};
 
 use arrow_avro::{
     reader::ReaderBuilder,
@@ -9,7 +9,7 @@ use arrow_avro::{
 };
 use benches::BATCH_ROWS;
 use parquet::{
-    arrow::ArrowWriter,
+    arrow::{ArrowWriter, ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::{Compression, ZstdLevel},
     file::properties::WriterProperties,
 };
@@ -125,10 +125,17 @@ pub(crate) fn encode_csv(batches: &[RecordBatch]) -> usize {
     rows
 }
 
+/// The columns of `schema`, as the library gives them.
+pub(crate) fn read_parquet(schema: &SchemaRef, path: &Path) -> usize {
+    let reader = sound(ParquetRecordBatchReaderBuilder::try_new(sound(fs::File::open(path))));
+    let columns = schema.fields().iter().map(|field| field.name().as_str());
+    let mask = ProjectionMask::columns(reader.parquet_schema(), columns);
+    count(sound(reader.with_projection(mask).with_batch_size(BATCH_ROWS).build()))
+}
+
 /// With the settings of the engine's sink, and as durable.
-pub(crate) fn write_parquet(schema: &SchemaRef, batches: &[RecordBatch]) -> usize {
-    let directory = sound(tempfile::tempdir());
-    let file = sound(fs::File::create(directory.path().join("bids.parquet")));
+pub(crate) fn write_parquet(schema: &SchemaRef, batches: &[RecordBatch], path: &Path) -> usize {
+    let file = sound(fs::File::create(path));
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
     let mut writer = sound(ArrowWriter::try_new(BufWriter::new(file), schema.clone(), Some(properties)));
     batches.iter().for_each(|batch| sound(writer.write(batch)));

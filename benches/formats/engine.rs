@@ -6,7 +6,7 @@ use benches::BATCH_ROWS;
 use windrow::{
     arrow::{array::RecordBatch, datatypes::SchemaRef},
     connectors::{
-        File, SchemaRegistry,
+        Fetch, File, SchemaRegistry, Source,
         format::{AvroDecoder, Decoder, Encoder, Format, Frame, MAX_RECORD_BYTES, PayloadFormat, Payloads, Protobuf},
     },
     prelude::*,
@@ -102,4 +102,21 @@ pub(crate) fn write_parquet(runtime: &tokio::runtime::Runtime, schema: &SchemaRe
         .sink(File::directory(directory.path().join("bids")).parquet());
     let report = sound(runtime.block_on(job.run()));
     report.metrics.named("source").map(|source| source.rows_out as usize).sum()
+}
+
+/// A reader of one file, as a task of a job has it.
+pub(crate) fn read_parquet(runtime: &tokio::runtime::Runtime, schema: &SchemaRef, path: &str) -> usize {
+    let source = File::pattern(path).parquet_with(schema.clone());
+    runtime.block_on(async {
+        let splits = sound(source.splits().await).into_iter().map(|split| (split, None)).collect();
+        let mut reader = sound(source.reader(splits).await);
+        let mut rows = 0;
+        loop {
+            match sound(reader.fetch().await) {
+                Fetch::Rows(read) => rows += black_box(read).batch.num_rows(),
+                Fetch::SplitEnd(_) => {}
+                Fetch::End => return rows,
+            }
+        }
+    })
 }

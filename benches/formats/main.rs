@@ -90,10 +90,8 @@ fn length(payloads: &Payloads) -> usize {
 
 fn decode(sides: &mut Sides<'_, '_>, bids: &Bids) {
     let Bids { schema, batches, registry, .. } = bids;
-    let three = ["auction", "price", "at"].map(|name| schema.index_of(name).unwrap_or_default());
-    let three = Arc::new(sound(schema.project(&three)));
     let json = engine::text(Format::Json, batches);
-    for (columns, schema) in [("7 columns", schema), ("3 columns", &three)] {
+    for (columns, schema) in [("7 columns", schema), ("3 columns", &three(schema))] {
         let ours = || engine::decode_text(Format::Json, schema, &json);
         let name = format!("decode json {columns}");
         sides.of(&name, json.len(), &[("windrow", &ours), ("arrow", &|| bare::decode_json(schema, &json))]);
@@ -146,7 +144,31 @@ fn encode(sides: &mut Sides<'_, '_>, bids: &Bids) {
     let runtime = sound(tokio::runtime::Runtime::new());
     let bytes = batches.iter().map(RecordBatch::get_array_memory_size).sum();
     let job = || engine::write_parquet(&runtime, schema, batches);
-    sides.of("write parquet", bytes, &[("windrow", &job), ("parquet", &|| bare::write_parquet(schema, batches))]);
+    let directory = sound(tempfile::tempdir());
+    let theirs = || bare::write_parquet(schema, batches, &directory.path().join("bids.parquet"));
+    sides.of("write parquet", bytes, &[("windrow", &job), ("parquet", &theirs)]);
+}
+
+/// From the page cache. The bytes are those of the file.
+fn read_parquet(sides: &mut Sides<'_, '_>, bids: &Bids) {
+    let Bids { schema, batches, .. } = bids;
+    let runtime = sound(tokio::runtime::Runtime::new());
+    let directory = sound(tempfile::tempdir());
+    let path = directory.path().join("bids.parquet");
+    bare::write_parquet(schema, batches, &path);
+    let bytes = sound(std::fs::metadata(&path)).len() as usize;
+    let name = path.to_str().unwrap_or_default();
+    for (columns, schema) in [("7 columns", schema), ("3 columns", &three(schema))] {
+        let ours = || engine::read_parquet(&runtime, schema, name);
+        let sides_name = format!("read parquet {columns}");
+        sides.of(&sides_name, bytes, &[("windrow", &ours), ("parquet", &|| bare::read_parquet(schema, &path))]);
+    }
+}
+
+/// Numbers and a time, without the texts.
+fn three(schema: &SchemaRef) -> SchemaRef {
+    let three = ["auction", "price", "at"].map(|name| schema.index_of(name).unwrap_or_default());
+    Arc::new(sound(schema.project(&three)))
 }
 
 fn formats(criterion: &mut Criterion) {
@@ -162,6 +184,7 @@ fn formats(criterion: &mut Criterion) {
     let mut sides = Sides { group, ratios: &ratios, rows: row_count(&bids.batches) as usize };
     decode(&mut sides, &bids);
     encode(&mut sides, &bids);
+    read_parquet(&mut sides, &bids);
     sides.group.finish();
 }
 

@@ -10,7 +10,7 @@ use windrow::{
         datatypes::{Int64Type, TimestampMicrosecondType},
         util::display::{ArrayFormatter, FormatOptions},
     },
-    connectors::file::FileSource,
+    connectors::file::{FileInput, FileOutput, FileSink, FileSource},
     prelude::*,
 };
 
@@ -112,25 +112,33 @@ fn accounted(report: &Report) {
     assert!(report.metrics.operators.iter().all(|operator| operator.balances()), "{}", report.metrics);
 }
 
+/// How rows of a type are written and read in a format.
+type ThereAndBack<T> = (&'static str, fn(FileOutput) -> FileSink, fn(FileInput) -> FileSource<T>);
+
+fn formats<T: typed_arrow::schema::SchemaMeta>() -> [ThereAndBack<T>; 3] {
+    [
+        ("json", FileOutput::json, FileInput::json),
+        ("csv", FileOutput::csv, FileInput::csv),
+        ("parquet", FileOutput::parquet, FileInput::parquet),
+    ]
+}
+
 #[test]
 fn what_one_job_writes_another_reads_back() {
     let place = Place::new();
-    for (name, format) in [("json", Format::Json), ("csv", Format::Csv)] {
+    for (name, write, read) in formats() {
         let (job, kept) = (Job::new("write").parallelism(2), MemorySink::new());
         let stream = job.source(memory(events(0..500))).event_time("at", Watermarks::out_of_order(hours(24 * 365)));
         let stream = stream.drop_rejects();
         stream.clone().sink(kept.clone());
-        let directory = File::directory(place.path(name));
-        stream.sink(if format == Format::Json { directory.json() } else { directory.csv() });
+        stream.sink(write(File::directory(place.path(name))));
         accounted(&run(job).unwrap());
 
         let names = place.names(name);
         assert!(names.len() == 2 && names.iter().all(|name| name.starts_with("part-")), "{names:?}");
         let files = File::pattern(place.path(&format!("{name}/part-*")));
         for parallelism in [1, 2, 3] {
-            let files = files.clone();
-            let source = if format == Format::Json { files.json() } else { files.csv() };
-            let read = copied(source, parallelism);
+            let read = copied(read(files.clone()), parallelism);
             assert_eq!((read.len(), read), (500, rows(&kept.batches())), "{name}");
         }
     }
@@ -145,21 +153,68 @@ struct Little {
 #[test]
 fn rows_of_nothing_are_rows() {
     let place = Place::new();
-    for (name, format) in [("json", Format::Json), ("csv", Format::Csv)] {
+    for (name, write, read) in formats::<Little>() {
         let texts = [None, Some("x"), None, None, Some("y"), None];
-        let little = texts.map(|text| Little { text: text.map(str::to_string) }).to_vec();
-        let (job, directory) = (Job::new("write"), File::directory(place.path(name)));
-        let sink = if format == Format::Json { directory.json() } else { directory.csv() };
-        job.source(MemorySource::records(little)).sink(sink);
+        let little: Vec<Little> = texts.map(|text| Little { text: text.map(str::to_string) }).to_vec();
+        let job = Job::new("write");
+        job.source(MemorySource::records(little)).sink(write(File::directory(place.path(name))));
         run(job).unwrap();
 
         let (job, out) = (Job::new("read"), MemorySink::new());
-        let files = File::pattern(place.path(&format!("{name}/*")));
-        let source = if format == Format::Json { files.json::<Little>() } else { files.csv() };
-        job.source(source).sink(out.clone());
+        job.source(read(File::pattern(place.path(&format!("{name}/*"))))).sink(out.clone());
         accounted(&run(job).unwrap());
         assert_eq!(rows(&out.batches()), ["null", "null", "null", "null", "x", "y"], "{name}");
     }
+}
+
+/// A price that is null where none may be, and a time that the engine cannot keep.
+#[test]
+fn rows_of_parquet_that_are_none_are_rejected_with_their_columns() {
+    #[derive(Record, Clone)]
+    struct Loose {
+        price: Option<i64>,
+        at: i64,
+    }
+    #[derive(Record)]
+    struct Strict {
+        price: i64,
+        at: i64,
+    }
+    let place = Place::new();
+    let loose = |n: i64| Loose { price: (n != 5).then_some(n), at: if n == 7 { i64::MAX } else { n } };
+    let (write, directory) = (Job::new("write"), File::directory(place.path("in")));
+    write.source(MemorySource::records((0..10).map(loose).collect())).sink(directory.parquet());
+    run(write).unwrap();
+
+    let source = || File::pattern(place.path("in/*")).parquet::<Strict>();
+    let (job, kept, rejects) = (Job::new("strict"), MemorySink::new(), MemorySink::new());
+    let strict = job.source(source()).event_time(EventTime::column("at").millis(), Watermarks::in_order());
+    let (strict, rejected) = strict.with_rejects();
+    strict.sink(kept.clone());
+    rejected.sink(rejects.clone());
+    accounted(&run(job).unwrap());
+    let expected = (0..10).filter(|n| ![5, 7].contains(n)).map(|n| format!("{n}|{n}"));
+    assert_eq!(rows(&kept.batches()), expected.collect::<Vec<_>>());
+    let rejects = rows(&rejects.batches()).join("\n");
+    assert!(rejects.contains("column \"price\" is null, and it is not nullable"), "{rejects}");
+    assert!(rejects.contains("column \"at\"") && rejects.contains("not an event time"), "{rejects}");
+
+    let job = Job::new("fails");
+    job.source(source()).sink(MemorySink::new());
+    let error = run(job).unwrap_err().to_string();
+    assert!(error.contains("column \"price\" is null") && error.contains("price=null at=5"), "{error}");
+
+    // A typing mistake is told with all others, before the first row.
+    #[derive(Record)]
+    struct Typo {
+        prise: Option<i64>,
+    }
+    let job = Job::new("typo");
+    job.source(File::pattern(place.path("in/*")).parquet::<Typo>())
+        .filter(|it| it.prise.is_none())
+        .sink(MemorySink::new());
+    let error = run(job).unwrap_err().to_string();
+    assert!(error.contains("no column \"prise\"") && error.contains("did you mean \"price\"?"), "{error}");
 }
 
 #[test]
