@@ -16,7 +16,8 @@
 //! | `source` | what the user builds; which files a pattern means; the reader that goes round the open files |
 //! | `text` | one file of text being read: buffer, position, records |
 //! | `open` | bytes of a file, decompressed, and what can be wrong with them |
-//! | `parquet` | one Parquet file being read: footer, position, batches |
+//! | `parquet` | one Parquet file being read: position, steps, batches |
+//! | `layout` | what its footer says: columns, types, row groups |
 //! | `convert` | columns of other types than were asked for, and rows that have values that do not fit |
 //! | `format` | what can be in a file |
 //! | `sink` | files that appear when they are complete, durable and decided, once |
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 
 mod convert;
 mod format;
+mod layout;
 mod open;
 mod parquet;
 pub mod sink;

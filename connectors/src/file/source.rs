@@ -14,8 +14,9 @@ use typed_arrow::schema::SchemaMeta;
 
 use super::{
     format::FileFormat,
+    layout,
     open::check_regular,
-    parquet::{self, ParquetFile},
+    parquet::ParquetFile,
     text::{Settings, TextFile},
 };
 use crate::{
@@ -113,11 +114,11 @@ impl FileInput {
     }
 
     /// Parquet with the columns of a `#[derive(Record)]` struct, found by their names; others are not read. A column that a file does
-    /// not have is null in its rows, if the column may be null. A type may be wider or narrower than that of the file: numbers are
-    /// numbers, texts are texts, and times are times of any unit, of which what is finer than the column is cut off, towards the past.
+    /// not have is null in its rows, if the column may be null. A type may be wider or narrower than that of the file: integers are
+    /// integers, texts are texts, and timestamps are of any unit, of which what is finer than the column is cut off, towards the past.
     /// Rows whose values do not fit, or are null where none may be, are rejected one by one.
     ///
-    /// [`batch_rows`](Self::batch_rows) is what counts here of the settings, and [`columns`](Self::columns) for
+    /// Of the settings [`batch_rows`](Self::batch_rows) counts here, and [`columns`](Self::columns) for
     /// [`infer_parquet`](Self::infer_parquet). Pages are uncompressed, or compressed by zstd, Snappy, gzip or LZ4.
     ///
     /// ```
@@ -143,7 +144,7 @@ impl FileInput {
     pub fn infer_parquet(self) -> Result<FileSource<Untyped>> {
         let splits = find(&self.patterns)?;
         let first = splits.first().ok_or_else(|| self.nothing_to_infer())?;
-        let schema = parquet::columns_of(first, self.columns.as_deref())?;
+        let schema = layout::columns_of(first, self.columns.as_deref())?;
         Ok(self.parquet_with(schema))
     }
 
@@ -281,7 +282,7 @@ impl<T: 'static> Source for FileSource<T> {
     fn check(&self) -> Result<()> {
         match (self.settings.format, self.files()) {
             (FileFormat::Parquet, Ok(files)) => {
-                parquet::check(files.first().into_iter().chain(files.last()), &self.schema)
+                layout::check(files.first().into_iter().chain(files.last()), &self.schema)
             }
             // That files are not there is told when they are to be read.
             _ => Ok(()),
