@@ -123,6 +123,11 @@ impl Layout {
         if row == end { Ok((self.groups.len(), end)) } else { Err(end) }
     }
 
+    /// Whether all columns are numbers, so that a row takes no more than it does in the file, plain.
+    pub(super) fn is_of_numbers(&self) -> bool {
+        self.read.fields().iter().all(|field| field.data_type().primitive_width().is_some())
+    }
+
     /// How many rows of a row group are as large as a batch may be, if all are of one size and as large as in the file.
     pub(super) fn fit(&self, group: usize) -> usize {
         let Some(group) = self.metadata.metadata().row_groups().get(group) else { return usize::MAX };

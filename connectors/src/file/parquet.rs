@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{ConnectorError, Position, Rejected, Result, Rows, SplitId};
 
-/// How many rows are read at once, at the most.
+/// How many rows are read at once, at the most, when they may be of any size.
 const STEP: usize = 1024;
 
 /// A Parquet file with a place in it.
@@ -183,9 +183,9 @@ impl ParquetFile {
         self.next < self.group_end
     }
 
-    /// Steps of equal length make a batch.
+    /// Steps of equal length make a batch; one, when it is known how large rows are.
     fn first_step(&self) -> usize {
-        let steps = self.batch_rows.div_ceil(STEP).max(1);
+        let steps = if self.layout.is_of_numbers() { 1 } else { self.batch_rows.div_ceil(STEP).max(1) };
         self.batch_rows.div_ceil(steps).min(self.layout.fit(self.group)).max(1)
     }
 
