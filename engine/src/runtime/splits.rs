@@ -45,8 +45,8 @@ struct Split {
     /// Its watermark; `None` before the first.
     promised: Option<Timestamp>,
     generator: Option<Box<dyn WatermarkGenerator>>,
-    /// When it last delivered something, on the clock that stands still while the task waits for others.
-    active_at: Moment,
+    /// When it last delivered something, and how long the task had waited for others until then.
+    active_at: (Moment, Duration),
     idle: bool,
     ended: bool,
     /// It is not read until others have caught up.
@@ -58,7 +58,7 @@ struct Split {
 }
 
 impl Split {
-    fn new(id: &SplitId, watermarks: &Watermarks, now: Moment) -> Self {
+    fn new(id: &SplitId, watermarks: &Watermarks, active_at: (Moment, Duration)) -> Self {
         let generator = match &watermarks.strategy {
             Strategy::Custom(generator) => Some(generator()),
             Strategy::OutOfOrder(_) | Strategy::Clock => None,
@@ -68,7 +68,7 @@ impl Split {
             latest: None,
             promised: None,
             generator,
-            active_at: now,
+            active_at,
             idle: false,
             ended: false,
             paused: false,
@@ -80,6 +80,12 @@ impl Split {
     /// Whether it may fall idle. A split that is not read has no chance to speak.
     fn may_idle(&self) -> bool {
         self.is_active() && !self.paused && !self.behind && !self.put_off
+    }
+
+    /// When its silence began, which is none of the time that the task has waited for others: `excused` in all.
+    fn silent_since(&self, excused: Duration) -> Moment {
+        let (active_at, before) = self.active_at;
+        active_at.after(excused.saturating_sub(before))
     }
 
     fn is_active(&self) -> bool {
@@ -116,15 +122,18 @@ pub(crate) struct SplitWatermarks {
     merge: WatermarkMerge,
     /// Where the least of the paused splits is.
     resumes_at: Option<Timestamp>,
+    /// How long the task has waited for others. One number for all splits: it grows with every fetch.
+    excused: Duration,
 }
 
 impl SplitWatermarks {
     pub(crate) fn new(watermarks: Watermarks, splits: &[SplitId], now: Moment) -> Self {
         Self {
             index: splits.iter().cloned().zip(0..).collect(),
-            splits: splits.iter().map(|id| Split::new(id, &watermarks, now)).collect(),
+            splits: splits.iter().map(|id| Split::new(id, &watermarks, (now, Duration::ZERO))).collect(),
             merge: WatermarkMerge::new(splits.len()),
             resumes_at: None,
+            excused: Duration::ZERO,
             watermarks,
         }
     }
@@ -172,7 +181,7 @@ impl SplitWatermarks {
         let mut said = None;
         for id in splits {
             self.index.insert(id.clone(), self.splits.len());
-            self.splits.push(Split::new(id, &self.watermarks, now));
+            self.splits.push(Split::new(id, &self.watermarks, (now, self.excused)));
             said = self.merge.add().or(said);
         }
         // If all others had ended the last of them still held the watermark: the end was to say itself.
@@ -196,7 +205,7 @@ impl SplitWatermarks {
     /// `split` is about to deliver rows. What is returned must be said before them.
     pub(crate) fn before_rows(&mut self, split: &SplitId, now: Moment) -> Option<Watermark> {
         let index = *self.index.get(split)?;
-        self.splits[index].active_at = now;
+        self.splits[index].active_at = (now, self.excused);
         self.splits[index].idle = false;
         self.merge.wake(index)
     }
@@ -275,7 +284,7 @@ impl SplitWatermarks {
         let Some(span) = self.watermarks.idle_after else { return Vec::new() };
         let mut said = Vec::new();
         for (index, split) in self.splits.iter_mut().enumerate() {
-            if split.may_idle() && now.since(split.active_at) >= span {
+            if split.may_idle() && now.since(split.silent_since(self.excused)) >= span {
                 split.idle = true;
                 said.extend(self.merge.observe(index, Watermark::Idle));
             }
@@ -292,7 +301,7 @@ impl SplitWatermarks {
         for (id, _) in lag.iter().filter(|(_, waiting)| *waiting > 0) {
             let Some(&index) = self.index.get(id) else { continue };
             let split = &mut self.splits[index];
-            (split.behind, split.idle, split.active_at) = (true, false, now);
+            (split.behind, split.idle, split.active_at) = (true, false, (now, self.excused));
             said.extend(self.merge.wake(index));
         }
         said
@@ -305,7 +314,7 @@ impl SplitWatermarks {
         for split in &mut self.splits {
             let put_off = splits.contains(&split.id);
             if std::mem::replace(&mut split.put_off, put_off) && !put_off {
-                split.active_at = now;
+                split.active_at = (now, self.excused);
             }
         }
     }
@@ -314,19 +323,17 @@ impl SplitWatermarks {
     pub(crate) fn next_idle(&self) -> Option<Moment> {
         let span = self.watermarks.idle_after?;
         let waiting = self.splits.iter().filter(|split| split.may_idle());
-        waiting.map(|split| split.active_at.after(span)).min()
+        waiting.map(|split| split.silent_since(self.excused).after(span)).min()
     }
 
     /// Reading begins: what was before is not the silence of a split.
     pub(crate) fn begin(&mut self, now: Moment) {
-        self.splits.iter_mut().for_each(|split| split.active_at = now);
+        self.splits.iter_mut().for_each(|split| split.active_at = (now, self.excused));
     }
 
     /// The task could not read for `span` because it waited for others: that is not the silence of a split.
     pub(crate) fn excuse(&mut self, span: Duration) {
-        for split in &mut self.splits {
-            split.active_at = split.active_at.after(span);
-        }
+        self.excused += span;
     }
 
     /// How far the slowest active split is; `None` when there is none. A split that has promised nothing yet counts only
@@ -352,7 +359,7 @@ impl SplitWatermarks {
                 false => split.is_beyond(limit),
             });
             if split.paused && !paused {
-                split.active_at = now;
+                split.active_at = (now, self.excused);
             }
             changed |= split.paused != paused;
             split.paused = paused;
