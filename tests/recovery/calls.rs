@@ -196,9 +196,11 @@ fn barriers_and_stops_do_not_wait_for_rows_that_wait_for_calls() {
                 let saved = state::open_savepoint(format!("{}/by-hand", hand.store()), name).await.unwrap();
                 let rows = |id: String| saved.table(&id).map_or(0, |table| table.rows().num_rows());
                 let rows: usize = (1..=operators).map(|at| rows(format!("async_{at}"))).sum();
-                // Seven were called and five answered; how many more have been read depends on who came first.
-                assert!(rows >= 2, "{case}: {rows} rows");
-                assert_eq!(rows as u64, in_flight(&handle), "{case}: nothing is read behind the barrier");
+                // Seven were called and five answered; how many more have been read depends on who came first. Behind the barrier
+                // an operator reads until it has room for no call and a row that waits, and not the other fifty.
+                assert!((2..20).contains(&rows), "{case}: {rows} rows");
+                let (read, most) = (in_flight(&handle), rows + 3 * operators);
+                assert!(read <= most as u64, "{case}: {read} rows are in flight behind a barrier that saved {rows}");
             }
             match left {
                 Left::Dropped => drop(running),

@@ -78,17 +78,30 @@ fn column(wanted: &FieldRef, values: &ArrayRef) -> Result<ArrayRef> {
     if !wanted.is_nullable() && values.logical_null_count() > 0 {
         return Err(ArrowError::InvalidArgumentError("there are nulls".into()));
     }
-    // The library believes the file that all are as short as it says.
+    check_decimals(values)?;
+    cast(values, wanted.data_type())
+}
+
+/// The library believes the file that all are as short as it says.
+fn check_decimals(values: &ArrayRef) -> Result<()> {
     match values.data_type() {
         DataType::Decimal128(precision, _) => {
-            values.as_primitive::<Decimal128Type>().validate_decimal_precision(*precision)?;
+            values.as_primitive::<Decimal128Type>().validate_decimal_precision(*precision)
         }
         DataType::Decimal256(precision, _) => {
-            values.as_primitive::<Decimal256Type>().validate_decimal_precision(*precision)?;
+            values.as_primitive::<Decimal256Type>().validate_decimal_precision(*precision)
         }
-        _ => {}
+        DataType::List(_) => check_decimals(values.as_list::<i32>().values()),
+        DataType::Struct(_) => values.as_struct().columns().iter().try_for_each(check_decimals),
+        DataType::Map(..) => values.as_map().entries().columns().iter().try_for_each(check_decimals),
+        _ => Ok(()),
     }
-    cast(values, wanted.data_type())
+}
+
+/// A value as text. One whose zone nobody knows is no reason to fail.
+pub(super) fn shown(values: &ArrayRef, row: usize) -> String {
+    let options = FormatOptions::default().with_null("null");
+    ArrayFormatter::try_new(values, &options).map_or_else(|_| "?".to_owned(), |values| values.value(row).to_string())
 }
 
 /// Finds the rows because of which a column cannot be made.
@@ -107,8 +120,7 @@ fn blame(wanted: &FieldRef, values: &ArrayRef, bad: &mut Bad) -> Result<()> {
             continue;
         }
         if let [row] = rows[..] {
-            let value = ArrayFormatter::try_new(&some, &FormatOptions::default().with_null("null"))?;
-            let (value, data_type) = (value.value(0).to_string(), wanted.data_type());
+            let (value, data_type) = (shown(&some, 0), wanted.data_type());
             let reason = || format!("column {name:?}: {} does not fit {data_type}", excerpt(&value));
             bad.entry(row as usize).or_insert_with(reason);
             continue;

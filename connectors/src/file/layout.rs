@@ -4,9 +4,7 @@
 //! believed: the library would take its word for it that bytes are text.
 
 use std::{
-    fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
     sync::Arc,
 };
 
@@ -16,25 +14,25 @@ use arrow::{
 };
 use parquet::{
     arrow::{
-        ProjectionMask,
+        ARROW_SCHEMA_META_KEY, ProjectionMask,
         arrow_reader::{
             ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
         },
     },
-    basic::{ConvertedType, Type as Physical},
+    basic::{ConvertedType, Repetition, Type as Physical},
     errors::ParquetError,
     file::metadata::ParquetStatisticsPolicy,
-    schema::types::ColumnDescriptor,
+    schema::types::{ColumnDescriptor, Type},
 };
 
-use super::{convert::Conversion, open::check_regular, parquet::guarded, text::BATCH_BYTES};
-use crate::{ConnectorError, Result, SplitId, format::alternatives};
+use super::{convert::Conversion, pages::Pages, text::BATCH_BYTES};
+use crate::{Result, SplitId, format::alternatives};
 
 const MICROS: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
 /// A file, and how the columns that are wanted are read from it.
 pub(super) struct Layout {
-    file: fs::File,
+    pub(super) pages: Pages,
     metadata: ArrowReaderMetadata,
     /// Of the columns that are read.
     mask: ProjectionMask,
@@ -48,15 +46,15 @@ pub(super) struct Layout {
 impl Layout {
     /// Looks at a file. The error names a column that it does not have, and its type if that does not fit.
     pub(super) fn of(split: &SplitId, wanted: &SchemaRef) -> Result<Self> {
-        let (file, metadata) = footer(split)?;
-        let wrong = |reason: String| ConnectorError::Data { at: split.to_string(), reason };
+        let (pages, metadata) = footer(split)?;
+        let wrong = |reason: String| pages.wrong(reason);
         let roots = roots(wanted, &metadata).map_err(wrong)?;
-        refuse_what_lies_deep(&metadata, &roots).map_err(wrong)?;
-        let metadata = guarded(split, || {
+        refuse_what_nobody_sees(&metadata, &roots).map_err(wrong)?;
+        let metadata = pages.call(|| {
             let options = ArrowReaderOptions::new().with_schema(as_read(wanted, &metadata));
             ArrowReaderMetadata::try_new(metadata.metadata().clone(), options)
         })?;
-        let read = Arc::new(sound_schema(&metadata.schema().project(&roots)?, &metadata));
+        let read = Arc::new(sound_schema(wanted, &metadata));
         let conversion = Conversion::new(wanted.clone(), &read).map_err(wrong)?;
         let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
         let groups: Vec<u64> =
@@ -68,7 +66,7 @@ impl Layout {
                 "its footer says that it has {said} rows, which are not those of its row groups"
             )));
         }
-        Ok(Self { file, metadata, mask, read, groups, conversion })
+        Ok(Self { pages, metadata, mask, read, groups, conversion })
     }
 
     /// Reads the rows of one row group, but for the first `before`.
@@ -78,7 +76,7 @@ impl Layout {
         before: u64,
         step: usize,
     ) -> Result<ParquetRecordBatchReader, ParquetError> {
-        ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.try_clone()?, self.metadata.clone())
+        ParquetRecordBatchReaderBuilder::new_with_metadata(self.pages.clone(), self.metadata.clone())
             .with_projection(self.mask.clone())
             .with_row_groups(vec![group])
             .with_offset(usize::try_from(before).unwrap_or(usize::MAX))
@@ -128,11 +126,23 @@ impl Layout {
         self.read.fields().iter().all(|field| field.data_type().primitive_width().is_some())
     }
 
-    /// How many rows of a row group are as large as a batch may be, if all are of one size and as large as in the file.
+    /// Whether there is text within lists, of which the library makes a copy for each row.
+    pub(super) fn has_deep_text(&self) -> bool {
+        let columns = self.metadata.parquet_schema().columns().iter().enumerate();
+        columns
+            .filter(|(leaf, _)| self.mask.leaf_included(*leaf))
+            .any(|(_, column)| is_deep(column) && column.physical_type() == Physical::BYTE_ARRAY)
+    }
+
+    /// How many rows of a row group are as large as a batch may be, if all are of one size, and their texts as large as in the file.
     pub(super) fn fit(&self, group: usize) -> usize {
         let Some(group) = self.metadata.metadata().row_groups().get(group) else { return usize::MAX };
         let columns = group.columns().iter().enumerate().filter(|(leaf, _)| self.mask.leaf_included(*leaf));
-        let bytes = columns.map(|(_, column)| unsigned(column.uncompressed_size())).fold(0, u64::saturating_add);
+        let bytes = columns.map(|(_, column)| {
+            let plain = unsigned(column.num_values()).saturating_mul(width(column.column_descr()));
+            unsigned(column.uncompressed_size()).max(plain)
+        });
+        let bytes = bytes.fold(0, u64::saturating_add);
         let bytes_of_row = bytes.div_ceil(unsigned(group.num_rows()).max(1)).max(1);
         usize::try_from(BATCH_BYTES / bytes_of_row).unwrap_or(usize::MAX)
     }
@@ -140,7 +150,7 @@ impl Layout {
 
 /// The columns of a file, or those of them that are chosen. All of them may be null, as those that are inferred from text.
 pub(super) fn columns_of(split: &SplitId, chosen: Option<&[String]>) -> Result<SchemaRef> {
-    let (_, metadata) = footer(split)?;
+    let (pages, metadata) = footer(split)?;
     let (there, types) = (metadata.schema(), Types::of(&metadata));
     let nullable = |field: &FieldRef| {
         let data_type = match types.of_column(field) {
@@ -150,7 +160,7 @@ pub(super) fn columns_of(split: &SplitId, chosen: Option<&[String]>) -> Result<S
         };
         Field::new(field.name(), data_type, true)
     };
-    let wrong = |name: &String| ConnectorError::Data { at: split.to_string(), reason: no_column(name, there) };
+    let wrong = |name: &String| pages.wrong(no_column(name, there));
     let field = |name: &String| there.fields().iter().find(|it| it.name() == name).ok_or_else(|| wrong(name));
     let fields: Vec<&FieldRef> = match chosen {
         Some(chosen) => chosen.iter().map(field).collect::<Result<_>>()?,
@@ -164,38 +174,35 @@ pub(super) fn check<'a>(splits: impl IntoIterator<Item = &'a SplitId>, wanted: &
     let mut nowhere: Vec<&FieldRef> = wanted.fields().iter().collect();
     let mut last = None;
     for split in splits {
-        let Layout { metadata, .. } = Layout::of(split, wanted)?;
-        nowhere.retain(|field| metadata.schema().column_with_name(field.name()).is_none());
-        last = Some((split, metadata));
+        let layout = Layout::of(split, wanted)?;
+        nowhere.retain(|field| layout.metadata.schema().column_with_name(field.name()).is_none());
+        last = Some(layout);
     }
     match (nowhere.first(), last) {
-        (Some(field), Some((split, metadata))) => {
-            let reason = no_column(field.name(), metadata.schema());
-            Err(ConnectorError::Data { at: split.to_string(), reason })
+        (Some(field), Some(Layout { pages, metadata, .. })) => {
+            Err(pages.wrong(no_column(field.name(), metadata.schema())))
         }
         _ => Ok(()),
     }
 }
 
 /// The file, and what it says of itself at its end.
-fn footer(split: &SplitId) -> Result<(fs::File, ArrowReaderMetadata)> {
-    let path = Path::new(split.as_str());
-    let found = fs::metadata(path).map_err(|error| ConnectorError::io("open", path, error))?;
-    check_regular(path, &found)?;
-    let file = fs::File::open(path).map_err(|error| ConnectorError::io("open", path, error))?;
+fn footer(split: &SplitId) -> Result<(Pages, ArrowReaderMetadata)> {
+    let pages = Pages::open(split)?;
     let options = ArrowReaderOptions::new()
         .with_skip_arrow_metadata(true)
         .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
-    let metadata = guarded(split, || ArrowReaderMetadata::load(&file, options))?;
-    Ok((file, metadata))
+    let metadata = pages.call(|| ArrowReaderMetadata::load(&pages, options))?;
+    Ok((pages, metadata))
 }
 
 /// Where in the file the wanted columns are. One that is missing must be nullable.
 fn roots(wanted: &Schema, metadata: &ArrowReaderMetadata) -> Result<Vec<usize>, String> {
     let mut roots = Vec::new();
     for field in wanted.fields() {
-        let there = metadata.schema().fields().iter().enumerate();
+        // Not those of Arrow, which has none for a group without columns.
+        let there = metadata.parquet_schema().root_schema().get_fields().iter().enumerate();
         let mut places = there.filter(|(_, it)| it.name() == field.name()).map(|(place, _)| place);
         match (places.next(), places.next()) {
             (Some(place), None) => roots.push(place),
@@ -239,8 +246,10 @@ struct Types<'a> {
 
 impl<'a> Types<'a> {
     fn of(metadata: &'a ArrowReaderMetadata) -> Self {
+        let words = metadata.metadata().file_metadata().key_value_metadata();
+        let has_said = words.is_some_and(|words| words.iter().any(|word| word.key == ARROW_SCHEMA_META_KEY));
         let said = || ArrowReaderMetadata::try_new(metadata.metadata().clone(), ArrowReaderOptions::new());
-        let said = catch_unwind(AssertUnwindSafe(said)).ok().and_then(Result::ok);
+        let said = catch_unwind(AssertUnwindSafe(said)).ok().and_then(Result::ok).filter(|_| has_said);
         Self { metadata, said: said.map(|said| said.schema().clone()) }
     }
 
@@ -253,15 +262,42 @@ impl<'a> Types<'a> {
             (DataType::Int32 | DataType::Int64, Some((_, said))) if said.data_type().is_temporal() => {
                 said.data_type().clone()
             }
+            // Of months, days and milliseconds Arrow has some.
+            (DataType::Interval(_), Some((_, said))) if matches!(said.data_type(), DataType::Interval(_)) => {
+                said.data_type().clone()
+            }
             (there, _) => there.clone(),
         }
+    }
+
+    fn says_interval(&self, column: &ColumnDescriptor) -> bool {
+        let said = self.said.as_ref().and_then(|said| said.column_with_name(column.name()));
+        !is_deep(column) && said.is_some_and(|(_, said)| matches!(said.data_type(), DataType::Interval(_)))
     }
 
     fn is_int96(&self, column: &str) -> bool {
         let columns = self.metadata.parquet_schema().root_schema().get_fields();
         let column = columns.iter().find(|it| it.name() == column);
-        column.is_some_and(|it| it.is_primitive() && it.get_physical_type() == Physical::INT96)
+        let is_list = |it: &Type| {
+            it.get_basic_info().has_repetition() && it.get_basic_info().repetition() == Repetition::REPEATED
+        };
+        column.is_some_and(|it| it.is_primitive() && !is_list(it) && it.get_physical_type() == Physical::INT96)
     }
+}
+
+/// How many bytes a value takes at least, as a number; of text that is not known.
+fn width(column: &ColumnDescriptor) -> u64 {
+    match column.physical_type() {
+        Physical::BOOLEAN | Physical::BYTE_ARRAY => 0,
+        Physical::INT32 | Physical::FLOAT => 4,
+        Physical::INT64 | Physical::DOUBLE | Physical::INT96 => 8,
+        Physical::FIXED_LEN_BYTE_ARRAY => unsigned(column.type_length().into()),
+    }
+}
+
+/// Whether the values of a column are within lists or structs.
+fn is_deep(column: &ColumnDescriptor) -> bool {
+    column.max_rep_level() > 0 || column.path().parts().len() > 1
 }
 
 /// The library checks that text is UTF-8 if the file says in the older of two ways that it is text.
@@ -275,37 +311,37 @@ fn is_unproven_text(column: &ColumnDescriptor) -> bool {
 }
 
 /// The columns that are read, with bytes for text that the library does not look at.
-fn sound_schema(read: &Schema, metadata: &ArrowReaderMetadata) -> Schema {
+fn sound_schema(wanted: &Schema, metadata: &ArrowReaderMetadata) -> Schema {
     let is_unproven = |name: &str| {
         let columns = metadata.parquet_schema().columns();
         columns.iter().any(|it| it.path().parts().first().is_some_and(|root| root == name) && is_unproven_text(it))
     };
-    let fields = read.fields().iter().map(|field| match field.data_type() {
+    let read = metadata.schema().fields().iter().filter(|field| wanted.column_with_name(field.name()).is_some());
+    let fields = read.map(|field| match field.data_type() {
         DataType::Utf8View if is_unproven(field.name()) => field.as_ref().clone().with_data_type(DataType::BinaryView),
         _ => field.as_ref().clone(),
     });
     Schema::new(fields.collect::<Vec<_>>())
 }
 
-/// Within lists and structs nobody would see what is read wrong: text that is none, and times of 96 bits beyond 2262.
-fn refuse_what_lies_deep(metadata: &ArrowReaderMetadata, roots: &[usize]) -> Result<(), String> {
-    let schema = metadata.parquet_schema();
-    let deep =
-        schema.columns().iter().enumerate().filter(|(leaf, column)| {
-            roots.contains(&schema.get_column_root_idx(*leaf)) && column.path().parts().len() > 1
-        });
-    for (_, column) in deep {
-        let what = if is_unproven_text(column) {
-            "text that is not marked as UTF8"
-        } else if column.physical_type() == Physical::INT96 {
-            "times of 96 bits"
+/// Nobody would see what is read wrong: text within others that is none, times within others that are beyond 2262, and durations
+/// without their months.
+fn refuse_what_nobody_sees(metadata: &ArrowReaderMetadata, roots: &[usize]) -> Result<(), String> {
+    let (schema, types) = (metadata.parquet_schema(), Types::of(metadata));
+    for (leaf, column) in schema.columns().iter().enumerate() {
+        if !roots.contains(&schema.get_column_root_idx(leaf)) {
+            continue;
+        }
+        let what = if is_deep(column) && is_unproven_text(column) {
+            "text that is not marked as UTF8, in a list or a struct"
+        } else if is_deep(column) && column.physical_type() == Physical::INT96 {
+            "times of 96 bits, in a list or a struct"
+        } else if column.converted_type() == ConvertedType::INTERVAL && !types.says_interval(column) {
+            "an interval of months, days and milliseconds, of which nobody says which it has"
         } else {
             continue;
         };
-        return Err(format!(
-            "column {:?}: {what} can be read as columns only, not within others",
-            column.path().string()
-        ));
+        return Err(format!("column {:?} is {what}, which cannot be read: leave it out", column.path().string()));
     }
     Ok(())
 }

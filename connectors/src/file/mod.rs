@@ -17,6 +17,7 @@
 //! | `text` | one file of text being read: buffer, position, records |
 //! | `open` | bytes of a file, decompressed, and what can be wrong with them |
 //! | `parquet` | one Parquet file being read: position, steps, batches |
+//! | `pages` | its bytes for the library, and the calls of it |
 //! | `layout` | what its footer says: columns, types, row groups |
 //! | `convert` | columns of other types than were asked for, and rows that have values that do not fit |
 //! | `format` | what can be in a file |
@@ -28,6 +29,7 @@ mod convert;
 mod format;
 mod layout;
 mod open;
+mod pages;
 mod parquet;
 pub mod sink;
 pub mod source;

@@ -118,8 +118,8 @@ impl FileInput {
     /// integers, texts are texts, and timestamps are of any unit, of which what is finer than the column is cut off, towards the past.
     /// Rows whose values do not fit, or are null where none may be, are rejected one by one.
     ///
-    /// Of the settings [`batch_rows`](Self::batch_rows) counts here, and [`columns`](Self::columns) for
-    /// [`infer_parquet`](Self::infer_parquet). Pages are uncompressed, or compressed by zstd, Snappy, gzip or LZ4.
+    /// Of the settings [`batch_rows`](Self::batch_rows) counts here, [`columns`](Self::columns) for
+    /// [`infer_parquet`](Self::infer_parquet), and [`max_record_bytes`](Self::max_record_bytes) for how much is kept of a rejected row. Pages are uncompressed, or compressed by zstd, Snappy, gzip or LZ4.
     ///
     /// ```
     /// # use typed_arrow::Record;

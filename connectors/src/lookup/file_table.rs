@@ -175,6 +175,7 @@ fn version(files: &FileSource<()>) -> Result<Version> {
 
 /// All records; one that does not decode makes a table that is not the one that was meant.
 fn read(files: &FileSource<()>) -> Result<RecordBatch> {
+    files.check()?;
     let mut batches = Vec::new();
     for rows in files.read_all()? {
         if let Some(rejected) = rows.rejected.first() {
@@ -331,5 +332,14 @@ mod tests {
         writer.close().unwrap();
         let table = TableFile::parquet::<Shop>(path.to_str().unwrap());
         assert_eq!(rents(&table, &[2]).await, [Some(6)]);
+
+        #[derive(Record)]
+        #[allow(dead_code, missing_docs, unreachable_pub, reason = "derive(Record) makes public types")]
+        struct Typo {
+            id: i64,
+            rnt: Option<i64>,
+        }
+        let error = TableFile::parquet::<Typo>(path.to_str().unwrap()).open(&keys(&[]).schema()).await.unwrap_err();
+        assert!(error.to_string().contains(r#"no column "rnt""#), "{error}");
     }
 }

@@ -70,6 +70,6 @@ async fn rows_before_damage_come_before_its_error() {
         assert_eq!(delivered.rows(), 30);
         let error = end.unwrap_err().to_string();
         assert!(error.starts_with(&format!("{path}: it cannot be read as Parquet: ")), "{error}");
-        assert!(error.ends_with("(behind row 30)"), "{error}");
+        assert!(error.ends_with("(from row 30 on, counted from 0)"), "{error}");
     }
 }

@@ -242,14 +242,21 @@ async fn many_files_are_read_in_turns() {
     assert_eq!(first.len(), first.iter().collect::<std::collections::HashSet<_>>().len(), "{first:?}");
 }
 
-/// A file of one column as others may write it.
-fn write_raw<T: ::parquet::data_type::DataType>(place: &Place, name: &str, column: &str, values: &[T::T]) -> String {
+/// A file of one column as others may write it; of a repeated one with its levels.
+fn write_raw<T: ::parquet::data_type::DataType>(
+    place: &Place,
+    name: &str,
+    column: &str,
+    values: &[T::T],
+    levels: Option<&[i16]>,
+) -> String {
     let path = place.path(name);
-    let message = Arc::new(parse_message_type(&format!("message m {{ required {column}; }}")).unwrap());
+    let message = Arc::new(parse_message_type(&format!("message m {{ {column}; }}")).unwrap());
     let mut writer = SerializedFileWriter::new(fs::File::create(&path).unwrap(), message, Arc::default()).unwrap();
     let mut group = writer.next_row_group().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<T>().write_batch(values, None, None).unwrap();
+    let defined = levels.map(|levels| vec![1; levels.len()]);
+    column.typed::<T>().write_batch(values, defined.as_deref(), levels).unwrap();
     column.close().unwrap();
     group.close().unwrap();
     writer.close().unwrap();

@@ -110,6 +110,51 @@ async fn one_large_row_does_not_make_all_batches_small() {
     assert_eq!((delivered.rows(), delivered.batches.len()), (20_001, 3));
 }
 
+/// Nor one at the beginning of a row group.
+#[tokio::test]
+async fn batches_are_large_again_behind_a_large_row() {
+    let place = Place::new();
+    let large = "x".repeat(17 << 20);
+    let texts = (0..20_000).map(|n| if n == 0 { large.as_str() } else { "y" });
+    let texts = rows(vec![("t", Arc::new(StringViewArray::from_iter_values(texts)) as ArrayRef)]);
+    let path = write_as(&place, "a.parquet", &texts, WriterProperties::builder().build());
+    let delivered = read_well(&File::pattern(path).infer_parquet().unwrap()).await;
+    assert_eq!(delivered.rows(), 20_000);
+    assert!(delivered.batches.len() < 8, "{}", delivered.batches.len());
+}
+
+/// Also where steps are shorter at the end of a row group than at the beginning of the next.
+#[tokio::test]
+async fn a_batch_has_no_more_rows_than_asked_for() {
+    let place = Place::new();
+    let large = "x".repeat(17 << 20);
+    let texts = (0..600).map(|n| if n % 150 == 149 { large.as_str() } else { "y" });
+    let texts = rows(vec![("t", Arc::new(StringViewArray::from_iter_values(texts)) as ArrayRef)]);
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(150)).build();
+    let path = write_as(&place, "a.parquet", &texts, properties);
+    let delivered = read_well(&File::pattern(path).batch_rows(100).infer_parquet().unwrap()).await;
+    assert_eq!(delivered.rows(), 600);
+    assert!(delivered.batches.iter().all(|batch| batch.num_rows() <= 100));
+}
+
+/// Lists of nothing take room too.
+#[tokio::test]
+async fn lists_of_empty_lists_are_not_read_by_the_thousand() {
+    let place = Place::new();
+    let mut lists = ListBuilder::new(ListBuilder::new(Int64Builder::new()));
+    for _ in 0..200 {
+        (0..100_000).for_each(|_| lists.values().append(true));
+        lists.append(true);
+    }
+    let lists: ArrayRef = Arc::new(lists.finish());
+    let path = write_as(&place, "a.parquet", &rows(vec![("l", lists)]), WriterProperties::builder().build());
+    assert!(fs::metadata(&path).unwrap().len() < 1_000_000);
+    let delivered = read_well(&File::pattern(path).infer_parquet().unwrap()).await;
+    assert_eq!(delivered.rows(), 200);
+    let largest = delivered.batches.iter().map(RecordBatch::get_array_memory_size).max().unwrap();
+    assert!(largest < 40 << 20, "{largest}");
+}
+
 #[tokio::test]
 async fn wide_rows_are_read_few_at_a_time() {
     let place = Place::new();

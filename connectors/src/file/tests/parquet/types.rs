@@ -12,8 +12,8 @@ use arrow::{
     datatypes::{DataType, Decimal128Type, Field, Fields, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType},
 };
 
-use super::super::{Place, read_all, read_well, schema};
-use super::{rows, write, write_raw};
+use super::super::{Place, error_of, read_all, read_well, schema};
+use super::{rejects, rows, write, write_raw};
 use crate::{File, Position, Source};
 
 /// What a column of one type is as another: its values, and the reasons why others are not.
@@ -135,7 +135,8 @@ async fn what_must_not_be_null_within_a_list_rejects_its_row() {
 #[tokio::test]
 async fn decimals_that_are_too_long_are_rejected() {
     let place = Place::new();
-    let path = write_raw::<Int32Type_>(&place, "a.parquet", "int32 c (DECIMAL(4, 2))", &[1_234, 10_000_000]);
+    let path =
+        write_raw::<Int32Type_>(&place, "a.parquet", "required int32 c (DECIMAL(4, 2))", &[1_234, 10_000_000], None);
     for (wanted, value) in [(DataType::Decimal128(4, 2), 1_234), (DataType::Decimal128(8, 3), 12_340)] {
         let wanted = schema(&[("c", wanted, true)]);
         let delivered = read_well(&File::pattern(&path).parquet_with(wanted.clone())).await;
@@ -151,8 +152,13 @@ async fn what_is_called_text_and_is_none_is_rejected() {
     let place = Place::new();
     let values = ["\"a\"".into(), ByteArray::from(vec![b'"', 0xff, b'"']), "\"longer than twelve bytes\"".into()];
     for (n, annotation) in ["(JSON)", "(STRING)", "(UTF8)", ""].into_iter().enumerate() {
-        let path =
-            write_raw::<ByteArrayType>(&place, &format!("{n}.parquet"), &format!("binary c {annotation}"), &values);
+        let path = write_raw::<ByteArrayType>(
+            &place,
+            &format!("{n}.parquet"),
+            &format!("required binary c {annotation}"),
+            &values,
+            None,
+        );
         let source = File::pattern(path).parquet_with(schema(&[("c", DataType::Utf8, false)]));
         let (delivered, end) = read_all(&source).await;
         match end {
@@ -177,7 +183,7 @@ async fn times_of_96_bits_are_read_far_from_1970() {
     };
     // 1970-01-01, 0001-01-01, 3000-01-01.
     let times = [time(2_440_588, 1_500), time(1_721_426, 0), time(2_816_788, 0)];
-    let path = write_raw::<Int96Type>(&place, "a.parquet", "int96 at", &times);
+    let path = write_raw::<Int96Type>(&place, "a.parquet", "required int96 at", &times, None);
     let source = File::pattern(&path).infer_parquet().unwrap();
     assert_eq!(source.schema().unwrap().field(0).data_type(), &DataType::Timestamp(TimeUnit::Microsecond, None));
     let batch = read_well(&source).await.batch(&source.schema().unwrap());
@@ -193,4 +199,55 @@ async fn times_of_96_bits_are_read_far_from_1970() {
     let seconds = delivered.batch(&wanted);
     let seconds = seconds.column(0).as_primitive::<arrow::datatypes::TimestampSecondType>();
     assert_eq!(seconds.values(), &[0, -62_135_596_800, 32_503_680_000]);
+}
+
+/// Where the values of a list would be read wrong and nobody would see it.
+#[tokio::test]
+async fn what_cannot_be_looked_at_within_others_is_refused() {
+    let place = Place::new();
+    let texts = [ByteArray::from(vec![0xff]), ByteArray::from(vec![b'a'])];
+    let json = write_raw::<ByteArrayType>(&place, "a.parquet", "repeated binary c (JSON)", &texts, Some(&[0, 1]));
+    let times = [Int96::new(), Int96::new()];
+    let times = write_raw::<Int96Type>(&place, "b.parquet", "repeated int96 at", &times, Some(&[0, 0]));
+    for (path, what) in [(json, "text that is not marked as UTF8"), (times, "times of 96 bits")] {
+        let error = error_of(&File::pattern(&path).infer_parquet().unwrap()).await;
+        assert!(error.starts_with(&format!("{path}: column ")) && error.contains(what), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn decimals_within_others_are_looked_at_too() {
+    let decimals = Decimal128Array::from(vec![1_234, 10_000_000, 5]).with_precision_and_scale(4, 2).unwrap();
+    let item = Arc::new(Field::new("item", decimals.data_type().clone(), true));
+    let offsets = arrow::buffer::OffsetBuffer::from_lengths([1, 1, 1]);
+    let lists: ArrayRef = Arc::new(ListArray::new(item, offsets, Arc::new(decimals), None));
+    let (read, reasons) = read_as(lists.clone(), lists.data_type().clone()).await.unwrap();
+    assert_eq!((read.len(), reasons.len()), (2, 1));
+}
+
+#[tokio::test]
+async fn months_stay_months() {
+    let place = Place::new();
+    let months: ArrayRef = Arc::new(arrow::array::IntervalYearMonthArray::from(vec![14]));
+    let path = write(&place, "a.parquet", &rows(vec![("c", months.clone())]), 10);
+    let source = File::pattern(path).infer_parquet().unwrap();
+    assert_eq!(read_well(&source).await.batch(&source.schema().unwrap()).column(0), &months);
+    let bytes = ::parquet::data_type::FixedLenByteArray::from(vec![1; 12]);
+    let column = "required fixed_len_byte_array(12) c (INTERVAL)";
+    let path = write_raw::<::parquet::data_type::FixedLenByteArrayType>(&place, "b.parquet", column, &[bytes], None);
+    let error = error_of(&File::pattern(path).infer_parquet().unwrap()).await;
+    assert!(error.contains("of which nobody says which it has"), "{error}");
+}
+
+#[tokio::test]
+async fn a_row_that_is_rejected_is_shown_whatever_zones_there_are() {
+    let place = Place::new();
+    let times = |zone: &str| -> ArrayRef { Arc::new(TimestampSecondArray::from(vec![7]).with_timezone(zone)) };
+    let columns =
+        vec![("at", times("UTC")), ("odd", times("Mars/Olympus")), ("price", Arc::new(Int64Array::new_null(1)) as _)];
+    let path = write(&place, "a.parquet", &rows(columns), 10);
+    let zone = |zone: &str| DataType::Timestamp(TimeUnit::Second, Some(zone.into()));
+    let wanted = [("at", zone("UTC"), true), ("odd", zone("Mars/Olympus"), true), ("price", DataType::Int64, false)];
+    let delivered = read_well(&File::pattern(path).parquet_with(schema(&wanted))).await;
+    assert_eq!(rejects(&delivered)[0].2, "at=1970-01-01T00:00:07Z odd=? price=null");
 }
