@@ -314,12 +314,19 @@ fn records() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What a record should be, by a tree of values: `None` if it is to be refused.
-fn plainly(record: &[u8]) -> Option<String> {
-    let tree: serde_json::Value = serde_json::from_slice(record).ok()?;
+/// What a record should be, by a tree of values: refused, or this. `None` if the tree cannot hold a number of it, which may be one that
+/// nobody asks for.
+fn plainly(record: &[u8]) -> Option<Option<String>> {
+    match serde_json::from_slice(record) {
+        Err(error) if error.to_string().starts_with("number out of range") => None,
+        tree => Some(tree.ok().and_then(|tree| change(&tree))),
+    }
+}
+
+fn change(tree: &serde_json::Value) -> Option<String> {
     let envelope = match tree.get("payload") {
         Some(payload) if !payload.is_null() && tree.get("op").is_none_or(|op| op.is_null()) => payload,
-        _ => &tree,
+        _ => tree,
     };
     let (op, row) = match envelope.get("op")?.as_str()? {
         "c" | "r" => ("insert", envelope.get("after")?),
@@ -348,7 +355,9 @@ proptest! {
                 let batch = alone.flush().unwrap();
                 prop_assert_eq!(batch.num_rows(), 1);
                 let row = rows(&mut { let mut again = decoder(); again.push(record).unwrap(); again });
-                prop_assert_eq!(row.first().cloned(), plainly(record));
+                if let Some(expected) = plainly(record) {
+                    prop_assert_eq!(row.first().cloned(), expected);
+                }
                 expected.push(batch);
                 together.push(record).unwrap();
             } else {
